@@ -1,0 +1,83 @@
+"""Configuration of the documentation. A build needs no network and gives no warnings."""
+
+import os
+import re
+
+import sklearn_simclr
+
+project = "sklearn-simclr"
+author = "the sklearn-simclr developers"
+copyright = f"2026, {author}"
+release = version = sklearn_simclr.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.extlinks",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_gallery.gen_gallery",
+]
+root_doc = "index"
+exclude_patterns = ["_build", "_templates"]
+templates_path = ["_templates"]
+
+# The roles that docstrings use for papers.
+extlinks = {
+    "arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s"),
+    "doi": ("https://doi.org/%s", "doi:%s"),
+}
+
+# Links into the manuals of other projects need their inventories, so they are off unless asked for.
+if os.environ.get("SKLEARN_SIMCLR_DOCS_INTERSPHINX"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "joblib": ("https://joblib.readthedocs.io/en/stable/", None),
+        "numpy": ("https://numpy.org/doc/stable/", None),
+        "pandas": ("https://pandas.pydata.org/docs/", None),
+        "python": ("https://docs.python.org/3/", None),
+        "sklearn": ("https://scikit-learn.org/stable/", None),
+        "torch": ("https://docs.pytorch.org/docs/stable/", None),
+    }
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+# The templates list the members; numpydoc would list them again, those of scikit-learn included.
+numpydoc_show_class_members = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"__init__\.py|/benchmarks/",
+    "download_all_examples": False,
+    "show_memory": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = project
+html_show_sourcelink = False
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+
+
+def skip_what_others_document(app, what, name, obj, skip, options):
+    """Leave out members that come from scikit-learn or torch: their text links into other manuals."""
+    owner = getattr(obj, "fget", None) or getattr(obj, "fn", None) or obj
+    module = getattr(owner, "__module__", None) or "sklearn_simclr"
+    if what == "class" and not module.startswith("sklearn_simclr"):
+        return True
+    if name.startswith("set_") and name.endswith("_request"):
+        return True
+    return None
+
+
+def escape_shapes(app, what, name, obj, options, lines):
+    """Keep ``shape (n_features_in_,)`` from being read as a hyperlink; a closing underscore makes one."""
+    lines[:] = [re.sub(r"shape \((\w+)_,", r"shape (\1\\_,", line) for line in lines]
+
+
+def setup(app):
+    # After numpydoc, which turns the sections into reStructuredText.
+    app.connect("autodoc-process-docstring", escape_shapes, priority=900)
+    app.connect("autodoc-skip-member", skip_what_others_document)

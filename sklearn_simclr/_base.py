@@ -1,0 +1,388 @@
+"""What all image estimators share: reading X, seeds and devices, batched inference, state without tensors.
+
+The only module that imports private names of scikit-learn.
+"""
+
+import contextlib
+import copy
+import numbers
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_feature_names, validate_data
+from torch import nn
+
+from .images import as_array, image_format, image_source
+
+__all__ = [
+    "BaseImageTransformer",
+    "Interval",
+    "StrOptions",
+    "as_float",
+    "draw_seed",
+    "fit_context",
+    "isolated_generators",
+    "resolve_device",
+    "resolve_precision",
+    "tensors_to_arrays",
+    "arrays_to_tensors",
+]
+
+fit_context = _fit_context
+
+# Images of a forward in inference: small enough for a single row to be answered quickly (every batch is
+# padded to one size), large enough for full speed; larger images fill a CPU or GPU with fewer of them.
+_PIXELS_A_BATCH = 64 * 32 * 32
+_PIXELS_A_GPU_BATCH = 1024 * 32 * 32
+
+_ROWS_A_CHECK = 4096
+
+
+class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Base of the estimators that turn images into representations.
+
+    A subclass has the parameters ``image_shape``, ``pixel_range`` and ``device``.
+    """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = []  # always float32
+        return tags
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        return {name: tensors_to_arrays(value) for name, value in state.items()}
+
+    def __setstate__(self, state):
+        super().__setstate__({name: arrays_to_tensors(value) for name, value in state.items()})
+
+    def _read_images(self, X, *, reset, smallest=1):
+        """Return the images of X, checked; with ``reset`` X decides what images look like."""
+        array = self._read_array(X, reset=reset, smallest=smallest)
+        if reset:
+            fmt = image_format(array, image_shape=self.image_shape, pixel_range=self.pixel_range)
+            self._format = fmt
+            self.image_shape_ = fmt.image_shape
+            self.pixel_range_ = fmt.pixel_range
+            self.n_features_in_ = int(np.prod(fmt.image_shape))
+        return image_source(array, self._format, fitted=not reset)
+
+    def _read_array(self, X, *, reset, smallest):
+        options = {"dtype": "numeric", "ensure_all_finite": False, "ensure_min_samples": smallest}
+        X = as_array(X)
+        if isinstance(X, list | tuple):
+            X = _nested_lists(X)
+        if _is_text(X):
+            raise ValueError(
+                "X holds strings or bytes, not pixels. Pass an array of numbers of shape (n, d), (n, H, W), "
+                "(n, H, W, C) or (n, C, H, W)."
+            )
+        if getattr(X, "ndim", 2) <= 2:
+            array = validate_data(self, X, reset=reset, **options)
+        else:
+            array = check_array(X, allow_nd=True, estimator=self, input_name="X", **options)
+            # Only tables have columns with names.
+            _check_feature_names(self, array, reset=reset)
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"X must hold real numbers, got dtype {array.dtype}.")
+        _check_finite(array)
+        return array
+
+    @contextlib.contextmanager
+    def _unchanged_on_error(self):
+        """Leave the estimator as it was if fitting fails or is interrupted."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _infer(self, function, modules, source):
+        """Apply a function of float images (N, C, H, W) to all of a source, in eval mode.
+
+        Every batch has the same shape, the last is padded: a row's result does not depend on the
+        number of rows around it.
+        """
+        device = resolve_device(self.device)
+        pixels = _PIXELS_A_GPU_BATCH if device.type != "cpu" else _PIXELS_A_BATCH
+        size = int(min(1024, max(16, pixels // (source.shape[1] * source.shape[2]))))
+        with _in_eval_mode(modules, device) as modules, torch.inference_mode():
+            result = None
+            for start in range(0, len(source), size):
+                images = as_float(source.take(slice(start, start + size)).to(device))
+                n = len(images)
+                if n < size:
+                    images = torch.cat([images, images.new_zeros(size - n, *images.shape[1:])])
+                rows = function(modules, images)[:n].float().cpu().numpy()
+                if result is None:
+                    result = np.empty((len(source), *rows.shape[1:]), dtype=np.float32)
+                result[start : start + n] = rows
+        return result
+
+
+@contextlib.contextmanager
+def _in_eval_mode(modules, device):
+    """Give modules in eval mode, on a device; what the estimator holds stays on the CPU."""
+    modes = [[(m, m.training) for m in module.modules()] for module in modules]
+    if device.type == "cpu":
+        try:
+            for module in modules:
+                module.eval()
+            yield modules
+        finally:
+            for mode in modes:
+                for module, training in mode:
+                    module.training = training
+    else:
+        yield [copy.deepcopy(module).to(device).eval() for module in modules]
+
+
+def as_float(images):
+    """Return images as float32 in [0, 1].
+
+    Parameters
+    ----------
+    images : tensor
+        uint8, or float32 in [0, 1].
+
+    Returns
+    -------
+    tensor
+        float32, contiguous.
+    """
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
+    return images.contiguous()
+
+
+def resolve_device(device):
+    """Return the torch.device that a ``device`` parameter means.
+
+    Parameters
+    ----------
+    device : "auto", str or torch.device
+        "auto" is CUDA where there is one, else the CPU.
+
+    Returns
+    -------
+    torch.device
+        Usable here.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know it or does not find it.
+    """
+    if isinstance(device, str) and device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"device={device!r} cannot be used here: {str(error).splitlines()[0]} Pass 'auto' or 'cpu'."
+        ) from error
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def resolve_precision(precision, device):
+    """Return the dtype for autocast, or None for float32 throughout.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "bfloat16"}
+        "auto" is bfloat16 on GPUs that compute with it, else float32.
+    device : torch.device
+        Where.
+
+    Returns
+    -------
+    torch.dtype or None
+        As torch.autocast takes it.
+    """
+    if precision == "auto":
+        able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bfloat16" if able else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else None
+
+
+def draw_seed(random_state):
+    """Return the seed of one fit.
+
+    Parameters
+    ----------
+    random_state : None, int or numpy.random.RandomState
+        None takes fresh entropy from the system, numpy's global generator is left alone; a
+        RandomState is advanced.
+
+    Returns
+    -------
+    int
+        In [0, 2**31).
+    """
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    if isinstance(random_state, numbers.Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+@contextlib.contextmanager
+def isolated_generators(seed, device):
+    """Seed torch's global generators, and put them back as they were at the end.
+
+    Parameters
+    ----------
+    seed : int
+        For what draws from them: initial weights, dropout.
+    device : torch.device
+        Whose generator is used beside the CPU's.
+    """
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+class _Array:
+    """A tensor as a numpy array."""
+
+    def __init__(self, tensor):
+        self.parameter = isinstance(tensor, nn.Parameter)
+        self.requires_grad = tensor.requires_grad
+        self.bfloat16 = tensor.dtype == torch.bfloat16
+        tensor = tensor.detach().cpu()
+        self.array = (tensor.view(torch.int16) if self.bfloat16 else tensor).numpy().copy()
+
+    def tensor(self):
+        tensor = torch.from_numpy(self.array.copy())
+        tensor = tensor.view(torch.bfloat16) if self.bfloat16 else tensor
+        if self.parameter:
+            return nn.Parameter(tensor, requires_grad=self.requires_grad)
+        return tensor.requires_grad_(self.requires_grad)
+
+
+def tensors_to_arrays(value, memo=None):
+    """Return a copy of a value in which numpy arrays stand for the tensors.
+
+    Parameters
+    ----------
+    value : object
+        Modules, skorch's callbacks, lists, tuples and dicts are searched.
+    memo : dict, default=None
+        What was converted already, so that shared tensors stay shared.
+
+    Returns
+    -------
+    object
+        Picklable without torch's storage format; hashes equally for equal numbers.
+    """
+    return _convert(value, {} if memo is None else memo, torch.Tensor, _Array)
+
+
+def arrays_to_tensors(value, memo=None):
+    """Undo `tensors_to_arrays`.
+
+    Parameters
+    ----------
+    value : object
+        What it returned.
+    memo : dict, default=None
+        What was converted already.
+
+    Returns
+    -------
+    object
+        With tensors on the CPU.
+    """
+    return _convert(value, {} if memo is None else memo, _Array, _Array.tensor)
+
+
+def _convert(value, memo, kind, function):
+    if id(value) in memo:
+        return memo[id(value)][0]
+    if isinstance(value, kind):
+        result = function(value)
+    elif isinstance(value, nn.Module) or _is_callback(value):
+        result = object.__new__(type(value))
+        # The value itself is kept too: its id must not be taken by another object meanwhile.
+        memo[id(value)] = (result, value)
+        for name, item in vars(value).items():
+            result.__dict__[name] = _convert(item, memo, kind, function)
+    elif type(value) in (list, tuple):
+        result = type(value)(_convert(item, memo, kind, function) for item in value)
+    elif isinstance(value, dict) and type(value).__module__ in ("builtins", "collections"):
+        result = copy.copy(value)
+        for name, item in value.items():
+            result[name] = _convert(item, memo, kind, function)
+    else:
+        return value
+    memo[id(value)] = (result, value)
+    return result
+
+
+def _is_callback(value):
+    return any(cls.__module__.startswith("skorch.callbacks") for cls in type(value).__mro__)
+
+
+def _nested_lists(X):
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        shapes = [np.shape(row) if _has_shape(row) else None for row in X]
+        odd = next((i for i, shape in enumerate(shapes) if shape is None or shape != shapes[0]), 0)
+        raise ValueError(
+            f"Images of mixed sizes: row {odd} of X differs in shape from row 0. "
+            "Resize or crop them to one size and stack them into one array."
+        ) from error
+
+
+def _has_shape(row):
+    try:
+        np.shape(row)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_text(X):
+    dtypes = X.dtypes if hasattr(X, "dtypes") and hasattr(X, "iloc") else getattr(X, "dtype", None)
+    if isinstance(dtypes, np.dtype):
+        if dtypes.kind == "O" and getattr(X, "size", 0):
+            first = np.asarray(X).flat[0]
+            return isinstance(first, str | bytes)
+        return dtypes.kind in "US"
+    return False
+
+
+def _check_finite(array):
+    if array.dtype.kind != "f":
+        return
+    bad = []
+    for start in range(0, len(array), _ROWS_A_CHECK):
+        rows = array[start : start + _ROWS_A_CHECK]
+        finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+        if not finite.all():
+            bad.extend(start + np.flatnonzero(~finite))
+    if bad:
+        kind = "NaN" if np.isnan(array[bad[0]]).any() else "infinity"
+        more = f" and {len(bad) - 1} other rows" if len(bad) > 1 else ""
+        raise ValueError(
+            f"Input X contains {kind}: row {bad[0]}{more}. Leave these images out, or replace the values."
+        )
+

@@ -1,0 +1,105 @@
+"""A small encoder that learns quickly on a CPU: a data-driven first layer and plain convolutions."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+__all__ = ["CompactNet"]
+
+# At most this many whitened directions: 3 x 3 patches of RGB images have 27.
+_MAX_DIRECTIONS = 32
+
+# Added to each variance before its root is taken, as a fraction of the total: noise is not blown up.
+_WHITENING_EPS = 1e-4
+
+_WHITENING_IMAGES = 2048
+_WHITENING_PATCHES = 200_000
+
+
+class CompactNet(nn.Module):
+    """Whitened patches, four 3 x 3 convolutions, and the mean of every level as representation.
+
+    The first layer projects 3 x 3 patches on their whitened principal components and keeps the positive
+    and the negative part of each; it is set from the images by :meth:`initialize_from_images` and not
+    trained. Each convolution is followed by BatchNorm and ReLU, the second and the fourth level by
+    max-pooling. The representation is the average of the last level and those of the levels before it.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the images.
+    image_size : (int, int)
+        Height and width of the images; decides how often the resolution is halved.
+    width : int, default=64
+        Channels of the first convolution; the others have 2, 4 and 4 times as many.
+
+    Attributes
+    ----------
+    out_dim : int
+        Length of the representation.
+    """
+
+    def __init__(self, in_channels, image_size, width=64):
+        super().__init__()
+        self.in_channels = in_channels
+        directions = min(9 * in_channels, _MAX_DIRECTIONS)
+        stem = nn.Conv2d(in_channels, directions, 3, padding=1)
+        stem.requires_grad_(False)
+        self.stem = stem
+        side = max(image_size)
+        # Halvings before the first trained convolution: its input is at most 32 pixels wide.
+        self.stem_pool = max(1, 2 ** max(0, (side - 1).bit_length() - 4))
+        widths = (width, 2 * width, 4 * width, 4 * width)
+        channels = (2 * directions, *widths)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in zip(channels[:-1], widths, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths)
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight)
+        self.pools = (True, False, True, False)
+        self.out_dim = sum(widths)
+
+    def forward(self, x):
+        """Return the representations (N, out_dim) of images (N, C, H, W)."""
+        x = self.stem(x)
+        x = torch.cat([x, -x], dim=1).relu_()
+        if self.stem_pool > 1:
+            x = F.avg_pool2d(x, self.stem_pool, ceil_mode=True)
+        levels = []
+        for conv, norm, pool in zip(self.convs, self.norms, self.pools, strict=True):
+            x = F.relu(norm(conv(x)), inplace=True)
+            if pool:
+                x = F.max_pool2d(x, 2, ceil_mode=True)
+            levels.append(x.mean(dim=(2, 3)))
+        return torch.cat(levels[::-1], dim=1)
+
+    @torch.no_grad()
+    def initialize_from_images(self, images, generator):
+        """Set the first layer to the whitened principal components of the images' patches.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, C, H, W)
+            Floating point in [0, 1]; a few thousand are enough.
+        generator : torch.Generator
+            For the choice of the patches; on the device of the images.
+        """
+        patches = F.unfold(images[:_WHITENING_IMAGES], 3, padding=1).permute(0, 2, 1).flatten(0, 1)
+        if len(patches) > _WHITENING_PATCHES:
+            chosen = torch.randint(
+                len(patches), (_WHITENING_PATCHES,), generator=generator, device=patches.device
+            )
+            patches = patches[chosen]
+        patches = patches.double()
+        mean = patches.mean(dim=0)
+        covariance = (patches - mean).T @ (patches - mean) / len(patches)
+        variances, directions = torch.linalg.eigh(covariance)
+        variances, directions = variances.flip(0), directions.flip(1).T[: len(self.stem.weight)]
+        eps = _WHITENING_EPS * variances.sum() + 1e-12
+        weight = directions / (variances[: len(directions), None].clamp(min=0) + eps).sqrt()
+        # The sign of an eigenvector is arbitrary: make it the same on every machine.
+        sign = torch.where(weight.gather(1, weight.abs().argmax(dim=1, keepdim=True)) < 0, -1.0, 1.0)
+        weight = weight * sign
+        self.stem.weight.copy_(weight.view_as(self.stem.weight))
+        self.stem.bias.copy_(-(weight @ mean))

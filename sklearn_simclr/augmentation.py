@@ -1,0 +1,535 @@
+"""Random views of images, batched and on the device, every image with its own draw."""
+
+import math
+from numbers import Real
+from typing import NamedTuple
+
+import torch
+from sklearn.base import BaseEstimator
+
+__all__ = ["Augmentation"]
+
+# ITU-R 601 luma, as used by torchvision's and Pillow's greyscale conversion.
+_LUMA = (0.2989, 0.587, 0.114)
+
+# The YIQ axes: hue is the angle and saturation the radius in the (I, Q) plane, luma stays as it is.
+_YIQ = (
+    _LUMA,
+    (0.595716, -0.274453, -0.321263),
+    (0.211456, -0.522591, 0.311135),
+)
+
+# Images up to this short side get the recipe that SimCLR uses for CIFAR-10 (V1 B.9): half the
+# colour strength, no blur.
+_SMALL_SIDE = 64
+
+_CROP_TRIES = 10
+
+
+class _Draws(NamedTuple):
+    """What was drawn for each of N views; a tensor of N rows a field."""
+
+    top: torch.Tensor
+    left: torch.Tensor
+    height: torch.Tensor
+    width: torch.Tensor
+    flip: torch.Tensor
+    brightness: torch.Tensor
+    contrast: torch.Tensor
+    saturation: torch.Tensor
+    hue: torch.Tensor
+    order: torch.Tensor
+    grayscale: torch.Tensor
+    sigma: torch.Tensor
+
+    def rows(self, index):
+        """Return the draws of some of the views."""
+        return _Draws(*(field[index] for field in self))
+
+
+class Augmentation(BaseEstimator):
+    """The random views of SimCLR, for a whole batch at once.
+
+    A view is a random crop resized to ``size``, perhaps mirrored, with its colours jittered, perhaps
+    turned grey, perhaps blurred. Crop, mirroring, antialiased resize and blur are linear and separable,
+    so that they are applied together as one pair of small matrices an image; brightness, contrast,
+    saturation, hue and greyscale are one 3 x 3 matrix and an offset an image.
+
+    Parameters
+    ----------
+    recipe : {"auto", "imagenet", "cifar"}, default="auto"
+        Where the parameters left at ``"auto"`` come from. ``"imagenet"`` and ``"cifar"`` are the
+        settings of the SimCLR paper to the letter: colour strength 1 with blur, colour strength 0.5
+        without blur; views of the size of the image, crops of 8% to 100% of the area. ``"auto"`` is the
+        ImageNet recipe for images with a short side above 64 pixels. For smaller ones it is the CIFAR
+        recipe with two changes that learn more in a short training: crops of at least 20% of the area,
+        and, from 28 pixels on, views of three quarters of the side. Grey images below 28 pixels
+        (digits, glyphs, small detector patches) get crops of at least 40% and are not mirrored.
+    size : "auto", int or (int, int), default="auto"
+        Height and width of a view in pixels.
+    crop_scale : "auto" or (float, float), default="auto"
+        Range of the area of the crop, as fractions of the image's area, in (0, 1].
+    crop_ratio : (float, float), default=(3/4, 4/3)
+        Range of the aspect ratio (width / height) of the crop.
+    flip_probability : "auto" or float, default="auto"
+        Probability of a horizontal flip, in [0, 1]. Use 0 where left and right matter.
+    color_strength : "auto" or float, default="auto"
+        Strength s >= 0 of the colour jitter: brightness, contrast and saturation are multiplied by
+        U(max(0, 1 - 0.8 s), 1 + 0.8 s), the hue is turned by U(-0.2 s, 0.2 s) of the colour circle.
+        At most 2.5. Saturation and hue are left out unless the images have three channels.
+    jitter_probability : float, default=0.8
+        Probability that the colours of a view are jittered at all, in [0, 1].
+    grayscale_probability : float, default=0.2
+        Probability that a view is turned grey, in [0, 1]; only images with three channels are.
+    blur_probability : "auto" or float, default="auto"
+        Probability of a Gaussian blur, in [0, 1].
+    blur_sigma : (float, float), default=(0.1, 2.0)
+        Range of the standard deviation of the blur, in pixels of the view. The kernel is a tenth of
+        the view's side wide.
+    color_mode : {"linear", "sequential"}, default="linear"
+        ``"sequential"`` applies the four colour operations one after the other, in an order drawn for
+        each image, clips to [0, 1] after every one, and turns the hue in HSV space, as the reference
+        implementation does. ``"linear"`` clips once, after all of them, and turns the hue in the
+        (I, Q) plane of YIQ, where the four commute: one matrix product.
+
+    See Also
+    --------
+    SimCLRTransformer : Trains an encoder on such views.
+
+    References
+    ----------
+    .. [1] Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
+           Representations", ICML 2020, section 3 and appendix A. :arxiv:`2002.05709`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_simclr import Augmentation
+    >>> images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    >>> views = Augmentation(size=24)(images, generator=torch.Generator().manual_seed(0))
+    >>> views.shape, views.dtype
+    (torch.Size([5, 3, 24, 24]), torch.float32)
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe="auto",
+        size="auto",
+        crop_scale="auto",
+        crop_ratio=(3 / 4, 4 / 3),
+        flip_probability="auto",
+        color_strength="auto",
+        jitter_probability=0.8,
+        grayscale_probability=0.2,
+        blur_probability="auto",
+        blur_sigma=(0.1, 2.0),
+        color_mode="linear",
+    ):
+        self.recipe = recipe
+        self.size = size
+        self.crop_scale = crop_scale
+        self.crop_ratio = crop_ratio
+        self.flip_probability = flip_probability
+        self.color_strength = color_strength
+        self.jitter_probability = jitter_probability
+        self.grayscale_probability = grayscale_probability
+        self.blur_probability = blur_probability
+        self.blur_sigma = blur_sigma
+        self.color_mode = color_mode
+
+    def resolve(self, image_shape):
+        """Return a copy with every ``"auto"`` replaced by the value for images of a shape.
+
+        Parameters
+        ----------
+        image_shape : (int, int, int)
+            Channels, height and width of the images.
+
+        Returns
+        -------
+        Augmentation
+            With concrete values, all of them checked.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter is out of its range; the message names it.
+
+        Examples
+        --------
+        >>> from sklearn_simclr import Augmentation
+        >>> Augmentation().resolve((3, 224, 224)).blur_probability
+        0.5
+        """
+        channels, height, width = image_shape
+        self._check()
+        params = self.get_params(deep=False)
+        side = min(height, width)
+        recipe = self.recipe
+        short_training = recipe == "auto" and side <= _SMALL_SIDE
+        if recipe == "auto":
+            recipe = "cifar" if side <= _SMALL_SIDE else "imagenet"
+        glyphs = short_training and side < 28 and channels == 1
+        auto = {
+            "size": (height, width),
+            "crop_scale": (0.08, 1.0),
+            "flip_probability": 0.5,
+            "color_strength": 1.0 if recipe == "imagenet" else 0.5,
+            "blur_probability": 0.5 if recipe == "imagenet" else 0.0,
+        }
+        if short_training:
+            auto["crop_scale"] = (0.4, 1.0) if glyphs else (0.2, 1.0)
+            auto["flip_probability"] = 0.0 if glyphs else 0.5
+            if side >= 28:
+                auto["size"] = (round(0.75 * height), round(0.75 * width))
+        for name, value in auto.items():
+            if isinstance(params[name], str):
+                params[name] = value
+        if not isinstance(params["size"], tuple):
+            size = params["size"]
+            params["size"] = (int(size),) * 2 if isinstance(size, Real) else tuple(int(s) for s in size)
+        params["recipe"] = recipe
+        return type(self)(**params)
+
+    def draw(self, n, image_shape, *, generator=None, device=None):
+        """Draw the random numbers of n views.
+
+        Parameters
+        ----------
+        n : int
+            Number of views.
+        image_shape : (int, int, int)
+            Channels, height and width of the images.
+        generator : torch.Generator, default=None
+            Where the random numbers come from; None is torch's global generator.
+        device : torch.device or str, default=None
+            Where the numbers are drawn; None is the generator's device.
+
+        Returns
+        -------
+        tuple of tensors
+            The draws, to be handed to :meth:`apply`; n rows each.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn_simclr import Augmentation
+        >>> draws = Augmentation().draw(4, (3, 32, 32), generator=torch.Generator().manual_seed(0))
+        >>> bool((draws.top + draws.height <= 32).all())
+        True
+        """
+        resolved = self.resolve(image_shape)
+        _, height, width = image_shape
+        if device is None:
+            device = generator.device if generator is not None else "cpu"
+
+        def uniform(*shape, low=0.0, high=1.0):
+            u = torch.rand(shape, generator=generator, device=device)
+            return u.mul_(high - low).add_(low)
+
+        top, left, crop_height, crop_width = _draw_crops(uniform, n, height, width, resolved)
+        strength = float(resolved.color_strength)
+        low, high = max(0.0, 1.0 - 0.8 * strength), 1.0 + 0.8 * strength
+        jittered = uniform(n) < resolved.jitter_probability
+        one = torch.ones((), device=device)
+        brightness = torch.where(jittered, uniform(n, low=low, high=high), one)
+        contrast = torch.where(jittered, uniform(n, low=low, high=high), one)
+        saturation = torch.where(jittered, uniform(n, low=low, high=high), one)
+        hue = torch.where(jittered, uniform(n, low=-0.2 * strength, high=0.2 * strength), 0.0 * one)
+        order = uniform(n, 4).argsort(dim=1)
+        sigma_low, sigma_high = resolved.blur_sigma
+        blurred = uniform(n) < resolved.blur_probability
+        return _Draws(
+            top=top,
+            left=left,
+            height=crop_height,
+            width=crop_width,
+            flip=uniform(n) < resolved.flip_probability,
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+            order=order,
+            grayscale=uniform(n) < resolved.grayscale_probability,
+            sigma=torch.where(blurred, uniform(n, low=sigma_low, high=sigma_high), 0.0 * one),
+        )
+
+    def apply(self, images, draws):
+        """Make the views that were drawn.
+
+        Parameters
+        ----------
+        images : tensor of shape (N, C, H, W)
+            uint8, or floating point in [0, 1].
+        draws : tuple of tensors
+            What :meth:`draw` returned for N views of such images, on the same device.
+
+        Returns
+        -------
+        tensor of shape (N, C, S, S)
+            float32 in [0, 1].
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn_simclr import Augmentation
+        >>> images, augmentation = torch.rand(4, 3, 32, 32), Augmentation()
+        >>> draws = augmentation.draw(4, (3, 32, 32))
+        >>> torch.equal(augmentation.apply(images, draws), augmentation.apply(images, draws))
+        True
+        """
+        resolved = self.resolve(tuple(images.shape[1:]))
+        height, width = resolved.size
+        rows, columns = _crop_matrices(draws, images.shape, resolved.size)
+        blur_rows, blur_columns = None, None
+        if resolved.blur_probability > 0:
+            blur_rows, blur_columns = (_blur_matrix(draws.sigma, min(height, width), n) for n in (height, width))
+        scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
+        pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
+        if resolved.color_mode == "sequential":
+            views = _sequential_color(_separable(pixels, rows, columns).mul_(scale), draws)
+            return views if blur_rows is None else _separable(views, blur_rows, blur_columns)
+        if blur_rows is not None:
+            rows, columns = blur_rows @ rows, blur_columns @ columns
+        return _linear_color(_separable(pixels, rows, columns).mul_(scale), draws)
+
+    def __call__(self, images, generator=None):
+        """Make one random view of each image.
+
+        Parameters
+        ----------
+        images : tensor of shape (N, C, H, W)
+            uint8, or floating point in [0, 1]; any number of channels.
+        generator : torch.Generator, default=None
+            Where the random numbers come from; None is torch's global generator.
+
+        Returns
+        -------
+        tensor of shape (N, C, S, S)
+            float32 in [0, 1], on the device of the images.
+
+        Raises
+        ------
+        ValueError
+            If the images are not four-dimensional, or a parameter is out of its range.
+        TypeError
+            If the images are not a tensor of bytes or floating point numbers.
+        """
+        if not isinstance(images, torch.Tensor):
+            raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}.")
+        if images.ndim != 4:
+            raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}.")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise TypeError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}.")
+        shape = tuple(images.shape[1:])
+        resolved = self.resolve(shape)
+        draws = resolved.draw(len(images), shape, generator=generator, device=images.device)
+        return resolved.apply(images, draws)
+
+    def _check(self):
+        """Raise for a parameter out of its range."""
+        if self.recipe not in ("auto", "imagenet", "cifar"):
+            raise ValueError(f"recipe must be 'auto', 'imagenet' or 'cifar', got {self.recipe!r}.")
+        if self.color_mode not in ("linear", "sequential"):
+            raise ValueError(f"color_mode must be 'linear' or 'sequential', got {self.color_mode!r}.")
+        size = self.size
+        sizes = () if _is_auto(size) else (size,) if isinstance(size, Real) else size
+        if isinstance(sizes, str) or not all(isinstance(s, Real) and s >= 1 and s == int(s) for s in sizes):
+            raise ValueError(f"size must be 'auto', a positive int or a pair of them, got {size!r}.")
+        if not _is_auto(size) and len(sizes) not in (1, 2):
+            raise ValueError(f"size must be 'auto', a positive int or a pair of them, got {size!r}.")
+        _check_range("crop_scale", self.crop_scale, 0.0, 1.0, auto=True, open_low=True)
+        _check_range("crop_ratio", self.crop_ratio, 0.0, math.inf, open_low=True)
+        _check_range("blur_sigma", self.blur_sigma, 0.0, math.inf, open_low=True)
+        _check_number("flip_probability", self.flip_probability, 1.0, auto=True)
+        _check_number("color_strength", self.color_strength, 2.5, auto=True)
+        _check_number("jitter_probability", self.jitter_probability, 1.0)
+        _check_number("grayscale_probability", self.grayscale_probability, 1.0)
+        _check_number("blur_probability", self.blur_probability, 1.0, auto=True)
+
+
+def _is_auto(value):
+    return isinstance(value, str) and value == "auto"
+
+
+def _check_number(name, value, high, auto=False):
+    if auto and _is_auto(value):
+        return
+    if not isinstance(value, Real) or not 0 <= value <= high:
+        raise ValueError(f"{name} must be a number in [0, {high:g}]{auto * ' or auto'}, got {value!r}.")
+
+
+def _check_range(name, value, low, high, auto=False, open_low=False):
+    if auto and _is_auto(value):
+        return
+    left = "(" if open_low else "["
+    message = (
+        f"{name} must be {auto * 'auto or '}a pair (low, high) with low <= high, "
+        f"both in {left}{low:g}, {high:g}{']' if math.isfinite(high) else ')'}, got {value!r}."
+    )
+    try:
+        first, second = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise ValueError(message) from None
+    above = first > low if open_low else first >= low
+    if not (above and first <= second <= high and math.isfinite(second)):
+        raise ValueError(message)
+
+
+def _draw_crops(uniform, n, height, width, resolved):
+    """Draw boxes as torchvision's RandomResizedCrop does: the first of ten that fits, or a central one."""
+    log_ratio = [math.log(r) for r in resolved.crop_ratio]
+    area = uniform(n, _CROP_TRIES, low=resolved.crop_scale[0], high=resolved.crop_scale[1])
+    area = area.mul_(height * width)
+    ratio = uniform(n, _CROP_TRIES, low=log_ratio[0], high=log_ratio[1]).exp_()
+    crop_width = (area * ratio).sqrt_().round_()
+    crop_height = (area / ratio).sqrt_().round_()
+    fits = (crop_width > 0) & (crop_width <= width) & (crop_height > 0) & (crop_height <= height)
+    first = fits.to(torch.int8).argmax(dim=1, keepdim=True)
+    any_fits = fits.any(dim=1)
+    # The central crop of torchvision: the whole image, cut to the nearest permitted ratio.
+    low, high = resolved.crop_ratio
+    central_height, central_width = height, width
+    if width / height < low:
+        central_height = max(1, round(width / low))
+    elif width / height > high:
+        central_width = max(1, round(height * high))
+    crop_height = torch.where(any_fits, crop_height.gather(1, first)[:, 0], float(central_height))
+    crop_width = torch.where(any_fits, crop_width.gather(1, first)[:, 0], float(central_width))
+    room_v, room_h = height - crop_height, width - crop_width
+    # u < 1, but u * (room + 1) can round up to room + 1.
+    top = torch.minimum((uniform(n) * (room_v + 1)).floor_(), room_v)
+    left = torch.minimum((uniform(n) * (room_h + 1)).floor_(), room_h)
+    top = torch.where(any_fits, top, float((height - central_height) // 2))
+    left = torch.where(any_fits, left, float((width - central_width) // 2))
+    return top, left, crop_height, crop_width
+
+
+def _resize_matrix(start, length, n_in, n_out, flip=None):
+    """Weights (N, n_out, n_in) of crop and antialiased bilinear resize along one axis.
+
+    The triangle filter of Pillow and of torchvision's ``antialias=True``: as wide as the downscaling,
+    cut at the edges of the crop, normalised.
+    """
+    device = start.device
+    scale = (length / n_out)[:, None]
+    support = scale.clamp(min=1.0)
+    out = torch.arange(n_out, device=device) + 0.5
+    if flip is not None:
+        out = torch.where(flip[:, None], n_out - out, out)
+    centre = start[:, None] + out * scale
+    pixel = torch.arange(n_in, device=device) + 0.5
+    weight = (pixel - centre[:, :, None]).div_(support[:, :, None]).abs_().neg_().add_(1.0).clamp_(min=0.0)
+    inside = (pixel > start[:, None]) & (pixel < (start + length)[:, None])
+    weight.mul_(inside[:, None, :])
+    return weight.div_(weight.sum(dim=2, keepdim=True))
+
+
+def _blur_matrix(sigma, size, n):
+    """Weights (N, n, n) of a Gaussian blur along one axis with reflected edges; sigma 0 is the identity."""
+    device = sigma.device
+    radius = min(max(1, size // 20), n - 1)
+    distance = torch.arange(2 * n - 1, device=device)
+    kernel = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)[:, None]) ** 2).mul_(distance <= radius)
+    kernel.div_(2 * kernel.sum(dim=1, keepdim=True) - 1)  # kernel[:, 0] is 1 and stands once, not twice
+    row, column = torch.arange(n, device=device)[:, None], torch.arange(n, device=device)
+    matrix = kernel[:, (row - column).abs()]
+    # A pixel other than the first and the last is also met as its own mirror image.
+    matrix[:, :, 1:] += kernel[:, row + column[1:]]
+    matrix[:, :, :-1] += kernel[:, 2 * (n - 1) - row - column[:-1]]
+    return matrix
+
+
+def _crop_matrices(draws, shape, size):
+    """Crop, flip and resize as a pair of matrices an image: for its rows and for its columns."""
+    rows = _resize_matrix(draws.top, draws.height, shape[2], size[0])
+    columns = _resize_matrix(draws.left, draws.width, shape[3], size[1], draws.flip)
+    return rows, columns
+
+
+def _separable(pixels, rows, columns):
+    """Return rows @ image @ columns^T for every image and channel."""
+    n, channels, height, width = pixels.shape
+    pixels = torch.bmm(pixels.view(n, channels * height, width), columns.transpose(1, 2))
+    return torch.matmul(rows[:, None], pixels.view(n, channels, height, -1))
+
+
+def _linear_color(views, draws):
+    """Brightness, contrast, saturation, hue and greyscale as one matrix and an offset; one clip."""
+    n, channels, height, width = views.shape
+    gain = draws.brightness * draws.contrast
+    mean = views.mean(dim=(2, 3))
+    if channels != 3:
+        offset = (1 - draws.contrast) * draws.brightness * mean.mean(dim=1)
+        return views.mul_(gain.view(n, 1, 1, 1)).add_(offset.view(n, 1, 1, 1)).clamp_(0, 1)
+    yiq = torch.tensor(_YIQ, device=views.device)
+    luma = yiq[0]
+    offset = (1 - draws.contrast) * draws.brightness * (mean @ luma)
+    chroma = torch.where(draws.grayscale, 0.0, draws.saturation)
+    # A positive hue shift of HSV, red towards yellow, turns (I, Q) clockwise.
+    angle = -2 * math.pi * draws.hue
+    cos, sin = chroma * torch.cos(angle), chroma * torch.sin(angle)
+    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+    turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(n, 3, 3)
+    matrix = torch.linalg.inv(yiq) @ turn @ yiq
+    matrix = matrix * gain.view(n, 1, 1)
+    pixels = torch.baddbmm(offset.view(n, 1, 1), matrix, views.view(n, 3, height * width))
+    return pixels.clamp_(0, 1).view(n, 3, height, width)
+
+
+def _sequential_color(views, draws):
+    """The reference: one operation after the other in a drawn order, clipped after each, hue in HSV."""
+    channels = views.shape[1]
+    operations = (_brightness, _contrast, _saturation, _hue)
+    factors = (draws.brightness, draws.contrast, draws.saturation, draws.hue)
+    views = views.clamp_(0, 1)
+    for position in range(4):
+        turn = draws.order[:, position]
+        for index, (operation, factor) in enumerate(zip(operations, factors, strict=True)):
+            if channels != 3 and index >= 2:
+                continue
+            chosen = (turn == index).nonzero()[:, 0]
+            views[chosen] = operation(views[chosen], factor[chosen].view(-1, 1, 1, 1))
+    if channels == 3:
+        chosen = draws.grayscale.nonzero()[:, 0]
+        views[chosen] = _luma(views[chosen]).expand(-1, 3, -1, -1)
+    return views
+
+
+def _luma(views):
+    if views.shape[1] != 3:
+        return views.mean(dim=1, keepdim=True)
+    weight = torch.tensor(_LUMA, device=views.device, dtype=views.dtype)
+    return torch.einsum("nchw,c->nhw", views, weight)[:, None]
+
+
+def _brightness(views, factor):
+    return (views * factor).clamp_(0, 1)
+
+
+def _contrast(views, factor):
+    return (views * factor + (1 - factor) * _luma(views).mean(dim=(2, 3), keepdim=True)).clamp_(0, 1)
+
+
+def _saturation(views, factor):
+    return (views * factor + (1 - factor) * _luma(views)).clamp_(0, 1)
+
+
+def _hue(views, shift):
+    """Turn the hue by a fraction of the colour circle in HSV space."""
+    value, _ = views.max(dim=1)
+    lowest, _ = views.min(dim=1)
+    chroma = value - lowest
+    red, green, blue = views.unbind(dim=1)
+    safe = torch.where(chroma > 0, chroma, 1.0)
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    hue = sector + 6 * shift[:, 0]
+    # HSV to RGB without branches: channel c is value - chroma * max(0, min(k, 4 - k, 1)).
+    k = (torch.tensor([5.0, 3.0, 1.0], device=views.device).view(1, 3, 1, 1) + hue[:, None]) % 6
+    ramp = torch.minimum(k, 4 - k).clamp_(0, 1)
+    return value[:, None] - chroma[:, None] * ramp

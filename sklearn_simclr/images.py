@@ -1,0 +1,415 @@
+"""X of any accepted form as a source of images: indexable, of one known shape and pixel range."""
+
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+__all__ = ["ImageFormat", "ImageSource", "as_array", "image_format", "image_source"]
+
+# Numbers of channels that photographs have: grey, RGB, RGB with alpha.
+_COMMON_CHANNELS = (1, 3, 4)
+
+# From this side on, d = 3 k^2 flat pixels are taken for a colour image whose channel order is unknown.
+_SMALLEST_FLAT_COLOR = 8
+
+
+class ImageFormat(NamedTuple):
+    """What fit learnt about X and transform has to find again.
+
+    Attributes
+    ----------
+    layout : {"HW", "HWC", "CHW"}
+        Meaning of the axes of one image.
+    image_shape : tuple of int
+        Shape of one image, in that layout.
+    flat : bool
+        Whether an image is a row of pixels of a two-dimensional X.
+    pixel_range : (float, float)
+        The values that are mapped to 0 and 1.
+    """
+
+    layout: str
+    image_shape: tuple
+    flat: bool
+    pixel_range: tuple
+
+    @property
+    def shape(self):
+        """Channels, height and width."""
+        sizes = dict(zip(self.layout, self.image_shape, strict=True))
+        return sizes.get("C", 1), sizes["H"], sizes["W"]
+
+
+class ImageSource:
+    """Images of one shape, drawn by index; the pixels stay where and as they are until then.
+
+    Parameters
+    ----------
+    pixels : tensor of shape (n, C, H, W)
+        Of any real dtype; may be a strided view of the user's array.
+    pixel_range : (float, float)
+        The values that are mapped to 0 and 1; what lies outside is clipped.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_simclr.images import ImageSource
+    >>> source = ImageSource(torch.arange(32).view(2, 1, 4, 4), (0, 31))
+    >>> source.take(torch.tensor([1])).amax()
+    tensor(1.)
+    """
+
+    def __init__(self, pixels, pixel_range):
+        self.pixels = pixels
+        self.pixel_range = pixel_range
+        # The bytes of uint8 images are handed out as they are: a quarter of the memory traffic.
+        self._raw = pixels.dtype == torch.uint8 and tuple(pixel_range) == (0.0, 255.0)
+
+    def __len__(self):
+        """Return the number of images."""
+        return len(self.pixels)
+
+    @property
+    def shape(self):
+        """Channels, height and width."""
+        return tuple(self.pixels.shape[1:])
+
+    @property
+    def device(self):
+        """Where the images are."""
+        return self.pixels.device
+
+    def take(self, index):
+        """Return some of the images.
+
+        Parameters
+        ----------
+        index : slice or int64 tensor of shape (m,)
+            Rows, on the device of the source.
+
+        Returns
+        -------
+        tensor of shape (m, C, H, W)
+            uint8 as it is, anything else as float32 in [0, 1].
+        """
+        pixels = self.pixels
+        if isinstance(index, slice):
+            batch = pixels[index]
+        elif pixels.dtype == torch.uint16:  # has no index_select
+            batch = pixels.view(torch.int16).index_select(0, index).view(torch.uint16)
+        else:
+            batch = pixels.index_select(0, index)
+        return batch if self._raw else _scale(batch, self.pixel_range)
+
+    def to(self, device):
+        """Return the same images on a device, as bytes or as float32 in [0, 1].
+
+        Parameters
+        ----------
+        device : torch.device
+            Where to.
+
+        Returns
+        -------
+        ImageSource
+            Itself if it is there already.
+        """
+        if self.device == device:
+            return self
+        if self._raw:
+            return ImageSource(self.pixels.to(device), self.pixel_range)
+        scaled = torch.empty(self.pixels.shape, dtype=torch.float32, device=device)
+        for start in range(0, len(self), 1024):
+            scaled[start : start + 1024] = self.take(slice(start, start + 1024))
+        return ImageSource(scaled, (0.0, 1.0))
+
+
+def as_array(X):
+    """Return X as a numpy array where it is one in all but name; anything else as it came.
+
+    Parameters
+    ----------
+    X : object
+        Torch tensors become arrays (without a copy on a CPU); a list, object array, Series or
+        one-column DataFrame of equally shaped arrays is stacked.
+
+    Returns
+    -------
+    object
+        An array, or X.
+
+    Raises
+    ------
+    ValueError
+        If the images of a list have different shapes; the message names the first odd row.
+    """
+    if isinstance(X, torch.Tensor):
+        X = X.detach()
+        return X.float().cpu().numpy() if X.dtype == torch.bfloat16 else X.cpu().numpy()
+    rows = X
+    if hasattr(X, "iloc"):
+        if getattr(X, "ndim", 0) == 2 and X.shape[1] == 1:
+            rows = X.iloc[:, 0]
+        rows = rows.to_numpy() if getattr(rows, "ndim", 0) == 1 and rows.dtype == object else rows
+    if isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 2 and rows.shape[1] == 1:
+        rows = rows[:, 0]
+    is_sequence = isinstance(rows, list | tuple) or (
+        isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 1
+    )
+    if not is_sequence or len(rows) == 0:
+        return X
+    if not all(isinstance(row, np.ndarray | torch.Tensor) or hasattr(row, "__array_interface__") for row in rows):
+        return X
+    rows = [as_array(row) if isinstance(row, torch.Tensor) else np.asarray(row) for row in rows]
+    if rows[0].ndim < 1:
+        return X
+    for i, row in enumerate(rows):
+        if row.shape != rows[0].shape:
+            raise ValueError(
+                f"Images of mixed sizes: row 0 of X has shape {rows[0].shape}, row {i} has {row.shape}. "
+                "Resize or crop them to one size and stack them into one array."
+            )
+    return np.stack(rows)
+
+
+def image_format(X, *, image_shape="auto", pixel_range="auto"):
+    """Find out what the axes and the values of X mean.
+
+    Parameters
+    ----------
+    X : array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
+        Finite numbers.
+    image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
+        Shape of an image: (H, W), (H, W, C) or (C, H, W); or only the meaning of the axes.
+    pixel_range : "auto" or (float, float), default="auto"
+        The values that are mapped to 0 and 1.
+
+    Returns
+    -------
+    ImageFormat
+        The layout, the shape and the range.
+
+    Raises
+    ------
+    ValueError
+        If X has no image shape, an ambiguous one, or another one than ``image_shape``; if its pixels
+        all have one value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_simclr.images import image_format
+    >>> image_format(np.eye(64, dtype=np.uint8))
+    ImageFormat(layout='HW', image_shape=(8, 8), flat=True, pixel_range=(0.0, 255.0))
+    """
+    if X.ndim == 2:
+        layout, shape = _flat_layout(X.shape[1], image_shape)
+    elif X.ndim == 3:
+        layout, shape = _grey_layout(X.shape, image_shape)
+    elif X.ndim == 4:
+        layout, shape = _channel_layout(X.shape, image_shape)
+    else:
+        raise ValueError(
+            f"X must have shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), got {X.shape}. "
+            "Reshape your data: one image is X[i]."
+        )
+    if 0 in shape:
+        raise ValueError(f"X has images without pixels: its shape is {X.shape}.")
+    return ImageFormat(layout, tuple(shape), X.ndim == 2, _find_pixel_range(X, pixel_range))
+
+
+def image_source(X, fmt, *, fitted=False):
+    """Return the images of X.
+
+    Parameters
+    ----------
+    X : array
+        Finite numbers, of the form that ``fmt`` describes.
+    fmt : ImageFormat
+        As found in fit.
+    fitted : bool, default=False
+        Whether X is other data than ``fmt`` was found on; values outside of the range warn.
+
+    Returns
+    -------
+    ImageSource
+        On the CPU; shares memory with X where it can.
+
+    Raises
+    ------
+    ValueError
+        If the images of X have another shape.
+    """
+    expected = (math.prod(fmt.image_shape),) if fmt.flat else fmt.image_shape
+    if X.shape[1:] != expected:
+        if fmt.flat and X.ndim == 2:
+            found = f"X has {X.shape[1]} features, but {expected[0]} features were seen in fit"
+        else:
+            found = f"X has images of shape {X.shape[1:]}, but images of shape {expected} were seen in fit"
+        raise ValueError(f"{found}. Pass images of the same size, channels and layout.")
+    if fitted:
+        _warn_about_range(X, fmt.pixel_range)
+    pixels = _as_tensor(X.reshape(len(X), *fmt.image_shape))
+    if fmt.layout == "HW":
+        pixels = pixels[:, None]
+    elif fmt.layout == "HWC":
+        pixels = pixels.permute(0, 3, 1, 2)
+    if X.dtype == np.bool_ and fmt.pixel_range == (0.0, 1.0):
+        return ImageSource(pixels * np.uint8(255), (0.0, 255.0))
+    return ImageSource(pixels, fmt.pixel_range)
+
+
+def _flat_layout(d, image_shape):
+    if isinstance(image_shape, str) and image_shape == "auto":
+        side = math.isqrt(d)
+        if side * side == d:
+            return "HW", (side, side)
+        side = math.isqrt(d // 3)
+        if 3 * side * side == d and side >= _SMALLEST_FLAT_COLOR:
+            raise ValueError(
+                f"X has {d} = 3 x {side} x {side} features: colour images, but the order of their axes "
+                f"is unknown. Pass image_shape=({side}, {side}, 3) if the channels come last, "
+                f"image_shape=(3, {side}, {side}) if they come first."
+            )
+        warnings.warn(
+            f"X has {d} features, not a square number: each row is taken for an image one pixel high "
+            f"and {d} pixels wide. Pass image_shape=(height, width) if it is not.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return "HW", (1, d)
+    if isinstance(image_shape, str):
+        raise ValueError(
+            f"image_shape={image_shape!r} says nothing about X of shape (n, {d}). "
+            "Pass the numbers: (H, W), (H, W, C) or (C, H, W)."
+        )
+    if math.prod(image_shape) != d:
+        raise ValueError(
+            f"image_shape={tuple(image_shape)} has {math.prod(image_shape)} pixels, but X has {d} features."
+        )
+    layout = "HW" if len(image_shape) == 2 else _channel_axis(tuple(image_shape))
+    if layout is None:
+        raise ValueError(_ambiguous(f"image_shape={tuple(image_shape)}", "Reshape X to four axes and pass"))
+    return layout, tuple(image_shape)
+
+
+def _grey_layout(shape, image_shape):
+    if isinstance(image_shape, tuple | list):
+        if tuple(image_shape) not in (shape[1:], (*shape[1:], 1), (1, *shape[1:])):
+            raise ValueError(f"image_shape={tuple(image_shape)}, but the images of X have shape {shape[1:]}.")
+    elif image_shape != "auto":
+        raise ValueError(f"image_shape={image_shape!r}, but X has shape {shape}: three axes, no channels.")
+    elif shape[2] in (3, 4) and min(shape[:2]) > 4:
+        raise ValueError(
+            f"X of shape {shape} looks like one colour image, not like {shape[0]} grey images "
+            f"{shape[2]} pixels wide. Pass X[None] for one image, or image_shape={shape[1:]} for narrow ones."
+        )
+    return "HW", shape[1:]
+
+
+def _channel_layout(shape, image_shape):
+    shape = shape[1:]
+    if isinstance(image_shape, str) and image_shape != "auto":
+        return image_shape, shape
+    if image_shape == "auto":
+        layout = _channel_axis(shape)
+    elif len(image_shape) == 2:
+        last, first = shape[:2] == tuple(image_shape), shape[1:] == tuple(image_shape)
+        if not (last or first):
+            raise ValueError(f"image_shape={tuple(image_shape)}, but the images of X have shape {shape}.")
+        layout = None if last and first else "HWC" if last else "CHW"
+    elif tuple(image_shape) != shape:
+        raise ValueError(f"image_shape={tuple(image_shape)}, but the images of X have shape {shape}.")
+    else:
+        layout = _channel_axis(shape)
+    if layout is None:
+        raise ValueError(_ambiguous(f"X with images of shape {shape}", "Pass"))
+    return layout, shape
+
+
+def _ambiguous(what, advice):
+    return (
+        f"Ambiguous layout: {what} can have its channels first or last. "
+        f"{advice} image_shape='HWC' (channels last) or image_shape='CHW' (channels first)."
+    )
+
+
+def _channel_axis(shape):
+    """Return "HWC", "CHW", or None where both readings are plausible."""
+    first, middle, last = shape
+    votes = set()
+    if (first in _COMMON_CHANNELS) != (last in _COMMON_CHANNELS):
+        votes.add("CHW" if first in _COMMON_CHANNELS else "HWC")
+    if (first == middle) != (middle == last):
+        votes.add("CHW" if middle == last else "HWC")
+    if not votes and first not in _COMMON_CHANNELS and first != last:
+        smallest = min(shape)
+        if shape.count(smallest) == 1 and middle != smallest:
+            votes.add("CHW" if first == smallest else "HWC")
+    return votes.pop() if len(votes) == 1 else None
+
+
+def _find_pixel_range(X, pixel_range):
+    low, high = float(X.min()), float(X.max())
+    if low == high:
+        raise ValueError(
+            f"X is constant: every pixel is {low:g}. There is nothing to learn from; check how it was loaded."
+        )
+    if not isinstance(pixel_range, str):
+        first, second = (float(v) for v in pixel_range)
+        if not (math.isfinite(first) and math.isfinite(second) and first < second):
+            raise ValueError(f"pixel_range must be finite with low < high, got {tuple(pixel_range)!r}.")
+        _warn_about_range(X, (first, second))
+        return first, second
+    if X.dtype == np.uint8:
+        return 0.0, 255.0
+    if X.dtype.kind == "u" and X.dtype.itemsize == 2:
+        return 0.0, 65535.0
+    if X.dtype == np.bool_ or (low >= 0 and high <= 1):
+        return 0.0, 1.0
+    return low, high
+
+
+def _warn_about_range(X, pixel_range):
+    low, high = pixel_range
+    found_low, found_high = float(X.min()), float(X.max())
+    if found_low < low or found_high > high:
+        warnings.warn(
+            f"X has pixels from {found_low:g} to {found_high:g}, outside of the pixel range "
+            f"({low:g}, {high:g}); they are clipped to it. Pass pixel_range=(low, high) to fit for another.",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif X.dtype.kind == "f" and high >= 255 and found_high <= 1 and low >= 0:
+        warnings.warn(
+            f"X has pixels from {found_low:g} to {found_high:g}, but the pixel range is ({low:g}, {high:g}): "
+            "almost black images. Scale X as it was in fit.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _as_tensor(array):
+    """Share the memory of an array, whatever its byte order, strides or flags."""
+    if array.dtype == np.longdouble or not array.dtype.isnative:
+        array = array.astype(np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("="))
+    if array.dtype in (np.uint32, np.uint64):
+        array = array.astype(np.float64)
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    with warnings.catch_warnings():
+        # Read-only arrays (memory maps, joblib's) are only read here.
+        warnings.filterwarnings("ignore", message=".*not writable.*", category=UserWarning)
+        return torch.from_numpy(array)
+
+
+def _scale(batch, pixel_range):
+    low, high = pixel_range
+    if batch.dtype in (torch.float32, torch.float64):
+        batch = batch.sub(low)
+    else:  # integers of up to 32 bits and half precision are exact in float64
+        batch = batch.to(torch.float64).sub_(low)
+    return batch.mul_(1.0 / (high - low)).to(torch.float32).clamp_(0.0, 1.0)

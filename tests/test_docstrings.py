@@ -1,0 +1,145 @@
+"""Every public name has a complete numpydoc docstring, an example, and a place in the API reference."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+from numpydoc.docscrape import get_doc_object
+from numpydoc.validate import validate
+
+import sklearn_simclr
+
+ROOT = Path(__file__).resolve().parents[1]
+
+IGNORED = {
+    "GL01",  # the summary stands on the line of the opening quotes, as in scikit-learn
+    "ES01",  # an extended summary only where the summary does not say it all
+    "SA01",  # See Also only where there is something to see
+    "SA04",  # a name in See Also may speak for itself
+    "PR08",  # a description may begin with a symbol
+    "RT04",  # likewise
+    "EX01",  # asked of classes and functions below, not of each method
+    "RT02",  # a returned value may be named as well as typed
+}
+
+PUBLIC_MODULES = sorted(
+    path.stem for path in Path(sklearn_simclr.__file__).parent.glob("*.py") if not path.stem.startswith("_")
+)
+
+
+def public_objects():
+    """Return {dotted name: class or function}, each object once, under the shortest name it is public by."""
+    found = {}
+    for module_name in ["", *PUBLIC_MODULES]:
+        path = ".".join(filter(None, ["sklearn_simclr", module_name]))
+        module = importlib.import_module(path)
+        for name in module.__all__:
+            value = getattr(module, name)
+            if (inspect.isclass(value) or inspect.isroutine(value)) and value not in found.values():
+                found[f"{path}.{name}"] = value
+    return found
+
+
+def public_methods(dotted, cls):
+    """Yield the dotted name of each method and property that the package defines for `cls`, inherited or not.
+
+    What scikit-learn or torch define is documented there. `forward` of a `torch.nn.Module` is left out: torch
+    calls it, and the docstring of the class says what goes in and comes out.
+    """
+    for base in cls.__mro__:
+        if not base.__module__.startswith("sklearn_simclr"):
+            continue
+        for name, member in vars(base).items():
+            is_metadata_request = name.startswith("set_") and name.endswith("_request")
+            if name.startswith("_") or name == "forward" or is_metadata_request:
+                continue
+            # The attribute, not the member, of the class: what `available_if` decorates is a function there.
+            if isinstance(member, property) or inspect.isroutine(getattr(cls, name)):
+                yield f"{dotted}.{name}"
+
+
+OBJECTS = public_objects()
+METHODS = sorted(
+    {name for dotted, cls in OBJECTS.items() if inspect.isclass(cls) for name in public_methods(dotted, cls)}
+)
+
+
+def complaints(dotted):
+    """Return what numpydoc has against the docstring of `dotted`, less the ignored codes."""
+    return [f"{code}: {text}" for code, text in validate(dotted)["errors"] if code not in IGNORED]
+
+
+def example_lines(docstring_owner):
+    return get_doc_object(docstring_owner)["Examples"]
+
+
+def has_doctest(docstring_owner):
+    return any(line.lstrip().startswith(">>>") for line in example_lines(docstring_owner))
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
+def test_public_module_says_what_it_is_and_lists_its_names(module):
+    loaded = importlib.import_module(f"sklearn_simclr.{module}")
+    assert loaded.__doc__ and loaded.__doc__.strip()
+    assert loaded.__all__ == sorted(set(loaded.__all__))
+
+
+@pytest.mark.parametrize("dotted", [*OBJECTS, *METHODS])
+def test_docstring_is_complete(dotted):
+    assert complaints(dotted) == []
+
+
+@pytest.mark.parametrize("dotted", OBJECTS)
+def test_docstring_has_an_example(dotted):
+    assert has_doctest(OBJECTS[dotted])
+
+
+def test_every_public_name_is_in_the_api_reference():
+    entries = {line.strip() for line in (ROOT / "docs" / "api.rst").read_text(encoding="utf-8").splitlines()}
+    for dotted in OBJECTS:
+        name = dotted.removeprefix("sklearn_simclr.")
+        assert name in entries or name.rpartition(".")[0] in entries, f"{name} is not in docs/api.rst"
+
+
+def undocumented(a, b):
+    """Return the sum.
+
+    Parameters
+    ----------
+    a : int
+        A number.
+
+    c : int
+        A number.
+    """
+    return a + b
+
+
+def documented(a):
+    """Return the argument.
+
+    Parameters
+    ----------
+    a : int
+        A number.
+
+    Returns
+    -------
+    int
+        The argument.
+
+    Examples
+    --------
+    >>> documented(1)
+    1
+    """
+    return a
+
+
+def test_the_check_itself_refuses_and_accepts():
+    found = complaints(f"{__name__}.undocumented")
+    assert {line.partition(":")[0] for line in found} == {"PR01", "PR02", "RT01"}
+    assert not has_doctest(undocumented)
+    assert complaints(f"{__name__}.documented") == []
+    assert has_doctest(documented)

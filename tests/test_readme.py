@@ -1,0 +1,75 @@
+"""The code that the documentation shows runs: the README, the user guide, the examples."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
+
+
+def markdown_blocks(text):
+    """Return [(line of its first line, code)] for every ```python block of `text`."""
+    return [
+        (text[: match.start(1)].count("\n") + 1, match[1])
+        for match in re.finditer(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    ]
+
+
+def rst_blocks(text):
+    """Return [(line of its first line, code)] for every ``.. code-block:: python`` of `text`."""
+    pattern = r"^\.\. code-block:: python\n\n((?:[ \t]+\S.*\n|[ \t]*\n)+)"
+    return [
+        (text[: match.start(1)].count("\n") + 1, textwrap.dedent(match[1]))
+        for match in re.finditer(pattern, text, flags=re.MULTILINE)
+    ]
+
+
+def execute(path, blocks):
+    """Run the blocks in order in one namespace; a traceback shows the line of `path`."""
+    namespace = {"__name__": "__main__"}
+    for line, code in blocks:
+        exec(compile("\n" * (line - 1) + code, str(path), "exec"), namespace)
+    return namespace
+
+
+def test_blocks_are_found_with_their_lines():
+    markdown = "a\n```python\nx = 1\n\ny = 2\n```\n```console\nmake\n```\n```python\nz = 3\n```\n"
+    assert markdown_blocks(markdown) == [(3, "x = 1\n\ny = 2\n"), (11, "z = 3\n")]
+    rst = "a\n\n.. code-block:: python\n\n   x = 1\n\n   if x:\n       y = 2\n\nb\n\n.. code-block:: sh\n\nX"
+    assert rst_blocks(rst) == [(5, "x = 1\n\nif x:\n    y = 2\n\n")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, blocks_of", [("README.md", markdown_blocks), ("docs/user_guide.rst", rst_blocks)]
+)
+def test_the_code_of_the_documentation_runs(name, blocks_of, tmp_path, monkeypatch):
+    path = ROOT / name
+    blocks = blocks_of(path.read_text(encoding="utf-8"))
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    execute(path, blocks)
+
+
+def test_there_are_examples():
+    assert EXAMPLES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        cwd=tmp_path,
+        env={**os.environ, "SKLEARN_SIMCLR_EXAMPLES_FAST": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
