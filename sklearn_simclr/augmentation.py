@@ -289,7 +289,7 @@ class Augmentation(BaseEstimator):
         pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
         if resolved.color_mode == "sequential":
             views = _sequential_color(_separable(pixels, rows, columns).mul_(scale), draws)
-            return views if blur_rows is None else _separable(views, blur_rows, blur_columns)
+            return views if blur_rows is None else _separable(views, blur_rows, blur_columns).clamp_(0, 1)
         if blur_rows is not None:
             rows, columns = blur_rows @ rows, blur_columns @ columns
         return _linear_color(_separable(pixels, rows, columns).mul_(scale), draws)
