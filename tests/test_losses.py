@@ -23,7 +23,9 @@ def tile(request, monkeypatch):
 def projections(n_pairs=12, d=7, *, seed=0, dtype=torch.float64, spread=1.0):
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(n_pairs, d, generator=generator, dtype=torch.float64)
-    views = [image + spread * torch.randn(n_pairs, d, generator=generator, dtype=torch.float64) for _ in (1, 2)]
+    views = [
+        image + spread * torch.randn(n_pairs, d, generator=generator, dtype=torch.float64) for _ in (1, 2)
+    ]
     return torch.cat(views).to(dtype)
 
 
@@ -129,7 +131,9 @@ def test_nt_xent_does_not_see_the_order_of_images_nor_of_views(tile):
     first, second = z.chunk(2)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
     swapped = torch.arange(12) % 2 == 0
-    shuffled = torch.cat([torch.where(swapped[:, None], second, first), torch.where(swapped[:, None], first, second)])
+    shuffled = torch.cat(
+        [torch.where(swapped[:, None], second, first), torch.where(swapped[:, None], first, second)]
+    )
     expected = nt_xent(z).item()
     assert nt_xent(torch.cat([second, first])).item() == pytest.approx(expected, rel=1e-12)
     assert nt_xent(torch.cat([first[order], second[order]])).item() == pytest.approx(expected, rel=1e-12)
