@@ -62,8 +62,10 @@ html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 
 
 def skip_what_others_document(app, what, name, obj, skip, options):
-    """Leave out members that come from scikit-learn or torch: their text links into other manuals."""
-    owner = getattr(obj, "fget", None) or getattr(obj, "fn", None) or obj
+    """Leave out members that come from scikit-learn, torch or Python: their text links into other manuals."""
+    owner = (
+        getattr(obj, "fget", None) or getattr(obj, "fn", None) or getattr(obj, "__objclass__", None) or obj
+    )
     module = getattr(owner, "__module__", None) or "sklearn_simclr"
     if what == "class" and not module.startswith("sklearn_simclr"):
         return True

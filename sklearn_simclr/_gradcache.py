@@ -75,7 +75,8 @@ def cached_backward(forward, chunks, loss_fn, *, module):
         for chunk in chunks[:-1]:
             states.append(_random_states(devices))
             parts.append(forward(chunk()))
-    # Autocast would hand the copies of the weights it made without a graph to the passes that need one.
+    # Older versions of torch let autocast hand the copies of weights that it made without a graph to the
+    # passes that need one (pytorch/pytorch issue 65766).
     torch.clear_autocast_cache()
     with torch.enable_grad():
         last = forward(chunks[-1]())

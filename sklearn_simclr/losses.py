@@ -237,7 +237,7 @@ def _check_pairs(z, name, smallest):
     if not isinstance(z, torch.Tensor) or not z.is_floating_point():
         found = f"a tensor of {z.dtype}" if isinstance(z, torch.Tensor) else type(z).__name__
         raise TypeError(f"{name} must be a floating-point torch.Tensor, got {found}.")
-    if z.ndim != 2 or len(z) % 2 or len(z) < 2 * smallest:
+    if z.ndim != 2 or len(z) % 2 or len(z) < 2 * smallest or not z.shape[1]:
         raise ValueError(
             f"{name} has shape {tuple(z.shape)}; pass (2N, d) with N >= {smallest}, the first views of N "
             "images and then their second views" + (" (one image has no negatives)." if smallest > 1 else ".")

@@ -13,9 +13,9 @@ from sklearn_simclr.losses import margin_triplet, nt_logistic, nt_xent
 TEMPERATURES = [0.01, 1 / 59, 0.1, 0.5, 1.0, 10.0]
 
 
-@pytest.fixture(params=[1024, 5, 4], ids=["one tile", "ragged tiles", "even tiles"])
+@pytest.fixture(params=[1024, 5, 4, 23], ids=["one tile", "ragged tiles", "even tiles", "lone row"])
 def tile(request, monkeypatch):
-    """24 rows in one tile, in tiles of 5, 5, 5, 5, 4, and in tiles that end where the second views begin."""
+    """24 rows in one tile, in tiles of 5, 5, 5, 5, 4, in tiles that end with the first views, in 23 and 1."""
     monkeypatch.setitem(losses._TILE_ROWS, "cpu", request.param)
     return request.param
 
@@ -348,7 +348,7 @@ def test_backward_twice_through_a_kept_graph_gives_the_same(tile):
 
 
 @pytest.mark.parametrize("loss", [nt_xent, nt_logistic, margin_triplet])
-@pytest.mark.parametrize("shape", [(2, 3), (5, 3), (0, 3), (8,), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [(2, 3), (5, 3), (0, 3), (8,), (2, 2, 2), (8, 0)])
 def test_shapes_that_are_no_pairs_are_refused(loss, shape):
     with pytest.raises(ValueError, match=r"z has shape .* pass \(2N, d\) with N >= 2"):
         loss(torch.zeros(shape))
