@@ -6,6 +6,7 @@ The only module that imports private names of scikit-learn.
 import contextlib
 import copy
 import numbers
+import threading
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ _PIXELS_A_BATCH = 64 * 32 * 32
 _PIXELS_A_GPU_BATCH = 1024 * 32 * 32
 
 _ROWS_A_CHECK = 4096
+
+_GENERATORS = threading.RLock()
 
 
 class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -244,6 +247,8 @@ def draw_seed(random_state):
 def isolated_generators(seed, device):
     """Seed torch's global generators, and put them back as they were at the end.
 
+    Threads that fit at the same time take turns: they share these generators.
+
     Parameters
     ----------
     seed : int
@@ -252,7 +257,7 @@ def isolated_generators(seed, device):
         Whose generator is used beside the CPU's.
     """
     cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
+    with _GENERATORS, torch.random.fork_rng(devices=[device] if cuda else []):
         torch.default_generator.manual_seed(seed)
         if cuda:
             torch.cuda.manual_seed(seed)
@@ -361,13 +366,13 @@ def _has_shape(row):
 
 
 def _is_text(X):
-    dtypes = X.dtypes if hasattr(X, "dtypes") and hasattr(X, "iloc") else getattr(X, "dtype", None)
-    if isinstance(dtypes, np.dtype):
-        if dtypes.kind == "O" and getattr(X, "size", 0):
-            first = np.asarray(X).flat[0]
-            return isinstance(first, str | bytes)
-        return dtypes.kind in "US"
-    return False
+    if hasattr(X, "iloc"):
+        return any(isinstance(value, str | bytes) for value in np.asarray(X.iloc[:1], dtype=object).flat)
+    if not isinstance(X, np.ndarray):
+        return isinstance(X, str | bytes)
+    if X.dtype.kind == "O":
+        return X.size > 0 and isinstance(X.flat[0], str | bytes)
+    return X.dtype.kind in "US"
 
 
 def _check_finite(array):

@@ -75,7 +75,8 @@ class ContrastiveNet(NeuralNet):
     lr, weight_decay : float
         Peak learning rate and weight decay.
     warmup : float
-        Fraction of the training over which the learning rate rises.
+        Fraction of the training over which the learning rate rises; more than 1 is for a training
+        without decay that others will follow.
     decay : bool
         Whether the learning rate falls after the warm-up, by a half cosine to 0.
     batch_size : int
@@ -265,8 +266,9 @@ class ContrastiveNet(NeuralNet):
         return torch.autocast(torch.device(self.device).type, dtype=self.autocast)
 
     def _set_learning_rate(self, fraction):
-        rate = warmup_cosine(fraction, self.warmup)
-        if not self.decay:
+        if self.decay:
+            rate = warmup_cosine(fraction, self.warmup)
+        else:
             rate = min(1.0, fraction / self.warmup) if self.warmup > 0 else 1.0
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] * rate

@@ -359,9 +359,14 @@ def _find_pixel_range(X, pixel_range):
             f"X is constant: every pixel is {low:g}. There is nothing to learn from; check how it was loaded."
         )
     if not isinstance(pixel_range, str):
-        first, second = (float(v) for v in pixel_range)
+        try:
+            first, second = (float(v) for v in pixel_range)
+        except (TypeError, ValueError):
+            first = second = math.nan
         if not (math.isfinite(first) and math.isfinite(second) and first < second):
-            raise ValueError(f"pixel_range must be finite with low < high, got {tuple(pixel_range)!r}.")
+            raise ValueError(
+                f"pixel_range must be 'auto' or finite (low, high) with low < high, got {pixel_range!r}."
+            )
         _warn_about_range(X, (first, second))
         return first, second
     if X.dtype == np.uint8:

@@ -206,7 +206,7 @@ class SimCLRTransformer(BaseImageTransformer):
         "optimizer": [StrOptions({"auto", "lars", "sgd", "adamw"})],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "weight_decay": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-        "warmup": [Interval(Real, 0, 1, closed="both")],
+        "warmup": [Interval(Real, 0, 1, closed="left")],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str, torch.device],
         "output": [StrOptions({"encoder", "projection"}), Interval(Integral, 0, None, closed="left")],
@@ -443,8 +443,8 @@ class SimCLRTransformer(BaseImageTransformer):
         device = resolve_device(self.device)
         augmentation = (self.augmentation or Augmentation()).resolve(source.shape)
         done = self.n_iter_ if warm else 0
-        weights_seed, loop_seed = (int(s) for s in np.random.SeedSequence([seed, done]).generate_state(2))
-        with isolated_generators(weights_seed, device):
+        build_seed, run_seed, loop_seed = np.random.SeedSequence([seed, done]).generate_state(3).tolist()
+        with isolated_generators(build_seed, device):
             if warm:
                 encoder, projector = copy.deepcopy(self.encoder_), copy.deepcopy(self.projector_)
             else:
@@ -452,7 +452,8 @@ class SimCLRTransformer(BaseImageTransformer):
                 layers = self.projection_layers
                 projector = ProjectionHead(out_dim, self.projection_dim if layers else out_dim, layers)
 
-            def run():
+        def run():
+            with isolated_generators(run_seed, device):
                 return self._run(
                     source,
                     encoder,
@@ -466,11 +467,11 @@ class SimCLRTransformer(BaseImageTransformer):
                     partial=partial,
                 )
 
-            def key():
-                return content_key(source.pixels, self._describe(augmentation, encoder, projector, seed, warm))
+        def key():
+            return content_key(source.pixels, self._describe(augmentation, encoder, projector, seed, warm))
 
-            memory = check_memory(self.memory)
-            result = run() if partial or epochs == 0 else train_once(key, run, memory)
+        memory = check_memory(self.memory)
+        result = run() if partial or epochs == 0 else train_once(key, run, memory)
         for prefix, module in (("encoder.", encoder), ("projector.", projector)):
             state = {k.removeprefix(prefix): v for k, v in result["arrays"].items() if k.startswith(prefix)}
             module.cpu().load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})

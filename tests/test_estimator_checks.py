@@ -4,7 +4,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_simclr import Augmentation, LabelFractionClassifier, SimCLRTransformer
+from sklearn_simclr import LabelFractionClassifier, SimCLRTransformer
 
 
 @pytest.mark.filterwarnings("ignore:X has .* features, not a square number:UserWarning")
@@ -13,7 +13,6 @@ from sklearn_simclr import Augmentation, LabelFractionClassifier, SimCLRTransfor
     [
         SimCLRTransformer(max_epochs=1),
         LabelFractionClassifier(LogisticRegression()),
-        Augmentation(),
     ]
 )
 def test_scikit_learns_checks(estimator, check):

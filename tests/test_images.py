@@ -184,7 +184,7 @@ def test_other_data_is_clipped_to_the_fitted_range_with_one_warning():
 
 @pytest.mark.parametrize("pixel_range", [(1, 1), (2, 1), (0, np.inf), (np.nan, 1)])
 def test_bad_pixel_range(pixel_range):
-    with pytest.raises(ValueError, match="pixel_range must be finite with low < high"):
+    with pytest.raises(ValueError, match="pixel_range must be .* with low < high"):
         read(pixels((3, 4, 5)), pixel_range=pixel_range)
 
 

@@ -153,7 +153,7 @@ def test_set_output_to_pandas(images):
 
 def test_fit_learns(digits):
     X, _ = digits
-    simclr = SimCLRTransformer(encoder=functools.partial(wide), max_epochs=6, random_state=0, batch_size=128)
+    simclr = SimCLRTransformer(encoder=wide, max_epochs=20, random_state=0, batch_size=128)
     simclr.fit(X[:640])
     untrained = clone(simclr).set_params(max_epochs=0).fit(X[:640])
     assert simclr.loss_curve_[-1] < simclr.loss_curve_[0] < np.log(255) + 0.5
@@ -207,14 +207,16 @@ def test_a_random_state_instance_is_advanced(images):
     assert same(first, weights(make(random_state=np.random.RandomState(0)).fit(images)))
 
 
-def test_another_number_of_threads_agrees_within_rounding(images, fitted):
+def test_another_number_of_threads_agrees_within_rounding(images):
+    # Not AdamW: it turns a gradient that is zero but for rounding into a full step.
+    first = make(optimizer="sgd").fit_transform(images)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1 if threads > 1 else 2)
-        other = make().fit(images)
+        other = make(optimizer="sgd").fit_transform(images)
     finally:
         torch.set_num_threads(threads)
-    np.testing.assert_allclose(other.transform(images), fitted.transform(images), atol=1e-3)
+    np.testing.assert_allclose(other, first, atol=1e-4)
 
 
 @pytest.mark.parametrize("random_state", [0, None])
@@ -256,7 +258,7 @@ def test_rows_do_not_depend_on_their_batch(fitted, images):
 
 
 def test_all_layouts_give_the_same_representations(images):
-    H = make().fit_transform(images)
+    H = make(optimizer="sgd").fit_transform(images)
     chw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     for X, image_shape in [
         (chw, "auto"),
@@ -267,8 +269,8 @@ def test_all_layouts_give_the_same_representations(images):
         (pd.DataFrame(images.reshape(40, -1)), (12, 10, 3)),
         (pd.DataFrame(images.reshape(40, -1)).rename(columns=str), (12, 10, 3)),
     ]:
-        assert (make(image_shape=image_shape).fit_transform(X) == H).all()
-    as_float = make().fit_transform(images / 255.0)
+        assert (make(optimizer="sgd", image_shape=image_shape).fit_transform(X) == H).all()
+    as_float = make(optimizer="sgd").fit_transform(images / 255.0)
     np.testing.assert_allclose(as_float, H, atol=1e-4)
 
 
@@ -379,7 +381,7 @@ def test_augmentation_and_temperature_can_be_searched_without_labels(images):
 @pytest.mark.parametrize("encoder", [tiny, "compact", nn.Sequential(nn.Flatten(), nn.Linear(360, 4))])
 def test_pickles_hold_arrays_and_hash_stably(tmp_path, images, labels, encoder):
     simclr = make(encoder=encoder, callbacks=[EarlyStopping(monitor="train_loss", load_best=True)])
-    pipe = make_pipeline(simclr, LogisticRegression()).fit(images, labels)
+    pipe = make_pipeline(simclr, LogisticRegression(max_iter=2000)).fit(images, labels)
     pipe[0].partial_fit(images)
     dumped = pickle.dumps(pipe)
     strings = {arg for op, arg, _ in pickletools.genops(dumped) if isinstance(arg, str)}
@@ -410,9 +412,6 @@ def test_pickles_hold_arrays_and_hash_stably(tmp_path, images, labels, encoder):
 
 
 def test_shared_weights_stay_shared_in_a_pickle(images):
-    class Tied(nn.Module):
-        pass
-
     linear = nn.Linear(360, 360, bias=False)
     module = nn.Sequential(nn.Flatten(), linear, nn.ReLU(), linear)
     loaded = pickle.loads(pickle.dumps(make(encoder=module).fit(images)))
@@ -629,10 +628,10 @@ INFINITE[5, 0] = -np.inf
         (np.array([[{}, 1], [2, 3]], dtype=object), TypeError, "number"),
         (np.zeros(8), ValueError, "1D array"),
         (np.zeros((2, 2, 2, 2, 2)), ValueError, "must have shape"),
-        (np.array(["2020-01-01", "2020-01-02"], dtype="M8[D]").reshape(2, 1), (ValueError, TypeError), ""),
-        (None, ValueError, ""),
-        ("images/", ValueError, ""),
-        (7, ValueError, ""),
+        (np.array(["2020-01-01", "2020-01-02"], dtype="M8[D]").reshape(2, 1), (ValueError, TypeError), None),
+        (None, ValueError, None),
+        ("images/", ValueError, None),
+        (7, ValueError, None),
     ],
 )
 def test_bad_images(fitted, X, error, message):
@@ -681,7 +680,7 @@ class NotFlat(nn.Module):
         ({"max_epochs": -1}, ValueError, "'max_epochs'"),
         ({"encoder": "resnet51"}, ValueError, "resnet5?0?.*"),
         ({"encoder": "copmact"}, ValueError, "compact"),
-        ({"encoder": NotFlat()}, ValueError, "2-D"),
+        ({"encoder": NotFlat()}, ValueError, r"\(n_images, n_features\)"),
         ({"encoder": 3}, ValueError, "'encoder'"),
         ({"encoder": lambda: 3}, TypeError, "encoder"),
         ({"optimizer": "adam"}, ValueError, "'optimizer'"),
