@@ -1,4 +1,4 @@
-"""Optimizers of the SimCLR recipes: LARS, parameter groups, learning rates and their schedule."""
+"""Optimizers of contrastive training: LARS, Muon, parameter groups, learning rates and their schedule."""
 
 import math
 from collections import defaultdict
@@ -6,13 +6,18 @@ from collections import defaultdict
 import torch
 from torch import nn
 
-__all__ = ["LARS", "default_learning_rate", "make_optimizer", "parameter_groups", "warmup_cosine"]
+__all__ = ["LARS", "Muon", "default_learning_rate", "make_optimizer", "parameter_groups", "warmup_cosine"]
 
 _DEFAULT_LEARNING_RATES = {
     "lars": lambda batch_size: 0.3 * batch_size / 256,  # V1 section 2.2
     "sgd": lambda batch_size: 0.1 * batch_size / 256,
     "adamw": lambda batch_size: 0.002 * math.sqrt(batch_size / 256),
+    "muon": lambda batch_size: 0.02 * math.sqrt(batch_size / 256),
 }
+
+# The quintic whose iterates take singular values in (0, 1] close to 1, and how often it is applied.
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_QUINTIC_STEPS = 3
 
 
 class LARS(torch.optim.Optimizer):
@@ -138,6 +143,117 @@ class LARS(torch.optim.Optimizer):
             torch._foreach_sub_(parameters, buffers)
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum SGD whose step is made orthogonal: all directions of a weight matrix move equally far.
+
+    For a matrix w with gradient g, momentum m and buffer v (initially 0)::
+
+        v <- m * v + g
+        u <- orthogonalize(g + m * v)     (three Newton-Schulz steps in place of U V^T)
+        w <- (1 - lr * weight_decay) * w - lr * sqrt(max(1, rows / columns)) * u
+
+    The kernels of a convolution are the rows of one matrix.
+
+    Parameters
+    ----------
+    params : iterable of torch.Tensor or of dict
+        Parameters, or groups of them. A group with ``adapt=False`` (see `parameter_groups`) is trained by
+        Adam, with a tenth of the learning rate and without decay: vectors have no directions to balance.
+    lr : float
+        Learning rate, >= 0.
+    momentum : float, default=0.9
+        m in [0, 1).
+    weight_decay : float, default=0.0
+        >= 0, decoupled.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    References
+    ----------
+    Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is
+    scalable for LLM training", arXiv:2502.16982.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_simclr.optimizers import Muon
+    >>> w = torch.nn.Parameter(torch.zeros(2, 2))
+    >>> optimizer = Muon([w], lr=1.0)
+    >>> (w * torch.tensor([[1.0, 0.0], [0.0, 0.6]])).sum().backward()
+    >>> optimizer.step()
+    >>> bool(((w + torch.eye(2)).abs() < 0.35).all())
+    True
+    """
+
+    def __init__(self, params, lr, momentum=0.9, weight_decay=0.0):
+        for name, value, valid, allowed in (
+            ("lr", lr, lr >= 0, ">= 0"),
+            ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
+            ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
+        ):
+            if not (valid and value < math.inf):
+                raise ValueError(f"{name}={value} is out of range; pass a finite number {allowed}.")
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, adapt=True))
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Take one step.
+
+        Parameters
+        ----------
+        closure : callable or None, default=None
+            Re-evaluates the model and returns the loss.
+
+        Returns
+        -------
+        loss : object
+            What `closure` returned, else None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            update = self._orthogonal_step if group["adapt"] else self._adam_step
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update(parameter, self.state[parameter], group)
+        return loss
+
+    def _orthogonal_step(self, w, state, group):
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(w)
+        v = state["momentum_buffer"].mul_(group["momentum"]).add_(w.grad)
+        u = _orthogonalize(torch.add(w.grad, v, alpha=group["momentum"]).flatten(1))
+        w.mul_(1 - group["lr"] * group["weight_decay"])
+        w.add_(u.view_as(w), alpha=-group["lr"] * math.sqrt(max(1.0, u.shape[0] / u.shape[1])))
+
+    def _adam_step(self, w, state, group, beta1=0.9, beta2=0.95, eps=1e-8):
+        if not state:
+            state["step"] = torch.zeros(())
+            state["mean"], state["square"] = torch.zeros_like(w), torch.zeros_like(w)
+        state["step"] += 1
+        step = int(state["step"])  # on the CPU: no wait for the device
+        state["mean"].lerp_(w.grad, 1 - beta1)
+        state["square"].lerp_(w.grad.square(), 1 - beta2)
+        root = (state["square"] / (1 - beta2**step)).sqrt_().add_(eps)
+        w.addcdiv_(state["mean"], root, value=-0.1 * group["lr"] / (1 - beta1**step))
+
+
+def _orthogonalize(matrix):
+    """Return a matrix of the same singular vectors, with all singular values near 1."""
+    a, b, c = _QUINTIC
+    tall = matrix.shape[0] > matrix.shape[1]
+    u = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
+    for _ in range(_QUINTIC_STEPS):
+        gram = u @ u.T
+        u = torch.addmm(u, torch.addmm(gram, gram, gram, beta=b, alpha=c), u, beta=a)
+    return u.T if tall else u
+
+
 def warmup_cosine(fraction, warmup=0.0):
     """Return what the learning rate is multiplied by at a given fraction of the training.
 
@@ -230,8 +346,8 @@ def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9):
 
     Parameters
     ----------
-    name : {"lars", "sgd", "adamw"}
-        `LARS`, SGD with Nesterov momentum, or AdamW.
+    name : {"lars", "sgd", "adamw", "muon"}
+        `LARS`, SGD with Nesterov momentum, AdamW, or `Muon`.
     modules : torch.nn.Module or iterable of torch.nn.Module
         What is trained; see `parameter_groups` for what is left out of weight decay.
     lr : float
@@ -239,7 +355,7 @@ def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9):
     weight_decay : float
         >= 0.
     momentum : float, default=0.9
-        In [0, 1), for "lars" and "sgd"; "adamw" has its own moments.
+        In [0, 1), for "lars", "sgd" and "muon"; "adamw" has its own moments.
 
     Returns
     -------
@@ -262,6 +378,8 @@ def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9):
     groups = [{**group, "initial_lr": lr} for group in parameter_groups(modules, weight_decay)]
     if name == "lars":
         return LARS(groups, lr, momentum=momentum)
+    if name == "muon":
+        return Muon(groups, lr, momentum=momentum)
     # One pass over the memory instead of several; not every device has it.
     fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
     if name == "sgd":
@@ -274,7 +392,7 @@ def default_learning_rate(name, batch_size):
 
     Parameters
     ----------
-    name : {"lars", "sgd", "adamw"}
+    name : {"lars", "sgd", "adamw", "muon"}
         As for `make_optimizer`.
     batch_size : int
         N, the number of images (not of views) a step, >= 1.
@@ -282,7 +400,8 @@ def default_learning_rate(name, batch_size):
     Returns
     -------
     learning_rate : float
-        0.3 N / 256 for "lars", 0.1 N / 256 for "sgd", 0.002 sqrt(N / 256) for "adamw".
+        0.3 N / 256 for "lars", 0.1 N / 256 for "sgd", 0.002 sqrt(N / 256) for "adamw",
+        0.02 sqrt(N / 256) for "muon".
 
     Raises
     ------
@@ -292,7 +411,7 @@ def default_learning_rate(name, batch_size):
     Notes
     -----
     V1 (section 2.2) uses the linear rule with LARS; for small batches and few epochs it found
-    0.075 sqrt(N) better (B.1). V2 uses 0.1 sqrt(N). The two other rules are this package's own.
+    0.075 sqrt(N) better (B.1). V2 uses 0.1 sqrt(N). The other rules are this package's own.
 
     References
     ----------

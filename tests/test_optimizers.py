@@ -10,6 +10,7 @@ from torch import nn
 
 from sklearn_simclr.optimizers import (
     LARS,
+    Muon,
     default_learning_rate,
     make_optimizer,
     parameter_groups,
@@ -256,7 +257,7 @@ def test_unknown_optimizers_are_refused_with_the_known_ones():
         lambda: default_learning_rate("adam", 256),
     ):
         with pytest.raises(
-            ValueError, match=r"optimizer 'adam' is unknown; pass one of \['adamw', 'lars', 'sgd'\]"
+            ValueError, match=r"optimizer 'adam' is unknown; pass one of \['adamw', 'lars', 'muon', 'sgd'\]"
         ):
             call()
 
@@ -267,3 +268,72 @@ def test_default_learning_rates():
     assert default_learning_rate("adamw", 1024) == pytest.approx(0.004)
     with pytest.raises(ValueError, match="batch_size=0"):
         default_learning_rate("lars", 0)
+
+
+def naive_muon(weight, gradients, rates, *, momentum, decay):
+    """Return the weights of a matrix after one step a gradient, with numpy, in float64."""
+    w, v = np.array(weight, dtype=np.float64), 0.0
+    for g, lr in zip(gradients, rates, strict=True):
+        v = momentum * v + g
+        u = (g + momentum * v).reshape(len(w), -1)
+        u = u / (np.sqrt((u**2).sum()) + 1e-7)
+        for _ in range(3):
+            u = 3.4445 * u - 4.7750 * u @ u.T @ u + 2.0315 * u @ u.T @ u @ u.T @ u
+        w = (1 - lr * decay) * w - lr * max(1, u.shape[0] / u.shape[1]) ** 0.5 * u.reshape(w.shape)
+    return w
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (5, 3, 2, 2), (20, 2, 2, 2)])
+def test_muon_is_the_loop_written_naively(shape):
+    rng = np.random.default_rng(0)
+    weight, gradients, rates = rng.normal(size=shape), rng.normal(size=(5, *shape)), [0.1, 0.2, 0.05, 0.3, 0.1]
+    parameter = nn.Parameter(torch.tensor(weight))
+    run(Muon([parameter], 1.0, momentum=0.8, weight_decay=0.1), [parameter], [gradients], rates)
+    expected = naive_muon(weight, gradients, rates, momentum=0.8, decay=0.1)
+    np.testing.assert_allclose(parameter.detach(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_muon_moves_all_directions_about_equally():
+    gradient = np.random.default_rng(0).normal(size=(12, 12))
+    parameter = nn.Parameter(torch.zeros(12, 12, dtype=torch.float64))
+    run(Muon([parameter], 1.0), [parameter], [gradient[None]], [1.0])
+    before = np.linalg.svd(gradient, compute_uv=False)
+    after = np.linalg.svd(parameter.detach().numpy(), compute_uv=False)
+    assert after[0] / after[-3] < 0.3 * before[0] / before[-3]
+    assert after[0] < 1.3
+
+
+def test_muon_trains_vectors_by_adam():
+    rng = np.random.default_rng(0)
+    weight, gradients = rng.normal(size=6), rng.normal(size=(4, 6))
+    ours, adams = (nn.Parameter(torch.tensor(weight)) for _ in range(2))
+    run(Muon([{"params": [ours], "adapt": False}], 0.5), [ours], [gradients], [0.5] * 4)
+    run(torch.optim.Adam([adams], 0.05, betas=(0.9, 0.95)), [adams], [gradients], [0.05] * 4)
+    torch.testing.assert_close(ours, adams, rtol=1e-9, atol=1e-9)
+
+
+def test_muon_state_round_trips():
+    rng = np.random.default_rng(0)
+    shapes = [(4, 5), (5,)]
+    weights, gradients = [rng.normal(size=s) for s in shapes], [rng.normal(size=(6, *s)) for s in shapes]
+
+    def build():
+        parameters = [nn.Parameter(torch.tensor(w)) for w in weights]
+        groups = [{"params": parameters[:1]}, {"params": parameters[1:], "adapt": False}]
+        return parameters, Muon(groups, 0.1)
+
+    parameters, optimizer = build()
+    run(optimizer, parameters, gradients, [0.1] * 6)
+    others, first = build()
+    run(first, others, [g[:3] for g in gradients], [0.1] * 3)
+    second = Muon([{"params": others[:1]}, {"params": others[1:], "adapt": False}], 0.1)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    run(second, others, [g[3:] for g in gradients], [0.1] * 3)
+    for one, other in zip(parameters, others, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("params", [{"lr": -1}, {"momentum": 1}, {"weight_decay": math.inf}])
+def test_muon_refuses_numbers_out_of_range(params):
+    with pytest.raises(ValueError, match=f"^{next(iter(params))}="):
+        Muon([nn.Parameter(torch.zeros(2, 2))], **{"lr": 0.1, **params})

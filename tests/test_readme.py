@@ -65,7 +65,7 @@ def test_there_are_examples():
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path, tmp_path):
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, str(path), "--output-dir", "figures"],
         cwd=tmp_path,
         env={**os.environ, "SKLEARN_SIMCLR_EXAMPLES_FAST": "1"},
         capture_output=True,
