@@ -111,8 +111,8 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             self.__dict__.update(before)
             raise
 
-    def _infer(self, function, modules, source):
-        """Apply a function of float images (N, C, H, W) to all of a source, in eval mode.
+    def _infer(self, function, modules, source, channels_last=False):
+        """Apply a function of modules and of float images (N, C, H, W) to all of a source, in eval mode.
 
         Every batch has the same shape, the last is padded: a row's result does not depend on the
         number of rows around it.
@@ -120,6 +120,7 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         device = resolve_device(self.device)
         pixels = _PIXELS_A_GPU_BATCH if device.type != "cpu" else _PIXELS_A_BATCH
         size = int(min(1024, max(16, pixels // (source.shape[1] * source.shape[2]))))
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
         with _in_eval_mode(modules, device) as modules, torch.inference_mode():
             result = None
             for start in range(0, len(source), size):
@@ -127,6 +128,7 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                 n = len(images)
                 if n < size:
                     images = torch.cat([images, images.new_zeros(size - n, *images.shape[1:])])
+                images = images.contiguous(memory_format=memory_format)
                 rows = function(modules, images)[:n].float().cpu().numpy()
                 if result is None:
                     result = np.empty((len(source), *rows.shape[1:]), dtype=np.float32)

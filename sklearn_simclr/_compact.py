@@ -1,5 +1,7 @@
 """A small encoder that learns quickly on a CPU: a data-driven first layer and plain convolutions."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,14 +17,19 @@ _WHITENING_EPS = 1e-4
 _WHITENING_IMAGES = 2048
 _WHITENING_PATCHES = 200_000
 
+# The first trained convolution sees at most this many pixels a side.
+_LARGEST_SIDE = 24
+
 
 class CompactNet(nn.Module):
     """Whitened patches, four 3 x 3 convolutions, and the mean of every level as representation.
 
     The first layer projects 3 x 3 patches on their whitened principal components and keeps the positive
     and the negative part of each; it is set from the images by :meth:`initialize_from_images` and not
-    trained. Each convolution is followed by BatchNorm and ReLU, the second and the fourth level by
-    max-pooling. The representation is the average of the last level and those of the levels before it.
+    trained. Each convolution is followed by BatchNorm and ReLU; max-pooling halves the resolution after
+    the first and after the third. The representation is the average over the image of the last level,
+    followed by those of the levels before it: what the task makes the last level forget, an earlier one
+    still has.
 
     Parameters
     ----------
@@ -31,7 +38,7 @@ class CompactNet(nn.Module):
     image_size : (int, int)
         Height and width of the images; decides how often the resolution is halved.
     width : int, default=64
-        Channels of the first convolution; the others have 2, 4 and 4 times as many.
+        Channels of the first convolution; the others have 2, 2 and 4 times as many.
 
     Attributes
     ----------
@@ -46,10 +53,9 @@ class CompactNet(nn.Module):
         stem = nn.Conv2d(in_channels, directions, 3, padding=1)
         stem.requires_grad_(False)
         self.stem = stem
-        side = max(image_size)
-        # Halvings before the first trained convolution: its input is at most 32 pixels wide.
-        self.stem_pool = max(1, 2 ** max(0, (side - 1).bit_length() - 4))
-        widths = (width, 2 * width, 4 * width, 4 * width)
+        halvings = math.ceil(math.log2(max(image_size) / _LARGEST_SIDE))
+        self.stem_pool = 2 ** max(0, halvings)
+        widths = (width, 2 * width, 2 * width, 4 * width)
         channels = (2 * directions, *widths)
         self.convs = nn.ModuleList(
             nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in zip(channels[:-1], widths, strict=True)
@@ -57,7 +63,7 @@ class CompactNet(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths)
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight)
-        self.pools = (True, False, True, False)
+        self.pools = (True, False, True, False)  # after each convolution
         self.out_dim = sum(widths)
 
     def forward(self, x):
@@ -69,9 +75,9 @@ class CompactNet(nn.Module):
         levels = []
         for conv, norm, pool in zip(self.convs, self.norms, self.pools, strict=True):
             x = F.relu(norm(conv(x)), inplace=True)
+            levels.append(x.mean(dim=(2, 3)))
             if pool:
                 x = F.max_pool2d(x, 2, ceil_mode=True)
-            levels.append(x.mean(dim=(2, 3)))
         return torch.cat(levels[::-1], dim=1)
 
     @torch.no_grad()

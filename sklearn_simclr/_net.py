@@ -70,7 +70,7 @@ class ContrastiveNet(NeuralNet):
         With concrete values.
     generator : torch.Generator
         On the device; for the order of the images and the views.
-    optimizer : {"lars", "sgd", "adamw"}
+    optimizer : {"lars", "sgd", "adamw", "muon"}
         Name of the optimizer.
     lr, weight_decay : float
         Peak learning rate and weight decay.
@@ -89,6 +89,8 @@ class ContrastiveNet(NeuralNet):
         Start and end of the training on ``time.perf_counter``'s clock; replaces max_epochs.
     autocast : torch.dtype or None
         Precision of the forward.
+    channels_last : bool
+        Whether the encoder takes images in that memory format, in which convolutions are faster.
     chance_level : float
         Loss of a module that cannot tell images apart, for the progress bar and the history.
     callbacks : list or None
@@ -116,6 +118,7 @@ class ContrastiveNet(NeuralNet):
         max_epochs,
         deadline,
         autocast,
+        channels_last,
         chance_level,
         callbacks,
         verbose,
@@ -142,6 +145,7 @@ class ContrastiveNet(NeuralNet):
         self.micro_batch_size = micro_batch_size
         self.deadline = deadline
         self.autocast = autocast
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.chance_level = chance_level
 
     @property
@@ -176,9 +180,11 @@ class ContrastiveNet(NeuralNet):
         self.initialize()
         if optimizer_state is not None:
             self.optimizer_.load_state_dict(optimizer_state)
+        self.module_.to(memory_format=self.memory_format)
         self.notify("on_train_begin", X=source, y=None)
         self.fit_loop(source)
         self.notify("on_train_end", X=source, y=None)
+        self.module_.to(memory_format=torch.contiguous_format)
         return self
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
@@ -230,7 +236,7 @@ class ContrastiveNet(NeuralNet):
 
         def forward(views):
             with self._precision():
-                h = self.module_.encoder(views)
+                h = self.module_.encoder(views.contiguous(memory_format=self.memory_format))
                 kept["h"] = h.detach()
                 return self.module_.projector(h)
 

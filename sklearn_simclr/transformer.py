@@ -36,7 +36,7 @@ from .optimizers import default_learning_rate
 __all__ = ["SimCLRTransformer"]
 
 # Weight decay by optimizer: V1 section 2.2 for LARS; the others by experiment.
-_WEIGHT_DECAY = {"lars": 1e-6, "sgd": 5e-4, "adamw": 0.05}
+_WEIGHT_DECAY = {"lars": 1e-6, "sgd": 5e-4, "adamw": 0.05, "muon": 0.0}
 
 # From this batch size on the learning rate has to be adapted to each layer (V1 section 2.2).
 _LARS_FROM = 1024
@@ -105,8 +105,8 @@ class SimCLRTransformer(BaseImageTransformer):
         Passes over the images. 0 leaves the encoder untrained: the random baseline.
     max_time : float or None, default=None
         Seconds to train for, instead of ``max_epochs``; the learning rate falls over that time.
-    optimizer : {"auto", "lars", "sgd", "adamw"}, default="auto"
-        ``"auto"`` is LARS from a batch size of 1024 on, else AdamW.
+    optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
+        ``"auto"`` is LARS from a batch size of 1024 on, else Muon. See :mod:`sklearn_simclr.optimizers`.
     learning_rate : "auto" or float, default="auto"
         Peak learning rate; ``"auto"`` depends on the optimizer and the batch size.
     weight_decay : "auto" or float, default="auto"
@@ -203,7 +203,7 @@ class SimCLRTransformer(BaseImageTransformer):
         "micro_batch_size": [Interval(Integral, 2, None, closed="left"), None],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
-        "optimizer": [StrOptions({"auto", "lars", "sgd", "adamw"})],
+        "optimizer": [StrOptions({"auto", "lars", "sgd", "adamw", "muon"})],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "weight_decay": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "warmup": [Interval(Real, 0, 1, closed="left")],
@@ -369,7 +369,9 @@ class SimCLRTransformer(BaseImageTransformer):
             h = encoder(images)
             return h if output == 0 else projector(h, output)
 
-        return self._infer(represent, (self.encoder_, self.projector_), source)
+        return self._infer(
+            represent, (self.encoder_, self.projector_), source, channels_last=isinstance(self.encoder, str)
+        )
 
     def score(self, X, y=None):
         """Return the contrastive accuracy on views of images, best on images that fit has not seen.
@@ -407,7 +409,12 @@ class SimCLRTransformer(BaseImageTransformer):
         for part in parts:
             images = source.take(slice(int(part[0]), int(part[-1]) + 1))
             views = self.augmentation_(torch.cat([images, images]), generator)
-            z = self._infer(project, (self.encoder_, self.projector_), ImageSource(views, (0.0, 1.0)))
+            z = self._infer(
+                project,
+                (self.encoder_, self.projector_),
+                ImageSource(views, (0.0, 1.0)),
+                channels_last=isinstance(self.encoder, str),
+            )
             hits += contrastive_accuracy(z) * len(part)
         return hits / len(source)
 
@@ -499,7 +506,7 @@ class SimCLRTransformer(BaseImageTransformer):
             batch_size = min(self.batch_size, len(source))
             optimizer = self.optimizer
             if optimizer == "auto":
-                optimizer = "lars" if batch_size >= _LARS_FROM else "adamw"
+                optimizer = "lars" if batch_size >= _LARS_FROM else "muon"
             rate, decay, warmup = self.learning_rate, self.weight_decay, self.warmup
             if partial:
                 # As a training of one epoch sees it, done epochs lie before its start.
@@ -520,6 +527,7 @@ class SimCLRTransformer(BaseImageTransformer):
                 max_epochs=epochs,
                 deadline=deadline,
                 autocast=resolve_precision(self.precision, device),
+                channels_last=isinstance(self.encoder, str),
                 chance_level=_chance_level(loss, self.loss, batch_size),
                 callbacks=self.callbacks,
                 verbose=int(self.verbose),

@@ -422,7 +422,7 @@ def test_shared_weights_stay_shared_in_a_pickle(images):
 
 
 @pytest.mark.parametrize("loss", ["nt_xent", "nt_logistic", "margin_triplet", margin_triplet])
-@pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw", "muon"])
 def test_losses_and_optimizers(images, loss, optimizer):
     simclr = make(loss=loss, optimizer=optimizer).fit(images)
     assert np.isfinite(simclr.loss_curve_).all()
