@@ -17,6 +17,9 @@ _WHITENING_EPS = 1e-4
 _WHITENING_IMAGES = 2048
 _WHITENING_PATCHES = 200_000
 
+# Half the width does for images of up to this side: on digits, the accuracy is the same in half the time.
+_TINY_SIDE = 16
+
 # The first trained convolution sees at most this many pixels a side.
 _LARGEST_SIDE = 24
 
@@ -37,8 +40,9 @@ class CompactNet(nn.Module):
         Channels of the images.
     image_size : (int, int)
         Height and width of the images; decides how often the resolution is halved.
-    width : int, default=64
-        Channels of the first convolution; the others have 2, 2 and 4 times as many.
+    width : int or None, default=None
+        Channels of the first convolution; the others have 2, 2 and 4 times as many. None is 64, and 32
+        for images of at most 16 pixels.
 
     Attributes
     ----------
@@ -46,8 +50,10 @@ class CompactNet(nn.Module):
         Length of the representation.
     """
 
-    def __init__(self, in_channels, image_size, width=64):
+    def __init__(self, in_channels, image_size, width=None):
         super().__init__()
+        if width is None:
+            width = 32 if max(image_size) <= _TINY_SIDE else 64
         self.in_channels = in_channels
         directions = min(9 * in_channels, _MAX_DIRECTIONS)
         stem = nn.Conv2d(in_channels, directions, 3, padding=1)
