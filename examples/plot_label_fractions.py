@@ -73,7 +73,9 @@ for name, (H_train, H_test) in represented.items():
     for draw in range(3 if fast else 10):
         for fraction in fractions:
             classifier = LabelFractionClassifier(
-                make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)), fraction, random_state=draw
+                make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+                fraction,
+                random_state=draw,
             )
             classifier.fit(H_train, y_train)
             accuracy = classifier.score(H_test, y_test)

@@ -392,4 +392,3 @@ def _check_finite(array):
         raise ValueError(
             f"Input X contains {kind}: row {bad[0]}{more}. Leave these images out, or replace the values."
         )
-

@@ -5,15 +5,22 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from joblib import Memory
 
 __all__ = ["content_key", "train_once"]
+
+_FOLDER = f"sklearn_simclr-{os.getuid() if hasattr(os, 'getuid') else 'user'}-"
+
+# For how long a worker's result is there for the others.
+_KEPT_SECONDS = 10.0
 
 
 def content_key(pixels, description):
@@ -78,17 +85,14 @@ def train_once(key, train, memory):
     if not isinstance(memory, Memory):
         return memory.cache(_train, ignore=["train"])(key(), train)
     owner = _owner()
+    _remove_abandoned_folders()
     if owner is None:
         return train()
-    folder = Path(tempfile.gettempdir()) / f"sklearn_simclr-{_user()}-{owner}"
+    folder = Path(tempfile.gettempdir()) / f"{_FOLDER}{owner}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
         return train()
-    try:
-        return _hand_over(folder, key(), train)
-    finally:
-        with contextlib.suppress(OSError):  # not empty: other workers still use it
-            folder.rmdir()
+    return _hand_over(folder, key(), train)
 
 
 def _train(key, train):
@@ -102,45 +106,54 @@ def _owner():
     return None if threading.current_thread() is threading.main_thread() else os.getpid()
 
 
-def _user():
-    return os.getuid() if hasattr(os, "getuid") else "user"
-
-
 def _hand_over(folder, key, train):
-    """Train, and leave the result to those who came meanwhile; or wait for it as one of them."""
-    result_file, lock_file = folder / f"{key}.npz", folder / f"{key}.lock"
-    marker = folder / f"{key}.waits-{os.getpid()}-{threading.get_ident()}"
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        marker.touch()
-        lock.acquire()
-    try:
-        marker.unlink(missing_ok=True)
-        result = _load(result_file) if result_file.exists() else train()
-        if _others_wait(folder, key):
+    """Train, unless another worker has just done so, and leave the result for those who wait for it.
+
+    It is also left for those who come a moment too late: a Pipeline with a cache looks there first, and
+    the other worker may not have written it yet.
+    """
+    result_file = folder / f"{key}.npz"
+    with FileLock(folder / f"{key}.lock"):
+        if result_file.exists() and time.time() - result_file.stat().st_mtime < _KEPT_SECONDS:
+            return _load(result_file)
+        result = train()
+        with contextlib.suppress(OSError):  # a full disk must not lose the training
             _save(result_file, result)
-        else:
-            result_file.unlink(missing_ok=True)
-            lock_file.unlink(missing_ok=True)
-        return result
-    finally:
-        marker.unlink(missing_ok=True)
-        lock.release()
+    for other in folder.glob("*.npz"):
+        with contextlib.suppress(OSError):
+            if time.time() - other.stat().st_mtime > _KEPT_SECONDS:
+                other.unlink()
+    return result
+
+
+def _remove_abandoned_folders():
+    """Remove what workers left: those of processes that are gone, and of this one when it fits by itself."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        owner = folder.name.removeprefix(_FOLDER)
+        if owner.isdigit() and (int(owner) == os.getpid() and _owner() is None or not _is_alive(int(owner))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process):
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _save(path, result):
-    if not path.exists():
-        with open(path, "wb") as file:
-            np.savez(file, meta=json.dumps(result["meta"]), **result["arrays"])
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        np.savez(file, meta=json.dumps(result["meta"]), **result["arrays"])
+    partial.replace(path)
 
 
 def _load(path):
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     return {"meta": json.loads(str(arrays.pop("meta"))), "arrays": arrays}
-
-
-def _others_wait(folder, key):
-    return any(folder.glob(f"{key}.waits-*"))

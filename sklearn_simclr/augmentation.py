@@ -284,7 +284,9 @@ class Augmentation(BaseEstimator):
         rows, columns = _crop_matrices(draws, images.shape, resolved.size)
         blur_rows, blur_columns = None, None
         if resolved.blur_probability > 0:
-            blur_rows, blur_columns = (_blur_matrix(draws.sigma, min(height, width), n) for n in (height, width))
+            blur_rows, blur_columns = (
+                _blur_matrix(draws.sigma, min(height, width), n) for n in (height, width)
+            )
         scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
         pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
         if resolved.color_mode == "sequential":

@@ -63,7 +63,7 @@ def uniformity(x, t=2.0):
     x : array-like of shape (n, d)
         One view of each of n >= 2 images, an array or a torch tensor on any device; rows are normalised here.
     t : float, default=2.0
-        Sharpness of the potential exp(-t |x - y|^2), > 0.
+        Sharpness of the potential ``exp(-t |x - y|^2)``, > 0.
 
     Returns
     -------

@@ -19,7 +19,7 @@ _SMALLEST_FLAT_COLOR = 8
 class ImageFormat(NamedTuple):
     """What fit learnt about X and transform has to find again.
 
-    Attributes
+    Parameters
     ----------
     layout : {"HW", "HWC", "CHW"}
         Meaning of the axes of one image.
@@ -29,6 +29,12 @@ class ImageFormat(NamedTuple):
         Whether an image is a row of pixels of a two-dimensional X.
     pixel_range : (float, float)
         The values that are mapped to 0 and 1.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.images import ImageFormat
+    >>> ImageFormat("HWC", (32, 24, 3), False, (0.0, 255.0)).shape
+    (3, 32, 24)
     """
 
     layout: str
@@ -145,6 +151,13 @@ def as_array(X):
     ------
     ValueError
         If the images of a list have different shapes; the message names the first odd row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_simclr.images import as_array
+    >>> as_array([np.zeros((8, 8)), np.ones((8, 8))]).shape
+    (2, 8, 8)
     """
     if isinstance(X, torch.Tensor):
         X = X.detach()
@@ -161,7 +174,9 @@ def as_array(X):
     )
     if not is_sequence or len(rows) == 0:
         return X
-    if not all(isinstance(row, np.ndarray | torch.Tensor) or hasattr(row, "__array_interface__") for row in rows):
+    if not all(
+        isinstance(row, np.ndarray | torch.Tensor) or hasattr(row, "__array_interface__") for row in rows
+    ):
         return X
     rows = [as_array(row) if isinstance(row, torch.Tensor) else np.asarray(row) for row in rows]
     if rows[0].ndim < 1:
@@ -242,6 +257,14 @@ def image_source(X, fmt, *, fitted=False):
     ------
     ValueError
         If the images of X have another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_simclr.images import image_format, image_source
+    >>> X = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    >>> image_source(X, image_format(X)).shape
+    (3, 8, 8)
     """
     expected = (math.prod(fmt.image_shape),) if fmt.flat else fmt.image_shape
     if X.shape[1:] != expected:

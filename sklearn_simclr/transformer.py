@@ -124,7 +124,8 @@ class SimCLRTransformer(BaseImageTransformer):
         of the projection head. Can be changed after fit.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained encoders. A fit on the same images with the same parameters (other than
-        ``callbacks``, ``device``, ``memory``, ``output`` and ``verbose``) takes the encoder from there.
+        ``callbacks``, ``device``, ``memory``, ``output`` and ``verbose``) takes the encoder from there,
+        also where ``random_state`` is None.
     callbacks : list or None, default=None
         Callbacks of skorch, such as ``EarlyStopping(monitor="train_loss")``.
     warm_start : bool, default=False

@@ -51,13 +51,17 @@ def reference_geometry(image, draw, size):
 )
 def test_crop_flip_and_resize_are_torchvisions(shape, size):
     images = smooth_images(16, *shape)
-    augmentation = Augmentation(**{**NOTHING, "crop_scale": (0.08, 1), "crop_ratio": (3 / 4, 4 / 3)}, size=size)
+    augmentation = Augmentation(
+        **{**NOTHING, "crop_scale": (0.08, 1), "crop_ratio": (3 / 4, 4 / 3)}, size=size
+    )
     augmentation.set_params(flip_probability=0.5)
     draws = augmentation.draw(16, shape, generator=generator())
     views = augmentation.apply(images, draws)
     assert 0 < draws.flip.sum() < 16
     for i, view in enumerate(views):
-        torch.testing.assert_close(view, reference_geometry(images[i], draws.rows(i), size), atol=2e-6, rtol=0)
+        torch.testing.assert_close(
+            view, reference_geometry(images[i], draws.rows(i), size), atol=2e-6, rtol=0
+        )
 
 
 def test_uint8_images_give_the_views_of_the_same_floats():
@@ -146,7 +150,9 @@ def yiq_reference(image, brightness, contrast, saturation, hue):
     )
     y, i, q = np.einsum("kc,chw->khw", to_yiq, image)
     chroma = (i + 1j * q) * saturation * np.exp(-2j * np.pi * hue)
-    rgb = np.einsum("ck,khw->chw", np.linalg.inv(to_yiq), np.stack([y, chroma.real, chroma.imag])) * brightness
+    rgb = (
+        np.einsum("ck,khw->chw", np.linalg.inv(to_yiq), np.stack([y, chroma.real, chroma.imag])) * brightness
+    )
     grey = np.einsum("c,chw->hw", to_yiq[0], rgb).mean()
     return np.clip(contrast * rgb + (1 - contrast) * grey, 0, 1)
 
@@ -193,7 +199,9 @@ def test_other_channel_counts_keep_brightness_and_contrast_only(channels, color_
 def test_boxes_follow_torchvisions_distribution(shape):
     torch.manual_seed(0)
     image = torch.empty(shape)
-    expected = np.array([T.RandomResizedCrop.get_params(image, [0.08, 1], [3 / 4, 4 / 3]) for _ in range(3000)])
+    expected = np.array(
+        [T.RandomResizedCrop.get_params(image, [0.08, 1], [3 / 4, 4 / 3]) for _ in range(3000)]
+    )
     draws = Augmentation(recipe="cifar").draw(3000, shape, generator=generator(1))
     for column, field in enumerate(("top", "left", "height", "width")):
         found = getattr(draws, field).numpy()
@@ -209,7 +217,9 @@ def test_boxes_follow_torchvisions_distribution(shape):
 @pytest.mark.parametrize("strength", [0.25, 1.0, 1.25, 2.0])
 def test_colour_draws_follow_their_distributions(strength):
     n = 20_000
-    draws = Augmentation(recipe="imagenet", color_strength=strength).draw(n, (3, 64, 64), generator=generator())
+    draws = Augmentation(recipe="imagenet", color_strength=strength).draw(
+        n, (3, 64, 64), generator=generator()
+    )
     jittered = draws.hue != 0
     assert abs(jittered.float().mean() - 0.8) < 0.015
     low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength

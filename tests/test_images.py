@@ -160,7 +160,9 @@ def test_offset_float64_keeps_its_precision():
 def test_unusual_dtypes_and_byte_orders(dtype):
     X = (pixels((3, 6, 6)) // 3).astype(dtype)
     expected = read(X.astype(np.float64), pixel_range=(0, 85)).take(torch.arange(3))
-    torch.testing.assert_close(read(X, pixel_range=(0, 85)).take(torch.arange(3)), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        read(X, pixel_range=(0, 85)).take(torch.arange(3)), expected, atol=1e-6, rtol=0
+    )
 
 
 def test_read_only_arrays_are_accepted_in_silence():
@@ -216,4 +218,4 @@ def test_any_array_is_read_or_refused(X):
     batch = source.take(torch.arange(len(X)))
     assert batch.shape == (len(X), *source.shape)
     assert batch.numel() == X.size
-    assert batch.dtype == torch.uint8 or (0 <= batch.amin() and batch.amax() <= 1)
+    assert batch.dtype == torch.uint8 or (batch.amin() >= 0 and batch.amax() <= 1)

@@ -286,7 +286,11 @@ def naive_muon(weight, gradients, rates, *, momentum, decay):
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4), (5, 3, 2, 2), (20, 2, 2, 2)])
 def test_muon_is_the_loop_written_naively(shape):
     rng = np.random.default_rng(0)
-    weight, gradients, rates = rng.normal(size=shape), rng.normal(size=(5, *shape)), [0.1, 0.2, 0.05, 0.3, 0.1]
+    weight, gradients, rates = (
+        rng.normal(size=shape),
+        rng.normal(size=(5, *shape)),
+        [0.1, 0.2, 0.05, 0.3, 0.1],
+    )
     parameter = nn.Parameter(torch.tensor(weight))
     run(Muon([parameter], 1.0, momentum=0.8, weight_decay=0.1), [parameter], [gradients], rates)
     expected = naive_muon(weight, gradients, rates, momentum=0.8, decay=0.1)

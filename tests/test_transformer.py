@@ -197,7 +197,9 @@ def test_same_seed_same_bits(images, fitted):
     assert same(weights(fitted), weights(again))
     assert (fitted.transform(images) == again.transform(images)).all()
     assert not same(weights(fitted), weights(make(random_state=1).fit(images)))
-    assert not same(weights(make(random_state=None).fit(images)), weights(make(random_state=None).fit(images)))
+    assert not same(
+        weights(make(random_state=None).fit(images)), weights(make(random_state=None).fit(images))
+    )
 
 
 def test_a_random_state_instance_is_advanced(images):
@@ -319,7 +321,7 @@ def test_workers_that_want_the_same_encoder_at_the_same_time_train_it_once(tmp_p
             joblib.delayed(lambda s: s.fit(images).transform(images))(clone(simclr)) for _ in range(4)
         )
         assert all((fits[0] == other).all() for other in fits)
-    assert trainings(log) <= 2 + 4  # at least the pairs that ran side by side were trained once
+    assert trainings(log) <= 3  # of 8: one for each backend, and one for a worker that started late
 
 
 def test_memory_sees_what_matters_to_the_training(tmp_path, images):
@@ -710,7 +712,9 @@ def test_bad_parameters(images, params, error, message):
 @given(
     X=npst.arrays(
         dtype=st.one_of(
-            st.sampled_from(["u1", "u2", "i4", "f2", "f4", "f8", "?", "c8", "U3", "S2", "M8[s]", ">f8", ">u2"])
+            st.sampled_from(
+                ["u1", "u2", "i4", "f2", "f4", "f8", "?", "c8", "U3", "S2", "M8[s]", ">f8", ">u2"]
+            )
         ),
         shape=npst.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=7),
     ),
@@ -718,7 +722,9 @@ def test_bad_parameters(images, params, error, message):
 )
 def test_any_input_gives_representations_or_a_value_or_type_error(X, as_list):
     data = X.tolist() if as_list else X
-    simclr = make(max_epochs=1, encoder=lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(3)))
+    simclr = make(
+        max_epochs=1, encoder=lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(3))
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
