@@ -66,9 +66,9 @@ class CompactNet(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in zip(channels[:-1], widths, strict=True)
         )
+        # torch's own initialisation: BatchNorm makes the scale of the weights irrelevant to the output, but
+        # the smaller they are the faster the first steps turn them.
         self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths)
-        for conv in self.convs:
-            nn.init.kaiming_normal_(conv.weight)
         self.pools = (True, False, True, False)  # after each convolution
         self.out_dim = sum(widths)
 
