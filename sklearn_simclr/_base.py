@@ -198,6 +198,8 @@ def resolve_device(device):
         raise ValueError(
             f"device={device!r} cannot be used here: {str(error).splitlines()[0]} Pass 'auto' or 'cpu'."
         ) from error
+    if device.type == "meta":
+        raise ValueError("device='meta' holds no numbers. Pass 'auto' or 'cpu'.")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return device

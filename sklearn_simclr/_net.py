@@ -75,10 +75,12 @@ class ContrastiveNet(NeuralNet):
     lr, weight_decay : float
         Peak learning rate and weight decay.
     warmup : float
-        Fraction of the training over which the learning rate rises; more than 1 is for a training
-        without decay that others will follow.
+        Fraction of the training over which the learning rate rises.
     decay : bool
-        Whether the learning rate falls after the warm-up, by a half cosine to 0.
+        Whether the learning rate falls after the warm-up, by a half cosine to 0. If not, warmup counts
+        epochs, of which epochs_before lie behind.
+    epochs_before : int
+        Epochs done in earlier trainings.
     batch_size : int
         Images a step.
     micro_batch_size : int or None
@@ -113,6 +115,7 @@ class ContrastiveNet(NeuralNet):
         weight_decay,
         warmup,
         decay,
+        epochs_before,
         batch_size,
         micro_batch_size,
         max_epochs,
@@ -142,6 +145,7 @@ class ContrastiveNet(NeuralNet):
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.decay = decay
+        self.epochs_before = epochs_before
         self.micro_batch_size = micro_batch_size
         self.deadline = deadline
         self.autocast = autocast
@@ -202,6 +206,12 @@ class ContrastiveNet(NeuralNet):
                     if not _raised_by_callback(interrupt, self.callbacks_):
                         raise
                     break
+                except KeyError as error:
+                    known = sorted(name for name in self.history[-1] if name != "batches")
+                    raise ValueError(
+                        f"One of callbacks looked for something that training does not record: {error}. "
+                        f"Monitor one of {known}, for instance EarlyStopping(monitor='train_loss')."
+                    ) from error
         return self
 
     def _run_epoch(self, source, clock, per_step):
@@ -244,6 +254,8 @@ class ContrastiveNet(NeuralNet):
             images = source.take(index)
             z = forward(self.augmentation.apply(torch.cat([images, images]), draws))
             loss = self.loss(z)
+            if not (isinstance(loss, torch.Tensor) and loss.ndim == 0 and loss.requires_grad):
+                raise ValueError(f"loss must return a scalar tensor computed from z, got {loss!r}.")
             loss.backward()
         else:
 
@@ -275,7 +287,7 @@ class ContrastiveNet(NeuralNet):
         if self.decay:
             rate = warmup_cosine(fraction, self.warmup)
         else:
-            rate = min(1.0, fraction / self.warmup) if self.warmup > 0 else 1.0
+            rate = min(1.0, (self.epochs_before + fraction) / self.warmup) if self.warmup > 0 else 1.0
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] * rate
 
@@ -291,6 +303,9 @@ class ContrastiveNet(NeuralNet):
         first = z[: len(z) // 2][:pairs]
         second = z[len(z) // 2 :][:pairs]
         best = min([row["train_loss"] for row in self.history[:-1]], default=math.inf)
+        if not self.history[-1]["batches"]:  # Checkpoint looks for a last batch
+            self.history.new_batch()
+            self.history.record_batch("train_loss", loss)
         record = self.history.record
         record("train_loss", loss)
         record("train_loss_best", loss < best)
@@ -340,7 +355,7 @@ class _Clock:
     def fraction(self):
         """Return the part of the training that is done, in [0, 1]."""
         if self.deadline is None:
-            return self.steps / self.n_steps
+            return (self.steps + 0.5) / self.n_steps  # the middle of a step: a lone one is not at rate 0
         start, end = self.deadline
         return min(1.0, (time.perf_counter() - start) / (end - start))
 

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -220,6 +221,13 @@ def image_format(X, *, image_shape="auto", pixel_range="auto"):
     >>> image_format(np.eye(64, dtype=np.uint8))
     ImageFormat(layout='HW', image_shape=(8, 8), flat=True, pixel_range=(0.0, 255.0))
     """
+    if not isinstance(image_shape, str):
+        sizes_are_fine = all(isinstance(size, Integral) and size >= 1 for size in image_shape)
+        if len(image_shape) not in (2, 3) or not sizes_are_fine:
+            raise ValueError(
+                "image_shape must be 'auto', 'HWC', 'CHW', or (H, W), (H, W, C) or (C, H, W) in positive "
+                f"ints, got {image_shape!r}."
+            )
     if X.ndim == 2:
         layout, shape = _flat_layout(X.shape[1], image_shape)
     elif X.ndim == 3:

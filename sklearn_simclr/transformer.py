@@ -98,6 +98,7 @@ class SimCLRTransformer(BaseImageTransformer):
         Layers of the projection head: 2 as in SimCLR, 3 as in SimCLRv2; 0 compares representations.
     batch_size : int, default=256
         Images a step, at least 2; each is compared with the views of all others. A smaller X is one batch.
+        An epoch leaves out what does not fill a batch, other images each time.
     micro_batch_size : int or None, default=None
         Images that go through the encoder at a time. The gradient is that of the whole batch, with
         BatchNorm over the images of a micro-batch; memory is that of a micro-batch, time is about 4/3.
@@ -127,7 +128,8 @@ class SimCLRTransformer(BaseImageTransformer):
         ``callbacks``, ``device``, ``memory``, ``output`` and ``verbose``) takes the encoder from there,
         also where ``random_state`` is None.
     callbacks : list or None, default=None
-        Callbacks of skorch, such as ``EarlyStopping(monitor="train_loss")``.
+        Callbacks of skorch, such as ``EarlyStopping(monitor="train_loss")`` or
+        ``Checkpoint(monitor="train_loss_best")``.
     warm_start : bool, default=False
         Whether fit continues from the weights of the last fit.
     verbose : int, default=0
@@ -454,6 +456,7 @@ class SimCLRTransformer(BaseImageTransformer):
         build_seed, run_seed, loop_seed = np.random.SeedSequence([seed, done]).generate_state(3).tolist()
         with isolated_generators(build_seed, device):
             if warm:
+                self._check_same_architecture()
                 encoder, projector = copy.deepcopy(self.encoder_), copy.deepcopy(self.projector_)
             else:
                 encoder, out_dim = make_encoder(self.encoder, source.shape[0], source.shape[1:])
@@ -485,6 +488,7 @@ class SimCLRTransformer(BaseImageTransformer):
             module.cpu().load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
         self.encoder_, self.projector_ = encoder.eval(), projector.eval()
         self.augmentation_ = augmentation
+        self._architecture = self._describe_architecture()
         rows = pd.DataFrame(result["meta"]["history"], columns=list(_HISTORY.values()), dtype=float)
         rows.insert(0, "epoch", np.arange(done + 1, done + len(rows) + 1))
         self.history_ = pd.concat([self.history_, rows], ignore_index=True) if done else rows
@@ -510,8 +514,7 @@ class SimCLRTransformer(BaseImageTransformer):
                 optimizer = "lars" if batch_size >= _LARS_FROM else "muon"
             rate, decay, warmup = self.learning_rate, self.weight_decay, self.warmup
             if partial:
-                # As a training of one epoch sees it, done epochs lie before its start.
-                warmup = max(0.0, self.warmup * self.max_epochs - (self.n_iter_ if warm else 0))
+                warmup = self.warmup * self.max_epochs
             loss = self._make_loss()
             net = ContrastiveNet(
                 module,
@@ -523,6 +526,7 @@ class SimCLRTransformer(BaseImageTransformer):
                 weight_decay=_WEIGHT_DECAY[optimizer] if decay == "auto" else float(decay),
                 warmup=warmup,
                 decay=not partial,
+                epochs_before=self.n_iter_ if warm else 0,
                 batch_size=self.batch_size,
                 micro_batch_size=self.micro_batch_size,
                 max_epochs=epochs,
@@ -530,7 +534,7 @@ class SimCLRTransformer(BaseImageTransformer):
                 autocast=resolve_precision(self.precision, device),
                 channels_last=isinstance(self.encoder, str),
                 chance_level=_chance_level(loss, self.loss, batch_size),
-                callbacks=self.callbacks,
+                callbacks=_check_callbacks(self.callbacks),
                 verbose=int(self.verbose),
                 device=device,
             )
@@ -541,6 +545,25 @@ class SimCLRTransformer(BaseImageTransformer):
                 self._optimizer_state = tensors_to_arrays(net.optimizer_.state_dict())
         arrays = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
         return {"arrays": arrays, "meta": {"history": history}}
+
+    def _describe_architecture(self):
+        name = self.encoder if isinstance(self.encoder, str) else None
+        layers = self.projection_layers
+        return {
+            "encoder": name,
+            "projection_layers": layers,
+            "projection_dim": layers and self.projection_dim,
+        }
+
+    def _check_same_architecture(self):
+        """Raise if parameters of the network changed since it was built: training on would ignore them."""
+        for name, value in self._describe_architecture().items():
+            built = self._architecture[name]
+            if value != built:
+                raise ValueError(
+                    f"{name} changed from {built!r} to {value!r}, but training goes on with the network that "
+                    "was built for the first. Set it back, or fit a clone (or with warm_start=False)."
+                )
 
     def _make_loss(self):
         if self.loss == "nt_xent":
@@ -565,6 +588,19 @@ class SimCLRTransformer(BaseImageTransformer):
             modules = [encoder, projector] if warm else [encoder]
             params["weights"] = [[k, v.cpu().numpy()] for m in modules for k, v in m.state_dict().items()]
         return params
+
+
+def _check_callbacks(callbacks):
+    """Return the callbacks as a list."""
+    from skorch.callbacks import Callback
+
+    for item in callbacks or ():
+        callback = item[1] if isinstance(item, tuple) and len(item) == 2 else item
+        if not (
+            isinstance(callback, Callback) or isinstance(callback, type) and issubclass(callback, Callback)
+        ):
+            raise ValueError(f"callbacks must hold callbacks of skorch, or (name, callback), got {item!r}.")
+    return list(callbacks) if callbacks else None
 
 
 def _name(function):

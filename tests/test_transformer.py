@@ -507,6 +507,29 @@ def test_micro_batches_learn_the_same_without_batchnorm(images):
     assert np.isfinite(make(batch_size=24, micro_batch_size=8).fit(images).loss_curve_).all()
 
 
+def test_a_single_step_trains(images):
+    untrained = weights(make(max_epochs=0).fit(images))
+    for simclr in (make(max_epochs=1, batch_size=256), make(max_epochs=1, batch_size=256, warmup=0.9)):
+        assert simclr.fit(images).history_["learning_rate"].iloc[0] > 0
+        assert not torch.equal(weights(simclr)["encoder.6.weight"], untrained["encoder.6.weight"])
+    assert make(batch_size=256).partial_fit(images).history_["learning_rate"].iloc[0] > 0
+
+
+@pytest.mark.parametrize("params", [{"projection_dim": 7}, {"projection_layers": 3}, {"encoder": "compact"}])
+def test_warm_start_refuses_another_architecture(images, params):
+    simclr = make(warm_start=True).fit(images)
+    before = weights(simclr)
+    with pytest.raises(ValueError, match=f"{next(iter(params))} changed from"):
+        simclr.set_params(**params).fit(images)
+    assert same(before, weights(simclr))
+
+
+def test_checkpoint_alone(images, tmp_path):
+    checkpoint = Checkpoint(dirname=str(tmp_path), monitor="train_loss_best", f_pickle=None)
+    make(callbacks=(checkpoint,)).fit(images)
+    assert (tmp_path / "params.pt").exists()
+
+
 def test_bfloat16(images):
     H = make(precision="bfloat16").fit_transform(images)
     assert H.dtype == np.float32 and np.isfinite(H).all()
@@ -690,7 +713,14 @@ class NotFlat(nn.Module):
         ({"device": "tpu9"}, ValueError, "device='tpu9'"),
         ({"precision": "float16"}, ValueError, "'precision'"),
         ({"image_shape": (4, 4)}, ValueError, r"image_shape=\(4, 4\)"),
-        ({"image_shape": (4,)}, ValueError, "image_shape"),
+        ({"image_shape": (4,)}, ValueError, "image_shape must be"),
+        ({"image_shape": (4.0, 4.0)}, ValueError, "image_shape must be"),
+        ({"image_shape": (-12, -10)}, ValueError, "image_shape must be"),
+        ({"callbacks": [3]}, ValueError, "callbacks must hold"),
+        ({"callbacks": [EarlyStopping()]}, ValueError, "valid_loss.*train_loss"),
+        ({"loss": lambda z: 3.0}, ValueError, "loss must return"),
+        ({"loss": lambda z: z.detach().sum()}, ValueError, "loss must return"),
+        ({"device": "meta"}, ValueError, "device='meta'"),
         ({"image_shape": (4, "a")}, ValueError, "image_shape"),
         ({"pixel_range": (1, 0)}, ValueError, "pixel_range"),
         ({"pixel_range": (1, 2, 3)}, ValueError, "pixel_range"),
