@@ -74,14 +74,12 @@ class LARS(torch.optim.Optimizer):
     """
 
     def __init__(self, params, lr, momentum=0.9, weight_decay=0.0, eta=0.001, nesterov=False):
-        for name, value, valid, allowed in (
+        _check_ranges(
             ("lr", lr, lr >= 0, ">= 0"),
             ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
             ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
             ("eta", eta, eta > 0, "> 0"),
-        ):
-            if not (valid and value < math.inf):
-                raise ValueError(f"{name}={value} is out of range; pass a finite number {allowed}.")
+        )
         defaults = dict(
             lr=lr, momentum=momentum, weight_decay=weight_decay, eta=eta, nesterov=nesterov, adapt=True
         )
@@ -189,13 +187,11 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params, lr, momentum=0.9, weight_decay=0.0):
-        for name, value, valid, allowed in (
+        _check_ranges(
             ("lr", lr, lr >= 0, ">= 0"),
             ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
             ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
-        ):
-            if not (valid and value < math.inf):
-                raise ValueError(f"{name}={value} is out of range; pass a finite number {allowed}.")
+        )
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, adapt=True))
 
     @torch.no_grad()
@@ -427,6 +423,12 @@ def default_learning_rate(name, batch_size):
     if not batch_size >= 1:
         raise ValueError(f"batch_size={batch_size} is out of range; pass the number of images a step, >= 1.")
     return _DEFAULT_LEARNING_RATES[name](batch_size)
+
+
+def _check_ranges(*checks):
+    for name, value, valid, allowed in checks:
+        if not (valid and value < math.inf):
+            raise ValueError(f"{name}={value} is out of range; pass a finite number {allowed}.")
 
 
 def _check_name(name):
