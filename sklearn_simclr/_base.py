@@ -24,6 +24,7 @@ from torch import nn
 from .images import as_array, image_format, image_source
 
 __all__ = [
+    "BaseImageEstimator",
     "BaseImageTransformer",
     "Interval",
     "StrOptions",
@@ -49,8 +50,8 @@ _ROWS_A_CHECK = 4096
 _GENERATORS = threading.RLock()
 
 
-class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Base of the estimators that turn images into representations.
+class BaseImageEstimator(BaseEstimator):
+    """Base of the estimators that take images.
 
     A subclass has the parameters ``image_shape``, ``pixel_range`` and ``device``.
     """
@@ -58,7 +59,6 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = []  # always float32
         return tags
 
     def __getstate__(self):
@@ -134,6 +134,15 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                     result = np.empty((len(source), *rows.shape[1:]), dtype=np.float32)
                 result[start : start + n] = rows
         return result
+
+
+class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseImageEstimator):
+    """Base of the estimators that turn images into representations."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # always float32
+        return tags
 
 
 @contextlib.contextmanager

@@ -1,67 +1,27 @@
 """SimCLRTransformer: contrastive image representations as a scikit-learn transformer."""
 
-import copy
 import time
 from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted, check_memory
-from torch import nn
+from sklearn.utils.validation import check_is_fitted
 
-from . import __version__
-from ._base import (
-    BaseImageTransformer,
-    Interval,
-    StrOptions,
-    arrays_to_tensors,
-    as_float,
-    draw_seed,
-    fit_context,
-    isolated_generators,
-    resolve_device,
-    resolve_precision,
-    tensors_to_arrays,
-)
-from ._cache import content_key, train_once
-from .augmentation import Augmentation
+from ._base import BaseImageTransformer, Interval, StrOptions, draw_seed, fit_context
+from ._training import TrainedImageEstimator, describe_function
 from .diagnostics import chance_level, contrastive_accuracy
-from .encoders import make_encoder
 from .heads import ProjectionHead
 from .images import ImageSource
 from .losses import margin_triplet, nt_logistic, nt_xent
-from .optimizers import default_learning_rate
 
 __all__ = ["SimCLRTransformer"]
-
-# Weight decay by optimizer: V1 section 2.2 for LARS; the others by experiment.
-_WEIGHT_DECAY = {"lars": 1e-6, "sgd": 5e-4, "adamw": 0.05, "muon": 0.0}
-
-# From this batch size on the learning rate has to be adapted to each layer (V1 section 2.2).
-_LARS_FROM = 1024
-
-# Images that a data-driven first layer is set from.
-_STEM_IMAGES = 2048
 
 # Pairs of views among which score looks for the positive one.
 _SCORE_PAIRS = 256
 
-# Parameters that do not change what is learnt.
-_NOT_LEARNT_FROM = {"callbacks", "device", "memory", "output", "verbose"}
 
-_HISTORY = {
-    "train_loss": "loss",
-    "chance_level": "chance_level",
-    "contrastive_accuracy": "contrastive_accuracy",
-    "effective_rank": "effective_rank",
-    "images_per_second": "images_per_second",
-    "lr": "learning_rate",
-    "dur": "seconds",
-}
-
-
-class SimCLRTransformer(BaseImageTransformer):
+class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     """Contrastive representations of images (SimCLR), learnt without labels.
 
     ``fit`` trains an encoder to recognise which two of a batch of randomly augmented views come from the
@@ -127,6 +87,11 @@ class SimCLRTransformer(BaseImageTransformer):
         Where to keep trained encoders. A fit on the same images with the same parameters (other than
         ``callbacks``, ``device``, ``memory``, ``output`` and ``verbose``) takes the encoder from there,
         also where ``random_state`` is None.
+    checkpoint_dir : str, os.PathLike or None, default=None
+        Folder in which fit keeps the state of the training, after every epoch and every minute. A fit that
+        was interrupted goes on from there when it is called again with the same images and parameters, and
+        on a CPU ends with the weights, bit by bit, of one that was not; one that had ended is not repeated.
+        A folder serves one training: of other images or parameters it is refused. Callbacks start anew.
     callbacks : list or None, default=None
         Callbacks of skorch, such as ``EarlyStopping(monitor="train_loss")`` or
         ``Checkpoint(monitor="train_loss_best")``.
@@ -194,30 +159,24 @@ class SimCLRTransformer(BaseImageTransformer):
     """
 
     _parameter_constraints = {
-        "encoder": [str, nn.Module, callable],
-        "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
-        "pixel_range": [StrOptions({"auto"}), tuple, list],
-        "augmentation": [Augmentation, None],
+        **TrainedImageEstimator._training_constraints,
         "loss": [StrOptions({"nt_xent", "nt_logistic", "margin_triplet"}), callable],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "projection_dim": [Interval(Integral, 1, None, closed="left")],
         "projection_layers": [Interval(Integral, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 2, None, closed="left")],
         "micro_batch_size": [Interval(Integral, 2, None, closed="left"), None],
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
-        "max_time": [Interval(Real, 0, None, closed="neither"), None],
-        "optimizer": [StrOptions({"auto", "lars", "sgd", "adamw", "muon"})],
-        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-        "warmup": [Interval(Real, 0, 1, closed="left")],
-        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-        "device": [str, torch.device],
         "output": [StrOptions({"encoder", "projection"}), Interval(Integral, 0, None, closed="left")],
-        "memory": [str, None, object],
-        "callbacks": [list, tuple, None],
         "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
+    }
+
+    _history = {
+        "train_loss": "loss",
+        "chance_level": "chance_level",
+        "contrastive_accuracy": "contrastive_accuracy",
+        "effective_rank": "effective_rank",
+        "images_per_second": "images_per_second",
+        "lr": "learning_rate",
+        "dur": "seconds",
     }
 
     def __init__(
@@ -243,6 +202,7 @@ class SimCLRTransformer(BaseImageTransformer):
         device="auto",
         output="encoder",
         memory=None,
+        checkpoint_dir=None,
         callbacks=None,
         warm_start=False,
         verbose=0,
@@ -268,29 +228,11 @@ class SimCLRTransformer(BaseImageTransformer):
         self.device = device
         self.output = output
         self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
         self.callbacks = callbacks
         self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
-
-    def set_params(self, **params):
-        """Set parameters, also those of the augmentation.
-
-        Parameters
-        ----------
-        **params : dict
-            ``augmentation__NAME`` works where ``augmentation`` is None, too: it then becomes an
-            :class:`Augmentation` with that parameter.
-
-        Returns
-        -------
-        SimCLRTransformer
-            Itself.
-        """
-        nested = any(name.startswith("augmentation__") for name in params)
-        if nested and self.augmentation is None and params.get("augmentation") is None:
-            params = {**params, "augmentation": Augmentation()}
-        return super().set_params(**params)
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -319,7 +261,7 @@ class SimCLRTransformer(BaseImageTransformer):
         with self._unchanged_on_error():
             source = self._read_warm_images(X) if again else self._read_images(X, reset=True, smallest=2)
             seed = draw_seed(self.random_state)
-            self._train(source, seed, started, warm=again, epochs=self.max_epochs)
+            self._train(source, seed, started, warm=again)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -347,7 +289,7 @@ class SimCLRTransformer(BaseImageTransformer):
             source = self._read_warm_images(X) if again else self._read_images(X, reset=True, smallest=2)
             if not again or not hasattr(self, "_seed"):
                 self._seed = draw_seed(self.random_state)
-            self._train(source, self._seed, started, warm=again, epochs=1, partial=True)
+            self._train(source, self._seed, started, warm=again, epochs=1, single=True)
         return self
 
     def transform(self, X):
@@ -373,7 +315,7 @@ class SimCLRTransformer(BaseImageTransformer):
             return h if output == 0 else projector(h, output)
 
         return self._infer(
-            represent, (self.encoder_, self.projector_), source, channels_last=isinstance(self.encoder, str)
+            represent, (self.encoder_, self.projector_), source, channels_last=self._channels_last
         )
 
     def score(self, X, y=None):
@@ -416,7 +358,7 @@ class SimCLRTransformer(BaseImageTransformer):
                 project,
                 (self.encoder_, self.projector_),
                 ImageSource(views, (0.0, 1.0)),
-                channels_last=isinstance(self.encoder, str),
+                channels_last=self._channels_last,
             )
             hits += contrastive_accuracy(z) * len(part)
         return hits / len(source)
@@ -446,124 +388,40 @@ class SimCLRTransformer(BaseImageTransformer):
             raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
         return source
 
-    def _train(self, source, seed, started, *, warm, epochs, partial=False):
-        """Train on the images, and set the fitted attributes."""
-        import pandas as pd
+    def _build_modules(self, source, targets):
+        encoder, out_dim = self._build_encoder(source)
+        layers = self.projection_layers
+        projector = ProjectionHead(out_dim, self.projection_dim if layers else out_dim, layers)
+        return {"encoder": encoder, "projector": projector}
 
-        device = resolve_device(self.device)
-        augmentation = (self.augmentation or Augmentation()).resolve(source.shape)
-        done = self.n_iter_ if warm else 0
-        build_seed, run_seed, loop_seed = np.random.SeedSequence([seed, done]).generate_state(3).tolist()
-        with isolated_generators(build_seed, device):
-            if warm:
-                self._check_same_architecture()
-                encoder, projector = copy.deepcopy(self.encoder_), copy.deepcopy(self.projector_)
-            else:
-                encoder, out_dim = make_encoder(self.encoder, source.shape[0], source.shape[1:])
-                layers = self.projection_layers
-                projector = ProjectionHead(out_dim, self.projection_dim if layers else out_dim, layers)
+    def _fitted_modules(self):
+        return {"encoder": self.encoder_, "projector": self.projector_}
 
-        def run():
-            with isolated_generators(run_seed, device):
-                return self._run(
-                    source,
-                    encoder,
-                    projector,
-                    augmentation,
-                    generator=torch.Generator(device).manual_seed(loop_seed),
-                    device=device,
-                    epochs=epochs,
-                    deadline=(started, started + self.max_time) if self.max_time and not partial else None,
-                    warm=warm,
-                    partial=partial,
-                )
+    def _adopt_modules(self, modules):
+        self.encoder_, self.projector_ = modules["encoder"], modules["projector"]
 
-        def key():
-            return content_key(source.pixels, self._describe(augmentation, encoder, projector, seed, warm))
+    def _make_loop(self, module, targets, options, batch_size):
+        from ._net import ContrastiveNet
 
-        memory = check_memory(self.memory)
-        result = run() if partial or epochs == 0 else train_once(key, run, memory)
-        for prefix, module in (("encoder.", encoder), ("projector.", projector)):
-            state = {k.removeprefix(prefix): v for k, v in result["arrays"].items() if k.startswith(prefix)}
-            module.cpu().load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
-        self.encoder_, self.projector_ = encoder.eval(), projector.eval()
-        self.augmentation_ = augmentation
-        self._architecture = self._describe_architecture()
-        rows = pd.DataFrame(result["meta"]["history"], columns=list(_HISTORY.values()), dtype=float)
-        rows.insert(0, "epoch", np.arange(done + 1, done + len(rows) + 1))
-        self.history_ = pd.concat([self.history_, rows], ignore_index=True) if done else rows
-        self.n_iter_ = len(self.history_)
-        self.loss_curve_ = [float(loss) for loss in self.history_["loss"]]
-
-    def _run(
-        self, source, encoder, projector, augmentation, *, generator, device, epochs, deadline, warm, partial
-    ):
-        """Train the modules in place; return their weights as arrays, and the history."""
-        from ._net import ContrastiveModule, ContrastiveNet
-
-        module = ContrastiveModule(encoder, projector).to(device)
-        if not warm and hasattr(encoder, "initialize_from_images"):
-            chosen = torch.randperm(len(source), generator=generator, device=device)[:_STEM_IMAGES]
-            images = as_float(source.take(chosen.to(source.device)).to(device))
-            encoder.initialize_from_images(images, generator)
-        history = []
-        if epochs > 0:
-            batch_size = min(self.batch_size, len(source))
-            optimizer = self.optimizer
-            if optimizer == "auto":
-                optimizer = "lars" if batch_size >= _LARS_FROM else "muon"
-            rate, decay, warmup = self.learning_rate, self.weight_decay, self.warmup
-            if partial:
-                warmup = self.warmup * self.max_epochs
-            loss = self._make_loss()
-            net = ContrastiveNet(
-                module,
-                loss,
-                augmentation=augmentation,
-                generator=generator,
-                optimizer=optimizer,
-                lr=default_learning_rate(optimizer, batch_size) if rate == "auto" else float(rate),
-                weight_decay=_WEIGHT_DECAY[optimizer] if decay == "auto" else float(decay),
-                warmup=warmup,
-                decay=not partial,
-                epochs_before=self.n_iter_ if warm else 0,
-                batch_size=self.batch_size,
-                micro_batch_size=self.micro_batch_size,
-                max_epochs=epochs,
-                deadline=deadline,
-                autocast=resolve_precision(self.precision, device),
-                channels_last=isinstance(self.encoder, str),
-                chance_level=_chance_level(loss, self.loss, batch_size),
-                callbacks=_check_callbacks(self.callbacks),
-                verbose=int(self.verbose),
-                device=device,
-            )
-            state = arrays_to_tensors(getattr(self, "_optimizer_state", None)) if partial and warm else None
-            net.train(source, state)
-            history = [[float(row[name]) for name in _HISTORY] for row in net.history]
-            if partial:
-                self._optimizer_state = tensors_to_arrays(net.optimizer_.state_dict())
-        arrays = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
-        return {"arrays": arrays, "meta": {"history": history}}
+        loss = self._make_loss()
+        return ContrastiveNet(
+            module,
+            loss,
+            micro_batch_size=self.micro_batch_size,
+            chance_level=_chance_level(loss, self.loss, batch_size),
+            **options,
+        )
 
     def _describe_architecture(self):
-        name = self.encoder if isinstance(self.encoder, str) else None
         layers = self.projection_layers
         return {
-            "encoder": name,
+            **super()._describe_architecture(),
             "projection_layers": layers,
             "projection_dim": layers and self.projection_dim,
         }
 
-    def _check_same_architecture(self):
-        """Raise if parameters of the network changed since it was built: training on would ignore them."""
-        for name, value in self._describe_architecture().items():
-            built = self._architecture[name]
-            if value != built:
-                raise ValueError(
-                    f"{name} changed from {built!r} to {value!r}, but training goes on with the network that "
-                    "was built for the first. Set it back, or fit a clone (or with warm_start=False)."
-                )
+    def _describe_more(self):
+        return {"loss": self.loss if isinstance(self.loss, str) else describe_function(self.loss)}
 
     def _make_loss(self):
         if self.loss == "nt_xent":
@@ -571,45 +429,6 @@ class SimCLRTransformer(BaseImageTransformer):
         if self.loss == "nt_logistic":
             return partial(nt_logistic, temperature=self.temperature)
         return margin_triplet if self.loss == "margin_triplet" else self.loss
-
-    def _describe(self, augmentation, encoder, projector, seed, warm):
-        """Return what the trained weights depend on beside the images."""
-        params = {k: v for k, v in self.get_params(deep=False).items() if k not in _NOT_LEARNT_FROM}
-        params["version"] = __version__
-        params["format"] = tuple(self._format)
-        params["augmentation"] = sorted(augmentation.get_params(deep=False).items())
-        params["random_state"] = None if self.random_state is None else seed
-        params["loss"] = self.loss if isinstance(self.loss, str) else _name(self.loss)
-        params["warm_start"] = self.n_iter_ if warm else 0
-        if not isinstance(self.encoder, str):
-            given = isinstance(self.encoder, nn.Module)
-            params["encoder"] = [repr(encoder), None if given else _name(self.encoder)]
-        if warm or isinstance(self.encoder, nn.Module):
-            modules = [encoder, projector] if warm else [encoder]
-            params["weights"] = [[k, v.cpu().numpy()] for m in modules for k, v in m.state_dict().items()]
-        return params
-
-
-def _check_callbacks(callbacks):
-    """Return the callbacks as a list."""
-    from skorch.callbacks import Callback
-
-    for item in callbacks or ():
-        callback = item[1] if isinstance(item, tuple) and len(item) == 2 else item
-        if not (
-            isinstance(callback, Callback) or isinstance(callback, type) and issubclass(callback, Callback)
-        ):
-            raise ValueError(f"callbacks must hold callbacks of skorch, or (name, callback), got {item!r}.")
-    return list(callbacks) if callbacks else None
-
-
-def _name(function):
-    """Return a text that is equal for equal functions, in any process."""
-    if isinstance(function, partial):
-        return repr((_name(function.func), function.args, sorted(function.keywords.items())))
-    code = getattr(function, "__code__", None)
-    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"
-    return name if code is None else repr((name, code.co_code.hex(), code.co_names, repr(code.co_consts)))
 
 
 def _chance_level(loss, name, n_pairs):

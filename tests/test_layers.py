@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 # none imports it.
 LAYERS = {
     "_cache": 0,
+    "_checkpoint": 0,
     "_compact": 0,
+    "_feed": 0,
     "_gradcache": 0,
     "_resnet": 0,
     "augmentation": 0,
@@ -23,15 +25,17 @@ LAYERS = {
     "losses": 0,
     "optimizers": 0,
     "theory": 0,
-    "_net": 1,
-    "displays": 1,
+    "_loop": 1,
     "encoders": 1,
     "pretrained": 1,
+    "displays": 1,
+    "_net": 2,
     "_base": 2,
-    "baselines": 3,
-    "classifier": 3,
-    "datasets": 3,
-    "transformer": 3,
+    "_training": 3,
+    "baselines": 4,
+    "classifier": 4,
+    "datasets": 4,
+    "transformer": 4,
 }
 
 # The only module that may use private names of scikit-learn.

@@ -1,0 +1,95 @@
+"""Batches of images on the device: all images live there, or a thread brings the next batches in time."""
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+__all__ = ["make_feed"]
+
+# Images that take more than this part of the free memory of a GPU are brought batch by batch.
+_RESIDENT_PART = 0.5
+
+# Batches on their way while one is worked on.
+_AHEAD = 2
+
+
+def make_feed(source, device):
+    """Return what hands out batches of a source on a device.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The images.
+    device : torch.device
+        Where batches are needed.
+
+    Returns
+    -------
+    feed
+        Its ``batches(order)`` yields, for each row of an int64 tensor (n_batches, batch_size) on the
+        device, that row and the images it stands for, on the device.
+    """
+    if device.type == "cpu":
+        return _Stream(source, device) if getattr(source, "mapped", False) else _Resident(source)
+    if source.device == device:
+        return _Resident(source)
+    free, _ = torch.cuda.mem_get_info(device) if device.type == "cuda" else (float("inf"), None)
+    pixels = source.pixels
+    size = pixels.numel() * (1 if pixels.dtype == torch.uint8 else 4)
+    if size <= _RESIDENT_PART * free:
+        return _Resident(source.to(device))
+    return _Stream(source, device)
+
+
+class _Resident:
+    """Images that are where they are needed."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def batches(self, order):
+        """Yield (index, images) for each row of order."""
+        for index in order:
+            yield index, self.source.take(index)
+
+
+class _Stream:
+    """Images that are elsewhere: a thread gathers the next batches while one is worked on.
+
+    To a GPU they go by way of pinned memory, on a stream of their own.
+    """
+
+    def __init__(self, source, device):
+        self.source = source
+        self.device = device
+        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def batches(self, order):
+        """Yield (index, images) for each row of order."""
+        rows = order.to(self.source.device)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as pool:
+            waiting = deque()
+            try:
+                for step, index in enumerate(order):
+                    for k in range(step + len(waiting), min(step + 1 + _AHEAD, len(order))):
+                        waiting.append(pool.submit(self._fetch, rows[k]))
+                    yield index, self._receive(*waiting.popleft().result())
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _fetch(self, rows):
+        images = self.source.take(rows)
+        if self.copies is None:
+            return images, None
+        with torch.cuda.stream(self.copies):
+            images = images.pin_memory().to(self.device, non_blocking=True)
+            return images, self.copies.record_event()
+
+    def _receive(self, images, copied):
+        if copied is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(copied)
+            images.record_stream(current)
+        return images
