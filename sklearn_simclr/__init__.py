@@ -16,17 +16,32 @@ if TYPE_CHECKING:
     from . import losses as losses
     from . import optimizers as optimizers
     from .augmentation import Augmentation
+    from .baselines import AutoencoderTransformer, SupervisedTransformer
+    from .classifier import SimCLRClassifier
+    from .distillation import DistilledClassifier
     from .label_fraction import LabelFractionClassifier
     from .transformer import SimCLRTransformer
 
 __version__ = "0.1.0"
 
-__all__ = ["Augmentation", "LabelFractionClassifier", "SimCLRTransformer"]
+__all__ = [
+    "Augmentation",
+    "AutoencoderTransformer",
+    "DistilledClassifier",
+    "LabelFractionClassifier",
+    "SimCLRClassifier",
+    "SimCLRTransformer",
+    "SupervisedTransformer",
+]
 
 _MODULE_OF = {
     "Augmentation": "augmentation",
+    "AutoencoderTransformer": "baselines",
+    "DistilledClassifier": "distillation",
     "LabelFractionClassifier": "label_fraction",
+    "SimCLRClassifier": "classifier",
     "SimCLRTransformer": "transformer",
+    "SupervisedTransformer": "baselines",
 }
 _SUBMODULES = frozenset(
     {"diagnostics", "encoders", "heads", "images", "label_fraction", "losses", "optimizers"}

@@ -68,11 +68,16 @@ class BaseImageEstimator(BaseEstimator):
     def __setstate__(self, state):
         super().__setstate__({name: arrays_to_tensors(value) for name, value in state.items()})
 
+    def _reading(self):
+        """Return the estimator whose parameters say how images are read."""
+        return self
+
     def _read_images(self, X, *, reset, smallest=1):
         """Return the images of X, checked; with ``reset`` X decides what images look like."""
         array = self._read_array(X, reset=reset, smallest=smallest)
         if reset:
-            fmt = image_format(array, image_shape=self.image_shape, pixel_range=self.pixel_range)
+            how = self._reading()
+            fmt = image_format(array, image_shape=how.image_shape, pixel_range=how.pixel_range)
             self._format = fmt
             self.image_shape_ = fmt.image_shape
             self.pixel_range_ = fmt.pixel_range

@@ -177,7 +177,7 @@ class TrainingLoop(NeuralNet):
         self.clock_ = _Clock(self, len(X))
         position = self._resume()
         with self.clock_ as clock:
-            while not clock.over():
+            while not (clock.over() or self._enough()):
                 self.notify("on_epoch_begin", dataset_train=X, dataset_valid=None)
                 self._run_epoch(len(X), clock, per_step, position)
                 position = None
@@ -193,14 +193,12 @@ class TrainingLoop(NeuralNet):
                         f"One of callbacks looked for something that training does not record: {error}. "
                         f"Monitor one of {known}, for instance EarlyStopping(monitor='train_loss')."
                     ) from error
-                if self._enough():
-                    break
                 if self.checkpoint is not None:
-                    self.checkpoint.save(self._state(), last=clock.over())
+                    self.checkpoint.save(self._state(), last=clock.over() or self._enough())
         return self
 
     def _enough(self):
-        """Return whether training on is of no use; asked after every epoch."""
+        """Return whether training on is of no use; asked between epochs."""
         return False
 
     def _run_epoch(self, n_images, clock, per_step, position=None):
@@ -223,7 +221,8 @@ class TrainingLoop(NeuralNet):
             if per_step:
                 self.history.record_batch("train_loss", loss.item())
                 self.history.record_batch("train_batch_size", size)
-                self.notify("on_batch_end", batch=(index, None), training=True, loss=loss, y_pred=outputs[-1])
+                y_pred = outputs[-1] if outputs else None
+                self.notify("on_batch_end", batch=(index, None), training=True, loss=loss, y_pred=y_pred)
             clock.tick(loss)
             if clock.over():
                 break
@@ -309,6 +308,19 @@ class TrainingLoop(NeuralNet):
         state = None if self.checkpoint is None else self.checkpoint.load()
         if state is None:
             return None
+        self._take_state(state)
+        position = state["position"]
+        if position is None:
+            return None
+        device = torch.device(self.device)
+        return {
+            "order": position["order"].to(device),
+            "total": position["total"].to(device),
+            "done": position["done"],
+        }
+
+    def _take_state(self, state):
+        """Go on from what `_state` returned."""
         self.module_.load_state_dict(state["module"])
         self.optimizer_.load_state_dict(state["optimizer"])
         self._match_formats()
@@ -321,15 +333,6 @@ class TrainingLoop(NeuralNet):
             self.history.record_batch("train_loss", row["train_loss"])
             for name, value in row.items():
                 self.history.record(name, value)
-        position = state["position"]
-        if position is None:
-            return None
-        device = torch.device(self.device)
-        return {
-            "order": position["order"].to(device),
-            "total": position["total"].to(device),
-            "done": position["done"],
-        }
 
     def _match_formats(self):
         """Lay the optimizer's buffers out as its parameters: sums depend on the order in memory."""

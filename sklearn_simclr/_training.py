@@ -5,6 +5,7 @@ import copy
 from collections import OrderedDict
 from functools import partial
 from numbers import Integral, Real
+from os import PathLike
 
 import numpy as np
 import torch
@@ -41,7 +42,10 @@ _LARS_FROM = 1024
 _STEM_IMAGES = 2048
 
 # Parameters that do not change what is learnt.
-_NOT_LEARNT_FROM = {"callbacks", "checkpoint_dir", "device", "memory", "output", "verbose"}
+_NOT_LEARNT_FROM = {
+    *("cache_dir", "callbacks", "checkpoint_dir", "device", "image_size", "memory", "on_error"),
+    *("output", "verbose"),
+}
 
 
 class TrainedImageEstimator(BaseImageEstimator):
@@ -57,6 +61,9 @@ class TrainedImageEstimator(BaseImageEstimator):
         "encoder": [str, nn.Module, callable],
         "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
         "pixel_range": [StrOptions({"auto"}), tuple, list],
+        "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+        "cache_dir": [str, PathLike, None],
+        "on_error": [StrOptions({"raise", "nan"})],
         "augmentation": [Augmentation, None],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -97,12 +104,18 @@ class TrainedImageEstimator(BaseImageEstimator):
         """
         nested = any(name.startswith("augmentation__") for name in params)
         if nested and self.augmentation is None and params.get("augmentation") is None:
-            params = {**params, "augmentation": self._default_augmentation()}
+            params = {**params, "augmentation": self._default_augmentation() or Augmentation()}
         return super().set_params(**params)
 
     def _default_augmentation(self):
-        """Return the augmentation that None stands for, before its values are resolved."""
+        """Return the augmentation that None stands for, if any, before its values are resolved."""
         return Augmentation()
+
+    def _resolve_epochs(self, n_images):
+        return self.max_epochs
+
+    def _columns(self):
+        return self._history
 
     def _build_modules(self, source, targets):
         """Return new modules by name; ``"encoder"`` is the one that takes the images."""
@@ -124,12 +137,24 @@ class TrainedImageEstimator(BaseImageEstimator):
         """Return what the trained weights depend on beside images, targets and parameters."""
         return {}
 
+    def _encoder_setting(self):
+        """Return the ``encoder`` parameter that the network was or will be built by."""
+        return self.encoder
+
     def _build_encoder(self, source):
-        return make_encoder(self.encoder, source.shape[0], source.shape[1:])
+        return make_encoder(self._encoder_setting(), source.shape[0], source.shape[1:])
 
     @property
     def _channels_last(self):
-        return isinstance(self.encoder, str)
+        return isinstance(self._encoder_setting(), str)
+
+    def _set_first_layer(self, encoder, source, generator, device):
+        """Set a data-driven first layer from some of the images."""
+        if not hasattr(encoder, "initialize_from_images"):
+            return
+        chosen = torch.randperm(len(source), generator=generator, device=device)[:_STEM_IMAGES]
+        images = as_float(source.take(chosen.to(source.device)).to(device))
+        encoder.initialize_from_images(images, generator)
 
     def _train(self, source, seed, started, *, targets=None, warm=False, epochs=None, single=False):
         """Train on the images, and set the fitted attributes.
@@ -152,9 +177,10 @@ class TrainedImageEstimator(BaseImageEstimator):
             Whether this is an epoch of partial_fit: the learning rate does not fall, the optimizer's
             state is kept, and nothing is cached.
         """
-        epochs = self.max_epochs if epochs is None else epochs
+        epochs = self._resolve_epochs(len(source)) if epochs is None else epochs
         device = resolve_device(self.device)
-        augmentation = (self.augmentation or self._default_augmentation()).resolve(source.shape)
+        augmentation = self.augmentation or self._default_augmentation()
+        augmentation = augmentation and augmentation.resolve(source.shape)
         done = self.n_iter_ if warm else 0
         build_seed, run_seed, loop_seed = np.random.SeedSequence([seed, done]).generate_state(3).tolist()
         with isolated_generators(build_seed, device):
@@ -202,7 +228,7 @@ class TrainedImageEstimator(BaseImageEstimator):
     def _set_history(self, rows, done):
         import pandas as pd
 
-        rows = pd.DataFrame(rows, columns=list(self._history.values()), dtype=float)
+        rows = pd.DataFrame(rows, columns=list(self._columns().values()), dtype=float)
         rows.insert(0, "epoch", np.arange(done + 1, done + len(rows) + 1))
         self.history_ = pd.concat([self.history_, rows], ignore_index=True) if done else rows
         self.n_iter_ = len(self.history_)
@@ -219,24 +245,21 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     def _run(self, source, targets, modules, options, warm, single):
         """Train the modules in place; return their weights as arrays, and the history."""
-        device, generator = options["device"], options["generator"]
+        device = options["device"]
         module = nn.Sequential(OrderedDict(modules)).to(device)
-        encoder = modules["encoder"]
-        if not warm and hasattr(encoder, "initialize_from_images"):
-            chosen = torch.randperm(len(source), generator=generator, device=device)[:_STEM_IMAGES]
-            images = as_float(source.take(chosen.to(source.device)).to(device))
-            encoder.initialize_from_images(images, generator)
+        if not warm:
+            self._set_first_layer(modules["encoder"], source, options["generator"], device)
         history = []
         if options["max_epochs"] > 0:
             batch_size = min(self.batch_size, len(source))
             optimizer = self._resolve_optimizer(batch_size)
-            rate, decay = self.learning_rate, self.weight_decay
+            rate, decay = self._resolve_rates(optimizer, batch_size)
             options = {
                 **options,
                 "optimizer": optimizer,
-                "lr": default_learning_rate(optimizer, batch_size) if rate == "auto" else float(rate),
-                "weight_decay": _WEIGHT_DECAY[optimizer] if decay == "auto" else float(decay),
-                "warmup": self.warmup * self.max_epochs if single else self.warmup,
+                "lr": rate,
+                "weight_decay": decay,
+                "warmup": self.warmup * self._resolve_epochs(len(source)) if single else self.warmup,
                 "decay": not single,
                 "epochs_before": self.n_iter_ if warm else 0,
                 "batch_size": self.batch_size,
@@ -248,7 +271,7 @@ class TrainedImageEstimator(BaseImageEstimator):
             loop = self._make_loop(module, targets, options, batch_size)
             state = getattr(self, "_optimizer_state", None) if single and warm else None
             loop.train(source, arrays_to_tensors(state))
-            history = [[float(row[name]) for name in self._history] for row in loop.history]
+            history = [[float(row[name]) for name in self._columns()] for row in loop.history]
             if single:
                 self._optimizer_state = tensors_to_arrays(loop.optimizer_.state_dict())
         arrays = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
@@ -259,9 +282,18 @@ class TrainedImageEstimator(BaseImageEstimator):
             return self.optimizer
         return "lars" if batch_size >= _LARS_FROM else "muon"
 
+    def _resolve_rates(self, optimizer, batch_size):
+        """Return learning rate and weight decay."""
+        rate, decay = self.learning_rate, self.weight_decay
+        return (
+            default_learning_rate(optimizer, batch_size) if rate == "auto" else float(rate),
+            _WEIGHT_DECAY[optimizer] if decay == "auto" else float(decay),
+        )
+
     def _describe_architecture(self):
         """Return the parameters that the network was built by."""
-        return {"encoder": self.encoder if isinstance(self.encoder, str) else None}
+        encoder = self._encoder_setting()
+        return {"encoder": encoder if isinstance(encoder, str) else None}
 
     def _check_same_architecture(self):
         """Raise if parameters of the network changed since it was built: training on would ignore them."""
@@ -279,15 +311,18 @@ class TrainedImageEstimator(BaseImageEstimator):
         params["class"] = type(self).__name__
         params["version"] = __version__
         params["format"] = tuple(self._format)
-        params["augmentation"] = sorted(augmentation.get_params(deep=False).items())
+        params["augmentation"] = augmentation and sorted(augmentation.get_params(deep=False).items())
         params["random_state"] = None if self.random_state is None else seed
         params["warm_start"] = self.n_iter_ if warm else 0
         if targets is not None:
             params["targets"] = targets
-        if not isinstance(self.encoder, str):
-            given = isinstance(self.encoder, nn.Module)
-            params["encoder"] = [repr(modules["encoder"]), None if given else describe_function(self.encoder)]
-        if warm or isinstance(self.encoder, nn.Module):
+        encoder = self._encoder_setting()
+        if isinstance(encoder, str):
+            params["encoder"] = encoder
+        else:
+            given = isinstance(encoder, nn.Module)
+            params["encoder"] = [repr(modules["encoder"]), None if given else describe_function(encoder)]
+        if warm or isinstance(encoder, nn.Module):
             known = modules.values() if warm else [modules["encoder"]]
             params["weights"] = [[k, v.cpu().numpy()] for m in known for k, v in m.state_dict().items()]
         params.update(self._describe_more())

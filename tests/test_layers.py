@@ -30,12 +30,15 @@ LAYERS = {
     "pretrained": 1,
     "displays": 1,
     "_net": 2,
+    "_supervised": 2,
     "_base": 2,
     "_training": 3,
-    "baselines": 4,
-    "classifier": 4,
-    "datasets": 4,
-    "transformer": 4,
+    "_classification": 4,
+    "baselines": 5,
+    "datasets": 5,
+    "transformer": 5,
+    "classifier": 6,
+    "distillation": 6,
 }
 
 # The only module that may use private names of scikit-learn.
