@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .baselines import AutoencoderTransformer, SupervisedTransformer
     from .classifier import SimCLRClassifier
     from .distillation import DistilledClassifier
+    from .features import HOGTransformer, PixelTransformer
     from .label_fraction import LabelFractionClassifier
     from .transformer import SimCLRTransformer
 
@@ -28,7 +29,9 @@ __all__ = [
     "Augmentation",
     "AutoencoderTransformer",
     "DistilledClassifier",
+    "HOGTransformer",
     "LabelFractionClassifier",
+    "PixelTransformer",
     "SimCLRClassifier",
     "SimCLRTransformer",
     "SupervisedTransformer",
@@ -38,7 +41,9 @@ _MODULE_OF = {
     "Augmentation": "augmentation",
     "AutoencoderTransformer": "baselines",
     "DistilledClassifier": "distillation",
+    "HOGTransformer": "features",
     "LabelFractionClassifier": "label_fraction",
+    "PixelTransformer": "features",
     "SimCLRClassifier": "classifier",
     "SimCLRTransformer": "transformer",
     "SupervisedTransformer": "baselines",

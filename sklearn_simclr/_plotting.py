@@ -1,0 +1,202 @@
+"""What the displays share: matplotlib on demand, axes to draw in, images as matplotlib takes them."""
+
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state
+
+__all__ = [
+    "check_count",
+    "image_step",
+    "new_axes",
+    "pictures",
+    "random_numbers",
+    "read_images",
+    "require_image_step",
+    "require_matplotlib",
+    "sample_rows",
+    "show_picture",
+    "split_axes",
+]
+
+
+def require_matplotlib(caller):
+    """Return ``matplotlib.pyplot``.
+
+    Parameters
+    ----------
+    caller : str
+        Who needs it, for the message.
+
+    Returns
+    -------
+    module
+        Imported now, not before.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed; the message names the extra that brings it.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            f"{caller} needs matplotlib. Install it with: pip install 'sklearn-simclr[plot]'"
+        ) from error
+    return plt
+
+
+def new_axes(ax, figsize, caller):
+    """Return the Axes to draw in, those of a new figure if `ax` is None."""
+    plt = require_matplotlib(caller)
+    if ax is not None:
+        return ax
+    return plt.subplots(figsize=figsize, layout="constrained")[1]
+
+
+def split_axes(ax, n, figsize, caller, spacing=0.22, right=0.0):
+    """Return n Axes side by side.
+
+    Parameters
+    ----------
+    ax : None, Axes or sequence of n Axes
+        None makes a new figure; the place of one Axes is divided.
+    n : int
+        How many panels.
+    figsize : (float, float)
+        Size of the new figure in inches.
+    caller : str
+        Who needs them, for the messages.
+    spacing : float, default=0.22
+        Between two panels of a divided Axes, as a fraction of a panel's width.
+    right : float, default=0.0
+        What is left free at the right of a divided Axes, as a fraction of its width.
+
+    Returns
+    -------
+    ndarray of Axes, shape (n,)
+        The panels.
+    """
+    plt = require_matplotlib(caller)
+    if ax is None:
+        return plt.subplots(1, n, figsize=figsize, layout="constrained", squeeze=False)[1][0]
+    axes = np.empty(n, dtype=object)
+    if isinstance(ax, (list, tuple, np.ndarray)):
+        given = np.asarray(ax, dtype=object).ravel()
+        if len(given) != n:
+            raise ValueError(f"ax holds {len(given)} Axes, but {n} panels are to be drawn. Pass {n}, or one.")
+        axes[:] = given
+    elif n == 1:
+        axes[0] = ax
+    else:
+        ax.set_axis_off()
+        width = (1 - right) / (n + (n - 1) * spacing)
+        axes[:] = [ax.inset_axes((i * width * (1 + spacing), 0, width, 1)) for i in range(n)]
+    return axes
+
+
+def image_step(estimator):
+    """Find the estimator that reads images.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Itself, or a Pipeline, a search that has been fitted or a FrozenEstimator around it.
+
+    Returns
+    -------
+    step : estimator or None
+        The first that takes images, None where there is none.
+    before : list of estimators
+        What X goes through first.
+    """
+    if hasattr(estimator, "_read_images"):
+        return estimator, []
+    before = []
+    if isinstance(estimator, Pipeline):
+        for _, step in estimator.steps:
+            if step is None or isinstance(step, str):
+                continue
+            found, inner = image_step(step)
+            if found is not None:
+                return found, before + inner
+            before.append(step)
+        return None, before
+    for name in ("best_estimator_", "estimator"):
+        inner = getattr(estimator, name, None)
+        if inner is not None and hasattr(inner, "get_params") and not isinstance(inner, type):
+            return image_step(inner)
+    return None, before
+
+
+def require_image_step(estimator, caller):
+    """Return `image_step` of an estimator that must have one."""
+    step, before = image_step(estimator)
+    if step is None:
+        raise TypeError(
+            f"{caller} needs an estimator of images, such as SimCLRTransformer, or a Pipeline with one; "
+            f"found {type(estimator).__name__}."
+        )
+    return step, before
+
+
+def pictures(pixels):
+    """Return images as matplotlib shows them.
+
+    Parameters
+    ----------
+    pixels : tensor of shape (n, C, H, W)
+        uint8, or floating point in [0, 1].
+
+    Returns
+    -------
+    ndarray of shape (n, H, W) or (n, H, W, 3)
+        float32 in [0, 1]. Three channels are colours, of four the first three; any other number of
+        channels is shown as grey, by its mean.
+    """
+    pixels = pixels.detach().cpu()
+    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    pixels = pixels.clamp(0, 1)
+    if pixels.shape[1] in (3, 4):
+        return pixels[:, :3].permute(0, 2, 3, 1).contiguous().numpy()
+    return pixels.mean(dim=1).numpy()
+
+
+def show_picture(ax, picture, extent):
+    """Draw one of `pictures` at (left, right, bottom, top) in data coordinates; return the artist."""
+    color = {} if picture.ndim == 3 else {"cmap": "gray", "vmin": 0, "vmax": 1}
+    return ax.imshow(picture, extent=extent, interpolation="nearest", aspect="equal", **color)
+
+
+def random_numbers(random_state):
+    """Return a RandomState; None takes fresh entropy and leaves numpy's global generator alone."""
+    if random_state is None:
+        return np.random.RandomState(int(np.random.default_rng().integers(2**31)))
+    return check_random_state(random_state)
+
+
+def sample_rows(n, size, rng, name):
+    """Return `size` of the rows 0..n-1 in their order, all of them where there are just so many."""
+    if size < 1 or size > n:
+        raise ValueError(f"{name}={size}, but X has {n} images. Pass a number from 1 to {n}.")
+    return np.arange(n) if size == n else np.sort(rng.permutation(n)[:size])
+
+
+def check_count(name, value, smallest=1):
+    """Raise unless a number is an int of at least `smallest`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < smallest:
+        raise ValueError(f"{name} must be an int of at least {smallest}, got {value!r}.")
+
+
+def read_images(step, before, X):
+    """Read X as a step of a pipeline does; return the images, and a clone of the step if it is not fitted."""
+    for transformer in before:
+        X = transformer.transform(X)
+    if hasattr(step, "encoder_"):
+        return step._read_images(X, reset=False), step
+    step = clone(step)
+    return step._read_images(X, reset=True), step
