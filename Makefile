@@ -5,11 +5,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The libraries that the benchmarks compare with stay out of the environment of the package.
+BENCH_VENV ?= .venv-bench
+BENCH_PEERS := lightly kornia pytorch-metric-learning torchvision
+BENCH_OPTIONS ?=
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs format format-check ruff contracts clean
+.PHONY: help demo test bench lint docs format format-check ruff contracts clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -19,6 +23,9 @@ demo: $(STAMP)-plot ## Pretrain on embedded images, compare label fractions, wri
 
 test: $(STAMP)-test ## Run the tests and the doctests of the package
 	$(BIN)/python -m pytest --doctest-modules tests sklearn_simclr
+
+bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 10 minutes; write docs/benchmarks/
+	$(BENCH_VENV)/bin/python examples/benchmarks/run.py --out docs/benchmarks $(BENCH_OPTIONS)
 
 lint: ruff format-check contracts ## Check style, formatting, the layers and the docstrings
 
@@ -45,6 +52,11 @@ clean: ## Remove what the other targets wrote, except the environment
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(BENCH_VENV)/.installed: pyproject.toml
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[plot]" $(BENCH_PEERS)
+	@touch $@
 
 $(STAMP)-%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"

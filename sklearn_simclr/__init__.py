@@ -8,48 +8,123 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import curl_bounds as curl_bounds
     from . import diagnostics as diagnostics
     from . import encoders as encoders
     from . import heads as heads
     from . import images as images
     from . import label_fraction as label_fraction
+    from . import label_savings as label_savings
     from . import losses as losses
+    from . import metrics as metrics
     from . import optimizers as optimizers
+    from . import pac_bayes as pac_bayes
+    from . import pretrained as pretrained
+    from . import tasks as tasks
+    from . import theory as theory
     from .augmentation import Augmentation
+    from .augmentation_display import AugmentationDisplay
     from .baselines import AutoencoderTransformer, SupervisedTransformer
     from .classifier import SimCLRClassifier
+    from .curve import label_fraction_curve
     from .distillation import DistilledClassifier
+    from .embedding_display import EmbeddingDisplay
+    from .evaluation import LinearEvaluationClassifier, WeightedKNNClassifier
+    from .export import export_encoder, load_encoder, load_estimator, save_estimator
     from .features import HOGTransformer, PixelTransformer
-    from .label_fraction import LabelFractionClassifier
+    from .files import image_rows, load_image_paths
+    from .label_fraction import LabelFractionClassifier, LabelFractionRegressor, label_subset
+    from .label_fraction_display import LabelFractionDisplay
+    from .label_savings import label_saving
+    from .pac_bayes_encoder import PACBayesContrastiveTransformer
+    from .pretrained import load_pretrained
+    from .similarity_display import SimilarityDisplay
+    from .splitters import SemiSupervisedKFold
+    from .training_display import TrainingDisplay
     from .transformer import SimCLRTransformer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Augmentation",
+    "AugmentationDisplay",
     "AutoencoderTransformer",
     "DistilledClassifier",
+    "EmbeddingDisplay",
     "HOGTransformer",
     "LabelFractionClassifier",
+    "LabelFractionDisplay",
+    "LabelFractionRegressor",
+    "LinearEvaluationClassifier",
+    "PACBayesContrastiveTransformer",
     "PixelTransformer",
+    "SemiSupervisedKFold",
     "SimCLRClassifier",
     "SimCLRTransformer",
+    "SimilarityDisplay",
     "SupervisedTransformer",
+    "TrainingDisplay",
+    "WeightedKNNClassifier",
+    "export_encoder",
+    "image_rows",
+    "label_fraction_curve",
+    "label_saving",
+    "label_subset",
+    "load_encoder",
+    "load_estimator",
+    "load_image_paths",
+    "load_pretrained",
+    "save_estimator",
 ]
 
 _MODULE_OF = {
     "Augmentation": "augmentation",
+    "AugmentationDisplay": "augmentation_display",
     "AutoencoderTransformer": "baselines",
     "DistilledClassifier": "distillation",
+    "EmbeddingDisplay": "embedding_display",
     "HOGTransformer": "features",
     "LabelFractionClassifier": "label_fraction",
+    "LabelFractionDisplay": "label_fraction_display",
+    "LabelFractionRegressor": "label_fraction",
+    "LinearEvaluationClassifier": "evaluation",
+    "PACBayesContrastiveTransformer": "pac_bayes_encoder",
     "PixelTransformer": "features",
+    "SemiSupervisedKFold": "splitters",
     "SimCLRClassifier": "classifier",
     "SimCLRTransformer": "transformer",
+    "SimilarityDisplay": "similarity_display",
     "SupervisedTransformer": "baselines",
+    "TrainingDisplay": "training_display",
+    "WeightedKNNClassifier": "evaluation",
+    "export_encoder": "export",
+    "image_rows": "files",
+    "label_fraction_curve": "curve",
+    "label_saving": "label_savings",
+    "label_subset": "label_fraction",
+    "load_encoder": "export",
+    "load_estimator": "export",
+    "load_image_paths": "files",
+    "load_pretrained": "pretrained",
+    "save_estimator": "export",
 }
 _SUBMODULES = frozenset(
-    {"diagnostics", "encoders", "heads", "images", "label_fraction", "losses", "optimizers"}
+    {
+        "curl_bounds",
+        "diagnostics",
+        "encoders",
+        "heads",
+        "images",
+        "label_fraction",
+        "label_savings",
+        "losses",
+        "metrics",
+        "optimizers",
+        "pac_bayes",
+        "pretrained",
+        "tasks",
+        "theory",
+    }
 )
 
 

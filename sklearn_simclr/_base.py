@@ -21,7 +21,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names, validate_data
 from torch import nn
 
-from .images import as_array, image_format, image_source
+from ._items import as_rows
+from ._reading import read_rows
+from .images import as_array, decoded_format, decoded_source, image_format, image_source
 
 __all__ = [
     "BaseImageEstimator",
@@ -53,7 +55,8 @@ _GENERATORS = threading.RLock()
 class BaseImageEstimator(BaseEstimator):
     """Base of the estimators that take images.
 
-    A subclass has the parameters ``image_shape``, ``pixel_range`` and ``device``.
+    A subclass has the parameters ``image_shape``, ``pixel_range`` and ``device``, and perhaps ``image_size``,
+    ``cache_dir``, ``on_error`` and ``verbose``.
     """
 
     def __sklearn_tags__(self):
@@ -74,15 +77,53 @@ class BaseImageEstimator(BaseEstimator):
 
     def _read_images(self, X, *, reset, smallest=1):
         """Return the images of X, checked; with ``reset`` X decides what images look like."""
-        array = self._read_array(X, reset=reset, smallest=smallest)
+        rows = as_rows(X)
+        if rows is not None and not all(isinstance(row, np.ndarray) for row in rows):
+            return self._read_rows(rows, reset=reset, smallest=smallest)
+        array = self._read_array(X if rows is None else rows, reset=reset, smallest=smallest)
         if reset:
             how = self._reading()
-            fmt = image_format(array, image_shape=how.image_shape, pixel_range=how.pixel_range)
-            self._format = fmt
-            self.image_shape_ = fmt.image_shape
-            self.pixel_range_ = fmt.pixel_range
-            self.n_features_in_ = int(np.prod(fmt.image_shape))
+            self._take(image_format(array, image_shape=how.image_shape, pixel_range=how.pixel_range))
         return image_source(array, self._format, fitted=not reset)
+
+    def _read_rows(self, rows, *, reset, smallest):
+        """Return the images of files, Pillow images and the like."""
+        if len(rows) < smallest:
+            raise ValueError(
+                f"Found {len(rows)} images (n_samples={len(rows)}), at least {smallest} are needed."
+            )
+        how = self._reading()
+        fmt = None if reset else self._format
+        decoded = read_rows(
+            rows,
+            image_size=_check_image_size(getattr(how, "image_size", None)),
+            cache_dir=getattr(how, "cache_dir", None),
+            kind=None if reset else (fmt.shape[0], fmt.decoded_dtype or "uint8"),
+            # Only of the estimator itself: not every one can have rows of NaN.
+            on_error=getattr(self, "on_error", "raise"),
+            verbose=getattr(how, "verbose", 0),
+        )
+        good = len(rows) - len(decoded.bad)
+        if reset:
+            if good < smallest:
+                raise ValueError(
+                    f"Of {len(rows)} images {good} can be read (n_samples={good}), at least {smallest} are "
+                    "needed. Pass on_error='raise' to see why."
+                )
+            # No names, even of a table: they would be those of columns, not of pixels.
+            _check_feature_names(self, np.empty((0, 0)), reset=True)
+            self._take(
+                decoded_format(
+                    decoded.pixels, decoded.rows, image_shape=how.image_shape, pixel_range=how.pixel_range
+                )
+            )
+        return decoded_source(decoded.pixels, self._format, decoded.rows, bad=decoded.bad, fitted=not reset)
+
+    def _take(self, fmt):
+        self._format = fmt
+        self.image_shape_ = fmt.image_shape
+        self.pixel_range_ = fmt.pixel_range
+        self.n_features_in_ = int(np.prod(fmt.image_shape))
 
     def _read_array(self, X, *, reset, smallest):
         options = {"dtype": "numeric", "ensure_all_finite": False, "ensure_min_samples": smallest}
@@ -91,8 +132,8 @@ class BaseImageEstimator(BaseEstimator):
             X = _nested_lists(X)
         if _is_text(X):
             raise ValueError(
-                "X holds strings or bytes, not pixels. Pass an array of numbers of shape (n, d), (n, H, W), "
-                "(n, H, W, C) or (n, C, H, W)."
+                "X holds strings or bytes in several columns. Pass one column of paths, or an array of "
+                "numbers of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)."
             )
         if getattr(X, "ndim", 2) <= 2:
             array = validate_data(self, X, reset=reset, **options)
@@ -138,11 +179,28 @@ class BaseImageEstimator(BaseEstimator):
                 if result is None:
                     result = np.empty((len(source), *rows.shape[1:]), dtype=np.float32)
                 result[start : start + n] = rows
+        result[source.bad] = np.nan
         return result
 
 
 class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseImageEstimator):
     """Base of the estimators that turn images into representations."""
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the columns that transform gives.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Names of the columns of X; checked only where X is a table of pixels.
+
+        Returns
+        -------
+        ndarray of str
+            The class in lower case, with a number.
+        """
+        flat = getattr(getattr(self, "_format", None), "flat", True)
+        return super().get_feature_names_out(input_features if flat else None)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -361,6 +419,18 @@ def _convert(value, memo, kind, function):
 
 def _is_callback(value):
     return any(cls.__module__.startswith("skorch.callbacks") for cls in type(value).__mro__)
+
+
+def _check_image_size(image_size):
+    sizes = (image_size,) if isinstance(image_size, numbers.Integral) else image_size
+    if sizes is None:
+        return None
+    if len(sizes) not in (1, 2) or not all(isinstance(v, numbers.Integral) and 0 < v < 2**15 for v in sizes):
+        raise ValueError(
+            "image_size must be None, the side of a square or (height, width), in ints from 1 to 32767, got "
+            f"{image_size!r}."
+        )
+    return image_size if isinstance(image_size, numbers.Integral) else tuple(image_size)
 
 
 def _nested_lists(X):

@@ -22,6 +22,9 @@ _STAGES = {
 _STEMS = ("imagenet", "medium", "small")
 _POOL_PADDINGS = ("symmetric", "same")
 
+# Channels of the first stage at width 1.
+BASE_CHANNELS = 64
+
 # The mixing layer of the authors' selective kernels never gets narrower than this.
 _SK_MIN_CHANNELS = 32
 
@@ -63,11 +66,16 @@ class ResNet(nn.Module):
     pool_padding : {"symmetric", "same"}, default="symmetric"
         Padding of the max-pool: "symmetric" is torchvision's, one pixel on each side. "same" is TensorFlow's,
         which for an even side pads right and bottom only; the authors' weights were trained with it.
+    convolve_first : bool, default=False
+        Whether depth 18 and 34 without selective kernels have a convolution in the shortcut of the very first
+        block, as in the authors' code. The other networks have one anyway.
 
     Attributes
     ----------
     out_dim : int
         Number of features: ``512 * width`` for depth 18 and 34, ``2048 * width`` for the others.
+    options : dict
+        The parameters that make a network of the same shape and function; plain numbers and strings.
 
     Raises
     ------
@@ -81,9 +89,9 @@ class ResNet(nn.Module):
     The forward pass takes float images (n, in_channels, H, W) of any H and W >= 1, and returns (n, out_dim).
 
     In the first block of depth 18 and 34 the authors convolve the shortcut and torchvision does not: networks
-    without selective kernels follow torchvision, those with them follow the authors. The authors' code gives
-    depth 18 and 34 a ResNet-D but no selective kernels; here these replace the first 3x3 convolution of a
-    block, as in timm's ``skresnet18``.
+    without selective kernels follow torchvision unless `convolve_first`, those with them follow the authors.
+    The authors' code gives depth 18 and 34 a ResNet-D but no selective kernels; here these replace the first
+    3x3 convolution of a block, as in timm's ``skresnet18``.
 
     Without the final linear layer, ResNet-50 has 24, 94 and 375 million parameters at width 1, 2 and 4, and
     ResNet-152 of width 3 with selective kernels has 795 million ([2]_, table 1).
@@ -119,6 +127,7 @@ class ResNet(nn.Module):
         sk_ratio: float = 0.0,
         zero_init_residual: bool = True,
         pool_padding: str = "symmetric",
+        convolve_first: bool = False,
     ) -> None:
         super().__init__()
         _check_choice("depth", depth, tuple(_STAGES))
@@ -133,9 +142,18 @@ class ResNet(nn.Module):
                 f"sk_ratio must lie in [0, 1], got {sk_ratio!r}; pass 0, or 1/16 as SimCLRv2 does."
             )
 
+        self.options = {
+            "depth": int(depth),
+            "width": int(width),
+            "in_channels": int(in_channels),
+            "stem": stem,
+            "sk_ratio": float(sk_ratio),
+            "pool_padding": pool_padding,
+            "convolve_first": bool(convolve_first),
+        }
         bottleneck, blocks = _STAGES[depth]
         block_type = _Bottleneck if bottleneck else _BasicBlock
-        channels = 64 * width
+        channels = BASE_CHANNELS * width
         self.conv1 = _stem_convolution(in_channels, channels, stem, deep=sk_ratio > 0)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
@@ -152,7 +170,8 @@ class ResNet(nn.Module):
             layers = []
             for i in range(n_blocks):
                 stride = 2 if i == 0 and stage > 0 else 1
-                layers.append(block_type(entering, inner, stride, first=i == 0, sk_ratio=sk_ratio))
+                first = i == 0 and (sk_ratio > 0 or convolve_first)
+                layers.append(block_type(entering, inner, stride, first=first, sk_ratio=sk_ratio))
                 entering = inner * block_type.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.out_dim = entering
@@ -181,7 +200,7 @@ class _Block(nn.Module):
         super().__init__()
         leaving = inner * self.expansion
         # The authors convolve the first shortcut of every stage; torchvision only one whose shape changes.
-        convolve = first if sk_ratio > 0 else stride > 1 or entering != leaving
+        convolve = first or stride > 1 or entering != leaving
         self.downsample = None
         if convolve and sk_ratio > 0:
             pool = _avg_pool(stride)

@@ -7,17 +7,9 @@ from typing import NamedTuple
 import torch
 from sklearn.base import BaseEstimator
 
+from ._views import make_views
+
 __all__ = ["Augmentation"]
-
-# ITU-R 601 luma, as used by torchvision's and Pillow's greyscale conversion.
-_LUMA = (0.2989, 0.587, 0.114)
-
-# The YIQ axes: hue is the angle and saturation the radius in the (I, Q) plane, luma stays as it is.
-_YIQ = (
-    _LUMA,
-    (0.595716, -0.274453, -0.321263),
-    (0.211456, -0.522591, 0.311135),
-)
 
 # Images up to this short side get the recipe that SimCLR uses for CIFAR-10 (V1 B.9): half the
 # colour strength, no blur.
@@ -263,12 +255,18 @@ class Augmentation(BaseEstimator):
         images : tensor of shape (N, C, H, W)
             uint8, or floating point in [0, 1].
         draws : tuple of tensors
-            What :meth:`draw` returned for N views of such images, on the same device.
+            What :meth:`draw` returned for V views of such images, on the same device. V is N or a
+            multiple of it; view i is one of image i mod N.
 
         Returns
         -------
-        tensor of shape (N, C, S, S)
+        tensor of shape (V, C, S, S)
             float32 in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If the number of views is not a multiple of the number of images.
 
         Examples
         --------
@@ -280,21 +278,19 @@ class Augmentation(BaseEstimator):
         True
         """
         resolved = self.resolve(tuple(images.shape[1:]))
-        height, width = resolved.size
-        rows, columns = _crop_matrices(draws, images.shape, resolved.size)
-        blur_rows, blur_columns = None, None
-        if resolved.blur_probability > 0:
-            blur_rows, blur_columns = (
-                _blur_matrix(draws.sigma, min(height, width), n) for n in (height, width)
+        n, n_views = len(images), len(draws.top)
+        if n_views % n if n else n_views:
+            raise ValueError(
+                f"draws must be those of as many views as there are images, or of a multiple; got draws of "
+                f"{n_views} views for {n} images."
             )
-        scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
-        pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
-        if resolved.color_mode == "sequential":
-            views = _sequential_color(_separable(pixels, rows, columns).mul_(scale), draws)
-            return views if blur_rows is None else _separable(views, blur_rows, blur_columns).clamp_(0, 1)
-        if blur_rows is not None:
-            rows, columns = blur_rows @ rows, blur_columns @ columns
-        return _linear_color(_separable(pixels, rows, columns).mul_(scale), draws)
+        return make_views(
+            images,
+            draws,
+            resolved.size,
+            blurs=resolved.blur_probability > 0,
+            sequential=resolved.color_mode == "sequential",
+        )
 
     def __call__(self, images, generator=None):
         """Make one random view of each image.
@@ -406,132 +402,3 @@ def _draw_crops(uniform, n, height, width, resolved):
     top = torch.where(any_fits, top, float((height - central_height) // 2))
     left = torch.where(any_fits, left, float((width - central_width) // 2))
     return top, left, crop_height, crop_width
-
-
-def _resize_matrix(start, length, n_in, n_out, flip=None):
-    """Weights (N, n_out, n_in) of crop and antialiased bilinear resize along one axis.
-
-    The triangle filter of Pillow and of torchvision's ``antialias=True``: as wide as the downscaling,
-    cut at the edges of the crop, normalised.
-    """
-    device = start.device
-    scale = (length / n_out)[:, None]
-    support = scale.clamp(min=1.0)
-    out = torch.arange(n_out, device=device) + 0.5
-    if flip is not None:
-        out = torch.where(flip[:, None], n_out - out, out)
-    centre = start[:, None] + out * scale
-    pixel = torch.arange(n_in, device=device) + 0.5
-    weight = (pixel - centre[:, :, None]).div_(support[:, :, None]).abs_().neg_().add_(1.0).clamp_(min=0.0)
-    inside = (pixel > start[:, None]) & (pixel < (start + length)[:, None])
-    weight.mul_(inside[:, None, :])
-    return weight.div_(weight.sum(dim=2, keepdim=True))
-
-
-def _blur_matrix(sigma, size, n):
-    """Weights (N, n, n) of a Gaussian blur along one axis with reflected edges; sigma 0 is the identity."""
-    device = sigma.device
-    radius = min(max(1, size // 20), n - 1)
-    distance = torch.arange(2 * n - 1, device=device)
-    kernel = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)[:, None]) ** 2).mul_(distance <= radius)
-    kernel.div_(2 * kernel.sum(dim=1, keepdim=True) - 1)  # kernel[:, 0] is 1 and stands once, not twice
-    row, column = torch.arange(n, device=device)[:, None], torch.arange(n, device=device)
-    matrix = kernel[:, (row - column).abs()]
-    # A pixel other than the first and the last is also met as its own mirror image.
-    matrix[:, :, 1:] += kernel[:, row + column[1:]]
-    matrix[:, :, :-1] += kernel[:, 2 * (n - 1) - row - column[:-1]]
-    return matrix
-
-
-def _crop_matrices(draws, shape, size):
-    """Crop, flip and resize as a pair of matrices an image: for its rows and for its columns."""
-    rows = _resize_matrix(draws.top, draws.height, shape[2], size[0])
-    columns = _resize_matrix(draws.left, draws.width, shape[3], size[1], draws.flip)
-    return rows, columns
-
-
-def _separable(pixels, rows, columns):
-    """Return rows @ image @ columns^T for every image and channel."""
-    n, channels, height, width = pixels.shape
-    pixels = torch.bmm(pixels.view(n, channels * height, width), columns.transpose(1, 2))
-    return torch.matmul(rows[:, None], pixels.view(n, channels, height, -1))
-
-
-def _linear_color(views, draws):
-    """Brightness, contrast, saturation, hue and greyscale as one matrix and an offset; one clip."""
-    n, channels, height, width = views.shape
-    gain = draws.brightness * draws.contrast
-    mean = views.mean(dim=(2, 3))
-    if channels != 3:
-        offset = (1 - draws.contrast) * draws.brightness * mean.mean(dim=1)
-        return views.mul_(gain.view(n, 1, 1, 1)).add_(offset.view(n, 1, 1, 1)).clamp_(0, 1)
-    yiq = torch.tensor(_YIQ, device=views.device)
-    luma = yiq[0]
-    offset = (1 - draws.contrast) * draws.brightness * (mean @ luma)
-    chroma = torch.where(draws.grayscale, 0.0, draws.saturation)
-    # A positive hue shift of HSV, red towards yellow, turns (I, Q) clockwise.
-    angle = -2 * math.pi * draws.hue
-    cos, sin = chroma * torch.cos(angle), chroma * torch.sin(angle)
-    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-    turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(n, 3, 3)
-    matrix = torch.linalg.inv(yiq) @ turn @ yiq
-    matrix = matrix * gain.view(n, 1, 1)
-    pixels = torch.baddbmm(offset.view(n, 1, 1), matrix, views.view(n, 3, height * width))
-    return pixels.clamp_(0, 1).view(n, 3, height, width)
-
-
-def _sequential_color(views, draws):
-    """The reference: one operation after the other in a drawn order, clipped after each, hue in HSV."""
-    channels = views.shape[1]
-    operations = (_brightness, _contrast, _saturation, _hue)
-    factors = (draws.brightness, draws.contrast, draws.saturation, draws.hue)
-    views = views.clamp_(0, 1)
-    for position in range(4):
-        turn = draws.order[:, position]
-        for index, (operation, factor) in enumerate(zip(operations, factors, strict=True)):
-            if channels != 3 and index >= 2:
-                continue
-            chosen = (turn == index).nonzero()[:, 0]
-            views[chosen] = operation(views[chosen], factor[chosen].view(-1, 1, 1, 1))
-    if channels == 3:
-        chosen = draws.grayscale.nonzero()[:, 0]
-        views[chosen] = _luma(views[chosen]).expand(-1, 3, -1, -1)
-    return views
-
-
-def _luma(views):
-    if views.shape[1] != 3:
-        return views.mean(dim=1, keepdim=True)
-    weight = torch.tensor(_LUMA, device=views.device, dtype=views.dtype)
-    return torch.einsum("nchw,c->nhw", views, weight)[:, None]
-
-
-def _brightness(views, factor):
-    return (views * factor).clamp_(0, 1)
-
-
-def _contrast(views, factor):
-    return (views * factor + (1 - factor) * _luma(views).mean(dim=(2, 3), keepdim=True)).clamp_(0, 1)
-
-
-def _saturation(views, factor):
-    return (views * factor + (1 - factor) * _luma(views)).clamp_(0, 1)
-
-
-def _hue(views, shift):
-    """Turn the hue by a fraction of the colour circle in HSV space."""
-    value, _ = views.max(dim=1)
-    lowest, _ = views.min(dim=1)
-    chroma = value - lowest
-    red, green, blue = views.unbind(dim=1)
-    safe = torch.where(chroma > 0, chroma, 1.0)
-    sector = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    hue = sector + 6 * shift[:, 0]
-    # HSV to RGB without branches: channel c is value - chroma * max(0, min(k, 4 - k, 1)).
-    k = (torch.tensor([5.0, 3.0, 1.0], device=views.device).view(1, 3, 1, 1) + hue[:, None]) % 6
-    ramp = torch.minimum(k, 4 - k).clamp_(0, 1)
-    return value[:, None] - chroma[:, None] * ramp

@@ -1,6 +1,7 @@
 """X of any accepted form as a source of images: indexable, of one known shape and pixel range."""
 
 import math
+import mmap
 import warnings
 from numbers import Integral
 from typing import NamedTuple
@@ -8,7 +9,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["ImageFormat", "ImageSource", "as_array", "image_format", "image_source"]
+__all__ = [
+    "ImageFormat",
+    "ImageSource",
+    "as_array",
+    "decoded_format",
+    "decoded_source",
+    "image_format",
+    "image_source",
+]
+
+# Images that are looked at or copied at a time.
+_ROWS_AT_A_TIME = 1024
 
 # Numbers of channels that photographs have: grey, RGB, RGB with alpha.
 _COMMON_CHANNELS = (1, 3, 4)
@@ -30,6 +42,8 @@ class ImageFormat(NamedTuple):
         Whether an image is a row of pixels of a two-dimensional X.
     pixel_range : (float, float)
         The values that are mapped to 0 and 1.
+    decoded_dtype : str, default=""
+        Name of the dtype of decoded files, uint8 or uint16; empty where X was an array.
 
     Examples
     --------
@@ -42,6 +56,7 @@ class ImageFormat(NamedTuple):
     image_shape: tuple
     flat: bool
     pixel_range: tuple
+    decoded_dtype: str = ""
 
     @property
     def shape(self):
@@ -59,6 +74,19 @@ class ImageSource:
         Of any real dtype; may be a strided view of the user's array.
     pixel_range : (float, float)
         The values that are mapped to 0 and 1; what lies outside is clipped.
+    rows : int64 tensor of shape (m,) or None, default=None
+        Which of the pixels the images are, in their order; None is all of them.
+    bad : array-like of int, default=()
+        Images that could not be read: others stand in their places.
+    mapped : bool, default=False
+        Whether the pixels are in a file that is mapped into memory.
+
+    Attributes
+    ----------
+    pixels : tensor-like of shape (m, C, H, W)
+        Slices of it are tensors.
+    bad : int64 ndarray
+        As given.
 
     Examples
     --------
@@ -69,9 +97,11 @@ class ImageSource:
     tensor(1.)
     """
 
-    def __init__(self, pixels, pixel_range):
-        self.pixels = pixels
+    def __init__(self, pixels, pixel_range, *, rows=None, bad=(), mapped=False):
+        self.pixels = pixels if rows is None else _ChosenRows(pixels, rows)
         self.pixel_range = pixel_range
+        self.bad = np.asarray(bad, dtype=np.int64)
+        self.mapped = mapped
         # The bytes of uint8 images are handed out as they are: a quarter of the memory traffic.
         self._raw = pixels.dtype == torch.uint8 and tuple(pixel_range) == (0.0, 255.0)
 
@@ -89,6 +119,11 @@ class ImageSource:
         """Where the images are."""
         return self.pixels.device
 
+    @property
+    def nbytes(self):
+        """Bytes of all images, as ``to`` would put them on a device."""
+        return len(self) * math.prod(self.shape) * (1 if self._raw else 4)
+
     def take(self, index):
         """Return some of the images.
 
@@ -102,14 +137,39 @@ class ImageSource:
         tensor of shape (m, C, H, W)
             uint8 as it is, anything else as float32 in [0, 1].
         """
-        pixels = self.pixels
-        if isinstance(index, slice):
-            batch = pixels[index]
-        elif pixels.dtype == torch.uint16:  # has no index_select
-            batch = pixels.view(torch.int16).index_select(0, index).view(torch.uint16)
-        else:
-            batch = pixels.index_select(0, index)
+        batch = _gather(self.pixels, index)
         return batch if self._raw else _scale(batch, self.pixel_range)
+
+    def select(self, rows):
+        """Return a source of some of the images; the pixels are not copied.
+
+        Parameters
+        ----------
+        rows : array-like of int of shape (m,)
+            Which.
+
+        Returns
+        -------
+        ImageSource
+            In the order of ``rows``.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        bad = np.flatnonzero(np.isin(rows, self.bad))
+        rows = torch.from_numpy(rows).to(self.device)
+        pixels = self.pixels
+        if isinstance(pixels, _ChosenRows):
+            pixels, rows = pixels.pixels, pixels.rows[rows]
+        return ImageSource(pixels, self.pixel_range, rows=rows, bad=bad, mapped=self.mapped)
+
+    def without_bad(self):
+        """Return a source of the images that could be read.
+
+        Returns
+        -------
+        ImageSource
+            Itself if all could.
+        """
+        return self.select(np.setdiff1d(np.arange(len(self)), self.bad)) if len(self.bad) else self
 
     def to(self, device):
         """Return the same images on a device, as bytes or as float32 in [0, 1].
@@ -126,12 +186,52 @@ class ImageSource:
         """
         if self.device == device:
             return self
-        if self._raw:
-            return ImageSource(self.pixels.to(device), self.pixel_range)
-        scaled = torch.empty(self.pixels.shape, dtype=torch.float32, device=device)
-        for start in range(0, len(self), 1024):
-            scaled[start : start + 1024] = self.take(slice(start, start + 1024))
-        return ImageSource(scaled, (0.0, 1.0))
+        if self._raw and isinstance(self.pixels, torch.Tensor):
+            return ImageSource(self.pixels.to(device), self.pixel_range, bad=self.bad)
+        dtype = torch.uint8 if self._raw else torch.float32
+        there = torch.empty(self.pixels.shape, dtype=dtype, device=device)
+        for start in range(0, len(self), _ROWS_AT_A_TIME):
+            there[start : start + _ROWS_AT_A_TIME] = self.take(slice(start, start + _ROWS_AT_A_TIME))
+        return ImageSource(there, self.pixel_range if self._raw else (0.0, 1.0), bad=self.bad)
+
+
+class _ChosenRows:
+    """Some rows of a tensor, in any order, as far as they are used like a tensor."""
+
+    def __init__(self, pixels, rows):
+        self.pixels, self.rows = pixels, rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return _gather(self.pixels, self.rows[index])
+
+    def view(self, dtype):
+        return _ChosenRows(self.pixels.view(dtype), self.rows)
+
+    def numel(self):
+        return math.prod(self.shape)
+
+    @property
+    def shape(self):
+        return torch.Size((len(self.rows), *self.pixels.shape[1:]))
+
+    @property
+    def dtype(self):
+        return self.pixels.dtype
+
+    @property
+    def device(self):
+        return self.pixels.device
+
+
+def _gather(pixels, index):
+    if isinstance(index, slice) or isinstance(pixels, _ChosenRows):
+        return pixels[index]
+    if pixels.dtype == torch.uint16:  # has no index_select
+        return pixels.view(torch.int16).index_select(0, index).view(torch.uint16)
+    return pixels.index_select(0, index)
 
 
 def as_array(X):
@@ -219,7 +319,7 @@ def image_format(X, *, image_shape="auto", pixel_range="auto"):
     >>> import numpy as np
     >>> from sklearn_simclr.images import image_format
     >>> image_format(np.eye(64, dtype=np.uint8))
-    ImageFormat(layout='HW', image_shape=(8, 8), flat=True, pixel_range=(0.0, 255.0))
+    ImageFormat(layout='HW', image_shape=(8, 8), flat=True, pixel_range=(0.0, 255.0), decoded_dtype='')
     """
     if not isinstance(image_shape, str):
         sizes_are_fine = all(isinstance(size, Integral) and size >= 1 for size in image_shape)
@@ -241,7 +341,7 @@ def image_format(X, *, image_shape="auto", pixel_range="auto"):
         )
     if 0 in shape:
         raise ValueError(f"X has images without pixels: its shape is {X.shape}.")
-    return ImageFormat(layout, tuple(shape), X.ndim == 2, _find_pixel_range(X, pixel_range))
+    return ImageFormat(layout, tuple(shape), X.ndim == 2, _find_pixel_range(X, None, pixel_range))
 
 
 def image_source(X, fmt, *, fitted=False):
@@ -282,7 +382,7 @@ def image_source(X, fmt, *, fitted=False):
             found = f"X has images of shape {X.shape[1:]}, but images of shape {expected} were seen in fit"
         raise ValueError(f"{found}. Pass images of the same size, channels and layout.")
     if fitted:
-        _warn_about_range(X, fmt.pixel_range)
+        _warn_about_range(X, None, fmt.pixel_range)
     pixels = _as_tensor(X.reshape(len(X), *fmt.image_shape))
     if fmt.layout == "HW":
         pixels = pixels[:, None]
@@ -290,7 +390,121 @@ def image_source(X, fmt, *, fitted=False):
         pixels = pixels.permute(0, 3, 1, 2)
     if X.dtype == np.bool_ and fmt.pixel_range == (0.0, 1.0):
         return ImageSource(pixels * np.uint8(255), (0.0, 255.0))
-    return ImageSource(pixels, fmt.pixel_range)
+    return ImageSource(pixels, fmt.pixel_range, mapped=_is_mapped(X))
+
+
+def decoded_format(pixels, rows=None, *, image_shape="auto", pixel_range="auto"):
+    """Return the format of decoded images, of which the axes are known.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (n, H, W, C)
+        uint8 or uint16.
+    rows : int64 ndarray or None, default=None
+        Which of them are meant; None is all.
+    image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
+        The size to insist on: (H, W), (H, W, C) or (C, H, W).
+    pixel_range : "auto" or (float, float), default="auto"
+        The values that are mapped to 0 and 1.
+
+    Returns
+    -------
+    ImageFormat
+        With the layout "HW" for grey images, else "HWC".
+
+    Raises
+    ------
+    ValueError
+        If the images have another size than ``image_shape``, or all pixels one value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_simclr.images import decoded_format
+    >>> decoded_format(np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)).image_shape
+    (8, 8)
+    """
+    height, width, channels = pixels.shape[1:]
+    known = [(height, width), (height, width, channels), (channels, height, width)]
+    if not isinstance(image_shape, str) and tuple(image_shape) not in known:
+        raise ValueError(
+            f"image_shape={tuple(image_shape)}, but the images have height {height}, width {width} and "
+            f"{channels} channels. Pass image_size={tuple(image_shape[:2])} to have them resized."
+        )
+    low_high = _find_pixel_range(pixels, rows, pixel_range)
+    layout, shape = ("HW", known[0]) if channels == 1 else ("HWC", known[1])
+    return ImageFormat(layout, shape, False, low_high, pixels.dtype.name)
+
+
+def decoded_source(pixels, fmt, rows=None, *, bad=(), fitted=False):
+    """Return decoded images, of which some may be bad.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (m, H, W, C)
+        uint8 or uint16.
+    fmt : ImageFormat
+        As found in fit.
+    rows : int64 ndarray of shape (k,) or None, default=None
+        Which of the pixels the good images are; None is all of them.
+    bad : int64 ndarray of shape (b,), default=()
+        Rows of the bad images among all k + b.
+    fitted : bool, default=False
+        Whether X is other data than ``fmt`` was found on; values outside of the range warn.
+
+    Returns
+    -------
+    ImageSource
+        Of k + b images.
+
+    Raises
+    ------
+    ValueError
+        If the images have another size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_simclr.images import decoded_format, decoded_source
+    >>> pixels = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
+    >>> len(decoded_source(pixels, decoded_format(pixels), bad=[1]))
+    3
+    """
+    good = len(pixels) if rows is None else len(rows)
+    if good == 0:
+        channels, height, width = fmt.shape
+        pixels, rows = np.zeros((1, height, width, channels), dtype=np.uint8), None
+    found = (pixels.shape[3], *pixels.shape[1:3])
+    if found != fmt.shape:
+        raise ValueError(
+            f"X has images of height {found[1]} and width {found[2]} with {found[0]} channels, but images of "
+            f"height {fmt.shape[1]} and width {fmt.shape[2]} with {fmt.shape[0]} channels were seen in fit. "
+            f"Pass image_size={fmt.shape[1:]} to have all resized."
+        )
+    pixel_range = fmt.pixel_range
+    if not fmt.decoded_dtype and pixel_range == (0.0, 1.0):
+        # Fitted on scaled arrays: decoded images are on the scale of their dtype.
+        pixel_range = (0.0, float(np.iinfo(pixels.dtype).max))
+    elif fitted and good:
+        _warn_about_range(pixels, rows, pixel_range)
+    if len(bad):
+        full = np.zeros(good + len(bad), dtype=np.int64)
+        full[np.setdiff1d(np.arange(len(full)), bad)] = np.arange(good) if rows is None else rows
+        rows = full
+    return ImageSource(
+        _as_tensor(pixels).permute(0, 3, 1, 2),
+        pixel_range,
+        rows=None if rows is None else torch.from_numpy(rows),
+        bad=bad,
+        mapped=_is_mapped(pixels),
+    )
+
+
+def _is_mapped(array):
+    # Not by its type: a copy of a part of a memory map has that, too.
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap.mmap)
 
 
 def _flat_layout(d, image_shape):
@@ -383,8 +597,10 @@ def _channel_axis(shape):
     return votes.pop() if len(votes) == 1 else None
 
 
-def _find_pixel_range(X, pixel_range):
-    low, high = float(X.min()), float(X.max())
+def _find_pixel_range(X, rows, pixel_range):
+    whole = _whole_range(X.dtype)
+    # Bytes need not be looked at to the end: only two different ones have to be found.
+    low, high = _extremes(X, rows, enough=whole is not None and isinstance(pixel_range, str))
     if low == high:
         raise ValueError(
             f"X is constant: every pixel is {low:g}. There is nothing to learn from; check how it was loaded."
@@ -398,20 +614,41 @@ def _find_pixel_range(X, pixel_range):
             raise ValueError(
                 f"pixel_range must be 'auto' or finite (low, high) with low < high, got {pixel_range!r}."
             )
-        _warn_about_range(X, (first, second))
+        _warn_about_range(X, rows, (first, second), (low, high))
         return first, second
-    if X.dtype == np.uint8:
-        return 0.0, 255.0
-    if X.dtype.kind == "u" and X.dtype.itemsize == 2:
-        return 0.0, 65535.0
-    if X.dtype == np.bool_ or (low >= 0 and high <= 1):
+    if whole is not None:
+        return whole
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+
+
+def _whole_range(dtype):
+    """Return the range of a dtype that images use from end to end, None for any other."""
+    if dtype == np.bool_:
         return 0.0, 1.0
+    if dtype.kind == "u" and dtype.itemsize <= 2:
+        return 0.0, float(np.iinfo(dtype).max)
+    return None
+
+
+def _extremes(X, rows=None, *, enough=False):
+    """Return the smallest and the largest pixel, or, if that is enough, two different ones."""
+    low, high = math.inf, -math.inf
+    n = len(X) if rows is None else len(rows)
+    for start in range(0, n, _ROWS_AT_A_TIME):
+        stop = min(start + _ROWS_AT_A_TIME, n)
+        block = X[start:stop] if rows is None else X[rows[start:stop]]
+        low, high = min(low, float(block.min())), max(high, float(block.max()))
+        if enough and low < high:
+            break
     return low, high
 
 
-def _warn_about_range(X, pixel_range):
+def _warn_about_range(X, rows, pixel_range, found=None):
     low, high = pixel_range
-    found_low, found_high = float(X.min()), float(X.max())
+    whole = _whole_range(X.dtype)
+    if found is None and whole is not None and low <= whole[0] and whole[1] <= high:
+        return
+    found_low, found_high = _extremes(X, rows) if found is None else found
     if found_low < low or found_high > high:
         warnings.warn(
             f"X has pixels from {found_low:g} to {found_high:g}, outside of the pixel range "

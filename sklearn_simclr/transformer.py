@@ -1,6 +1,7 @@
 """SimCLRTransformer: contrastive image representations as a scikit-learn transformer."""
 
 import time
+import warnings
 from functools import partial
 from numbers import Integral, Real
 
@@ -45,6 +46,19 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     pixel_range : "auto" or (float, float), default="auto"
         Values that are mapped to 0 and 1. ``"auto"``: (0, 255) for uint8, (0, 65535) for uint16,
         (0, 1) for bool and for numbers within it; else the smallest and the largest value of X in fit.
+    image_size : None, int or (int, int), default=None
+        Size that image files, Pillow images and the like are brought to as they are read, antialiased. An int
+        is the side of the square that the centre of each image is resized to, the largest square that fits;
+        (height, width) is the size that the whole of it is resized to. None: all must have one size. Arrays
+        are not resized.
+    cache_dir : str, os.PathLike or None, default=None
+        Folder that keeps decoded image files, so that folds, searches and later runs decode each but once;
+        a file is known by its path, size and time of change. It only grows: remove it when it is not
+        needed. None decodes once a call, into memory, or into a temporary file if the images would take
+        more than a quarter of it.
+    on_error : {"raise", "nan"}, default="raise"
+        What to do with image files that cannot be read: with ``"raise"`` an error says which, before any
+        training; with ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN.
     augmentation : Augmentation or None, default=None
         The random views; None is ``Augmentation()``, a recipe chosen by the size of the images.
     loss : {"nt_xent", "nt_logistic", "margin_triplet"} or callable, default="nt_xent"
@@ -185,6 +199,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         *,
         image_shape="auto",
         pixel_range="auto",
+        image_size=None,
+        cache_dir=None,
+        on_error="raise",
         augmentation=None,
         loss="nt_xent",
         temperature=0.2,
@@ -211,6 +228,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         self.encoder = encoder
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.image_size = image_size
+        self.cache_dir = cache_dir
+        self.on_error = on_error
         self.augmentation = augmentation
         self.loss = loss
         self.temperature = temperature
@@ -241,7 +261,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         Parameters
         ----------
         X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
-            At least two images; numbers of any real dtype, torch tensors too.
+            At least two images; numbers of any real dtype, torch tensors too. Or a list, array, Series or
+            column of paths, Pillow images or bytes of files, or a dataset of them: grey ones become RGB if
+            any has colours, transparent parts white, 8 bits 16 if any has 16. See
+            :mod:`sklearn_simclr.files`.
         y : object, default=None
             Ignored.
 
@@ -259,7 +282,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         started = time.perf_counter()
         again = self.warm_start and hasattr(self, "encoder_")
         with self._unchanged_on_error():
-            source = self._read_warm_images(X) if again else self._read_images(X, reset=True, smallest=2)
+            source = self._read_training_images(X, again)
             seed = draw_seed(self.random_state)
             self._train(source, seed, started, warm=again)
         return self
@@ -286,7 +309,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         started = time.perf_counter()
         again = hasattr(self, "encoder_")
         with self._unchanged_on_error():
-            source = self._read_warm_images(X) if again else self._read_images(X, reset=True, smallest=2)
+            source = self._read_training_images(X, again)
             if not again or not hasattr(self, "_seed"):
                 self._seed = draw_seed(self.random_state)
             self._train(source, self._seed, started, warm=again, epochs=1, single=True)
@@ -340,7 +363,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             In [0, 1]; about 1 / (2N - 1) for an encoder that tells nothing apart.
         """
         check_is_fitted(self, "encoder_")
-        source = self._read_images(X, reset=False)
+        source = self._read_images(X, reset=False).without_bad()
         if len(source) < 2:
             raise ValueError("score needs at least 2 images to tell apart, got 1.")
 
@@ -382,8 +405,16 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             )
         return int(self.output)
 
-    def _read_warm_images(self, X):
-        source = self._read_images(X, reset=False)
+    def _read_training_images(self, X, again):
+        source = self._read_images(X, reset=not again, smallest=1 if again else 2)
+        if len(source.bad):
+            warnings.warn(
+                f"{len(source.bad)} of {len(source)} images cannot be read and are left out. Pass "
+                "on_error='raise' to see why.",
+                UserWarning,
+                stacklevel=3,
+            )
+        source = source.without_bad()
         if len(source) < 2:
             raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
         return source

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from sklearn_simclr.images import as_array, image_format, image_source
+from sklearn_simclr import SimCLRTransformer
+from sklearn_simclr._base import as_float
+from sklearn_simclr.images import as_array, decoded_format, decoded_source, image_format, image_source
 
 
 def pixels(shape, dtype=np.uint8, seed=0):
@@ -219,3 +221,70 @@ def test_any_array_is_read_or_refused(X):
     assert batch.shape == (len(X), *source.shape)
     assert batch.numel() == X.size
     assert batch.dtype == torch.uint8 or (batch.amin() >= 0 and batch.amax() <= 1)
+
+
+def test_chosen_rows_are_those_of_the_array():
+    for dtype in (np.uint8, np.uint16, np.float32):
+        X = pixels((9, 6, 5, 3), dtype)
+        source = image_source(X, image_format(X))
+        rows = np.array([7, 0, 7, 3, 8])
+        chosen = source.select(rows).select([4, 1, 0])
+        expected = source.take(torch.tensor([8, 0, 7]))
+        assert len(chosen) == 3 and chosen.shape == source.shape
+        assert torch.equal(chosen.take(slice(0, 3)), expected)
+        assert torch.equal(chosen.take(torch.tensor([1])), expected[1:2])
+        assert chosen.nbytes == expected.nbytes
+        assert torch.equal(chosen.pixels[0:2], source.pixels[torch.tensor([8, 0])])
+
+
+def test_bad_images_have_a_place_until_they_are_left_out():
+    decoded = pixels((3, 4, 5, 1))
+    fmt = decoded_format(decoded)
+    source = decoded_source(decoded, fmt, np.array([2, 0]), bad=[0, 2])
+    assert len(source) == 4 and source.bad.tolist() == [0, 2]
+    assert source.select([1, 2]).bad.tolist() == [1]
+    good = source.without_bad()
+    assert good.bad.size == 0 and good.without_bad() is good
+    expected = torch.from_numpy(decoded[[2, 0]]).permute(0, 3, 1, 2)
+    assert torch.equal(good.take(slice(0, 2)), expected)
+    assert torch.equal(source.take(torch.tensor([1, 3])), expected)
+    assert len(decoded_source(decoded[:0], fmt, bad=[0, 1])) == 2
+
+
+def test_decoded_images_know_their_axes():
+    assert decoded_format(pixels((3, 7, 7, 7))).shape == (7, 7, 7)
+    assert decoded_format(pixels((3, 6, 5, 1))).image_shape == (6, 5)
+    for shape in ((6, 5), (6, 5, 3), (3, 6, 5), "CHW"):
+        assert decoded_format(pixels((3, 6, 5, 3)), image_shape=shape).image_shape == (6, 5, 3)
+    with pytest.raises(ValueError, match=r"image_shape=\(5, 6\).*height 6, width 5.*image_size=\(5, 6\)"):
+        decoded_format(pixels((3, 6, 5, 3)), image_shape=(5, 6))
+    with pytest.raises(ValueError, match="constant"):
+        decoded_format(
+            np.concatenate([pixels((1, 4, 4, 3)), np.full((2, 4, 4, 3), 9, np.uint8)]), np.array([1, 2])
+        )
+
+
+def test_decoded_images_on_the_scale_of_arrays():
+    X = pixels((5, 4, 4, 3))
+    fmt = image_format(X / 255.0)
+    found = decoded_source(X, fmt, fitted=True).take(slice(0, 5))
+    torch.testing.assert_close(as_float(found), image_source(X / 255.0, fmt).take(slice(0, 5)))
+
+
+def test_memory_maps_stay_where_they_are(tmp_path):
+    psutil = pytest.importorskip("psutil")
+    path = tmp_path / "images"
+    with open(path, "wb") as file:
+        file.truncate(4 << 30)
+        file.seek(0)
+        file.write(pixels((1, 32, 32, 3)).tobytes())
+    X = np.memmap(path, dtype=np.uint8, mode="r", shape=((4 << 30) // 3072, 32, 32, 3))
+    reader = SimCLRTransformer()
+    before = psutil.Process().memory_info().rss
+    source = reader._read_images(X, reset=True)
+    again = reader._read_images(X, reset=False)
+    assert psutil.Process().memory_info().rss - before < 100 << 20
+    assert source.mapped and again.mapped
+    rows = [0, len(X) - 1, 5000]
+    np.testing.assert_array_equal(source.take(torch.tensor(rows)).permute(0, 2, 3, 1), X[rows])
+    assert not image_source(X[:2].copy(), image_format(X)).mapped

@@ -20,6 +20,7 @@ LAYERS = {
     "_items": 0,
     "_labels": 0,
     "_logistic": 0,
+    "_onnx": 0,
     "_plotting": 0,
     "_posterior": 0,
     "_preprocessing": 0,
@@ -43,6 +44,7 @@ LAYERS = {
     "_decode": 1,
     "_label_fraction_base": 1,
     "_loop": 1,
+    "_networks": 1,
     "_weight_files": 1,
     "_weight_names": 1,
     "augmentation": 1,
@@ -72,6 +74,8 @@ LAYERS = {
     "baselines": 6,
     "classifier": 6,
     "distillation": 6,
+    "_estimator_files": 7,
+    "export": 8,
 }
 
 # The only module that may use private names of scikit-learn.

@@ -397,3 +397,29 @@ def test_errors_name_the_parameter_and_the_remedy(arguments, error, parts):
     with pytest.raises(error) as raised:
         ResNet(**arguments)
     assert all(part in str(raised.value) for part in parts)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("sk_ratio", [0, 1 / 16])
+def test_convolve_first_adds_a_shortcut_where_only_the_authors_have_one(depth, sk_ratio):
+    plain = on_meta(depth, sk_ratio=sk_ratio).state_dict()
+    authors = on_meta(depth, sk_ratio=sk_ratio, convolve_first=True).state_dict()
+    assert plain.keys() <= authors.keys()
+    added = {key.rpartition(".")[0] for key in authors.keys() - plain.keys()}
+    first = {"layer1.0.downsample.0", "layer1.0.downsample.1"}
+    assert added == (first if depth < 50 and not sk_ratio else set())
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        dict(depth=18, convolve_first=True, pool_padding="same"),
+        dict(depth=50, width=2, in_channels=1, stem="medium", sk_ratio=0.25),
+    ],
+)
+def test_options_rebuild_the_network(parameters):
+    net = on_meta(**parameters)
+    again = on_meta(**net.options)
+    assert str(net) == str(again)
+    assert net.options.items() >= parameters.items()
+    assert again.options == net.options

@@ -1,0 +1,58 @@
+"""Does the linear form of the colour operations cost accuracy against the faithful one?
+
+Both are trained for the same number of epochs with the same seeds; a logistic regression on the
+representations of the training images is scored on the test images. Usage, with folders of one sub-folder a class:
+
+    python examples/benchmarks/colour_accuracy.py --train cifar10/train --test cifar10/test
+"""
+
+import argparse
+import json
+
+import numpy as np
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_simclr import Augmentation, SimCLRTransformer
+from sklearn_simclr.files import load_image_paths
+
+
+def load(folder, n_images, seed):
+    """Return images and labels of a random part of a folder."""
+    bunch = load_image_paths(folder)
+    chosen = np.random.default_rng(seed).permutation(len(bunch.data))[:n_images]
+    images = np.stack([np.asarray(Image.open(bunch.data[k]).convert("RGB")) for k in chosen])
+    return images, np.asarray(bunch.target)[chosen]
+
+
+def main():
+    """Train with both colour modes, and print accuracies."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--train", required=True)
+    parser.add_argument("--test", required=True)
+    parser.add_argument("--n-train", type=int, default=10_000)
+    parser.add_argument("--n-test", type=int, default=5_000)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    X, y = load(args.train, args.n_train, 0)
+    X_test, y_test = load(args.test, args.n_test, 0)
+    scores = {"linear": [], "sequential": []}
+    for seed in range(args.seeds):
+        for mode, results in scores.items():
+            simclr = SimCLRTransformer(
+                augmentation=Augmentation(color_mode=mode), max_epochs=args.epochs, random_state=seed
+            )
+            head = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200))
+            results.append(head.fit(simclr.fit_transform(X), y).score(simclr.transform(X_test), y_test))
+            print(json.dumps({"seed": seed, "color_mode": mode, "accuracy": results[-1]}), flush=True)
+    difference = np.subtract(scores["linear"], scores["sequential"])
+    for mode, results in scores.items():
+        print(f"{mode:>10}: {np.mean(results):.4f} +- {np.std(results, ddof=1):.4f}")
+    print(f"linear - sequential: {difference.mean():+.4f} +- {difference.std(ddof=1):.4f}")
+
+
+if __name__ == "__main__":
+    main()

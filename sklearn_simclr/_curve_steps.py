@@ -1,0 +1,207 @@
+"""Which steps of an estimator all draws of labels can share, and keys that are equal for equal steps."""
+
+import inspect
+import numbers
+from collections import Counter
+from collections.abc import Mapping
+
+import joblib
+import numpy as np
+from sklearn.base import clone
+from sklearn.feature_selection import SelectKBest, SelectPercentile
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
+from sklearn.utils import get_tags
+
+__all__ = [
+    "key_of",
+    "learns_from_unlabelled",
+    "marks_with_minus_one",
+    "named_estimators",
+    "needs_labels",
+    "shared_steps",
+]
+
+_SEMI_SUPERVISED = (LabelPropagation, LabelSpreading, SelfTrainingClassifier)
+
+# Whether these need labels depends on their score_func, and their tags say that they do not.
+_WITH_SOME_SCORES = (SelectKBest, SelectPercentile)
+
+
+def marks_with_minus_one(estimator):
+    """Whether the only mark of an unlabelled row that the estimator knows is -1."""
+    return isinstance(estimator, _SEMI_SUPERVISED)
+
+
+def learns_from_unlabelled(estimator):
+    """Whether `fit` takes rows without a label, and learns from them."""
+    return bool(getattr(estimator, "learns_from_unlabelled", False)) or marks_with_minus_one(estimator)
+
+
+def needs_labels(step):
+    """Whether the step of a Pipeline, or a part of it, learns from labels."""
+    return not hasattr(step, "transform") or _is_supervised(step)
+
+
+def _is_supervised(estimator):
+    if isinstance(estimator, FrozenEstimator):
+        return False
+    if learns_from_unlabelled(estimator) or get_tags(estimator).target_tags.required:
+        return True
+    if isinstance(estimator, _WITH_SOME_SCORES) or _fit_requires_y(estimator):
+        return True
+    # These predict features from features.
+    if type(estimator).__module__.startswith("sklearn.impute."):
+        return False
+    return any(_is_supervised(part) for part in _parts(estimator) if _may_learn(part))
+
+
+def _fit_requires_y(estimator):
+    y = inspect.signature(estimator.fit).parameters.get("y")
+    return y is not None and y.default is inspect.Parameter.empty
+
+
+def _may_learn(part):
+    return not inspect.isclass(part) and hasattr(part, "fit") and hasattr(part, "__sklearn_tags__")
+
+
+def _parts(step):
+    """The values of the parameters of an estimator, and the members of those that are lists."""
+    pending = list(step.get_params(deep=False).values()) if hasattr(step, "get_params") else []
+    while pending:
+        value = pending.pop()
+        if isinstance(value, (list, tuple)):
+            pending.extend(value)
+        else:
+            yield value
+
+
+def shared_steps(estimator, name):
+    """How many steps, from the first on, need no labels; and whether the rest learns from unlabelled rows.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A Pipeline, or anything else, of which no step is shared.
+    name : str
+        For messages.
+
+    Returns
+    -------
+    n_shared : int
+        Number of steps of the Pipeline that may be fitted without labels, once for all draws.
+    semi_supervised : bool
+        Whether the other steps are to be fitted on all rows, labelled or not.
+
+    Raises
+    ------
+    ValueError
+        If some of the other steps learn from unlabelled rows, and some do not accept them.
+    """
+    if not isinstance(estimator, Pipeline):
+        return 0, learns_from_unlabelled(estimator)
+    steps = [step for _, step in estimator.steps]
+    n_shared = 0
+    while n_shared < len(steps) - 1 and (_is_idle(steps[n_shared]) or not needs_labels(steps[n_shared])):
+        n_shared += 1
+    last = learns_from_unlabelled(steps[-1])
+    for step_name, step in estimator.steps[n_shared:-1]:
+        if not _is_idle(step) and needs_labels(step) and learns_from_unlabelled(step) != last:
+            unlabelled, labelled = (step_name, estimator.steps[-1][0])[:: -1 if last else 1]
+            raise ValueError(
+                f"In estimator {name!r} the step {unlabelled!r} learns from unlabelled rows, but "
+                f"{labelled!r} learns from labelled rows only. Pass steps that agree."
+            )
+    return n_shared, last
+
+
+def _is_idle(step):
+    return step is None or isinstance(step, str)
+
+
+def named_estimators(estimators):
+    """Estimators as {name: estimator}; of a list or a single one, names are made from the classes."""
+    if isinstance(estimators, Mapping):
+        named = dict(estimators)
+    else:
+        listed = list(estimators) if isinstance(estimators, (list, tuple)) else [estimators]
+        if all(isinstance(entry, tuple) and len(entry) == 2 for entry in listed):
+            named = dict(listed)
+            if len(named) < len(listed):
+                raise ValueError(f"estimators has a name twice: {[name for name, _ in listed]}.")
+        else:
+            names = [_class_names(estimator) for estimator in listed]
+            count, seen = Counter(names), Counter()
+            named = {}
+            for name, estimator in zip(names, listed, strict=True):
+                seen[name] += 1
+                named[f"{name}-{seen[name]}" if count[name] > 1 else name] = estimator
+    if not named:
+        raise ValueError("estimators is empty; pass at least one.")
+    for name, estimator in named.items():
+        if not isinstance(name, str):
+            raise TypeError(f"The names of estimators must be strings, found {name!r}.")
+        if inspect.isclass(estimator):
+            raise TypeError(f"estimators[{name!r}] is the class {estimator.__name__}; pass an instance.")
+        if not hasattr(estimator, "fit") or not hasattr(estimator, "get_params"):
+            raise TypeError(f"estimators[{name!r}] must be an estimator, found {estimator!r}.")
+    return named
+
+
+def _class_names(estimator):
+    if isinstance(estimator, Pipeline):
+        return "+".join(_class_names(step) for _, step in estimator.steps if not _is_idle(step))
+    return type(estimator).__name__.lower()
+
+
+def key_of(value, name=None):
+    """A string that is equal for equal values: estimators of equal parameters, equal arrays, and so on.
+
+    Parameters
+    ----------
+    value : object
+        What is fitted in a frozen estimator counts; what is fitted in others does not.
+    name : str or None
+        For the message, where the key is to mean the same in another process. With None, what cannot be
+        pickled is equal to itself only.
+
+    Returns
+    -------
+    str
+        40 hexadecimal digits.
+
+    Raises
+    ------
+    ValueError
+        If `name` is given, and something cannot be pickled.
+    """
+    # Each part by itself: in a whole, pickle writes an equal part and the same part differently.
+    return joblib.hash(repr(_described(value, name)), hash_name="sha1")
+
+
+def _described(value, name):
+    if value is None or isinstance(value, (str, bytes, bool, numbers.Number)):
+        return type(value).__name__, repr(value)
+    if isinstance(value, (list, tuple)):
+        return type(value).__name__, [_described(entry, name) for entry in value]
+    if isinstance(value, dict):
+        return "dict", [(repr(key), _described(entry, name)) for key, entry in value.items()]
+    if hasattr(value, "get_params") and not inspect.isclass(value) and not isinstance(value, FrozenEstimator):
+        parameters = sorted(clone(value).get_params(deep=False).items())
+        output = getattr(value, "_sklearn_output_config", None)
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        return kind, repr(output), [(key, _described(entry, name)) for key, entry in parameters]
+    if hasattr(value, "detach") and hasattr(value, "numpy"):
+        value = value.detach().cpu().numpy()
+    try:
+        return type(value).__name__, joblib.hash(
+            value, hash_name="sha1", coerce_mmap=isinstance(value, np.memmap)
+        )
+    except Exception as error:
+        if name is None:
+            return type(value).__name__, f"id {id(value)}"
+        raise ValueError(
+            f"memory needs what can be pickled, but {name} holds {value!r}, which cannot: {error}. Pass "
+            "memory=None, or a named function of a module in its place."
+        ) from error

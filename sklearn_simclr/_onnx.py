@@ -1,0 +1,192 @@
+"""A network together with its preprocessing as an ONNX graph."""
+
+import copy
+import inspect
+import logging
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+__all__ = ["ServedNetwork", "check_onnx", "write_onnx"]
+
+# An ONNX file is a message of protobuf, which ends at 2 GiB; the graph itself takes little.
+_LARGEST = 2**31 - 2**24
+
+# Largest deviation of the written graph from the network, as a part of the largest output (or of 1).
+_TOLERANCE = 1e-4
+
+_INPUT = "images"
+
+
+class ServedNetwork(nn.Module):
+    """Images as the user has them to what the estimator answers.
+
+    Parameters
+    ----------
+    layers : iterable of torch.nn.Module
+        Applied one after the other to images (n, C, H, W) in [0, 1]; they are copied.
+    fmt : ImageFormat
+        What the user's images are like.
+    input_dtype : torch.dtype
+        torch.uint8 or torch.float32.
+    """
+
+    def __init__(self, layers, fmt, input_dtype):
+        super().__init__()
+        self.layers = nn.Sequential(*(_exportable(copy.deepcopy(layer)) for layer in layers))
+        self.layout, self.flat, self.image_shape = fmt.layout, fmt.flat, tuple(fmt.image_shape)
+        self.low, self.high = fmt.pixel_range
+        self.input_dtype = input_dtype
+        self.eval()
+
+    def forward(self, images):
+        """Return the answer for images (n, *input_shape) of the dtype given."""
+        images = images.to(torch.float32)
+        if self.flat:
+            images = images.unflatten(1, self.image_shape)
+        if self.layout == "HW":
+            images = images.unsqueeze(1)
+        elif self.layout == "HWC":
+            images = images.permute(0, 3, 1, 2)
+        images = ((images - self.low) * (1.0 / (self.high - self.low))).clamp(0.0, 1.0)
+        return self.layers(images)
+
+    def example(self, n):
+        """Return n random images of the kind that the network takes, some pixels outside of the range."""
+        size = 1
+        for side in self.image_shape:
+            size *= side
+        shape = (n, size) if self.flat else (n, *self.image_shape)
+        generator = torch.Generator().manual_seed(n)
+        pixels = torch.rand(shape, generator=generator) * 1.2 - 0.1
+        pixels = self.low + (self.high - self.low) * pixels
+        if self.input_dtype == torch.uint8:
+            return pixels.clamp(0, 255).to(torch.uint8)
+        return pixels
+
+
+class _PaddedAvgPool(nn.Module):
+    """2x2 average pool of stride 2, with zeros that count in the mean right of and below odd maps."""
+
+    def forward(self, maps):
+        return F.avg_pool2d(F.pad(maps, (0, maps.shape[-1] % 2, 0, maps.shape[-2] % 2)), 2)
+
+
+def _exportable(module):
+    """Replace the pools that ONNX has no operator for: with a divisor that is not the number of pixels."""
+    if isinstance(module, nn.AvgPool2d) and module.divisor_override == 4 and module.ceil_mode:
+        sizes = {str(size) for size in (module.kernel_size, module.stride)}
+        return _PaddedAvgPool() if sizes <= {"2", "(2, 2)"} and module.padding in (0, (0, 0)) else module
+    for name, part in module.named_children():
+        module.add_module(name, _exportable(part))
+    return module
+
+
+def write_onnx(network, path, output, metadata):
+    """Write a network as a file of ONNX.
+
+    Parameters
+    ----------
+    network : ServedNetwork
+        In evaluation mode, on the CPU.
+    path : str
+        Where to.
+    output : str
+        Name of the output.
+    metadata : dict of str to str
+        Kept in the file.
+
+    Raises
+    ------
+    ImportError
+        If the packages of the extra "onnx" are missing.
+    ValueError
+        If the network is too large for an ONNX file, or has operations that ONNX does not.
+    """
+    onnx = _import_onnx()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if size > _LARGEST:
+        raise ValueError(
+            f"The network has {size / 2**30:.1f} GiB, and an ONNX file at most 2. Pass format='safetensors'."
+        )
+    images = network.example(2)
+    names = {"input_names": [_INPUT], "output_names": [output]}
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # What they warn of changes from version to version; the file is compared with the network.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(network, (images,), path, **names, **_options())
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"The network cannot be written as an ONNX graph: {reason[0]} Pass format='safetensors' or 'torch'."
+        ) from error
+    finally:
+        logger.setLevel(level)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _options():
+    """Return how the batch axis is left open, for the exporter that this torch has."""
+    parameters = inspect.signature(torch.onnx.export).parameters
+    if "dynamo" in parameters and "dynamic_shapes" in parameters:
+        batch = {0: torch.export.Dim("n")}
+        return {"dynamo": True, "dynamic_shapes": (batch,), "external_data": False, "verbose": False}
+    return {"dynamic_axes": {_INPUT: {0: "n"}}}
+
+
+def check_onnx(network, path):
+    """Raise unless the graph in a file answers as the network does, for batches of other lengths too.
+
+    Parameters
+    ----------
+    network : ServedNetwork
+        What was written.
+    path : str
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If an answer deviates.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    for n in (1, 3):
+        images = network.example(n)
+        with torch.inference_mode():
+            expected = network(images)
+        found = torch.from_numpy(session.run(None, {_INPUT: images.numpy()})[0])
+        scale = max(1.0, expected.abs().max().item())
+        deviation = (found - expected).abs().max().item() if found.shape == expected.shape else float("inf")
+        if not deviation <= _TOLERANCE * scale:
+            raise ValueError(
+                f"The ONNX graph of this network answers otherwise than the network itself: by {deviation:.2g} "
+                f"of {scale:.2g}. Nothing was written; pass format='safetensors' or 'torch'."
+            )
+
+
+def _import_onnx():
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+
+        if "dynamic_shapes" in inspect.signature(torch.onnx.export).parameters:
+            import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"format='onnx' needs the package {error.name}; install all it needs with "
+            'pip install "sklearn-simclr[onnx]".'
+        ) from error
+    return onnx

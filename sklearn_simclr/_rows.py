@@ -1,0 +1,56 @@
+"""Rows of whatever estimators accept as X: arrays, DataFrames, sparse matrices, tensors, lists."""
+
+from collections.abc import Mapping, Set, Sized
+
+import numpy as np
+from scipy.sparse import issparse
+
+__all__ = ["indexable", "length_mismatch", "take", "take_columns", "take_if_aligned"]
+
+
+def indexable(X, name="X"):
+    """`X` with a length, and that length."""
+    if not hasattr(X, "shape") and not isinstance(X, Sized) and hasattr(X, "__array__"):
+        X = np.asarray(X)
+    # Shape before length: sparse containers have no length, and one of them is a dict.
+    shape = getattr(X, "shape", None)
+    if shape is not None and len(shape):
+        return X, shape[0]
+    if shape is not None or not isinstance(X, Sized) or isinstance(X, (str, bytes, Mapping, Set)):
+        raise TypeError(
+            f"{name} must hold one entry a row, found {type(X).__name__}. Pass an array, a DataFrame or a "
+            "list."
+        )
+    return X, len(X)
+
+
+def take(X, rows):
+    """Rows of anything that scikit-learn estimators accept; a sequence without a shape gives a list."""
+    if hasattr(X, "iloc"):
+        return X.iloc[rows]
+    if issparse(X):
+        return X.tocsr()[rows]
+    if hasattr(X, "shape"):
+        return X[rows]
+    return [X[row] for row in rows.tolist()]
+
+
+def take_columns(X, columns):
+    """Columns of a kernel or distance matrix: an array, a DataFrame or a sparse matrix."""
+    if hasattr(X, "iloc"):
+        return X.iloc[:, columns]
+    return (X.tocsr() if issparse(X) else np.asarray(X))[:, columns]
+
+
+def length_mismatch(n, n_y):
+    """Message for X of n rows and y of n_y."""
+    return f"X has {n} rows and y has {n_y}; pass one label a row, with -1 or None where it is unknown."
+
+
+def take_if_aligned(value, rows, n):
+    """The `rows` of a fit parameter that has one entry for each of n samples; any other as it is."""
+    try:
+        with_length, length = indexable(value)
+    except TypeError:
+        return value
+    return take(with_length, rows) if length == n else value

@@ -1,0 +1,414 @@
+"""How views are computed from what was drawn for them: linear maps along rows and columns, then colours."""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn.functional import channel_shuffle, embedding_bag
+
+__all__ = ["make_views"]
+
+# ITU-R 601 luma, as used by torchvision's and Pillow's greyscale conversion.
+_LUMA = (0.2989, 0.587, 0.114)
+
+# The YIQ axes: hue is the angle and saturation the radius in the (I, Q) plane, luma stays as it is.
+_YIQ = torch.tensor(
+    (_LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)), dtype=torch.float64
+)
+_RGB = torch.linalg.inv(_YIQ)
+
+# A turn of the hue by an angle, with the saturation multiplied by s, is
+# _KEPT + s cos(angle) * _COSINE + s sin(angle) * _SINE: no product of matrices for each view.
+_KEPT = torch.outer(_RGB[:, 0], _YIQ[0]).tolist()
+_COSINE = (torch.outer(_RGB[:, 1], _YIQ[1]) + torch.outer(_RGB[:, 2], _YIQ[2])).tolist()
+_SINE = (torch.outer(_RGB[:, 2], _YIQ[1]) - torch.outer(_RGB[:, 1], _YIQ[2])).tolist()
+
+# Views on a CPU are made in groups of about so many values, which a second-level cache holds.
+_GROUP = 800_000
+
+# Views of at least so many values are written one by one.
+_LARGE = 20_000
+
+# The largest block, in bytes, that glibc can be made to keep for itself: just below 32 MiB.
+_ARENA = 32_000_000
+
+# Weights of a Gaussian beyond so many standard deviations are less than float32 resolves.
+_GAUSS_REACH = 6.0
+
+
+def make_views(images, draws, size, *, blurs, sequential):
+    """Compute the views that were drawn, in the way that suits the device.
+
+    Crop, flip, antialiased resize and blur are one linear map along the rows and one along the columns.
+    Each view has its own. On accelerators they are small dense matrices. On a CPU their few nonzero
+    weights are applied to whole rows of pixels (:func:`_map_rows`), with a transposition between the
+    axes: fewer operations by an order of magnitude, and pixels outside the crop are hardly touched.
+
+    Parameters
+    ----------
+    images : tensor of shape (N, C, H, W)
+        uint8, or floating point in [0, 1].
+    draws : named tuple of tensors
+        What was drawn for V views, V a multiple of N; view i is one of image i mod N.
+    size : (int, int)
+        Height and width of a view.
+    blurs : bool
+        Whether views with sigma > 0 are blurred.
+    sequential : bool
+        Whether the colour operations follow one another and are clipped one by one.
+
+    Returns
+    -------
+    tensor of shape (V, C, *size)
+        float32 in [0, 1].
+    """
+    if images.device.type == "cpu" and not images.requires_grad:
+        return _views_by_rows(images, draws, size, blurs, sequential)
+    return _views_by_matrices(images, draws, size, blurs, sequential)
+
+
+def _views_by_rows(images, draws, size, blurs, sequential):
+    """Make the views in groups, from the nonzero weights of the linear maps only."""
+    n, channels, height, width = images.shape
+    total = len(draws.top)
+    # Fresh memory from numpy comes in huge pages: a quarter of the time that page faults take otherwise.
+    views = torch.from_numpy(np.empty((total, channels, *size), dtype=np.float32))
+    if total == 0:
+        return views
+    # glibc gives freed blocks back to the system, page by page, and faults them in again, unless it has
+    # once seen a block as large as this one freed. Nothing touches the block.
+    torch.empty(_ARENA, dtype=torch.uint8)
+    repeats = total // n
+    largest = channels * max(height, size[0]) * max(width, size[1])
+    group = min(n, max(1, _GROUP // (largest * repeats)))
+    # All views of an image are in one group, so that its pixels are converted once. Those with the
+    # least blur come first in it.
+    order = torch.arange(total)
+    if blurs:
+        order = draws.sigma.argsort(stable=True)
+    order = order[(order % n // group).argsort(stable=True)]
+    draws = draws.rows(order)
+    blurred = draws.sigma > 0 if blurs else torch.zeros(total, dtype=torch.bool)
+    parts, begins = _parts(blurred.tolist(), group * repeats)
+    maps = _RowMaps(draws, images, size, order % n % group, torch.arange(total) - begins, blurs, sequential)
+    places = order.tolist()
+    made = torch.empty(group * repeats, channels, *size)
+    for first, in_group in zip(range(0, n, group), parts, strict=True):
+        pixels = images[first : first + group].to(torch.float32, memory_format=torch.contiguous_format)
+        # A column of pixels becomes a row, as long as the image is high, times its channels.
+        pixels = _transpose(pixels.flatten(1, 2))
+        start = first * repeats
+        for part, blur in in_group:
+            x = maps.resize_columns(pixels, part)
+            if blur and not sequential:
+                x = maps.blur_columns(x, part)
+            x = maps.resize_rows(_transpose(x), part)
+            if sequential:
+                x = _sequential_color(x.unflatten(1, (channels, size[0])), draws.rows(part)).flatten(1, 2)
+            if blur:
+                x = maps.blur_rows(x, part)
+            if blur and sequential:
+                x = _transpose(maps.blur_columns(_transpose(x), part))
+            x = x.view(-1, channels, *size)
+            if not sequential:
+                x = _contrasted(x, draws.contrast[part])
+            if largest < _LARGE:
+                torch.clamp(x, 0, 1, out=made[part.start - start : part.stop - start])
+            else:
+                for view, place in zip(x, places[part], strict=True):
+                    torch.clamp(view, 0, 1, out=views[place])
+        if largest < _LARGE:
+            stop = start + group * repeats
+            for repeat, index in enumerate(order[start:stop].argsort().view(repeats, -1)):
+                begin = repeat * n + first
+                torch.index_select(made, 0, index, out=views[begin : begin + len(index)])
+    return views
+
+
+def _parts(blurred, length):
+    """Cut groups of sorted views into those without and those with blur; return also where each begins."""
+    parts, begins = [], []
+    for start in range(0, len(blurred), length):
+        stop = min(start + length, len(blurred))
+        first = stop - sum(blurred[start:stop])
+        both = [(slice(start, first), False), (slice(first, stop), True)]
+        parts.append([(part, blur) for part, blur in both if part.stop > part.start])
+        begins += [start] * (first - start) + [first] * (stop - first)
+    return parts, torch.tensor(begins)
+
+
+class _RowMaps:
+    """The nonzero weights of the linear maps of some views, ready to be applied to a part of them.
+
+    ``source`` is the position of the image of every view in its group, ``place`` the position of the
+    view in its part.
+    """
+
+    def __init__(self, draws, images, size, source, place, blurs, sequential):
+        _, channels, height, width = images.shape
+        self.channels = channels
+        index, weight = _resize_taps(draws.left, draws.width, width, size[1], draws.flip)
+        self._columns = _row_map(index, weight, source, width)
+        index, weight = _resize_taps(draws.top, draws.height, height, size[0])
+        if images.dtype == torch.uint8:
+            weight.mul_(1 / 255)
+        mix = None
+        if not sequential:
+            weight.mul_(draws.brightness[:, None, None])
+            mix = _color_matrices(draws) if channels == 3 else None
+        # With many weights it pays to mix the channels afterwards.
+        later = mix is not None and index.shape[2] > 3
+        self._rows = _row_map(index, weight, place, height, channels, None if later else mix)
+        self._mix = None
+        if later:
+            same = torch.arange(size[0], dtype=torch.int32).view(1, -1, 1).expand(len(place), -1, 1)
+            self._mix = _row_map(same, torch.ones(same.shape), place, size[0], channels, mix)
+        if blurs:
+            self._reach = (_GAUSS_REACH * draws.sigma).tolist()
+            self._blurs = [_blur_taps(draws.sigma, min(size), n) for n in size]
+
+    def resize_columns(self, x, part):
+        """Crop, flip and resize along the width; x holds the images of a group, transposed."""
+        return _map_rows(x, self._columns, part)
+
+    def resize_rows(self, x, part):
+        """Crop and resize along the height, brightness and the mixing of channels."""
+        x = _map_rows(x, self._rows, part)
+        return x if self._mix is None else _map_rows(x, self._mix, part)
+
+    def blur_columns(self, x, part):
+        """Blur along the width; x is transposed."""
+        return self._blur(x, self._blurs[1], part, 1)
+
+    def blur_rows(self, x, part):
+        """Blur along the height."""
+        return self._blur(x, self._blurs[0], part, self.channels)
+
+    def _blur(self, x, taps, part, channels):
+        index, weight = taps
+        radius = index.shape[1] // 2
+        reach = min(int(self._reach[part.stop - 1]), radius)  # the views are sorted by sigma
+        near = slice(radius - reach, radius + reach + 1)
+        weight = weight[part, None, near].expand(-1, len(index), -1)
+        return _map_rows(
+            x, _row_map(index[None, :, near], weight, torch.arange(len(x)), len(index), channels)
+        )
+
+
+def _row_map(index, weight, source, n_in, channels=1, mix=None):
+    """Return what makes row s of plane c of view v of rows index[v, s, t], weighted with weight[v, s, t].
+
+    They are rows of plane c of image source[v], whose planes have n_in rows. With ``mix`` (V, C, C),
+    they are those of every plane k, weighted with mix[v, c, k] as well.
+
+    Returns
+    -------
+    index, weight : tensors of shape (V, C * S, T) or (V, C * S, C * T)
+        Rows are counted through all planes of all images.
+    """
+    source = (source.to(torch.int32) * (channels * n_in)).view(-1, 1, 1, 1, 1)
+    plane = torch.arange(0, channels * n_in, n_in, dtype=torch.int32)
+    plane = plane.view(-1, 1, 1, 1) if mix is None else plane.view(-1, 1)
+    index = index[:, None, :, None] + (source + plane)
+    weight = weight[:, None, :, None]
+    if mix is not None:
+        weight = weight * mix[:, :, None, :, None]
+    shape = (len(weight), channels, *torch.broadcast_shapes(index.shape, weight.shape)[2:])
+    index, weight = (t.expand(shape).flatten(3).flatten(1, 2).contiguous() for t in (index, weight))
+    return index, weight
+
+
+def _map_rows(x, row_map, part=slice(None)):
+    """Apply a map to rows x (K, R, D) for a part of its views; return (V, C * S, D)."""
+    index, weight = (t[part] for t in row_map)
+    n = len(index)
+    x = embedding_bag(
+        index.flatten(0, 1), x.flatten(0, 1), per_sample_weights=weight.flatten(0, 1), mode="sum"
+    )
+    return x.view(n, -1, x.shape[1])
+
+
+def _transpose(x):
+    """Return x.transpose(1, 2), contiguous."""
+    n, rows, columns = x.shape
+    # Channels-last memory makes the shuffle of channels a blocked transposition, several times as fast
+    # as a strided copy.
+    x = x.reshape(1, n, 1, rows * columns).permute(0, 3, 1, 2)
+    return channel_shuffle(x, rows).permute(0, 2, 3, 1).reshape(n, columns, rows)
+
+
+def _views_by_matrices(images, draws, size, blurs, sequential):
+    """Make all views at once, from a pair of dense matrices each."""
+    height, width = size
+    repeats = len(draws.top) // max(1, len(images))
+    rows = _resize_matrix(draws.top, draws.height, images.shape[2], height)
+    columns = _resize_matrix(draws.left, draws.width, images.shape[3], width, draws.flip)
+    blur_rows, blur_columns = None, None
+    if blurs:
+        blur_rows, blur_columns = (_blur_matrix(draws.sigma, min(size), n) for n in size)
+    pixels = images.to(torch.float32, memory_format=torch.contiguous_format).repeat(repeats, 1, 1, 1)
+    if images.dtype == torch.uint8:
+        rows = rows * (1 / 255)
+    if sequential:
+        views = _sequential_color(_separable(pixels, rows, columns), draws)
+        return views if blur_rows is None else _separable(views, blur_rows, blur_columns).clamp(0, 1)
+    if blur_rows is not None:
+        rows, columns = blur_rows @ rows, blur_columns @ columns
+    views = _separable(pixels, rows * draws.brightness[:, None, None], columns)
+    if views.shape[1] == 3:
+        views = torch.bmm(_color_matrices(draws), views.flatten(2)).view_as(views)
+    return _contrasted(views, draws.contrast).clamp_(0, 1)
+
+
+def _separable(pixels, rows, columns):
+    """Return rows @ image @ columns^T for every image and channel."""
+    n, channels, height, width = pixels.shape
+    pixels = torch.bmm(pixels.view(n, channels * height, width), columns.transpose(1, 2))
+    return torch.matmul(rows[:, None], pixels.view(n, channels, height, -1))
+
+
+def _resize_matrix(start, length, n_in, n_out, flip=None):
+    """Weights (N, n_out, n_in) of crop and antialiased bilinear resize along one axis."""
+    centre, support = _resize_centres(start, length, n_out, flip)
+    pixel = torch.arange(n_in, device=start.device, dtype=torch.float32)
+    return _triangle(pixel, centre, support, start, length)
+
+
+def _resize_taps(start, length, n_in, n_out, flip=None):
+    """Indices and weights (N, n_out, T) of crop and antialiased bilinear resize along one axis."""
+    centre, support = _resize_centres(start, length, n_out, flip)
+    # An open interval of twice the support contains so many pixels at most.
+    n_taps = math.ceil(2 * max(1.0, n_in / n_out))
+    first = (centre - support).sub_(0.5).floor_().add_(1.0)
+    pixel = first[:, :, None] + torch.arange(n_taps, dtype=torch.float32)
+    weight = _triangle(pixel, centre, support, start, length)
+    return pixel.clamp_(0, n_in - 1).to(torch.int32), weight
+
+
+def _resize_centres(start, length, n_out, flip):
+    """Centre (N, n_out) of the filter of every output pixel, and half of its width (N, 1)."""
+    out = torch.arange(n_out, device=start.device) + 0.5
+    scale = (length / n_out)[:, None]
+    if flip is not None:
+        out = torch.where(flip[:, None], n_out - out, out)
+    return start[:, None] + out * scale, scale.clamp(min=1.0)
+
+
+def _triangle(pixel, centre, support, start, length):
+    """Weights of pixels in the filter of Pillow and of torchvision's ``antialias=True``.
+
+    It is as wide as the downscaling, cut at the edges of the crop, normalised.
+    """
+    start, end = start[:, None, None], (start + length)[:, None, None]
+    weight = (pixel + 0.5 - centre[:, :, None]).div_(support[:, :, None]).abs_().neg_().add_(1.0)
+    weight = weight.clamp_(min=0.0).mul_((pixel >= start) & (pixel < end))
+    return weight.div_(weight.sum(dim=2, keepdim=True))
+
+
+def _gauss_kernels(sigma, size, n):
+    """Weights (N, R + 1) of a Gaussian blur at the distances 0 to R; sigma 0 is the identity."""
+    radius = min(max(1, size // 20), n - 1)
+    distance = torch.arange(radius + 1, device=sigma.device)
+    kernel = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)[:, None]) ** 2)
+    # The weight at distance 0 is 1 and stands once, the others twice.
+    return kernel.div_(2 * kernel.sum(dim=1, keepdim=True) - 1)
+
+
+def _blur_taps(sigma, size, n):
+    """Indices (n, T) and weights (N, T) of a Gaussian blur along one axis with reflected edges."""
+    kernel = _gauss_kernels(sigma, size, n)
+    distance = torch.arange(1 - kernel.shape[1], kernel.shape[1])
+    index = (torch.arange(n)[:, None] + distance).abs_()
+    index = torch.minimum(index, 2 * (n - 1) - index).to(torch.int32)
+    distance = distance.abs_()
+    return index, kernel[:, distance].mul_(distance <= _GAUSS_REACH * sigma[:, None])
+
+
+def _blur_matrix(sigma, size, n):
+    """Weights (N, n, n) of a Gaussian blur along one axis with reflected edges."""
+    kernel = _gauss_kernels(sigma, size, n)
+    kernel = torch.nn.functional.pad(kernel, (0, 2 * n - 1 - kernel.shape[1]))
+    row, column = torch.arange(n, device=sigma.device)[:, None], torch.arange(n, device=sigma.device)
+    matrix = kernel[:, (row - column).abs()]
+    # A pixel other than the first and the last is also met as its own mirror image.
+    matrix[:, :, 1:] += kernel[:, row + column[1:]]
+    matrix[:, :, :-1] += kernel[:, 2 * (n - 1) - row - column[:-1]]
+    return matrix
+
+
+def _color_matrices(draws):
+    """Saturation, hue and greyscale as a matrix (N, 3, 3) each; it keeps the luma."""
+    chroma = torch.where(draws.grayscale, 0.0, draws.saturation)
+    # A positive hue shift of HSV, red towards yellow, turns (I, Q) clockwise.
+    angle = -2 * math.pi * draws.hue
+    cos, sin = chroma * torch.cos(angle), chroma * torch.sin(angle)
+    entries = [cos * _COSINE[i][j] + sin * _SINE[i][j] + _KEPT[i][j] for i in range(3) for j in range(3)]
+    return torch.stack(entries, dim=1).view(-1, 3, 3)
+
+
+def _contrasted(views, contrast):
+    """Blend every view with its mean grey level."""
+    grey = _luma(views.mean(dim=(2, 3), keepdim=True))
+    contrast = contrast.view(-1, 1, 1, 1)
+    # Not addcmul: with a factor for each view it is slower than two operations.
+    return views.mul_(contrast).add_((1 - contrast) * grey)
+
+
+def _luma(views):
+    """Grey level of every pixel: the luma of three channels, the mean of any other number."""
+    if views.shape[1] != 3:
+        return views.mean(dim=1, keepdim=True)
+    red, green, blue = (views[:, c : c + 1] for c in range(3))
+    return torch.add(red * _LUMA[0], green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
+
+
+def _sequential_color(views, draws):
+    """The reference: one operation after the other in a drawn order, clipped after each, hue in HSV."""
+    channels = views.shape[1]
+    views = views.clamp(0, 1)
+    factors = torch.stack([draws.brightness, draws.contrast, draws.saturation], dim=1)
+    for position in range(4):
+        turn = draws.order[:, position].view(-1, 1, 1, 1)
+        # Three of the operations blend the view with black, its mean grey level and its grey levels.
+        blends = turn < 3 if channels == 3 else turn < 2
+        factor = factors.gather(1, turn.view(-1, 1).clamp(max=2)).view(-1, 1, 1, 1)
+        factor = torch.where(blends, factor, 1.0)
+        luma = _luma(views)
+        other = torch.where(turn == 1, luma.mean(dim=(2, 3), keepdim=True), luma)
+        other = torch.where(turn == 0, 0.0, other)
+        views = (views * factor).add_((1 - factor) * other).clamp_(0, 1)
+        if channels == 3:
+            views = _turned_where(turn == 3, views, draws.hue.view(-1, 1, 1))
+    if channels == 3:
+        views = torch.where(draws.grayscale.view(-1, 1, 1, 1), _luma(views), views)
+    return views
+
+
+def _turned_where(chosen, views, shift):
+    """Turn the hue of the chosen views."""
+    if views.device.type != "cpu" or views.requires_grad:
+        # All are turned: on an accelerator, choosing some would wait for their number.
+        return torch.where(chosen, _turned(views, shift), views)
+    chosen = chosen.flatten().nonzero()[:, 0]
+    views[chosen] = _turned(views[chosen], shift[chosen])
+    return views
+
+
+def _turned(views, shift):
+    """Turn the hue by a fraction of the colour circle in HSV space."""
+    value, lowest = views.amax(dim=1), views.amin(dim=1)
+    chroma = value - lowest
+    red, green, blue = views.unbind(dim=1)
+    safe = torch.where(chroma > 0, chroma, 1.0)
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    hue = sector + 6 * shift
+    # HSV to RGB without branches: channel c is value - chroma * max(0, min(k, 4 - k, 1)).
+    channels = []
+    for offset in (5.0, 3.0, 1.0):
+        k = (hue + offset) % 6
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
+    return torch.stack(channels, dim=1)

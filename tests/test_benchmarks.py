@@ -1,0 +1,251 @@
+"""The benchmarks run at tiny sizes, and their arithmetic of ratios, targets and memory is right."""
+
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = ("lightly", "kornia", "pytorch_metric_learning")
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch):
+    """Import the scripts as they import each other, and without the peers: they cost seconds and warn."""
+    import importlib
+
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "benchmarks"))
+    timing = importlib.import_module("timing")
+    present = timing.optional
+    monkeypatch.setattr(timing, "optional", lambda name: None if name in PEERS else present(name))
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT / "examples")):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def quick():
+    from harness import Settings
+
+    return Settings(quick=True)
+
+
+def test_interleaved_takes_turns_and_warms_up():
+    from timing import interleaved
+
+    turns = []
+    seconds = interleaved({name: lambda name=name: turns.append(name) or 2 for name in "ab"}, 3)
+    assert turns == list("ab" * 4)
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_interleaved_divides_by_the_items():
+    from timing import interleaved
+
+    def work():
+        time.sleep(0.05)
+        return 100
+
+    (value,) = interleaved({"a": work}, 1, warm_up=False)["a"]
+    assert 0.05 / 100 <= value < 0.05
+
+
+def test_spread_is_of_ratios_within_rounds():
+    from timing import ratio
+
+    # A machine twice as slow in the second round changes no ratio.
+    spread = ratio([3.0, 6.0, 3.0], [1.0, 2.0, 1.0])
+    assert (spread.low, spread.median, spread.high) == (3.0, 3.0, 3.0)
+    values = np.arange(1.0, 8.0)
+    spread = ratio(values, np.ones(7))
+    assert (spread.low, spread.median, spread.high) == pytest.approx(
+        tuple(np.quantile(values, (0.25, 0.5, 0.75)))
+    )
+    assert ratio([5.0], [2.0]).high == 2.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the peak of the whole life is known")
+def test_peak_memory_sees_what_was_freed_again():
+    from timing import PeakMemory
+
+    with PeakMemory() as memory:
+        np.ones(50_000_000 // 8).sum()
+    assert 45e6 < memory.bytes < 75e6
+    with PeakMemory() as memory:
+        pass
+    assert memory.bytes < 5e6
+
+
+def test_rows_know_whether_the_target_is_met():
+    from harness import cost_row, missing_row, speed_row
+
+    faster = speed_row("c", "case", "peer", ours=[1.0], theirs=[3.0], target=">= 2")
+    assert (faster.ratio, faster.ours, faster.verdict) == (3.0, 1.0, "met")
+    assert speed_row("c", "case", "peer", [1.0], [1.5], ">= 2").verdict == "missed"
+    cheaper = cost_row("c", "case", "peer", "s", ours=[1.0], theirs=[4.0], target="<= 0.25")
+    assert (cheaper.ratio, cheaper.verdict) == (0.25, "met")
+    assert cost_row("c", "case", "peer", "s", [1.1], [4.0], "<= 0.25").verdict == "missed"
+    assert cost_row("c", "case", "peer", "s", [1.1], [4.0]).verdict == ""
+    row = missing_row("c", "case", "lightly", ">= 2")
+    assert row.verdict == "" and row.note == "not run: pip install lightly"
+
+
+def test_margins_are_above_one_where_targets_are_met():
+    from dataclasses import asdict
+
+    from figure import margins
+    from harness import cost_row, missing_row, speed_row
+
+    rows = [
+        speed_row("c", "case", "peer", [1.0], [3.0], ">= 2"),
+        cost_row("c", "case", "peer", "s", [1.0], [2.0], "<= 0.25"),
+        missing_row("c", "case", "peer", ">= 2"),
+    ]
+    assert [round(margin, 3) for _, margin, *_ in margins([asdict(row) for row in rows])] == [1.5, 0.5]
+
+
+def test_crops_are_photographs():
+    from photographs import crops
+
+    images = crops(4, 16)
+    assert images.shape == (4, 16, 16, 3) and images.dtype == np.uint8
+    assert np.array_equal(images, crops(4, 16)) and not np.array_equal(images, crops(4, 16, seed=1))
+    # Neighbouring pixels of noise would differ by 85 on average.
+    assert np.abs(np.diff(images.astype(int), axis=2)).mean() < 40
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_recipe_of_torchvision_matches_ours(size):
+    import recipes
+
+    resolved = recipes.ours(size).resolve((3, size, size))
+    steps = recipes.torchvision(size).transforms
+    assert tuple(steps[0].scale) == resolved.crop_scale and tuple(steps[0].ratio) == resolved.crop_ratio
+    assert steps[2].p == resolved.jitter_probability and steps[3].p == resolved.grayscale_probability
+    hue = 0.2 * resolved.color_strength
+    assert steps[2].transforms[0].hue == pytest.approx((-hue, hue))
+    assert resolved.size == (size, size)
+    assert (len(steps) == 6) == (resolved.blur_probability > 0)
+    if len(steps) == 6:
+        assert steps[4].transforms[0].kernel_size == (9, 9) and resolved.blur_probability == steps[4].p == 0.5
+
+
+def test_resnet20_has_the_size_of_the_paper():
+    from networks import resnet20
+
+    network = resnet20()
+    # 269,722 with the classifier of 650; the projections of the two shortcuts add 2,752.
+    assert sum(p.numel() for p in network.parameters()) == 269_722 - 650 + 2_752
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 64)
+
+
+def test_dense_loss_is_ours():
+    from loss import losses, projections
+
+    first, second = projections(8, "cpu")
+    found = losses()
+    assert sorted(found) == ["dense torch", "ours"]
+    assert found["ours"](first, second).item() == pytest.approx(
+        found["dense torch"](first, second).item(), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["fit", "transform", "import_time"])
+def test_comparisons_run(name, quick):
+    import importlib
+
+    from harness import describe
+
+    rows = importlib.import_module(name).run(quick)
+    assert len(describe(rows)) == len(rows) >= 1
+    for row in rows:
+        assert (row.ratio is None) == bool(row.note)
+        assert row.ratio is None or 0 < row.low <= row.ratio <= row.high
+        if not row.note:
+            assert row.ours > 0 and row.theirs > 0
+    if name == "fit":
+        assert [row.peer for row in rows if row.note] == ["lightly"]
+
+
+def test_views_name_the_missing_peers(quick, monkeypatch):
+    import views
+
+    # Workers take seconds to start on some systems; without them the same code runs.
+    monkeypatch.setattr(views, "loader", lambda data, size: torch.utils.data.DataLoader(data, size))
+    monkeypatch.setattr(views, "CASES", {32: views.CASES[32]})
+    rows = {row.peer: row for row in views.run(quick)}
+    assert rows["torchvision"].ratio > 0
+    for peer in ("lightly", "kornia"):
+        assert rows[peer].ratio is None and rows[peer].note == f"not run: pip install {peer}"
+
+
+def test_large_batch_trains_both_ways():
+    from large_batch import train
+
+    for batch_size, micro_batch_size in ((16, 4), (4, None)):
+        found = train(16, batch_size, micro_batch_size, 1, "cpu", encoder="tiny")
+        assert found["seconds"] > 0 and found["bytes"] >= 0
+
+
+def test_losses_and_curves(quick, monkeypatch):
+    import growth
+    import loss
+
+    # The processes of their own would import the peers that are installed.
+    def here(module, function, **arguments):
+        return getattr(loss, function)(**arguments)
+
+    monkeypatch.setattr(loss, "in_fresh_process", here)
+    monkeypatch.setattr(growth, "in_fresh_process", here)
+    rows = loss.run(quick)
+    assert {row.peer for row in rows if row.note} == {"lightly", "pytorch-metric-learning"}
+    assert all(row.ratio > 0 for row in rows if row.peer == "dense torch")
+    panels = {point.panel for point in growth.run(quick)}
+    assert panels == {"n", "batch size", "image size", "loss time", "loss memory"}
+
+
+def test_fresh_process_returns_the_result_and_tells_of_errors():
+    from timing import in_fresh_process
+
+    held = in_fresh_process("loss", "peak_memory", name="dense torch", n=2048, device="cpu")
+    # Logits of 4096 x 4096 in float32 are 64 MiB.
+    assert held > 64 * 2**20
+    with pytest.raises(RuntimeError, match="KeyError: 'nobody'"):
+        in_fresh_process("loss", "peak_memory", name="nobody", n=4, device="cpu")
+
+
+def test_run_writes_table_numbers_and_figures_and_keeps_what_it_does_not_rerun(tmp_path, monkeypatch, capsys):
+    import matplotlib.pyplot as plt
+    import run
+    import transform
+    from harness import point, speed_row
+
+    row = speed_row("transform", "a case", "a peer", [1.0, 2.0], [3.0, 6.0], ">= 2")
+    monkeypatch.setattr(transform, "run", lambda settings: [row])
+    run.main(["--only", "transform", "--out", str(tmp_path)])
+    import import_time
+
+    monkeypatch.setattr(import_time, "run", lambda settings: [point("p", "x", "y", "s", 2.0, [1.0, 2.0])])
+    run.main(["--only", "import_time", "--out", str(tmp_path)])
+    plt.close("all")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert sorted(results["comparisons"]) == ["import_time", "transform"]
+    header, line = csv.reader((tmp_path / "results.csv").read_text().splitlines())
+    assert dict(zip(header, line, strict=True))["ratio"] == "3 (speed)"
+    assert line[-1] == "met"
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"targets.svg", "growth.svg"}
+    assert "1 of 1 targets met" in capsys.readouterr().out
+    assert str(Path.home()) not in (tmp_path / "machine.txt").read_text()
+    # Numbers of another thoroughness do not stand beside these.
+    run.main(["--quick", "--only", "transform", "--out", str(tmp_path)])
+    plt.close("all")
+    assert sorted(json.loads((tmp_path / "results.json").read_text())["comparisons"]) == ["transform"]
+    # At tiny sizes there is nothing to meet.
+    assert "0 of 0 targets met" in capsys.readouterr().out
