@@ -49,7 +49,7 @@ class ContrastiveNet(TrainingLoop):
                 return self.module_.projector(h)
 
         if micro is None or micro >= n:
-            z = forward(self.augmentation.apply(torch.cat([images, images]), draws))
+            z = forward(self.augmentation.apply(images, draws))
             loss = self.loss(z)
             self._update(loss, index, per_step)
         else:
@@ -57,8 +57,7 @@ class ContrastiveNet(TrainingLoop):
             def chunk(start):
                 part = torch.arange(start, min(start + micro, n), device=images.device)
                 rows = draws.rows(torch.cat([part, part + n]))
-                some = images[start : start + micro]
-                return self.augmentation.apply(torch.cat([some, some]), rows)
+                return self.augmentation.apply(images[start : start + micro], rows)
 
             chunks = [lambda start=start: chunk(start) for start in range(0, n, micro)]
             loss, z = cached_backward(forward, chunks, self.loss, module=self.module_)

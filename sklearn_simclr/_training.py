@@ -146,7 +146,10 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     @property
     def _channels_last(self):
-        return isinstance(self._encoder_setting(), str)
+        """Whether the encoder is given images in the memory format in which convolutions are faster."""
+        if isinstance(self._encoder_setting(), str):
+            return True
+        return getattr(self, "_encoder_takes_channels_last", False)
 
     def _set_first_layer(self, encoder, source, generator, device):
         """Set a data-driven first layer from some of the images."""
@@ -189,6 +192,7 @@ class TrainedImageEstimator(BaseImageEstimator):
                 modules = copy.deepcopy(self._fitted_modules())
             else:
                 modules = self._build_modules(source, targets)
+                self._encoder_takes_channels_last = _takes_channels_last(modules["encoder"], source.shape)
 
         def key():
             return content_key(source.pixels, self._describe(augmentation, modules, targets, seed, warm))
@@ -327,6 +331,20 @@ class TrainedImageEstimator(BaseImageEstimator):
             params["weights"] = [[k, v.cpu().numpy()] for m in known for k, v in m.state_dict().items()]
         params.update(self._describe_more())
         return params
+
+
+@torch.no_grad()
+def _takes_channels_last(encoder, shape):
+    """Return whether an encoder gives the same in that memory format, in which some ``view`` fail."""
+    trial = copy.deepcopy(encoder).cpu().eval()
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        expected = trial(images)
+        trial = trial.to(memory_format=torch.channels_last)
+        found = trial(images.contiguous(memory_format=torch.channels_last))
+    except Exception:
+        return False
+    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def _check_callbacks(callbacks):
