@@ -15,6 +15,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.extlinks",
     "sphinx.ext.mathjax",
+    "matplotlib.sphinxext.plot_directive",
     "numpydoc",
     "myst_parser",
     "sphinx_gallery.gen_gallery",
@@ -40,6 +41,10 @@ if os.environ.get("SKLEARN_SIMCLR_DOCS_INTERSPHINX"):
         "sklearn": ("https://scikit-learn.org/stable/", None),
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
+
+plot_formats = ["png"]
+plot_html_show_formats = False
+plot_html_show_source_link = False
 
 autosummary_generate = True
 autodoc_member_order = "bysource"

@@ -60,6 +60,7 @@ _ATTRIBUTES = {
     "n_iter_": int,
     "pixel_range_": tuple,
     "_architecture": dict,
+    "_encoder_takes_channels_last": bool,
     "_format": ImageFormat,
     "_optimizer_state": object,
     "_seed": int,

@@ -124,7 +124,8 @@ def write_onnx(network, path, output, metadata):
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"The network cannot be written as an ONNX graph: {reason[0]} Pass format='safetensors' or 'torch'."
+            f"The network cannot be written as an ONNX graph: {reason[0]} "
+            "Pass format='safetensors' or 'torch'."
         ) from error
     finally:
         logger.setLevel(level)
@@ -172,8 +173,8 @@ def check_onnx(network, path):
         deviation = (found - expected).abs().max().item() if found.shape == expected.shape else float("inf")
         if not deviation <= _TOLERANCE * scale:
             raise ValueError(
-                f"The ONNX graph of this network answers otherwise than the network itself: by {deviation:.2g} "
-                f"of {scale:.2g}. Nothing was written; pass format='safetensors' or 'torch'."
+                f"The ONNX graph of this network answers otherwise than the network itself: by "
+                f"{deviation:.2g} of {scale:.2g}. Nothing was written; pass format='safetensors' or 'torch'."
             )
 
 

@@ -3,9 +3,10 @@
 import hashlib
 import os
 import stat
+import time
 import warnings
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
 
@@ -136,7 +137,8 @@ def _read_to_scratch(rows, image_size, kind, found, progress):
 
 def _read_through_store(rows, image_size, cache_dir, kind, found, progress):
     with FolderStore(cache_dir) as store:
-        keys = [_key(row, image_size) for row in rows]
+        version = _decoder_version()
+        keys = [_key(row, image_size, version) for row in rows]
         places = store.find({key for key in keys if key is not None})
         first = {}
         for i, key in enumerate(keys):
@@ -259,26 +261,37 @@ class _NoSuchFile(ImageError):
 
 
 def _decoded(indices, rows, image_size, progress):
-    """Yield lists of (row, image or ImageError), in order, read and decoded by threads some chunks ahead."""
+    """Yield lists of (row, image or ImageError), in order, read and decoded by threads some chunks ahead.
+
+    Small files that are quickly read need no threads: they would wait for the interpreter, not for the disk.
+    """
     threads = max(2, min(_MOST_THREADS, cpu_count()))
     indices = iter(indices)
-    size = 16
+    size, alone = 16, False
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         waiting = deque()
         try:
             while True:
-                while len(waiting) < 2 * threads:
+                while len(waiting) < (1 if alone else 2 * threads):
                     some = [(i, _fetched(rows[i])) for i in islice(indices, size)]
                     if not some:
                         break
-                    waiting.append(pool.submit(_decode_chunk, some, image_size))
+                    if alone and not waiting:
+                        done = Future()
+                        done.set_result(_decode_chunk(some, image_size))
+                        waiting.append(done)
+                    else:
+                        waiting.append(pool.submit(_decode_chunk, some, image_size))
                 if not waiting:
                     return
+                read, seconds = waiting.popleft().result()
+                started = time.perf_counter()
                 chunk = [
                     (i, _decode_one(item, image_size) if isinstance(item, bytes) else item)
-                    for i, item in waiting.popleft().result()
+                    for i, item in read
                 ]
                 progress.update(len(chunk))
+                alone = seconds < time.perf_counter() - started and isinstance(read[-1][1], bytes)
                 largest = max(
                     (image.nbytes for _, image in chunk if isinstance(image, np.ndarray)), default=0
                 )
@@ -297,7 +310,8 @@ def _fetched(row):
 
 
 def _decode_chunk(chunk, image_size):
-    """Return the images of a chunk, or the bytes of those that are small."""
+    """Return the images of a chunk, or the bytes of those that are small, and the seconds it took."""
+    started = time.perf_counter()
     images = []
     for i, item in chunk:
         if isinstance(item, str | os.PathLike):
@@ -307,7 +321,7 @@ def _decode_chunk(chunk, image_size):
         elif not isinstance(item, bytes) or len(item) > _SMALL_FILE:
             item = _decode_one(item, image_size)
         images.append((i, item))
-    return images
+    return images, time.perf_counter() - started
 
 
 def _decode_one(item, image_size):
@@ -357,17 +371,18 @@ def _read_file(path, image_size):
         return error if isinstance(error, ImageError) else ImageError(str(error))
 
 
-def _key(row, image_size):
+def _key(row, image_size, version):
     """Return the key of a file or of bytes; None for what has one only when it is decoded."""
     source = reference(row)
     if isinstance(source, bytes):
-        return _digest("bytes", image_size, _decoder_version(), source)
+        return _digest("bytes", image_size, version, source)
     try:
         status = os.stat(source)
         path = os.path.abspath(os.fsdecode(source))
     except (OSError, TypeError, ValueError):
         return None
-    return _digest("file", path, status.st_size, status.st_mtime_ns, image_size, _decoder_version())
+    text = f"file\0{path}\0{status.st_size}\0{status.st_mtime_ns}\0{image_size}\0{version}"
+    return _digest(text.encode(errors="surrogateescape"))
 
 
 def _digest(*parts):

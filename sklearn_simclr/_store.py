@@ -6,6 +6,7 @@ import re
 import sqlite3
 import tempfile
 import weakref
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ _MEMORY_PART = 0.25
 _USUAL_MEMORY = 8 << 30
 
 _BYTES_A_COMMIT = 256 << 20
+
+# SQLite takes 999 at least.
+_KEYS_A_QUERY = 500
 
 
 class MemoryRows:
@@ -211,12 +215,16 @@ class FolderStore:
         dict
             {key: (kind, row)} of those that are here; a kind is (name of the dtype, H, W, C).
         """
-        found = {}
-        for key in keys:
-            hit = self._index.execute("SELECT kind, row FROM images WHERE key = ?", (key,)).fetchone()
-            # Pixels can be missing where a folder was copied in part.
-            if hit and hit[1] < len(self._open(_kind(hit[0]))):
-                found[key] = (_kind(hit[0]), hit[1])
+        found, kinds = {}, {}
+        keys = iter(keys)
+        while some := list(islice(keys, _KEYS_A_QUERY)):
+            marks = ",".join("?" * len(some))
+            query = f"SELECT key, kind, row FROM images WHERE key IN ({marks})"
+            for key, name, row in self._index.execute(query, some):
+                kind = kinds.setdefault(name, _kind(name))
+                # Pixels can be missing where a folder was copied in part.
+                if row < len(self._open(kind)):
+                    found[key] = (kind, row)
         return found
 
     def add(self, keys, images):

@@ -23,7 +23,8 @@ _KEPT = torch.outer(_RGB[:, 0], _YIQ[0]).tolist()
 _COSINE = (torch.outer(_RGB[:, 1], _YIQ[1]) + torch.outer(_RGB[:, 2], _YIQ[2])).tolist()
 _SINE = (torch.outer(_RGB[:, 2], _YIQ[1]) - torch.outer(_RGB[:, 1], _YIQ[2])).tolist()
 
-# Views on a CPU are made in groups of about so many values, which a second-level cache holds.
+# Views on a CPU are made in groups of about so many values: enough to outweigh the calls, few enough to
+# stay in the cache.
 _GROUP = 800_000
 
 # Views of at least so many values are written one by one.

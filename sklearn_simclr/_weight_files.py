@@ -133,8 +133,12 @@ def _read_safetensors(path):
         except ValueError as error:
             raise ValueError(f"{path}: its description of the network is no JSON: {error}.") from None
 
+    del opened
+
     def read(name):
-        return opened.get_tensor(name).to(torch.float32, copy=True)
+        # Opened anew: what one handle has read stays mapped, in the end the whole file beside the copy.
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(name).to(torch.float32, copy=True)
 
     dialect = "own" if header is not None else _dialect(shapes, path)
     return StoredWeights(str(path), dialect, shapes, read, header=header)

@@ -218,6 +218,10 @@ def label_fraction_curve(
                 fits.setdefault(at, fit)
     outcomes = _run(X, plans, folds, fits, memory, n_jobs, verbose, raise_error)
     _warn_of_failures(list(outcomes.values()), error_score)
+    metrics = {
+        kind: _metrics(outcomes.values(), kind)
+        for kind in (("score", "train_score") if return_train_score else ("score",))
+    }
     records = [
         {
             "estimator": plans[p].name,
@@ -225,7 +229,7 @@ def label_fraction_curve(
             "n_labels": len(fits[at].indices),
             "fold": number,
             "draw": draw,
-            **_scores(outcomes, at, error_score, return_train_score),
+            **_scores(outcomes[at], metrics, error_score),
             **{name: getattr(outcomes[at], name) for name in _TIMES},
             **_extras(outcomes[at], fits[at], folds[number], return_indices, return_estimator),
         }
@@ -254,9 +258,9 @@ def _seed(random_state):
 
 def _make_fit(plan, fold, drawn, which, options):
     rows = fold.labelled[drawn]
-    key = key_of(
-        [plan.key, fold.key, rows, fold.labels[drawn], fold.test_labels, which, list(options.items())]
-    )
+    asked_for = options["return_train_score"], options["return_estimator"]
+    steps = plan.chain_key, plan.key
+    key = key_of([fold.key, steps, rows, fold.labels[drawn], fold.test_labels, which, asked_for])
     return Fit(
         key=key,
         estimator=plan.estimator,
@@ -358,22 +362,25 @@ def _warn_of_failures(outcomes, error_score):
         )
 
 
-def _scores(outcomes, at, error_score, return_train_score):
-    """Columns of scores, the same for all fits, also for one without any."""
-    kinds = ["score", "train_score"] if return_train_score else ["score"]
+def _metrics(outcomes, kind):
+    """Names of the metrics of outcomes, of which those of failed fits have none; None for a single metric."""
+    names = next((list(s) for outcome in outcomes if isinstance(s := getattr(outcome, kind), dict)), None)
+    clashes = {*_COLUMNS, *_TIMES}.intersection(names or ())
+    if clashes:
+        raise ValueError(f"scoring has a metric {min(clashes)!r}, which is the name of another column.")
+    return names
+
+
+def _scores(outcome, metrics, error_score):
     columns = {}
-    for kind in kinds:
-        value = getattr(outcomes[at], kind)
-        several = next((s for o in outcomes.values() if isinstance(s := getattr(o, kind), dict)), None)
-        if several is None:
-            columns[kind] = error_score if value is None else value
+    for kind, names in metrics.items():
+        found = getattr(outcome, kind)
+        if names is None:
+            columns[kind] = error_score if found is None else found
             continue
-        for name in several:
-            column = name if kind == "score" else f"train_{name}"
-            if column in _COLUMNS or column in _TIMES:
-                raise ValueError(f"scoring has a metric {name!r}, which is the name of another column.")
-            score = None if value is None else value[name]
-            columns[column] = error_score if score is None else score
+        for name in names:
+            score = None if found is None else found[name]
+            columns[name if kind == "score" else f"train_{name}"] = error_score if score is None else score
     return columns
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import uuid
 import warnings
 from pathlib import Path
@@ -253,8 +254,8 @@ def save_estimator(estimator, path):
     path = _check_path(path)
     if type(estimator) not in ESTIMATORS.values():
         raise TypeError(
-            f"estimator must be one of {', '.join(ESTIMATORS)}, got {type(estimator).__name__}. Of a pipeline "
-            "or search, pass the step: pipeline['name'], search.best_estimator_['name']."
+            f"estimator must be one of {', '.join(ESTIMATORS)}, got {type(estimator).__name__}. Of a "
+            "pipeline or search, pass the step: pipeline['name'], search.best_estimator_['name']."
         )
     check_is_fitted(estimator, "encoder_")
     text, tensors = encode_estimator(estimator)
@@ -356,10 +357,11 @@ def _replacing(path):
     unfinished = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
     try:
         try:
-            # Made here, with the permissions of any new file; some writers make theirs private.
-            with open(unfinished, "xb"):
-                pass
+            with open(unfinished, "xb") as file:
+                permissions = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             yield str(unfinished)
+            # Those of any new file: safetensors makes its own private.
+            os.chmod(unfinished, permissions)
             with open(unfinished, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
@@ -379,8 +381,9 @@ def _read(path, key, writer):
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
     with open(path, "rb") as file:
-        start = file.read(4)
-    if start.startswith(b"\x80") or start == b"PK\x03\x04":
+        start = file.read(9)
+    # The first bytes of safetensors are a length, and may be those of a pickle by chance.
+    if start[8:] != b"{" and start.startswith((b"\x80", b"PK\x03\x04")):
         raise ValueError(
             f"{path} is a pickle or a torch file, which can run any code when it is read: it is not opened. "
             f"Pass a file of {writer}."
@@ -494,8 +497,8 @@ def _export_safetensors(estimator, path):
         return f"from sklearn_simclr.export import load_encoder\npretrained = load_encoder({str(path)!r})"
     if estimator._architecture["encoder"] is None:
         warnings.warn(
-            f"The encoder is a {description['encoder']['class']}, which is not of this package: {path} has its "
-            "weights, under names that begin with 'encoder.', but no description it could be built from.",
+            f"The encoder is a {description['encoder']['class']}, which is not of this package: {path} has "
+            "its weights, under names that begin with 'encoder.', but no description it could be built from.",
             UserWarning,
             stacklevel=3,
         )

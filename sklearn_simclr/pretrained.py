@@ -3,7 +3,6 @@
 import enum
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from numbers import Integral
 from pathlib import Path
@@ -255,13 +254,12 @@ def save_pretrained(pretrained, path):
             tensors[f"{part}.{key}"] = state[key].detach().cpu().contiguous()
     path = Path(path)
     # Beside the target, so that the last step is a rename.
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, unfinished, metadata={METADATA: json.dumps(header)})
         os.replace(unfinished, path)
     except BaseException:
-        os.unlink(unfinished)
+        unfinished.unlink(missing_ok=True)
         raise
 
 

@@ -10,7 +10,7 @@ import torchvision.transforms.functional as TF
 from scipy import stats
 from sklearn.base import clone
 
-from sklearn_simclr import Augmentation
+from sklearn_simclr import Augmentation, _views
 
 NOTHING = {
     "crop_scale": (1.0, 1.0),
@@ -341,6 +341,191 @@ def test_bad_images():
         Augmentation()(torch.rand(3, 8, 8))
     with pytest.raises(TypeError, match="int64"):
         Augmentation()(torch.zeros(2, 3, 8, 8, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("color_mode", ["linear", "sequential"])
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((3, 8, 8), (8, 8)),
+        ((1, 8, 8), (8, 8)),
+        ((3, 32, 32), (32, 32)),
+        ((3, 32, 48), (24, 36)),
+        ((5, 33, 20), (9, 31)),
+        ((3, 96, 96), (96, 96)),
+        ((3, 120, 90), (25, 20)),
+        ((3, 224, 256), (224, 224)),
+        ((3, 1, 1), (1, 1)),
+        ((2, 3, 40), (50, 1)),
+    ],
+)
+def test_both_ways_of_computing_give_the_same_views(shape, size, color_mode):
+    images = torch.randint(0, 256, (6, *shape), dtype=torch.uint8, generator=generator())
+    augmentation = Augmentation(recipe="imagenet", size=size, color_mode=color_mode)
+    draws = augmentation.draw(12, shape, generator=generator(1))
+    assert 0 < (draws.sigma > 0).sum() < 12
+    keywords = {"blurs": True, "sequential": color_mode == "sequential"}
+    by_rows = _views._views_by_rows(images, draws, size, *keywords.values())
+    dense = _views._views_by_matrices(images, draws, size, *keywords.values())
+    assert by_rows.shape == dense.shape == (12, shape[0], *size)
+    if color_mode == "linear":
+        torch.testing.assert_close(by_rows, dense, atol=1e-5, rtol=0)
+    else:
+        # Turning the hue magnifies rounding where two channels are nearly equal.
+        assert ((by_rows - dense).abs() > 1e-5).float().mean() < 1e-3
+        assert (by_rows - dense).abs().mean() < 1e-6
+
+
+def naive_view(image, draw, size):
+    """Crop, flip, resize and blur of one image in float64, from the definition of every weight."""
+
+    def resize(start, length, n_in, n_out):
+        weights = np.zeros((n_out, n_in))
+        scale = length / n_out
+        for i in range(n_out):
+            for p in range(start, start + length):
+                away = abs(p + 0.5 - start - (i + 0.5) * scale) / max(scale, 1.0)
+                weights[i, p] = max(0.0, 1.0 - away)
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    def blur(n):
+        radius = min(max(1, min(size) // 20), n - 1)
+        weights = np.zeros((n, n))
+        for i in range(n):
+            for d in range(-radius, radius + 1):
+                j = abs(i + d)
+                j = min(j, 2 * (n - 1) - j)
+                weights[i, j] += math.exp(-0.5 * (d / float(draw.sigma)) ** 2) if draw.sigma > 0 else d == 0
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    top, left, height, width = (int(v) for v in (draw.top, draw.left, draw.height, draw.width))
+    rows = blur(size[0]) @ resize(top, height, image.shape[1], size[0])
+    columns = resize(left, width, image.shape[2], size[1])
+    columns = blur(size[1]) @ (columns[::-1] if draw.flip else columns)
+    return np.einsum("ij,cjk,lk->cil", rows, image.numpy().astype(np.float64), columns)
+
+
+@pytest.mark.parametrize("size", [(12, 16), (60, 48)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_geometry_is_the_definition_written_naively(channels, size):
+    images = torch.rand(8, channels, 40, 30, generator=generator(5))
+    augmentation = Augmentation(recipe="imagenet", color_strength=0, grayscale_probability=0, size=size)
+    draws = augmentation.draw(8, (channels, 40, 30), generator=generator(6))
+    assert 0 < (draws.sigma > 0).sum() < 8 and 0 < draws.flip.sum() < 8
+    for i, view in enumerate(augmentation.apply(images, draws)):
+        np.testing.assert_allclose(view, naive_view(images[i], draws.rows(i), size), atol=5e-6)
+
+
+def test_every_view_follows_its_own_order_of_colours():
+    images = torch.rand(32, 3, 12, 12, generator=generator())
+    augmentation = Augmentation(**NOTHING, color_strength=1.0, color_mode="sequential", size=12)
+    augmentation.set_params(jitter_probability=1.0)
+    draws = augmentation.draw(32, (3, 12, 12), generator=generator(2))
+    assert len(torch.unique(draws.order, dim=0)) > 10
+    adjust = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
+    fields = ("brightness", "contrast", "saturation", "hue")
+    for i, view in enumerate(augmentation.apply(images, draws)):
+        expected = images[i]
+        for operation in draws.order[i].tolist():
+            expected = adjust[operation](expected, float(getattr(draws, fields[operation])[i]))
+        torch.testing.assert_close(view, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("color_mode", ["linear", "sequential"])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 20, 30), (3, 96, 96)])
+def test_a_view_does_not_depend_on_its_company(shape, color_mode, monkeypatch):
+    images = torch.randint(0, 256, (10, *shape), dtype=torch.uint8, generator=generator())
+    augmentation = Augmentation(recipe="imagenet", color_mode=color_mode)
+    draws = augmentation.draw(20, shape, generator=generator(1))
+    views = augmentation.apply(images, draws)
+    assert torch.equal(views, augmentation.apply(torch.cat([images, images]), draws))
+    for part in (torch.arange(3), torch.tensor([7]), torch.tensor([9, 2, 4, 0])):
+        rows = draws.rows(torch.cat([part, part + 10]))
+        assert torch.equal(augmentation.apply(images[part], rows), views[torch.cat([part, part + 10])])
+    for group, large in ((1, 0), (50_000, 10**9), (10**9, 0), (10**9, 10**9)):
+        monkeypatch.setattr(_views, "_GROUP", group)
+        monkeypatch.setattr(_views, "_LARGE", large)
+        assert torch.equal(augmentation.apply(images, draws), views)
+
+
+def test_views_do_not_depend_on_the_number_of_threads():
+    images = torch.randint(0, 256, (10, 3, 96, 96), dtype=torch.uint8, generator=generator())
+    augmentation = Augmentation(recipe="imagenet")
+    draws = augmentation.draw(20, (3, 96, 96), generator=generator(1))
+    before = torch.get_num_threads()
+    try:
+        views = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            views.append(augmentation.apply(images, draws))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*views, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_images_of_any_floating_point_type(dtype):
+    images = torch.rand(4, 3, 20, 20, generator=generator()).to(dtype)
+    augmentation = Augmentation(recipe="imagenet")
+    draws = augmentation.draw(4, (3, 20, 20), generator=generator(1))
+    assert torch.equal(augmentation.apply(images, draws), augmentation.apply(images.float(), draws))
+
+
+def test_memory_format_of_the_images_does_not_matter():
+    images = torch.rand(4, 3, 20, 30, generator=generator())
+    augmentation = Augmentation(recipe="imagenet")
+    draws = augmentation.draw(8, (3, 20, 30), generator=generator(1))
+    views = augmentation.apply(images, draws)
+    assert views.is_contiguous()
+    for same in (images.to(memory_format=torch.channels_last), images.mT.contiguous().mT):
+        assert torch.equal(augmentation.apply(same, draws), views)
+
+
+def test_draws_of_other_images_are_refused():
+    augmentation = Augmentation()
+    draws = augmentation.draw(5, (3, 32, 32))
+    with pytest.raises(ValueError, match="5 views for 3 images"):
+        augmentation.apply(torch.rand(3, 3, 32, 32), draws)
+    with pytest.raises(ValueError, match="5 views for 0 images"):
+        augmentation.apply(torch.rand(0, 3, 32, 32), draws)
+
+
+@pytest.mark.parametrize("color_mode", ["linear", "sequential"])
+def test_no_images_no_views(color_mode):
+    augmentation = Augmentation(recipe="imagenet", color_mode=color_mode)
+    assert augmentation(torch.rand(0, 3, 32, 48)).shape == (0, 3, 32, 48)
+
+
+@pytest.mark.parametrize("color_mode", ["linear", "sequential"])
+def test_views_can_be_differentiated_with_respect_to_the_images(color_mode):
+    images = smooth_images(2, 3, 6, 7).requires_grad_()
+    augmentation = Augmentation(recipe="imagenet", color_strength=0.2, color_mode=color_mode, size=5)
+    draws = augmentation.draw(2, (3, 6, 7), generator=generator())
+    views = augmentation.apply(images, draws)
+    (gradient,) = torch.autograd.grad(views.sum(), images)
+    step = torch.zeros_like(images)
+    step[1, 2, 3, 3] = 1e-3
+    with torch.no_grad():
+        more, less = (augmentation.apply(x, draws).double().sum() for x in (images + step, images - step))
+    assert gradient[1, 2, 3, 3] > 0.1
+    assert abs((more - less) / 2e-3 - gradient[1, 2, 3, 3]) < 0.02
+
+
+def test_views_in_inference_mode():
+    images = torch.rand(4, 3, 32, 32, generator=generator())
+    expected = Augmentation(recipe="imagenet")(images, generator(1))
+    with torch.inference_mode():
+        assert torch.equal(Augmentation(recipe="imagenet")(images, generator(1)), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("color_mode", ["linear", "sequential"])
+def test_an_accelerator_is_never_waited_for(channels, color_mode):
+    # A meta tensor has no values: reading one, or a shape that depends on one, raises.
+    augmentation = Augmentation(recipe="imagenet", color_mode=color_mode)
+    draws = augmentation.draw(8, (channels, 32, 40), device="meta")
+    images = torch.empty(4, channels, 32, 40, dtype=torch.uint8, device="meta")
+    assert augmentation.apply(images, draws).shape == (8, channels, 32, 40)
 
 
 @pytest.mark.gpu

@@ -398,11 +398,11 @@ class TestUnlabelledRows:
         ("form", "mark"),
         [
             (lambda y: y, -1),
-            (lambda y: np.where(y == -1, 0, y + 1).astype(np.uint8), None),
+            (lambda y: np.where(y == -1, 0, y + 1).astype(np.uint8), -1),
             (lambda y: y.astype(float), -1),
             (lambda y: np.array([None if v == -1 else "xyz"[v] for v in y], dtype=object), None),
             (lambda y: pd.Series([None if v == -1 else "xyz"[v] for v in y], dtype="category"), None),
-            (lambda y: np.array([None if v == -1 else v - 1 for v in y], dtype=object), None),
+            (lambda y: np.array([None if v == -1 else v + 5 for v in y], dtype=object), -1),
         ],
     )
     def test_semi_supervised_estimators_get_all_rows_and_the_drawn_labels(self, iris, form, mark):
@@ -424,9 +424,7 @@ class TestUnlabelledRows:
             assert len(received) == len(target) == len(train)
             shown = np.isin(train, row.train_indices)
             assert target[shown].tolist() == values[train[shown]].tolist()
-            hidden = set(np.asarray(target)[~shown].tolist())
-            assert hidden == {-1 if target.dtype.kind in "if" else None}
-            assert target.dtype.kind == "i" if mark is None and target.dtype.kind == "i" else True
+            assert set(target[~shown].tolist()) == {mark}
 
     def test_semi_supervised_estimators_of_scikit_learn(self, iris):
         X, y = iris
@@ -443,7 +441,7 @@ class TestUnlabelledRows:
         spread = label_fraction_curve(
             LabelSpreading("knn"), X, y, fractions=[0.1], cv=3, random_state=0, error_score="raise"
         )
-        assert (spread["score"] > 0.8).all()
+        assert (spread["score"] > 0.6).all()
 
     def test_scorers_see_labelled_rows_only(self, iris):
         X, y = iris
@@ -591,19 +589,43 @@ class TestMemory:
         among = longer[(longer["fraction"] != 0.3) & (longer["draw"] < 2)].reset_index(drop=True)
         pd.testing.assert_frame_equal(first, among)
 
-    @pytest.mark.parametrize("change", ["X", "scoring", "params", "parameter", "fold"])
+    @pytest.mark.parametrize(
+        "change", ["X", "scoring", "params", "parameter", "fold", "labels", "train_score"]
+    )
     def test_what_changes_the_outcome_is_fitted_again(self, iris, tmp_path, change):
         self.run(iris, str(tmp_path), [1.0], RecordingClassifier())
         X, y = iris
-        data = (X + 1e-9, y) if change == "X" else iris
+        data = (X + 1e-9 if change == "X" else X, np.where(y == 2, 3, y) if change == "labels" else y)
         more = {
             "scoring": {"scoring": "f1_macro"},
             "params": {"params": {"sample_weight": np.ones(150)}},
             "fold": {"cv": 3},
+            "train_score": {"return_train_score": True},
         }.get(change, {})
         clf = RecordingClassifier("other" if change == "parameter" else "classifier")
         _, counts = self.run(data, str(tmp_path), [1.0], clf, **more)
         assert counts.total() == more.get("cv", 2)
+
+    def test_outcomes_of_other_shared_steps_are_not_mistaken(self, iris, tmp_path):
+        def first(n_components, memory):
+            pipe = make_pipeline(PCA(n_components), KNeighborsClassifier())
+            return scores(self.run(iris, memory, [0.1], pipe)[0])
+
+        for n_components in (1, 2, 1):
+            pd.testing.assert_frame_equal(first(n_components, str(tmp_path)), first(n_components, None))
+        assert not first(1, None).equals(first(2, None))
+
+    def test_new_labels_leave_the_shared_steps(self, iris, tmp_path):
+        X, y = iris
+        folds = [(np.arange(0, 150, 2), np.arange(1, 150, 2))]
+        pipe = make_pipeline(CountingPCA(2), RecordingClassifier())
+        self.run((X, y), str(tmp_path), [1.0], pipe, cv=folds)
+        more = y.copy()
+        # Row 10 is in the training set and had no label.
+        assert y[10] == -1
+        more[10] = 0
+        _, counts = self.run((X, more), str(tmp_path), [1.0], pipe, cv=folds)
+        assert counts == {"classifier": 1}
 
     def test_interrupted_study_goes_on(self, iris, tmp_path, monkeypatch):
         original = RecordingClassifier.fit

@@ -1,4 +1,4 @@
-"""Facts about `label_subset` and `LabelFractionClassifier` that could be false."""
+"""Facts about `label_subset` and the estimators that train on such a subset that could be false."""
 
 import pickle
 import warnings
@@ -12,20 +12,21 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris, make_classification
-from sklearn.dummy import DummyClassifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import pairwise_distances
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_simclr.label_fraction import LabelFractionClassifier, label_subset
+from sklearn_simclr._labels import hide_labels, quantile_codes
+from sklearn_simclr.label_fraction import LabelFractionClassifier, LabelFractionRegressor, label_subset
 
 few_examples = settings(deadline=None, max_examples=60)
 
@@ -37,6 +38,9 @@ few_examples = settings(deadline=None, max_examples=60)
         LabelFractionClassifier(KNeighborsClassifier()),
         # A seed, because one check puts its bad value in a row that an unlucky draw leaves out.
         LabelFractionClassifier(LogisticRegression(), label_fraction=0.9, random_state=0),
+        LabelFractionRegressor(Ridge()),
+        LabelFractionRegressor(),
+        LabelFractionRegressor(KNeighborsRegressor(), n_bins=1),
     ]
 )
 def test_scikit_learn_checks(estimator, check):
@@ -657,3 +661,133 @@ class TestInsideScikitLearn:
         once = LabelFractionClassifier(Recorder(), 0.5, 0)
         twice = LabelFractionClassifier(once, 0.5, 0).fit(X, y)
         assert twice.n_labels_ == 60 and twice.estimator_.n_labels_ == 30
+
+
+@st.composite
+def partial_targets(draw):
+    """y of 10 to 80 numbers, some of them equal, and up to 30 NaN."""
+    n = draw(st.integers(10, 80))
+    y = np.random.RandomState(draw(st.integers(0, 1000))).choice(draw(st.integers(2, 200)), n) / 4
+    at = draw(st.lists(st.integers(0, n), max_size=30))
+    return np.insert(y, at, np.nan)
+
+
+class TestRegressor:
+    def drawn(self, y, fraction, seed, **parameters):
+        reg = LabelFractionRegressor(DummyRegressor(), fraction, random_state=seed, **parameters)
+        return reg.fit(np.zeros((len(y), 1)), y).indices_
+
+    @few_examples
+    @given(partial_targets(), st.floats(0.1, 1), st.floats(0.1, 1), seeds, st.integers(1, 12))
+    def test_draws_are_nested_and_spread_over_the_quantiles(self, y, one, other, seed, n_bins):
+        small, large = (self.drawn(y, f, seed, n_bins=n_bins) for f in sorted([one, other]))
+        known = np.flatnonzero(~np.isnan(y))
+        assert set(small) <= set(large) <= set(known)
+        assert len(small) == round(min(one, other) * len(known))
+        np.testing.assert_array_equal(small, self.drawn(y, min(one, other), seed, n_bins=n_bins))
+        # Row i of the sorted ones is in the last bin that begins at or before it.
+        order = known[np.argsort(y[known], kind="stable")]
+        n, n_bins = len(known), min(n_bins, len(known))
+        starts = [-(-i * n // n_bins) for i in range(n_bins + 1)]
+        bins = [order[start:stop] for start, stop in zip(starts, starts[1:], strict=False)]
+        counts = np.array([np.isin(rows, small).sum() for rows in bins])
+        assert (counts >= np.minimum([len(rows) for rows in bins], counts.max() - 1)).all()
+
+    @few_examples
+    @given(st.integers(1, 60), st.integers(1, 20))
+    def test_bins_are_of_equal_size_and_in_order(self, n, n_bins):
+        targets = np.random.RandomState(n).normal(size=n)
+        codes = quantile_codes(targets, n_bins)
+        sizes = np.bincount(codes)
+        assert len(sizes) == min(n, n_bins) and np.ptp(sizes) <= 1
+        assert (np.diff(codes[np.argsort(targets)]) >= 0).all()
+
+    def test_equals_the_estimator_on_the_rows_drawn(self):
+        rng = np.random.RandomState(0)
+        X = rng.normal(size=(90, 3))
+        y = X @ [1.0, 2.0, 3.0] + rng.normal(size=90)
+        y[::3] = np.nan
+        reg = LabelFractionRegressor(Ridge(), 0.3, random_state=0).fit(X, y)
+        plain = Ridge().fit(X[reg.indices_], y[reg.indices_])
+        assert reg.n_labels_ == 18
+        np.testing.assert_array_equal(reg.predict(X), plain.predict(X))
+        known = ~np.isnan(y)
+        assert reg.score(X, y) == pytest.approx(plain.score(X[known], y[known]))
+        weight = rng.uniform(size=90)
+        expected = plain.score(X[known], y[known], sample_weight=weight[known])
+        assert reg.score(X, y, sample_weight=weight) == pytest.approx(expected)
+
+    def test_forms_of_missing_targets(self):
+        pd = pytest.importorskip("pandas")
+        torch = pytest.importorskip("torch")
+        values = [1.5, None, -1, 2.0]
+        for y in (
+            values,
+            np.array(values, dtype=object),
+            np.array(values, dtype=float),
+            pd.Series(values),
+            pd.Series(values, dtype="Float64"),
+            torch.tensor([1.5, torch.nan, -1, 2.0]),
+        ):
+            # -1 is a number as any other.
+            assert self.drawn(y, 1.0, 0).tolist() == [0, 2, 3]
+
+    def test_one_bin_is_a_simple_random_draw(self):
+        y = np.arange(40.0)
+        halves = [(self.drawn(y, 0.1, seed, n_bins=1) < 20).sum() for seed in range(200)]
+        assert set(halves) == {0, 1, 2, 3, 4}
+        assert {(self.drawn(y, 0.1, seed, n_bins=2) < 20).sum() for seed in range(200)} == {2}
+
+    def test_default_estimator_and_weights(self, routing):
+        X, y = np.arange(20.0)[:, None], np.arange(20.0) ** 2
+        weight = np.linspace(0.1, 10, 20)
+        reg = LabelFractionRegressor().fit(X, y, sample_weight=weight)
+        np.testing.assert_allclose(reg.predict(X), Ridge().fit(X, y, sample_weight=weight).predict(X))
+
+    def test_search(self):
+        X, y = make_classification(n_samples=100, random_state=0)
+        target = X[:, 0] + y
+        reg = make_pipeline(StandardScaler(), LabelFractionRegressor(random_state=0))
+        grid = {"labelfractionregressor__label_fraction": [0.2, 1.0]}
+        assert GridSearchCV(reg, grid, cv=3, error_score="raise").fit(X, target).best_score_ > 0.5
+
+    @pytest.mark.parametrize(
+        ("parameters", "y", "error", "message"),
+        [
+            ({"estimator": LogisticRegression()}, [1, 2], TypeError, r"must be a regressor.*Pass Ridge\(\)"),
+            ({"n_bins": 0}, [1, 2], ValueError, "n_bins must be an int of at least 1, found 0"),
+            ({"n_bins": 2.0}, [1, 2], ValueError, "n_bins must be"),
+            ({"label_fraction": 0.1}, [1, 2], ValueError, "is 0, which would leave no label. Pass .*=0.5"),
+            ({"label_fraction": 2}, [1, 2], ValueError, r"label_fraction must be in \(0, 1\]"),
+            ({}, [np.nan, None], ValueError, "no labelled row among 2"),
+            ({}, [np.inf, 1], ValueError, r"infinity: y\[0\]"),
+            ({}, ["a", "b"], TypeError, "pass numbers"),
+            ({}, np.eye(2), ValueError, r"found shape \(2, 2\).*MultiOutputRegressor"),
+            ({}, None, ValueError, "The regressor requires y"),
+            ({}, [1, 2, 3], ValueError, "X has 2 rows and y has 3"),
+        ],
+    )
+    def test_errors(self, parameters, y, error, message):
+        with pytest.raises(error, match=message):
+            LabelFractionRegressor(**parameters).fit(np.zeros((2, 1)), y)
+
+
+class TestHiddenLabels:
+    def hidden(self, labels, mark=None):
+        return hide_labels(np.asarray(labels), np.array([1]), np.array([0, 2, 3]), 5, mark)
+
+    def test_marks(self):
+        assert self.hidden([5, 6, 7]).tolist() == [-1, -1, 6, -1, -1]
+        assert self.hidden(np.array([5, 6, 7], dtype=np.uint8)).tolist() == [-1, -1, 6, -1, -1]
+        assert self.hidden([5.0, 6.0, 7.0]).dtype == float
+        assert self.hidden(["a", "b", "c"]).tolist() == [None, None, "b", None, None]
+        assert self.hidden([True, False, True]).tolist() == [None, None, False, None, None]
+        assert self.hidden(["a", "b", "c"], mark=-1).tolist() == [-1, -1, "b", -1, -1]
+        np.testing.assert_array_equal(
+            self.hidden([5, 6, 7], mark=np.nan), [np.nan, np.nan, 6, np.nan, np.nan]
+        )
+
+    def test_class_minus_one_is_never_mistaken_for_the_mark(self):
+        assert self.hidden([-1, 1, 2]).tolist() == [None, None, 1, None, None]
+        with pytest.raises(ValueError, match="has the class -1"):
+            self.hidden([-1, 1, 2], mark=-1)

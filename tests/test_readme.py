@@ -47,7 +47,13 @@ def test_blocks_are_found_with_their_lines():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, blocks_of", [("README.md", markdown_blocks), ("docs/user_guide.rst", rst_blocks)]
+    "name, blocks_of",
+    [
+        ("README.md", markdown_blocks),
+        ("docs/user_guide.rst", rst_blocks),
+        ("docs/saving.rst", rst_blocks),
+        ("docs/theory.rst", rst_blocks),
+    ],
 )
 def test_the_code_of_the_documentation_runs(name, blocks_of, tmp_path, monkeypatch):
     path = ROOT / name

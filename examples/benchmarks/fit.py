@@ -28,6 +28,9 @@ TEMPERATURE = 0.5
 LEARNING_RATE = 0.06
 WEIGHT_DECAY = 1e-4
 
+# Seconds for the workers of another's loader to end, before the clock starts again.
+_REST = 1.0
+
 
 class TakeTurns(Callback):
     """Times the epochs of a fit, and has the other competitors work between two of them.
@@ -52,6 +55,7 @@ class TakeTurns(Callback):
         for name, work in self.others.items():
             turn = interleaved({name: work}, 1, self.device, warm_up=False)
             self.seconds[name] += turn[name]
+        time.sleep(_REST)
 
     def measured(self):
         """Return {name: seconds an image, a value a round}, without the first."""
@@ -150,7 +154,7 @@ def run(settings):
     rounds = settings.rounds(3)
     if settings.quick:
         return compare("ResNet (8 layers)", resnet20(blocks=1), 8, 2, rounds, settings.device)
-    sizes, steps = ((128, 32), 2) if settings.device == "cpu" else ((256, 256), 20)
+    sizes, steps = ((128, 32), 3) if settings.device == "cpu" else ((256, 256), 20)
     return [
         *compare("ResNet-20", resnet20(), sizes[0], steps, rounds, settings.device),
         *compare("ResNet-18", "resnet18", sizes[1], steps, rounds, settings.device),
