@@ -22,7 +22,7 @@ demo: $(STAMP)-plot ## Pretrain on embedded images, compare label fractions, wri
 	$(BIN)/python examples/plot_label_fractions.py --output-dir demo
 
 test: $(STAMP)-test ## Run the tests and the doctests of the package
-	$(BIN)/python -m pytest --doctest-modules tests sklearn_simclr
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --doctest-modules tests sklearn_simclr
 
 bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 10 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/run.py --out docs/benchmarks $(BENCH_OPTIONS)

@@ -28,8 +28,8 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
     """The encoder of SimCLR trained on labels alone: a classifier, and its features.
 
     ``fit`` trains an encoder and a linear layer on it, from random weights, to predict the labels of
-    augmented images. As a classifier it is the curve "supervised" of a label-fraction study; ``transform`` returns
-    what the encoder gives to the linear layer, so that it can take the place of
+    augmented images. As a classifier it is the curve "supervised" of a label-fraction study; ``transform``
+    returns what the encoder gives to the linear layer, so that it can take the place of
     :class:`SimCLRTransformer` in a Pipeline. Rows without a label are left out.
 
     Parameters

@@ -94,7 +94,8 @@ class PixelTransformer(_FixedFeatures):
 
     Examples
     --------
-    >>>     >>> from sklearn_simclr import PixelTransformer
+    >>> import numpy as np
+    >>> from sklearn_simclr import PixelTransformer
     >>> images = np.zeros((4, 32, 32, 3), dtype=np.uint8)
     >>> PixelTransformer().fit_transform(images).shape
     (4, 3072)

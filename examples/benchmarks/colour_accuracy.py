@@ -1,7 +1,8 @@
 """Does the linear form of the colour operations cost accuracy against the faithful one?
 
 Both are trained for the same number of epochs with the same seeds; a logistic regression on the
-representations of the training images is scored on the test images. Usage, with folders of one sub-folder a class:
+representations of the training images is scored on the test images. Usage, with folders that have a
+sub-folder for each class:
 
     python examples/benchmarks/colour_accuracy.py --train cifar10/train --test cifar10/test
 """
