@@ -96,7 +96,7 @@ class PixelTransformer(_FixedFeatures):
     --------
     >>> import numpy as np
     >>> from sklearn_simclr import PixelTransformer
-    >>> images = np.zeros((4, 32, 32, 3), dtype=np.uint8)
+    >>> images = np.random.default_rng(0).integers(256, size=(4, 32, 32, 3), dtype=np.uint8)
     >>> PixelTransformer().fit_transform(images).shape
     (4, 3072)
     """
