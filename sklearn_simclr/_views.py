@@ -158,11 +158,11 @@ class _RowMaps:
             weight.mul_(draws.brightness[:, None, None])
             mix = _color_matrices(draws) if channels == 3 else None
         # With many weights it pays to mix the channels afterwards.
-        later = mix is not None and index.shape[2] > 3
+        later = mix is not None and index.shape[1] > 3
         self._rows = _row_map(index, weight, place, height, channels, None if later else mix)
         self._mix = None
         if later:
-            same = torch.arange(size[0], dtype=torch.int32).view(1, -1, 1).expand(len(place), -1, 1)
+            same = torch.arange(size[0], dtype=torch.int32).view(1, 1, -1).expand(len(place), -1, -1)
             self._mix = _row_map(same, torch.ones(same.shape), place, size[0], channels, mix)
         if blurs:
             self._reach = (_GAUSS_REACH * draws.sigma).tolist()
@@ -187,17 +187,15 @@ class _RowMaps:
 
     def _blur(self, x, taps, part, channels):
         index, weight = taps
-        radius = index.shape[1] // 2
+        radius = len(index) // 2
         reach = min(int(self._reach[part.stop - 1]), radius)  # the views are sorted by sigma
         near = slice(radius - reach, radius + reach + 1)
-        weight = weight[part, None, near].expand(-1, len(index), -1)
-        return _map_rows(
-            x, _row_map(index[None, :, near], weight, torch.arange(len(x)), len(index), channels)
-        )
+        index, weight = index[None, near], weight[part, near, None].expand(-1, -1, index.shape[1])
+        return _map_rows(x, _row_map(index, weight, torch.arange(len(x)), index.shape[2], channels))
 
 
 def _row_map(index, weight, source, n_in, channels=1, mix=None):
-    """Return what makes row s of plane c of view v of rows index[v, s, t], weighted with weight[v, s, t].
+    """Return what makes row s of plane c of view v of rows index[v, t, s], weighted with weight[v, t, s].
 
     They are rows of plane c of image source[v], whose planes have n_in rows. With ``mix`` (V, C, C),
     they are those of every plane k, weighted with mix[v, c, k] as well.
@@ -207,16 +205,22 @@ def _row_map(index, weight, source, n_in, channels=1, mix=None):
     index, weight : tensors of shape (V, C * S, T) or (V, C * S, C * T)
         Rows are counted through all planes of all images.
     """
-    source = (source.to(torch.int32) * (channels * n_in)).view(-1, 1, 1, 1, 1)
-    plane = torch.arange(0, channels * n_in, n_in, dtype=torch.int32)
-    plane = plane.view(-1, 1, 1, 1) if mix is None else plane.view(-1, 1)
-    index = index[:, None, :, None] + (source + plane)
-    weight = weight[:, None, :, None]
+    source = (source.to(torch.int32) * (channels * n_in)).view(-1, 1, 1, 1)
+    plane = torch.arange(0, channels * n_in, n_in, dtype=torch.int32).view(-1, 1, 1)
+    index = index[:, None] + (source + plane)
+    weight = weight[:, None]
     if mix is not None:
-        weight = weight * mix[:, :, None, :, None]
-    shape = (len(weight), channels, *torch.broadcast_shapes(index.shape, weight.shape)[2:])
-    index, weight = (t.expand(shape).flatten(3).flatten(1, 2).contiguous() for t in (index, weight))
-    return index, weight
+        index = index.flatten(1, 2)[:, None]
+        weight = (weight[:, None] * mix[:, :, :, None, None]).flatten(2, 3)
+
+    def transposed(x):
+        # Only floats are transposed in blocks; the bits of an index pass for one.
+        x = x.expand(len(source), -1, -1, -1)
+        y = _transpose(x.flatten(0, 1).view(torch.float32)).view(x.dtype)
+        y = y.unflatten(0, x.shape[:2]).expand(-1, channels, -1, -1)
+        return y.reshape(len(y), -1, y.shape[3])
+
+    return transposed(index), transposed(weight)
 
 
 def _map_rows(x, row_map, part=slice(None)):
@@ -272,17 +276,17 @@ def _resize_matrix(start, length, n_in, n_out, flip=None):
     """Weights (N, n_out, n_in) of crop and antialiased bilinear resize along one axis."""
     centre, support = _resize_centres(start, length, n_out, flip)
     pixel = torch.arange(n_in, device=start.device, dtype=torch.float32)
-    return _triangle(pixel, centre, support, start, length)
+    return _triangle(pixel, centre[:, :, None], support, start, length, dim=2)
 
 
 def _resize_taps(start, length, n_in, n_out, flip=None):
-    """Indices and weights (N, n_out, T) of crop and antialiased bilinear resize along one axis."""
+    """Indices and weights (N, T, n_out) of crop and antialiased bilinear resize along one axis."""
     centre, support = _resize_centres(start, length, n_out, flip)
     # An open interval of twice the support contains so many pixels at most.
     n_taps = math.ceil(2 * max(1.0, n_in / n_out))
     first = (centre - support).sub_(0.5).floor_().add_(1.0)
-    pixel = first[:, :, None] + torch.arange(n_taps, dtype=torch.float32)
-    weight = _triangle(pixel, centre, support, start, length)
+    pixel = first[:, None] + torch.arange(n_taps, dtype=torch.float32)[:, None]
+    weight = _triangle(pixel, centre[:, None], support, start, length, dim=1)
     return pixel.clamp_(0, n_in - 1).to(torch.int32), weight
 
 
@@ -295,15 +299,15 @@ def _resize_centres(start, length, n_out, flip):
     return start[:, None] + out * scale, scale.clamp(min=1.0)
 
 
-def _triangle(pixel, centre, support, start, length):
+def _triangle(pixel, centre, support, start, length, dim):
     """Weights of pixels in the filter of Pillow and of torchvision's ``antialias=True``.
 
-    It is as wide as the downscaling, cut at the edges of the crop, normalised.
+    It is as wide as the downscaling, cut at the edges of the crop, normalised along a dimension.
     """
-    start, end = start[:, None, None], (start + length)[:, None, None]
-    weight = (pixel + 0.5 - centre[:, :, None]).div_(support[:, :, None]).abs_().neg_().add_(1.0)
+    start, end, support = start[:, None, None], (start + length)[:, None, None], support[:, None]
+    weight = (pixel + 0.5 - centre).div_(support).abs_().neg_().add_(1.0)
     weight = weight.clamp_(min=0.0).mul_((pixel >= start) & (pixel < end))
-    return weight.div_(weight.sum(dim=2, keepdim=True))
+    return weight.div_(weight.sum(dim=dim, keepdim=True))
 
 
 def _gauss_kernels(sigma, size, n):
@@ -316,10 +320,10 @@ def _gauss_kernels(sigma, size, n):
 
 
 def _blur_taps(sigma, size, n):
-    """Indices (n, T) and weights (N, T) of a Gaussian blur along one axis with reflected edges."""
+    """Indices (T, n) and weights (N, T) of a Gaussian blur along one axis with reflected edges."""
     kernel = _gauss_kernels(sigma, size, n)
     distance = torch.arange(1 - kernel.shape[1], kernel.shape[1])
-    index = (torch.arange(n)[:, None] + distance).abs_()
+    index = (torch.arange(n) + distance[:, None]).abs_()
     index = torch.minimum(index, 2 * (n - 1) - index).to(torch.int32)
     distance = distance.abs_()
     return index, kernel[:, distance].mul_(distance <= _GAUSS_REACH * sigma[:, None])

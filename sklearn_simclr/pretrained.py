@@ -256,7 +256,11 @@ def save_pretrained(pretrained, path):
     # Beside the target, so that the last step is a rename.
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        # safetensors writes files that nobody else may read; this one has the rights of any new file.
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
         save_file(tensors, unfinished, metadata={METADATA: json.dumps(header)})
+        unfinished.chmod(mode)
         os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)

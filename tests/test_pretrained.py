@@ -562,6 +562,8 @@ def test_a_converted_checkpoint_is_the_same_network(plain, tmp_path):
     assert (loaded.name, loaded.preprocessing) == (returned.name, returned.preprocessing)
     assert_close(outputs(loaded, images), expected)
     assert [file.name for file in tmp_path.iterdir()] == ["ours.safetensors"]
+    (tmp_path / "plain").touch()
+    assert out.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_what_shapes_do_not_tell_is_kept(tmp_path):
