@@ -132,6 +132,9 @@ class SimCLRClassifier(TrainedImageClassifier):
     array([0, 1, 2])
     """
 
+    # For label_fraction_curve: it also learns from the rows whose labels were not drawn.
+    learns_from_unlabelled = True
+
     _parameter_constraints = {
         name: constraint
         for name, constraint in {
