@@ -448,19 +448,25 @@ def test_a_view_does_not_depend_on_its_company(shape, color_mode, monkeypatch):
         assert torch.equal(augmentation.apply(images, draws), views)
 
 
-def test_views_do_not_depend_on_the_number_of_threads():
-    images = torch.randint(0, 256, (10, 3, 96, 96), dtype=torch.uint8, generator=generator())
-    augmentation = Augmentation(recipe="imagenet")
-    draws = augmentation.draw(20, (3, 96, 96), generator=generator(1))
+@pytest.fixture
+def set_threads():
     before = torch.get_num_threads()
-    try:
-        views = []
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            views.append(augmentation.apply(images, draws))
-    finally:
-        torch.set_num_threads(before)
-    torch.testing.assert_close(*views, atol=1e-6, rtol=0)
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("color_mode", ["linear", "sequential"])
+def test_views_do_not_depend_on_the_number_of_threads(color_mode, set_threads):
+    images = torch.randint(0, 256, (10, 3, 96, 96), dtype=torch.uint8, generator=generator())
+    augmentation = Augmentation(recipe="imagenet", color_mode=color_mode)
+    draws = augmentation.draw(20, (3, 96, 96), generator=generator(1))
+    views = []
+    for threads in (1, 2, 4):
+        set_threads(threads)
+        views.append(augmentation.apply(images, draws))
+        assert torch.get_num_threads() == threads
+    for others in views[1:]:
+        torch.testing.assert_close(others, views[0], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
@@ -511,7 +517,9 @@ def test_views_can_be_differentiated_with_respect_to_the_images(color_mode):
     assert abs((more - less) / 2e-3 - gradient[1, 2, 3, 3]) < 0.02
 
 
-def test_views_in_inference_mode():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_views_in_inference_mode(threads, set_threads):
+    set_threads(threads)
     images = torch.rand(4, 3, 32, 32, generator=generator())
     expected = Augmentation(recipe="imagenet")(images, generator(1))
     with torch.inference_mode():
