@@ -86,7 +86,7 @@ class Checkpoint:
             with safe_open(path, framework="pt") as file:
                 meta = file.metadata() or {}
                 self._check(meta)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
             return _unflatten(json.loads(meta["state"]), tensors)
         except (SafetensorError, json.JSONDecodeError, KeyError) as error:
             raise ValueError(

@@ -13,10 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ._base import Interval, StrOptions
-from ._labels import _labelled_rows
+from ._labels import labelled_rows
 from ._training import TrainedImageEstimator
 from .augmentation import Augmentation
-from .images import ImageSource
 
 __all__ = ["TrainedImageClassifier", "is_fitted", "make_classifier_head", "unwrap_frozen"]
 
@@ -53,7 +52,7 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
 
     def _read_labels(self, y, sample_weight, n_images):
         """Set ``classes_``; return a class number for every row, -1 for none, and its weight."""
-        rows, labels, n = _labelled_rows(y)
+        rows, labels, n = labelled_rows(y)
         if n != n_images:
             raise ValueError(
                 f"Found input variables with inconsistent numbers of samples: {[n_images, n]}. Pass one "
@@ -115,17 +114,14 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
             "validation": (source, self._make_targets(numbers, weights)),
         }
 
-    @staticmethod
-    def _subset(source, rows):
-        if len(rows) == len(source):
-            return source
-        pixels = source.pixels
-        chosen = torch.from_numpy(rows)
-        if pixels.dtype == torch.uint16:
-            pixels = pixels.view(torch.int16)[chosen].view(torch.uint16)
-        else:
-            pixels = pixels[chosen]
-        return ImageSource(pixels, source.pixel_range)
+    def _take_format(self, transformer):
+        """Read images as a fitted transformer does."""
+        for name in ("_format", "image_shape_", "pixel_range_", "n_features_in_"):
+            setattr(self, name, getattr(transformer, name))
+        if hasattr(transformer, "feature_names_in_"):
+            self.feature_names_in_ = transformer.feature_names_in_
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
 
     def _default_augmentation(self):
         return Augmentation(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)

@@ -35,9 +35,7 @@ def make_feed(source, device):
     if source.device == device:
         return _Resident(source)
     free, _ = torch.cuda.mem_get_info(device) if device.type == "cuda" else (float("inf"), None)
-    pixels = source.pixels
-    size = pixels.numel() * (1 if pixels.dtype == torch.uint8 else 4)
-    if size <= _RESIDENT_PART * free:
+    if source.nbytes <= _RESIDENT_PART * free:
         return _Resident(source.to(device))
     return _Stream(source, device)
 

@@ -297,7 +297,3 @@ def turns(codes, random_state):
     turn[by_class] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
     # Ties within a turn need a draw of their own: by `shuffled`, a frequent class would tend to come first.
     return np.lexsort((rng.permutation(n), turn))
-
-
-# The name under which the classifiers of images import it.
-_labelled_rows = labelled_rows

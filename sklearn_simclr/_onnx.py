@@ -181,10 +181,10 @@ def check_onnx(network, path):
 def _import_onnx():
     try:
         import onnx
-        import onnxruntime  # noqa: F401
+        import onnxruntime  # noqa: F401 (asked for its presence only)
 
         if "dynamic_shapes" in inspect.signature(torch.onnx.export).parameters:
-            import onnxscript  # noqa: F401
+            import onnxscript  # noqa: F401 (the exporter imports it)
     except ImportError as error:
         raise ImportError(
             f"format='onnx' needs the package {error.name}; install all it needs with "

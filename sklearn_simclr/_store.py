@@ -117,7 +117,7 @@ def scratch_rows(shape, dtype, capacity):
     """
     if capacity * int(np.prod(shape)) * np.dtype(dtype).itemsize <= memory_limit():
         return MemoryRows(shape, dtype, capacity)
-    file = tempfile.TemporaryFile(buffering=0, prefix="sklearn_simclr-")  # noqa: SIM115
+    file = tempfile.TemporaryFile(buffering=0, prefix="sklearn_simclr-")  # noqa: SIM115 (closed with the rows)
     rows = FileRows(file, shape, dtype)
     # A memory map of it goes on without the file being open.
     weakref.finalize(rows, file.close)

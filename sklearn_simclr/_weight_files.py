@@ -122,7 +122,7 @@ def _read_safetensors(path):
 
     try:
         opened = safe_open(path, framework="pt")
-        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 (no iterator of its own)
         metadata = opened.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is a damaged or truncated safetensors file: {error}.") from None

@@ -212,9 +212,9 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
             numbers, weights = self._read_labels(y, sample_weight, len(source))
             seed = draw_seed(self.random_state)
             rows, held = self._split_validation(np.flatnonzero(weights > 0), numbers, seed)
-            self._held = (self._subset(source, held), numbers[held], weights[held])
+            self._held = (source.select(held), numbers[held], weights[held])
             targets = np.stack([numbers[rows], weights[rows]])
-            self._train(self._subset(source, rows), seed, started, targets=targets)
+            self._train(source.select(rows), seed, started, targets=targets)
             del self._held
         return self
 

@@ -238,9 +238,9 @@ class SimCLRClassifier(TrainedImageClassifier):
                 )
             self._take_format(self.pretrained_)
             started = time.perf_counter()
-            self._held = (self._subset(source, held), numbers[held], weights[held])
+            self._held = (source.select(held), numbers[held], weights[held])
             targets = np.stack([numbers[rows], weights[rows]])
-            self._train(self._subset(source, rows), seed, started, targets=targets)
+            self._train(source.select(rows), seed, started, targets=targets)
             del self._held
         return self
 
@@ -264,15 +264,6 @@ class SimCLRClassifier(TrainedImageClassifier):
         if given.random_state is None:
             given.set_params(random_state=self.random_state)
         return given, False
-
-    def _take_format(self, transformer):
-        """Read images as a fitted transformer does."""
-        for name in ("_format", "image_shape_", "pixel_range_", "n_features_in_"):
-            setattr(self, name, getattr(transformer, name))
-        if hasattr(transformer, "feature_names_in_"):
-            self.feature_names_in_ = transformer.feature_names_in_
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
 
     def _reading(self):
         return unwrap_frozen(self.pretrained) or SimCLRTransformer()

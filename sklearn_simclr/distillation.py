@@ -249,9 +249,9 @@ class DistilledClassifier(TrainedImageClassifier):
             rows = np.setdiff1d(np.arange(n), held)
             self._taught = self._ask_teacher(X, rows)
             started = time.perf_counter()
-            self._held = (self._subset(source, held), numbers[held], weights[held])
+            self._held = (source.select(held), numbers[held], weights[held])
             targets = np.stack([numbers[rows], weights[rows]])
-            self._train(self._subset(source, rows), seed, started, targets=targets)
+            self._train(source.select(rows), seed, started, targets=targets)
             del self._held, self._taught
         return self
 
@@ -336,10 +336,6 @@ class DistilledClassifier(TrainedImageClassifier):
 
     def _encoder_setting(self):
         return self._reading().encoder
-
-    def _take_format(self, transformer):
-        for name in ("_format", "image_shape_", "pixel_range_", "n_features_in_"):
-            setattr(self, name, getattr(transformer, name))
 
     def _build_modules(self, source, targets):
         student = unwrap_frozen(self.student)

@@ -395,7 +395,7 @@ def _read(path, key, writer):
                 other = {_ENCODER: "load_encoder", _ESTIMATOR: "load_estimator"}
                 advice = next((f"; {name} reads it" for text, name in other.items() if text in metadata), "")
                 raise ValueError(f"{path} was not written by {writer}{advice}.")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
     except SafetensorError as error:
         raise ValueError(
             f"{path} is no file of safetensors, or a damaged or truncated one: {error}."

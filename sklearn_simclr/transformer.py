@@ -376,7 +376,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         parts = np.array_split(np.arange(len(source)), -(-len(source) // _SCORE_PAIRS))
         for part in parts:
             images = source.take(slice(int(part[0]), int(part[-1]) + 1))
-            views = self.augmentation_(torch.cat([images, images]), generator)
+            draws = self.augmentation_.draw(2 * len(images), source.shape, generator=generator)
+            views = self.augmentation_.apply(images, draws)
             z = self._infer(
                 project,
                 (self.encoder_, self.projector_),
