@@ -1,7 +1,7 @@
 """Random views of images, batched and on the device, every image with its own draw."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -211,40 +211,43 @@ class Augmentation(BaseEstimator):
         >>> bool((draws.top + draws.height <= 32).all())
         True
         """
-        resolved = self.resolve(image_shape)
-        _, height, width = image_shape
         if device is None:
             device = generator.device if generator is not None else "cpu"
+        return self.resolve(image_shape)._draw(n, image_shape, generator, device)
 
-        def uniform(*shape, low=0.0, high=1.0):
-            u = torch.rand(shape, generator=generator, device=device)
-            return u.mul_(high - low).add_(low)
-
-        top, left, crop_height, crop_width = _draw_crops(uniform, n, height, width, resolved)
-        strength = float(resolved.color_strength)
+    def _draw(self, n, image_shape, generator, device):
+        """Draw for n views; the parameters are concrete."""
+        _, height, width = image_shape
+        # One call for all random numbers: small calls cost more than the numbers.
+        counts = (_CROP_TRIES, _CROP_TRIES, 1, 1, 1, 4, 4, 1, 1, 1, 1)
+        numbers = torch.rand(n * sum(counts), generator=generator, device=device)
+        area, ratio, v, h, jitter, factors, order, blur, flip, grey, sigma = (
+            part.view(count, n) if i == 5 else part if count == 1 else part.view(n, count)
+            for i, (count, part) in enumerate(
+                zip(counts, numbers.split([n * count for count in counts]), strict=True)
+            )
+        )
+        top, left, crop_height, crop_width = _draw_crops(area, ratio, v, h, height, width, self)
+        strength = float(self.color_strength)
         low, high = max(0.0, 1.0 - 0.8 * strength), 1.0 + 0.8 * strength
-        jittered = uniform(n) < resolved.jitter_probability
+        jittered = jitter < self.jitter_probability
         one = torch.ones((), device=device)
-        brightness = torch.where(jittered, uniform(n, low=low, high=high), one)
-        contrast = torch.where(jittered, uniform(n, low=low, high=high), one)
-        saturation = torch.where(jittered, uniform(n, low=low, high=high), one)
-        hue = torch.where(jittered, uniform(n, low=-0.2 * strength, high=0.2 * strength), 0.0 * one)
-        order = uniform(n, 4).argsort(dim=1)
-        sigma_low, sigma_high = resolved.blur_sigma
-        blurred = uniform(n) < resolved.blur_probability
+        brightness, contrast, saturation = torch.where(jittered, _between(factors[:3], low, high), one)
+        hue = torch.where(jittered, _between(factors[3], -0.2 * strength, 0.2 * strength), 0.0 * one)
+        blurred = blur < self.blur_probability
         return _Draws(
             top=top,
             left=left,
             height=crop_height,
             width=crop_width,
-            flip=uniform(n) < resolved.flip_probability,
+            flip=flip < self.flip_probability,
             brightness=brightness,
             contrast=contrast,
             saturation=saturation,
             hue=hue,
-            order=order,
-            grayscale=uniform(n) < resolved.grayscale_probability,
-            sigma=torch.where(blurred, uniform(n, low=sigma_low, high=sigma_high), 0.0 * one),
+            order=order.argsort(dim=1),
+            grayscale=grey < self.grayscale_probability,
+            sigma=torch.where(blurred, _between(sigma, *self.blur_sigma), 0.0 * one),
         )
 
     def apply(self, images, draws):
@@ -277,23 +280,26 @@ class Augmentation(BaseEstimator):
         >>> torch.equal(augmentation.apply(images, draws), augmentation.apply(images, draws))
         True
         """
-        resolved = self.resolve(tuple(images.shape[1:]))
         n, n_views = len(images), len(draws.top)
         if n_views % n if n else n_views:
             raise ValueError(
                 f"draws must be those of as many views as there are images, or of a multiple; got draws of "
                 f"{n_views} views for {n} images."
             )
+        return self.resolve(tuple(images.shape[1:]))._apply(images, draws)
+
+    def _apply(self, images, draws):
+        """Make the views that were drawn; the parameters are concrete."""
         return make_views(
             images,
             draws,
-            resolved.size,
-            blurs=resolved.blur_probability > 0,
-            sequential=resolved.color_mode == "sequential",
+            self.size,
+            blurs=self.blur_probability > 0,
+            sequential=self.color_mode == "sequential",
         )
 
-    def __call__(self, images, generator=None):
-        """Make one random view of each image.
+    def __call__(self, images, generator=None, n_views=1):
+        """Make random views of each image.
 
         Parameters
         ----------
@@ -301,19 +307,33 @@ class Augmentation(BaseEstimator):
             uint8, or floating point in [0, 1]; any number of channels.
         generator : torch.Generator, default=None
             Where the random numbers come from; None is torch's global generator.
+        n_views : int, default=1
+            Views of each image; two at once cost less than two calls.
 
         Returns
         -------
-        tensor of shape (N, C, S, S)
-            float32 in [0, 1], on the device of the images.
+        tensor of shape (n_views * N, C, S, S)
+            float32 in [0, 1], on the device of the images. Views i, N + i, 2 N + i, ... are those of
+            image i: for two views, the pairs that :func:`~sklearn_simclr.losses.nt_xent` takes.
 
         Raises
         ------
         ValueError
             If the images are not four-dimensional, or a parameter is out of its range.
         TypeError
-            If the images are not a tensor of bytes or floating point numbers.
+            If the images are not a tensor of bytes or floating point numbers, or n_views is not an int.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn_simclr import Augmentation
+        >>> Augmentation()(torch.rand(4, 3, 32, 32), n_views=2).shape
+        torch.Size([8, 3, 24, 24])
         """
+        if isinstance(n_views, bool) or not isinstance(n_views, Integral):
+            raise TypeError(f"n_views must be an int, got {n_views!r}.")
+        if n_views < 1:
+            raise ValueError(f"n_views must be at least 1, got {n_views}.")
         if not isinstance(images, torch.Tensor):
             raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}.")
         if images.ndim != 4:
@@ -322,8 +342,8 @@ class Augmentation(BaseEstimator):
             raise TypeError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}.")
         shape = tuple(images.shape[1:])
         resolved = self.resolve(shape)
-        draws = resolved.draw(len(images), shape, generator=generator, device=images.device)
-        return resolved.apply(images, draws)
+        draws = resolved._draw(n_views * len(images), shape, generator, images.device)
+        return resolved._apply(images, draws)
 
     def _check(self):
         """Raise for a parameter out of its range."""
@@ -375,12 +395,19 @@ def _check_range(name, value, low, high, auto=False, open_low=False):
         raise ValueError(message)
 
 
-def _draw_crops(uniform, n, height, width, resolved):
-    """Draw boxes as torchvision's RandomResizedCrop does: the first of ten that fits, or a central one."""
+def _between(u, low, high):
+    """Stretch numbers in [0, 1) to [low, high), in place."""
+    return u.mul_(high - low).add_(low)
+
+
+def _draw_crops(area, ratio, vertical, horizontal, height, width, resolved):
+    """Make boxes of numbers in [0, 1) as torchvision's RandomResizedCrop does.
+
+    A box is the first of ten (the columns of ``area`` and ``ratio``) that fits, or a central one.
+    """
     log_ratio = [math.log(r) for r in resolved.crop_ratio]
-    area = uniform(n, _CROP_TRIES, low=resolved.crop_scale[0], high=resolved.crop_scale[1])
-    area = area.mul_(height * width)
-    ratio = uniform(n, _CROP_TRIES, low=log_ratio[0], high=log_ratio[1]).exp_()
+    area = _between(area, *resolved.crop_scale).mul_(height * width)
+    ratio = _between(ratio, *log_ratio).exp_()
     crop_width = (area * ratio).sqrt_().round_()
     crop_height = (area / ratio).sqrt_().round_()
     fits = (crop_width > 0) & (crop_width <= width) & (crop_height > 0) & (crop_height <= height)
@@ -397,8 +424,8 @@ def _draw_crops(uniform, n, height, width, resolved):
     crop_width = torch.where(any_fits, crop_width.gather(1, first)[:, 0], float(central_width))
     room_v, room_h = height - crop_height, width - crop_width
     # u < 1, but u * (room + 1) can round up to room + 1.
-    top = torch.minimum((uniform(n) * (room_v + 1)).floor_(), room_v)
-    left = torch.minimum((uniform(n) * (room_h + 1)).floor_(), room_h)
+    top = torch.minimum((vertical * (room_v + 1)).floor_(), room_v)
+    left = torch.minimum((horizontal * (room_h + 1)).floor_(), room_h)
     top = torch.where(any_fits, top, float((height - central_height) // 2))
     left = torch.where(any_fits, left, float((width - central_width) // 2))
     return top, left, crop_height, crop_width

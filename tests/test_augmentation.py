@@ -544,3 +544,18 @@ def test_views_on_a_gpu_are_those_on_the_cpu():
     views = augmentation.apply(images, draws)
     on_gpu = augmentation.apply(images.cuda(), type(draws)(*(field.cuda() for field in draws)))
     torch.testing.assert_close(on_gpu.cpu(), views, atol=1e-4, rtol=0)
+
+
+def test_views_of_one_call_are_those_of_the_draws():
+    images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
+    augmentation = Augmentation(size=12)
+    views = augmentation(images, torch.Generator().manual_seed(0), n_views=3)
+    draws = augmentation.draw(15, (3, 16, 16), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(views, augmentation.apply(images, draws))
+    assert torch.equal(views[:5], augmentation.apply(images, draws.rows(slice(0, 5))))
+
+
+@pytest.mark.parametrize(("n_views", "error"), [(0, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_number_of_views_is_checked(n_views, error):
+    with pytest.raises(error, match="n_views must be"):
+        Augmentation()(torch.rand(2, 3, 8, 8), n_views=n_views)
