@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import curl_bounds as curl_bounds
+    from . import datasets as datasets
     from . import diagnostics as diagnostics
     from . import encoders as encoders
     from . import heads as heads
@@ -29,19 +30,22 @@ if TYPE_CHECKING:
     from .curve import label_fraction_curve
     from .distillation import DistilledClassifier
     from .embedding_display import EmbeddingDisplay
-    from .evaluation import LinearEvaluationClassifier, WeightedKNNClassifier
     from .export import export_encoder, load_encoder, load_estimator, save_estimator
     from .features import HOGTransformer, PixelTransformer
     from .files import image_rows, load_image_paths
     from .label_fraction import LabelFractionClassifier, LabelFractionRegressor, label_subset
     from .label_fraction_display import LabelFractionDisplay
     from .label_savings import label_saving
+    from .linear_evaluation import LinearEvaluationClassifier
     from .pac_bayes_encoder import PACBayesContrastiveTransformer
     from .pretrained import load_pretrained
+    from .report import RepresentationReport, representation_report
     from .similarity_display import SimilarityDisplay
     from .splitters import SemiSupervisedKFold
     from .training_display import TrainingDisplay
+    from .transfer import compare_transfers, transfer_evaluation
     from .transformer import SimCLRTransformer
+    from .weighted_knn import WeightedKNNClassifier
 
 __version__ = "0.1.0"
 
@@ -58,6 +62,7 @@ __all__ = [
     "LinearEvaluationClassifier",
     "PACBayesContrastiveTransformer",
     "PixelTransformer",
+    "RepresentationReport",
     "SemiSupervisedKFold",
     "SimCLRClassifier",
     "SimCLRTransformer",
@@ -65,6 +70,7 @@ __all__ = [
     "SupervisedTransformer",
     "TrainingDisplay",
     "WeightedKNNClassifier",
+    "compare_transfers",
     "export_encoder",
     "image_rows",
     "label_fraction_curve",
@@ -74,7 +80,9 @@ __all__ = [
     "load_estimator",
     "load_image_paths",
     "load_pretrained",
+    "representation_report",
     "save_estimator",
+    "transfer_evaluation",
 ]
 
 _MODULE_OF = {
@@ -87,16 +95,18 @@ _MODULE_OF = {
     "LabelFractionClassifier": "label_fraction",
     "LabelFractionDisplay": "label_fraction_display",
     "LabelFractionRegressor": "label_fraction",
-    "LinearEvaluationClassifier": "evaluation",
+    "LinearEvaluationClassifier": "linear_evaluation",
     "PACBayesContrastiveTransformer": "pac_bayes_encoder",
     "PixelTransformer": "features",
+    "RepresentationReport": "report",
     "SemiSupervisedKFold": "splitters",
     "SimCLRClassifier": "classifier",
     "SimCLRTransformer": "transformer",
     "SimilarityDisplay": "similarity_display",
     "SupervisedTransformer": "baselines",
     "TrainingDisplay": "training_display",
-    "WeightedKNNClassifier": "evaluation",
+    "WeightedKNNClassifier": "weighted_knn",
+    "compare_transfers": "transfer",
     "export_encoder": "export",
     "image_rows": "files",
     "label_fraction_curve": "curve",
@@ -106,11 +116,14 @@ _MODULE_OF = {
     "load_estimator": "export",
     "load_image_paths": "files",
     "load_pretrained": "pretrained",
+    "representation_report": "report",
     "save_estimator": "export",
+    "transfer_evaluation": "transfer",
 }
 _SUBMODULES = frozenset(
     {
         "curl_bounds",
+        "datasets",
         "diagnostics",
         "encoders",
         "heads",

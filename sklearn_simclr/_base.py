@@ -7,6 +7,7 @@ import contextlib
 import copy
 import numbers
 import threading
+import warnings
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ __all__ = [
     "resolve_precision",
     "tensors_to_arrays",
     "arrays_to_tensors",
+    "warn_of_bad",
 ]
 
 fit_context = _fit_context
@@ -99,8 +101,7 @@ class BaseImageEstimator(BaseEstimator):
             image_size=_check_image_size(getattr(how, "image_size", None)),
             cache_dir=getattr(how, "cache_dir", None),
             kind=None if reset else (fmt.shape[0], fmt.decoded_dtype or "uint8"),
-            # Only of the estimator itself: not every one can have rows of NaN.
-            on_error=getattr(self, "on_error", "raise"),
+            on_error=getattr(how, "on_error", "raise"),
             verbose=getattr(how, "verbose", 0),
         )
         good = len(rows) - len(decoded.bad)
@@ -338,6 +339,23 @@ def isolated_generators(seed, device):
         if cuda:
             torch.cuda.manual_seed(seed)
         yield
+
+
+def warn_of_bad(source):
+    """Warn that some images are left out of a fit, if any are.
+
+    Parameters
+    ----------
+    source : ImageSource
+        All images, with those that could not be read.
+    """
+    if len(source.bad):
+        warnings.warn(
+            f"{len(source.bad)} of {len(source)} images cannot be read and are left out. Pass "
+            "on_error='raise' to see why.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 class _Array:

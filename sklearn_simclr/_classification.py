@@ -22,6 +22,9 @@ __all__ = ["TrainedImageClassifier", "is_fitted", "make_classifier_head", "unwra
 # "auto" epochs: so many passes, but at least so many steps, since few labels fill few batches.
 _EPOCHS, _STEPS = 60, 300
 
+# Rows that a message lists.
+_LISTED = 10
+
 
 class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
     """Base of the classifiers that are trained on images; rows without a label do not count.
@@ -50,14 +53,22 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
             return self.max_epochs
         return max(_EPOCHS, -(-_STEPS // max(1, n_images // self.batch_size)))
 
-    def _read_labels(self, y, sample_weight, n_images):
-        """Set ``classes_``; return a class number for every row, -1 for none, and its weight."""
+    def _read_labels(self, y, sample_weight, source):
+        """Set ``classes_``; return a class number for every row, -1 for none, and its weight.
+
+        The label of an image that could not be read counts as none.
+        """
+        n_images = len(source)
         rows, labels, n = labelled_rows(y)
         if n != n_images:
             raise ValueError(
                 f"Found input variables with inconsistent numbers of samples: {[n_images, n]}. Pass one "
                 "label an image, -1 or None where there is none."
             )
+        readable = ~np.isin(rows, source.bad)
+        if not readable.any():
+            raise ValueError(f"Of {len(rows)} labelled images none can be read (n_samples={n}).")
+        rows, labels = rows[readable], labels[readable]
         self.classes_, codes = np.unique(labels, return_inverse=True)
         numbers = np.full(n, -1, dtype=np.int64)
         numbers[rows] = codes
@@ -73,7 +84,9 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         if (weights > 0).sum() < 2:
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 labelled images with a positive weight, found "
-                f"{int((weights > 0).sum())} (n_samples={n}). Label more."
+                f"{int((weights > 0).sum())} (n_samples={n}"
+                + (f", of which {len(source.bad)} cannot be read" if len(source.bad) else "")
+                + "). Label more."
             )
         return numbers, weights
 
@@ -149,7 +162,8 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         Returns
         -------
         ndarray of shape (n, n_classes)
-            Rows sum to 1; columns as in ``classes_``.
+            Rows sum to 1; columns as in ``classes_``. With ``on_error="nan"``, rows of NaN for images that
+            cannot be read.
         """
         logits = self._logits(X).astype(np.float64)
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -166,7 +180,8 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         Returns
         -------
         ndarray of shape (n, n_classes), or (n,) for two classes
-            For two classes the logit of the second against the first.
+            For two classes the logit of the second against the first. With ``on_error="nan"``, NaN for
+            images that cannot be read.
         """
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
@@ -183,9 +198,22 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         -------
         ndarray of shape (n,)
             Of the type of the labels.
+
+        Raises
+        ------
+        ValueError
+            If X cannot be used, or has images that cannot be read: also with ``on_error="nan"``, since no
+            class stands for them.
         """
-        best = self._logits(X).argmax(axis=1)
-        return self.classes_[best]
+        logits = self._logits(X)
+        bad = np.flatnonzero(np.isnan(logits).all(axis=1))
+        if len(bad):
+            more = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+            raise ValueError(
+                f"{len(bad)} of {len(logits)} images cannot be read and have no class: rows "
+                f"{bad[:_LISTED].tolist()}{more}. Leave them out; predict_proba gives rows of NaN for them."
+            )
+        return self.classes_[logits.argmax(axis=1)]
 
 
 def make_classifier_head(in_dim, n_classes):

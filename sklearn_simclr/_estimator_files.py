@@ -1,9 +1,11 @@
 """Fitted estimators as JSON and tensors, and back: nothing in a file is code, or names any."""
 
+import enum
 import hashlib
 import json
 import math
 import numbers
+import os
 import reprlib
 
 import numpy as np
@@ -22,6 +24,7 @@ from .classifier import SimCLRClassifier
 from .distillation import DistilledClassifier
 from .encoders import make_encoder
 from .images import ImageFormat
+from .pretrained import torchvision_name
 from .transformer import SimCLRTransformer
 
 __all__ = ["ESTIMATORS", "decode_estimator", "digest", "encode_estimator"]
@@ -188,6 +191,11 @@ class _Writer:
             return {"scalar": self.array(np.asarray(value), where)}
         if isinstance(value, torch.Tensor):
             return {"tensor": self.tensor(value)}
+        # As a text they name the same weights.
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, enum.Enum) and type(value).__module__.startswith("torchvision."):
+            return torchvision_name(value)
         if isinstance(value, torch.device):
             return {"device": str(value)}
         if isinstance(value, np.random.RandomState):

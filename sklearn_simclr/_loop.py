@@ -11,6 +11,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from ._feed import make_feed
+from .diagnostics import predict_loss
 from .optimizers import make_optimizer, warmup_cosine
 
 __all__ = ["TrainingLoop"]
@@ -195,7 +196,19 @@ class TrainingLoop(NeuralNet):
                     ) from error
                 if self.checkpoint is not None:
                     self.checkpoint.save(self._state(), last=clock.over() or self._enough())
+        if self.verbose:
+            self._print_prediction()
         return self
+
+    def _print_prediction(self):
+        """Print what the loss curve says about a longer training, where it is long enough to say anything."""
+        import pandas as pd
+
+        curve = pd.DataFrame(
+            {"loss": self.history[:, "train_loss"], "learning_rate": self.history[:, "lr"]}, dtype=float
+        )
+        with contextlib.suppress(ValueError):
+            print(f"{self._title}: {predict_loss(curve)}")
 
     def _enough(self):
         """Return whether training on is of no use; asked between epochs."""

@@ -4,6 +4,7 @@ import torch
 
 from ._gradcache import cached_backward
 from ._loop import TrainingLoop
+from ._watch import TrainingWatch
 from .diagnostics import _contrastive_accuracy_tensor, rankme
 
 __all__ = ["ContrastiveNet"]
@@ -33,6 +34,11 @@ class ContrastiveNet(TrainingLoop):
     def __init__(self, module, loss, *, micro_batch_size=None, **options):
         super().__init__(module, loss, **options)
         self.micro_batch_size = micro_batch_size
+
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        """Run the epochs, with an eye on them."""
+        self.watch_ = TrainingWatch(self.lr, self.weight_decay, self.chance_level)
+        return super().fit_loop(X, y, epochs, **fit_params)
 
     def _step(self, index, images, per_step=False):
         self.optimizer_.zero_grad(set_to_none=True)
@@ -68,5 +74,9 @@ class ContrastiveNet(TrainingLoop):
         pairs = min(len(z) // 2, _ROWS)
         views = torch.cat([z[: len(z) // 2][:pairs], z[len(z) // 2 :][:pairs]])
         self.history.record("chance_level", self.chance_level)
-        self.history.record("contrastive_accuracy", _contrastive_accuracy_tensor(views).item())
+        accuracy = _contrastive_accuracy_tensor(views).item()
+        self.history.record("contrastive_accuracy", accuracy)
         self.history.record("effective_rank", float(rankme(h[:_ROWS].float())))
+        steps = self.clock_.steps
+        self.watch_.see_views(h[:_ROWS], views, accuracy, steps)
+        self.watch_.see_loss(self.history[-1]["train_loss"], steps, self.clock_.fraction())

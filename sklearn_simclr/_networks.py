@@ -1,13 +1,97 @@
 """Networks of this package as plain dicts, from which networks of the same shape are built again."""
 
+import copy
+from dataclasses import asdict
+
 import torch
 from torch import nn
 
 from ._compact import CompactNet
+from ._preprocessing import Preprocessing
 from ._resnet import ResNet
 from .heads import ProjectionHead, _BatchNorm
 
-__all__ = ["build_network", "describe_network", "encoder_name", "fill_network"]
+__all__ = [
+    "PreprocessedNetwork",
+    "build_network",
+    "describe_network",
+    "encoder_name",
+    "fill_network",
+    "input_channels",
+    "renewed_network",
+]
+
+# Pixels of a forward in evaluation mode, and the fewest images: small images, which the preprocessing may
+# enlarge, come in batches that are too large for the network.
+_PIXELS = 64 * 32 * 32
+_PIXELS_GPU = 1024 * 32 * 32
+_FEWEST = 16
+
+
+class PreprocessedNetwork(nn.Module):
+    """A network with what images go through before they enter it: one module that takes images of any size.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Preprocessed images to representations (n, out_dim).
+    preprocessing : Preprocessing
+        What comes first.
+
+    Attributes
+    ----------
+    out_dim : int
+        Width of the representation.
+    """
+
+    def __init__(self, network, preprocessing):
+        super().__init__()
+        self.network = network
+        self.preprocessing = preprocessing
+        self.channels = input_channels(network)
+        self.out_dim = network.out_dim
+
+    def forward(self, images):
+        """Return the representations (n, out_dim) of images (n, C, H, W) in [0, 1]."""
+        # In another memory format a resize rounds otherwise. Convolutions take that of their weights.
+        images = images.contiguous()
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._represent(images)
+        pixels = _PIXELS if images.device.type == "cpu" else _PIXELS_GPU
+        rows = max(_FEWEST, pixels // self.preprocessing.size**2)
+        done, black = [], {}
+        for part in images.split(rows):
+            if part.any():
+                done.append(self._represent(part))
+            else:
+                # What fills up a last batch is black: of one small image there is a lot of it.
+                if len(part) not in black:
+                    black[len(part)] = self._represent(part)
+                done.append(black[len(part)])
+        return torch.cat(done)
+
+    def extra_repr(self):
+        """Return the preprocessing as it is shown."""
+        return repr(self.preprocessing)
+
+    def _represent(self, images):
+        return self.network(self.preprocessing(images, channels=self.channels))
+
+
+def input_channels(network):
+    """Return the number of channels that a network of this package takes.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        One that begins with a convolution.
+
+    Returns
+    -------
+    channels : int
+        At least 1.
+    """
+    return next(part for part in network.modules() if isinstance(part, nn.Conv2d)).in_channels
 
 
 def describe_network(module):
@@ -32,6 +116,13 @@ def describe_network(module):
             "in_channels": module.in_channels,
             "stem_pool": module.stem_pool,
             "width": module.convs[0].out_channels,
+        }
+    if kind is PreprocessedNetwork:
+        inner = describe_network(module.network)
+        return inner and {
+            "kind": "preprocessed",
+            "preprocessing": asdict(module.preprocessing),
+            "network": inner,
         }
     if kind is ProjectionHead:
         return {
@@ -97,9 +188,57 @@ def build_network(description, n_tensors):
             return _BatchNorm(**options)
         if kind == "relu":
             return nn.ReLU(inplace=True)
+    if kind == "preprocessed":
+        network = build_network(options["network"], n_tensors)
+        if not hasattr(network, "out_dim") or isinstance(network, ProjectionHead):
+            raise ValueError("what takes the preprocessed images is no encoder")
+        return PreprocessedNetwork(network, Preprocessing(**options["preprocessing"]))
     if kind == "sequential":
         return nn.Sequential(*(build_network(part, n_tensors) for part in options["parts"]))
     raise ValueError(f"{kind!r} is no network of this package")
+
+
+@torch.no_grad()
+def renewed_network(module, images, generator):
+    """Return an encoder of the same shape with new weights, drawn from torch's global generator.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The encoder; of another package it has to have ``reset_parameters`` wherever it has weights.
+    images : tensor of shape (n, C, H, W)
+        Floating point in [0, 1], for layers that are set from images.
+    generator : torch.Generator
+        For these layers.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Another one, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If a part of another package has weights, and no ``reset_parameters``.
+    """
+    if type(module) is PreprocessedNetwork:
+        images = module.preprocessing(images, channels=module.channels)
+        inner = renewed_network(module.network, images, generator)
+        return PreprocessedNetwork(inner, module.preprocessing).eval()
+    if type(module) is ResNet:
+        return ResNet(**module.options).eval()
+    new = copy.deepcopy(module)
+    for part in new.modules():
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
+        elif any(True for _ in part.parameters(recurse=False)):
+            raise ValueError(
+                f"the part {type(part).__name__} of the encoder has weights, but no reset_parameters() that "
+                "draws new ones"
+            )
+    if hasattr(new, "initialize_from_images"):
+        new.initialize_from_images(images, generator)
+    return new.eval()
 
 
 def fill_network(module, state):
@@ -149,6 +288,8 @@ def encoder_name(module):
     name : str
         As "resnet50x2-sk" or "compact"; of other networks that of the class.
     """
+    if type(module) is PreprocessedNetwork:
+        return encoder_name(module.network)
     if type(module) is ResNet:
         options = module.options
         width = f"x{options['width']}" if options["width"] > 1 else ""

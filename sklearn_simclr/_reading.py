@@ -264,10 +264,12 @@ def _decoded(indices, rows, image_size, progress):
     """Yield lists of (row, image or ImageError), in order, read and decoded by threads some chunks ahead.
 
     Small files that are quickly read need no threads: they would wait for the interpreter, not for the disk.
+    Which ones these are is found out without threads, from few files at first: among threads, reading seems
+    slow while it waits for the interpreter.
     """
     threads = max(2, min(_MOST_THREADS, cpu_count()))
     indices = iter(indices)
-    size, alone = 16, False
+    size, alone = 2, True
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         waiting = deque()
         try:
@@ -295,7 +297,7 @@ def _decoded(indices, rows, image_size, progress):
                 largest = max(
                     (image.nbytes for _, image in chunk if isinstance(image, np.ndarray)), default=0
                 )
-                size = max(1, min(_ROWS_A_CHUNK, _BYTES_A_CHUNK // max(1, largest)))
+                size = max(1, min(8 * size, _ROWS_A_CHUNK, _BYTES_A_CHUNK // max(1, largest)))
                 yield chunk
         finally:
             for future in waiting:

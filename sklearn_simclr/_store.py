@@ -98,6 +98,21 @@ class FileRows:
         return np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self._n, *self._shape))
 
 
+class _ScratchFileRows(FileRows):
+    """Rows in a temporary file."""
+
+    def append(self, images):
+        try:
+            return super().append(images)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"Decoded images cannot be written to a temporary file in {tempfile.gettempdir()!r}: "
+                f"{error.strerror or error}. They exceed a quarter of the memory; pass cache_dir=, or set TMPDIR "
+                "to a folder with more space",
+            ) from error
+
+
 def scratch_rows(shape, dtype, capacity):
     """Return rows in memory, or, if they are many, in a temporary file that is removed with the last use.
 
@@ -118,7 +133,7 @@ def scratch_rows(shape, dtype, capacity):
     if capacity * int(np.prod(shape)) * np.dtype(dtype).itemsize <= memory_limit():
         return MemoryRows(shape, dtype, capacity)
     file = tempfile.TemporaryFile(buffering=0, prefix="sklearn_simclr-")  # noqa: SIM115 (closed with the rows)
-    rows = FileRows(file, shape, dtype)
+    rows = _ScratchFileRows(file, shape, dtype)
     # A memory map of it goes on without the file being open.
     weakref.finalize(rows, file.close)
     return rows
@@ -162,7 +177,7 @@ class FolderStore:
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
-            try:
+            with self._clear_errors():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(FileLock(self.folder / "images.lock"))
                 self._index = stack.enter_context(
@@ -172,15 +187,6 @@ class FolderStore:
                     "CREATE TABLE IF NOT EXISTS images (key TEXT PRIMARY KEY, kind TEXT, row INTEGER) "
                     "WITHOUT ROWID"
                 )
-            except (OSError, sqlite3.OperationalError) as error:
-                raise ValueError(
-                    f"cache_dir={str(self.folder)!r} cannot be written to ({error}). Pass another folder."
-                ) from error
-            except sqlite3.DatabaseError as error:
-                raise ValueError(
-                    f"The index of cache_dir={str(self.folder)!r} is damaged ({error}). Remove the folder, "
-                    "or pass another."
-                ) from error
             self._files = stack.enter_context(contextlib.ExitStack())
             self._rows = {}
             self._not_safe = 0
@@ -189,10 +195,27 @@ class FolderStore:
 
     def __exit__(self, *error):
         try:
-            self._commit()
+            with self._clear_errors():
+                self._commit()
         finally:
             self._rows = {}
             self._stack.close()
+
+    @contextlib.contextmanager
+    def _clear_errors(self):
+        try:
+            yield
+        except (OSError, sqlite3.OperationalError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(
+                f"cache_dir={str(self.folder)!r} cannot be written to ({reason}). Pass another folder, on a "
+                "disk with free space; what was stored before is kept."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise ValueError(
+                f"The index of cache_dir={str(self.folder)!r} is damaged ({error}). Remove the folder, "
+                "or pass another."
+            ) from error
 
     def _commit(self):
         """Let the index know of what was added, after that is on the disk."""
@@ -243,15 +266,16 @@ class FolderStore:
             As of `find`.
         """
         kind = (images.dtype.name, *images.shape[1:])
-        first = self._open(kind).append(images)
-        name = _name(kind)
-        self._index.executemany(
-            "INSERT OR REPLACE INTO images VALUES (?, ?, ?)",
-            [(key, name, first + k) for k, key in enumerate(keys)],
-        )
-        self._not_safe += images.nbytes
-        if self._not_safe > _BYTES_A_COMMIT:
-            self._commit()
+        with self._clear_errors():
+            first = self._open(kind).append(images)
+            name = _name(kind)
+            self._index.executemany(
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?)",
+                [(key, name, first + k) for k, key in enumerate(keys)],
+            )
+            self._not_safe += images.nbytes
+            if self._not_safe > _BYTES_A_COMMIT:
+                self._commit()
         return {key: (kind, first + k) for k, key in enumerate(keys)}
 
     def array(self, kind):

@@ -125,6 +125,10 @@ class TrainedImageEstimator(BaseImageEstimator):
         """Return the modules of the last fit by name."""
         raise NotImplementedError
 
+    def _complete_modules(self, modules):
+        """Return the modules by name, with those that only training needs."""
+        return modules
+
     def _adopt_modules(self, modules):
         """Make trained modules fitted attributes."""
         raise NotImplementedError
@@ -192,10 +196,16 @@ class TrainedImageEstimator(BaseImageEstimator):
                 modules = copy.deepcopy(self._fitted_modules())
             else:
                 modules = self._build_modules(source, targets)
-                self._encoder_takes_channels_last = _takes_channels_last(modules["encoder"], source.shape)
+                # Those that are given by name do, and a trial takes a copy.
+                self._encoder_takes_channels_last = isinstance(
+                    self._encoder_setting(), str
+                ) or _takes_channels_last(modules["encoder"], source.shape)
+            begun = modules
+            if epochs > 0:
+                modules = self._complete_modules(modules)
 
         def key():
-            return content_key(source.pixels, self._describe(augmentation, modules, targets, seed, warm))
+            return content_key(source.pixels, self._describe(augmentation, begun, targets, seed, warm))
 
         def run():
             with isolated_generators(run_seed, device), self._checkpoint(key, single, epochs) as checkpoint:
@@ -222,7 +232,7 @@ class TrainedImageEstimator(BaseImageEstimator):
         for name, module in modules.items():
             prefix = f"{name}."
             state = {k.removeprefix(prefix): v for k, v in result["arrays"].items() if k.startswith(prefix)}
-            module.cpu().load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
+            _take_arrays(module.cpu(), state)
             module.eval()
         self._adopt_modules(modules)
         self.augmentation_ = augmentation
@@ -302,7 +312,7 @@ class TrainedImageEstimator(BaseImageEstimator):
     def _check_same_architecture(self):
         """Raise if parameters of the network changed since it was built: training on would ignore them."""
         for name, value in self._describe_architecture().items():
-            built = self._architecture[name]
+            built = self._architecture.get(name, value)
             if value != built:
                 raise ValueError(
                     f"{name} changed from {built!r} to {value!r}, but training goes on with the network that "
@@ -321,13 +331,17 @@ class TrainedImageEstimator(BaseImageEstimator):
         if targets is not None:
             params["targets"] = targets
         encoder = self._encoder_setting()
+        loaded = params.get("weights") is not None
         if isinstance(encoder, str):
             params["encoder"] = encoder
         else:
             given = isinstance(encoder, nn.Module)
             params["encoder"] = [repr(modules["encoder"]), None if given else describe_function(encoder)]
-        if warm or isinstance(encoder, nn.Module):
-            known = modules.values() if warm else [modules["encoder"]]
+        if loaded:
+            params["network"] = repr(modules["encoder"])
+        if warm or loaded or isinstance(encoder, nn.Module):
+            known = modules.values() if warm or loaded else [modules["encoder"]]
+            # The numbers, and not where they were read: a file may change.
             params["weights"] = [[k, v.cpu().numpy()] for m in known for k, v in m.state_dict().items()]
         params.update(self._describe_more())
         return params
@@ -345,6 +359,16 @@ def _takes_channels_last(encoder, shape):
     except Exception:
         return False
     return torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def _take_arrays(module, arrays):
+    """Give a module its whole state, one array at a time: beside it there is never a second copy of all."""
+    own = module.state_dict()
+    if own.keys() != arrays.keys():
+        raise ValueError(f"The state is of another network: {sorted(own.keys() ^ arrays.keys())[:5]}.")
+    for name, tensor in own.items():
+        tensor.copy_(torch.from_numpy(np.array(arrays[name])))
 
 
 def _check_callbacks(callbacks):

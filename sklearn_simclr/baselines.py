@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
 
-from ._base import BaseImageTransformer, draw_seed, fit_context
+from ._base import BaseImageTransformer, draw_seed, fit_context, warn_of_bad
 from ._classification import TrainedImageClassifier, make_classifier_head
 from ._training import TrainedImageEstimator
 from .augmentation import Augmentation
@@ -40,6 +40,14 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         As in :class:`SimCLRTransformer`.
     pixel_range : "auto" or (float, float), default="auto"
         As in :class:`SimCLRTransformer`.
+    image_size : None, int or (int, int), default=None
+        Size that image files are brought to, as in :class:`SimCLRTransformer`.
+    cache_dir : str, os.PathLike or None, default=None
+        Folder that keeps decoded image files, as in :class:`SimCLRTransformer`.
+    on_error : {"raise", "nan"}, default="raise"
+        What to do with image files that cannot be read: with ``"raise"`` an error says which; with
+        ``"nan"`` fit leaves them out, with a warning, transform and predict_proba give rows of NaN, and
+        predict refuses them.
     augmentation : Augmentation or None, default=None
         The random views that are trained on; None is ``Augmentation()``, as for SimCLR.
     class_weight : dict, "balanced" or None, default=None
@@ -135,6 +143,9 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         *,
         image_shape="auto",
         pixel_range="auto",
+        image_size=None,
+        cache_dir=None,
+        on_error="raise",
         augmentation=None,
         class_weight=None,
         batch_size=256,
@@ -158,6 +169,9 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         self.encoder = encoder
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.image_size = image_size
+        self.cache_dir = cache_dir
+        self.on_error = on_error
         self.augmentation = augmentation
         self.class_weight = class_weight
         self.batch_size = batch_size
@@ -209,7 +223,8 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         started = time.perf_counter()
         with self._unchanged_on_error():
             source = self._read_images(X, reset=True)
-            numbers, weights = self._read_labels(y, sample_weight, len(source))
+            numbers, weights = self._read_labels(y, sample_weight, source)
+            warn_of_bad(source)
             seed = draw_seed(self.random_state)
             rows, held = self._split_validation(np.flatnonzero(weights > 0), numbers, seed)
             self._held = (source.select(held), numbers[held], weights[held])
@@ -283,6 +298,13 @@ class AutoencoderTransformer(TrainedImageEstimator, BaseImageTransformer):
         As in :class:`SimCLRTransformer`.
     pixel_range : "auto" or (float, float), default="auto"
         As in :class:`SimCLRTransformer`.
+    image_size : None, int or (int, int), default=None
+        Size that image files are brought to, as in :class:`SimCLRTransformer`.
+    cache_dir : str, os.PathLike or None, default=None
+        Folder that keeps decoded image files, as in :class:`SimCLRTransformer`.
+    on_error : {"raise", "nan"}, default="raise"
+        What to do with image files that cannot be read: with ``"raise"`` an error says which; with
+        ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN.
     augmentation : Augmentation or None, default=None
         Random views that are to be given back instead of the images; None is the images as they are.
     batch_size : int, default=256
@@ -365,6 +387,9 @@ class AutoencoderTransformer(TrainedImageEstimator, BaseImageTransformer):
         *,
         image_shape="auto",
         pixel_range="auto",
+        image_size=None,
+        cache_dir=None,
+        on_error="raise",
         augmentation=None,
         batch_size=256,
         max_epochs=100,
@@ -384,6 +409,9 @@ class AutoencoderTransformer(TrainedImageEstimator, BaseImageTransformer):
         self.encoder = encoder
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.image_size = image_size
+        self.cache_dir = cache_dir
+        self.on_error = on_error
         self.augmentation = augmentation
         self.batch_size = batch_size
         self.max_epochs = max_epochs
@@ -424,7 +452,8 @@ class AutoencoderTransformer(TrainedImageEstimator, BaseImageTransformer):
         started = time.perf_counter()
         with self._unchanged_on_error():
             source = self._read_images(X, reset=True, smallest=2)
-            self._train(source, draw_seed(self.random_state), started)
+            warn_of_bad(source)
+            self._train(source.without_bad(), draw_seed(self.random_state), started)
         return self
 
     def transform(self, X):

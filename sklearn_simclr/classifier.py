@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import clone
 from torch import nn
 
-from ._base import Interval, draw_seed, fit_context
+from ._base import Interval, draw_seed, fit_context, warn_of_bad
 from ._classification import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .transformer import SimCLRTransformer
 
@@ -32,7 +32,9 @@ class SimCLRClassifier(TrainedImageClassifier):
         Where the encoder comes from: None is ``SimCLRTransformer()``; one that is not fitted is cloned and
         fitted on all rows of X, with this ``random_state`` if it has none; a fitted one is used as it is.
         ``clone``, and so cross-validation, forgets the fit of a plain transformer: wrap a fitted one in
-        :class:`sklearn.frozen.FrozenEstimator` to share it between folds.
+        :class:`sklearn.frozen.FrozenEstimator` to share it between folds. Its ``image_size``, ``cache_dir``
+        and ``on_error`` say how image files are read: with ``on_error="nan"`` those that cannot be read are
+        left out of both trainings, predict_proba gives rows of NaN for them, and predict refuses them.
     head_layer : int, default=0
         Layer of the projection head that the linear layer is put on: 0 is the representation h. V2 found 1
         best with few labels, for a head of 3 layers.
@@ -226,9 +228,11 @@ class SimCLRClassifier(TrainedImageClassifier):
             if fitted:
                 self._take_format(given)
             source = self._read_images(X, reset=not fitted)
-            numbers, weights = self._read_labels(y, sample_weight, len(source))
+            numbers, weights = self._read_labels(y, sample_weight, source)
             seed = draw_seed(self.random_state)
             rows, held = self._split_validation(np.flatnonzero(weights > 0), numbers, seed)
+            if fitted:
+                warn_of_bad(source)
             self.pretrained_ = given if fitted else given.fit(X)
             layers = self.pretrained_.projector_.n_layers
             if self.head_layer > layers:

@@ -10,8 +10,9 @@ import torch
 from sklearn.base import clone, is_classifier
 from torch import nn
 
-from ._base import Interval, StrOptions, draw_seed, fit_context
+from ._base import Interval, StrOptions, draw_seed, fit_context, warn_of_bad
 from ._classification import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
+from ._rows import indexable, take
 from .transformer import SimCLRTransformer
 
 __all__ = ["DistilledClassifier"]
@@ -37,7 +38,10 @@ class DistilledClassifier(TrainedImageClassifier):
     student : SimCLRTransformer, FrozenEstimator or None, default=None
         Where the student's encoder comes from: a fitted transformer gives its encoder, as self-distillation
         (V2 section 3) wants; one that is not fitted says by its parameters ``encoder``, ``image_shape`` and
-        ``pixel_range`` which network to build, with random weights. None is ``SimCLRTransformer()``.
+        ``pixel_range`` which network to build, with random weights. None is ``SimCLRTransformer()``. Its
+        ``image_size``, ``cache_dir`` and ``on_error`` say how image files are read: with ``on_error="nan"``
+        those that cannot be read are left out of the training (also of the teacher's), predict_proba gives
+        rows of NaN for them, and predict refuses them.
     alpha : float, default=1
         Part of the loss that is the teacher's, in [0, 1]. 1 needs no labels beyond the teacher's.
     temperature : float, default=1
@@ -239,14 +243,18 @@ class DistilledClassifier(TrainedImageClassifier):
             n = len(source)
             numbers, weights = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32)
             if y is not None:
-                numbers, weights = self._read_labels(y, sample_weight, n)
-            self.teacher_ = self._fit_teacher(X, y)
+                numbers, weights = self._read_labels(y, sample_weight, source)
+            warn_of_bad(source)
+            readable = np.setdiff1d(np.arange(n), source.bad)
+            if len(readable) < 2:
+                raise ValueError(f"Of {n} images {len(readable)} can be read, at least 2 are needed.")
+            self.teacher_ = self._fit_teacher(X, y, None if len(readable) == n else readable)
             self._take_classes(y is not None, numbers)
             seed = draw_seed(self.random_state)
             held = np.empty(0, dtype=np.int64)
             if self.early_stopping:
                 _, held = self._split_validation(np.flatnonzero(weights > 0), numbers, seed)
-            rows = np.setdiff1d(np.arange(n), held)
+            rows = np.setdiff1d(readable, held)
             self._taught = self._ask_teacher(X, rows)
             started = time.perf_counter()
             self._held = (source.select(held), numbers[held], weights[held])
@@ -278,9 +286,14 @@ class DistilledClassifier(TrainedImageClassifier):
             if needs:
                 raise ValueError(f"{needs[0]} requires y to be passed, but the target y is None.")
 
-    def _fit_teacher(self, X, y):
+    def _fit_teacher(self, X, y, rows):
+        """Return the teacher, fitted on some rows (None: on all) if it was not."""
         teacher = unwrap_frozen(self.teacher)
-        return teacher if is_fitted(teacher) else clone(teacher).fit(X, y)
+        if is_fitted(teacher):
+            return teacher
+        if rows is not None:
+            X, y = _some(X, rows), _some(y, rows)
+        return clone(teacher).fit(X, y)
 
     def _take_classes(self, labelled, numbers):
         """Number the labels as the teacher does."""
@@ -312,8 +325,15 @@ class DistilledClassifier(TrainedImageClassifier):
             )
         if able and self.teacher_views != "image":
             return nn.Sequential(*copy.deepcopy(list(self.teacher_._fitted_modules().values()))).eval()
-        odds = np.asarray(self.teacher_.predict_proba(X), dtype=np.float64)
-        return np.log(np.maximum(odds, _PROBABILITY_FLOOR)).astype(np.float32)[rows]
+        odds = np.asarray(self.teacher_.predict_proba(_some(X, rows)), dtype=np.float64)
+        unknown = rows[~np.isfinite(odds).all(axis=1)]
+        if len(unknown):
+            raise ValueError(
+                f"The teacher gives row {unknown[0]} of X"
+                + (f" and {len(unknown) - 1} others" if len(unknown) > 1 else "")
+                + " probabilities that are no numbers. Leave these rows out of X."
+            )
+        return np.log(np.maximum(odds, _PROBABILITY_FLOOR)).astype(np.float32)
 
     def _make_teacher(self, device):
         if isinstance(self._taught, nn.Module):
@@ -375,3 +395,8 @@ class DistilledClassifier(TrainedImageClassifier):
             **self._validation(),
             **options,
         )
+
+
+def _some(X, rows):
+    X, n = indexable(X)
+    return X if len(rows) == n else take(X, rows)

@@ -11,15 +11,20 @@ import torch
 from torch import nn
 
 from . import _weight_names as naming
+from ._networks import build_network, describe_network, encoder_name, input_channels
 from ._preprocessing import Preprocessing
 from ._resnet import ResNet
 from ._tensor_bundle import find_prefix
-from ._weight_files import METADATA, open_bundle, open_file, open_torch
+from ._weight_files import METADATA, StoredWeights, open_bundle, open_file, open_torch
 from .heads import ProjectionHead
 
 __all__ = ["Preprocessing", "Pretrained", "convert_checkpoint", "load_pretrained", "save_pretrained"]
 
 _FORMAT = 1
+
+# Key of the description that export_encoder writes into the header of its files.
+_EXPORTED = "sklearn_simclr_encoder"
+
 _TORCHVISION = "torchvision:"
 _TORCHVISION_ENUMS = tuple(f"ResNet{depth}_Weights" for depth in (18, 34, 50, 101, 152))
 
@@ -36,8 +41,8 @@ class Pretrained:
 
     Parameters
     ----------
-    encoder : ResNet
-        Images (n, C, H, W) to representations h (n, out_dim).
+    encoder : torch.nn.Module
+        A network of this package, from images (n, C, H, W) to representations h (n, out_dim).
     preprocessing : Preprocessing
         What images go through first.
     projector : ProjectionHead or None, default=None
@@ -71,7 +76,7 @@ class Pretrained:
     torch.Size([2, 10])
     """
 
-    encoder: ResNet
+    encoder: nn.Module
     preprocessing: Preprocessing
     projector: ProjectionHead | None = None
     classifier: nn.Linear | None = None
@@ -116,7 +121,7 @@ class Pretrained:
         """
         if self.classifier is None:
             raise ValueError(f"{self.name} has no classifier; take the features of its encoder.")
-        hidden = self.encoder(self.preprocessing(images, channels=_in_channels(self.encoder)))
+        hidden = self.encoder(self.preprocessing(images, channels=input_channels(self.encoder)))
         if self.classifier_layer:
             hidden = self.projector(hidden, n_layers=self.classifier_layer)
         return self.classifier(hidden)
@@ -134,7 +139,8 @@ def load_pretrained(weights, *, ema=False, classifier_layer=None, verify=True, d
           fine-tuned, distilled or supervised: its prefix (the path without ".index"), one of its files, its
           directory or the directory of a SavedModel. TensorFlow is not needed. The names of TensorFlow 1 and
           2 are both known.
-        - A file of safetensors from `save_pretrained` or `convert_checkpoint`.
+        - A file of safetensors from `save_pretrained`, `convert_checkpoint` or
+          :func:`~sklearn_simclr.export.export_encoder`.
         - A ``.pth`` of tonylins/simclr-converter or Separius/SimCLRv2-Pytorch, or the same in safetensors.
         - ``"torchvision:ResNet50_Weights.IMAGENET1K_V2"`` or that enum: supervised weights of a ResNet-18,
           34, 50, 101 or 152.
@@ -204,7 +210,7 @@ def load_pretrained(weights, *, ema=False, classifier_layer=None, verify=True, d
         raise ValueError(f"weights={str(weights)!r} is an address; copy the files to this machine first.")
     path = Path(weights)
     if path.suffix != ".index" and ".data-" not in path.name and path.is_file():
-        stored = open_file(path)
+        stored = _open_exported(path) or open_file(path)
     else:
         stored = open_bundle(find_prefix(path), ema, verify)
     if ema and stored.dialect != "google":
@@ -242,7 +248,7 @@ def save_pretrained(pretrained, path):
     header = {
         "format": _FORMAT,
         "name": pretrained.name,
-        "encoder": pretrained.encoder.options,
+        "encoder": _encoder_parameters(pretrained.encoder),
         "projector": _projector_parameters(pretrained.projector),
         "classifier_layer": pretrained.classifier_layer,
         "preprocessing": asdict(pretrained.preprocessing),
@@ -324,7 +330,7 @@ def _build(stored, classifier_layer, pool_padding="same"):
         layer = classifier_layer
     if stored.dialect == "google":
         names = naming.google_names(encoder, projector, classifier, head)
-    elif stored.dialect == "own":
+    elif stored.dialect in ("own", "exported"):
         names = {}
         for part, module in _parts(encoder, projector, classifier):
             names |= naming.own_names(module, f"{part}.")
@@ -356,7 +362,7 @@ def _parts(encoder, projector, classifier):
 
 def _architecture(stored, pool_padding):
     """Encoder, projector, how its layers are called, name, preprocessing, layer of the classifier."""
-    if stored.dialect == "own":
+    if stored.dialect in ("own", "exported"):
         return _described(stored)
     head = "nl"
     if stored.dialect == "google":
@@ -381,40 +387,94 @@ def _architecture(stored, pool_padding):
         projector = ProjectionHead(**projector)
     small = parameters["stem"] == "small"
     preprocessing = Preprocessing(_SMALL_SIDE, 1.0) if small else Preprocessing()
-    return encoder, projector, head, _name(parameters), preprocessing, 0
-
-
-def _name(parameters):
-    width = f"x{parameters['width']}" if parameters["width"] > 1 else ""
-    return f"resnet{parameters['depth']}{width}{'-sk' if parameters['sk_ratio'] else ''}"
+    return encoder, projector, head, encoder_name(encoder), preprocessing, 0
 
 
 def _described(stored):
     """The same for our own files, whose header says it."""
-    header = stored.header
     try:
-        if header["format"] != _FORMAT:
-            raise ValueError(
-                f"format {header['format']} of the file is not {_FORMAT}; update sklearn-simclr to read it"
-            )
-        encoder = ResNet(**header["encoder"], zero_init_residual=False)
-        projector = header["projector"]
-        if projector is not None:
-            if projector["n_layers"] > len(stored.shapes):
-                raise ValueError("its projector has more layers than the file has tensors")
-            projector = ProjectionHead(**projector)
-        preprocessing = Preprocessing(**header["preprocessing"])
-        layer = header["classifier_layer"]
+        described = _exported_parts if stored.dialect == "exported" else _own_parts
+        encoder, projector, preprocessing, layer, name = described(stored.header, len(stored.shapes))
         if type(layer) is not int:
             raise ValueError(f"classifier_layer is {layer!r}, not an int")
-        return encoder, projector, "nl", str(header["name"]), preprocessing, layer
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        return encoder, projector, "nl", str(name), preprocessing, layer
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         detail = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
         raise ValueError(f"{stored.origin}: its description of the network is not valid: {detail}.") from None
 
 
+def _own_parts(header, n_tensors):
+    if header["format"] != _FORMAT:
+        raise ValueError(
+            f"format {header['format']} of the file is not {_FORMAT}; update sklearn-simclr to read it"
+        )
+    # A ResNet, if it does not say what it is.
+    encoder = _build_encoder({"kind": "resnet", **header["encoder"]}, n_tensors)
+    projector = header["projector"]
+    if projector is not None:
+        projector = build_network({"kind": "projector", **projector}, n_tensors)
+    preprocessing = Preprocessing(**header["preprocessing"])
+    return encoder, projector, preprocessing, header["classifier_layer"], header["name"]
+
+
+def _exported_parts(header, n_tensors):
+    about = header["encoder"]
+    if about["network"] is None:
+        raise ValueError(
+            f"it has the weights of a {about['class']}, which is not of this package; build that module and "
+            "load them with safetensors.torch.load_file"
+        )
+    encoder = _build_encoder(about["network"], n_tensors)
+    projector = header["heads"].get("projector")
+    if projector is not None:
+        projector = build_network(projector, n_tensors)
+        if not isinstance(projector, ProjectionHead):
+            raise ValueError("its projector is no projection head")
+    return (
+        encoder,
+        projector,
+        Preprocessing(**header["resize"]),
+        header["classifier_layer"],
+        about["name"],
+    )
+
+
+def _build_encoder(description, n_tensors):
+    encoder = build_network(description, n_tensors)
+    if not hasattr(encoder, "out_dim") or isinstance(encoder, ProjectionHead):
+        raise ValueError(f"{description['kind']!r} is no encoder")
+    return encoder
+
+
+def _open_exported(path):
+    """The weights in a file of export_encoder, or None for other files."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if METADATA in metadata or _EXPORTED not in metadata:
+                return None
+            names = list(file.keys())
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except SafetensorError:
+        return None
+    try:
+        header = json.loads(metadata[_EXPORTED])
+    except ValueError as error:
+        raise ValueError(f"{path}: its description of the network is no JSON: {error}.") from None
+
+    def read(name):
+        # Opened anew: what one handle has read stays mapped, in the end the whole file beside the copy.
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(name).to(torch.float32, copy=True)
+
+    return StoredWeights(str(path), "exported", shapes, read, header=header)
+
+
 def _classifier(stored):
     names = {
+        "exported": "classifier.weight",
         "google": "head_supervised/linear_layer/dense/kernel",
         "own": "classifier.weight",
         "separius": "resnet.fc.weight",
@@ -477,6 +537,18 @@ def _is_idle(stored, name, names):
     return f"{norm}.running_mean" in names.values() and not stored.read(name).any()
 
 
+def _encoder_parameters(encoder):
+    if isinstance(encoder, ResNet):
+        return encoder.options
+    description = describe_network(encoder)
+    if description is None:
+        raise TypeError(
+            f"pretrained.encoder is a {type(encoder).__name__}, which is not of this package: a file without "
+            "code cannot say how to build it. Save its state_dict with safetensors.torch.save_file."
+        )
+    return description
+
+
 def _projector_parameters(projector):
     if projector is None:
         return None
@@ -487,10 +559,6 @@ def _projector_parameters(projector):
         "n_layers": projector.n_layers,
         "hidden_dim": hidden,
     }
-
-
-def _in_channels(encoder):
-    return next(part for part in encoder.modules() if isinstance(part, nn.Conv2d)).in_channels
 
 
 def _load_torchvision(weights, download):
@@ -506,13 +574,14 @@ def _load_torchvision(weights, download):
     if not path.is_file():
         if not download:
             raise FileNotFoundError(
-                f"{path} does not exist: pass download=True to fetch {member} from {url}, or put it there."
+                f"{path} does not exist: load_pretrained(..., download=True) fetches {member} from {url}, or "
+                "put it there."
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = path.stem.rpartition("-")[2]
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
     pretrained = _build(open_torch(path), None, pool_padding="symmetric")
-    pretrained.name = f"{_TORCHVISION}{member}"
+    pretrained.name = torchvision_name(member)
     transform = member.transforms()
     pretrained.preprocessing = Preprocessing(
         size=transform.crop_size[0],
@@ -523,6 +592,11 @@ def _load_torchvision(weights, download):
         std=tuple(transform.std),
     )
     return pretrained
+
+
+def torchvision_name(member):
+    """Return the text that `load_pretrained` takes for a weight enum of torchvision."""
+    return f"{_TORCHVISION}{member}"
 
 
 def _torchvision_member(weights):

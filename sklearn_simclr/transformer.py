@@ -1,5 +1,7 @@
 """SimCLRTransformer: contrastive image representations as a scikit-learn transformer."""
 
+import enum
+import os
 import time
 import warnings
 from functools import partial
@@ -10,11 +12,13 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseImageTransformer, Interval, StrOptions, draw_seed, fit_context
+from ._networks import PreprocessedNetwork, encoder_name, input_channels
 from ._training import TrainedImageEstimator, describe_function
 from .diagnostics import chance_level, contrastive_accuracy
 from .heads import ProjectionHead
 from .images import ImageSource
 from .losses import margin_triplet, nt_logistic, nt_xent
+from .pretrained import load_pretrained
 
 __all__ = ["SimCLRTransformer"]
 
@@ -40,6 +44,15 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
           that keeps their resolution.
         - ``"timm:NAME"``: a model of timm, untrained; needs the extra ``timm``.
         - a module: a copy is trained from its present weights. A callable: returns a module.
+
+        With ``weights`` it is what they are of: leave it at ``"auto"``.
+    weights : str, os.PathLike, torchvision weight enum or None, default=None
+        Where training starts: a checkpoint of SimCLR's authors, a file of
+        :func:`~sklearn_simclr.pretrained.convert_checkpoint` or
+        :func:`~sklearn_simclr.export.export_encoder`, torchvision's weights, or whatever else
+        :func:`~sklearn_simclr.pretrained.load_pretrained` takes. ``max_epochs=0`` takes the encoder as it is;
+        by default fit trains it further on X. The preprocessing in the file, such as a resize to 224 pixels,
+        comes before the encoder, in training (after the random views) as in transform. None: new weights.
     image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
         Shape of one image: (H, W), (H, W, C) or (C, H, W). Needed where X is flat and not square and grey,
         or where the axes are ambiguous; "HWC" and "CHW" say only what the axes of X mean.
@@ -69,7 +82,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     projection_dim : int, default=128
         Length of the projections z that the loss compares.
     projection_layers : int, default=2
-        Layers of the projection head: 2 as in SimCLR, 3 as in SimCLRv2; 0 compares representations.
+        Layers of the projection head: 2 as in SimCLR, 3 as in SimCLRv2; 0 compares representations. A head
+        that comes with ``weights`` stays as it is.
     batch_size : int, default=256
         Images a step, at least 2; each is compared with the views of all others. A smaller X is one batch.
         An epoch leaves out what does not fill a batch, other images each time.
@@ -77,7 +91,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         Images that go through the encoder at a time. The gradient is that of the whole batch, with
         BatchNorm over the images of a micro-batch; memory is that of a micro-batch, time is about 4/3.
     max_epochs : int, default=100
-        Passes over the images. 0 leaves the encoder untrained: the random baseline.
+        Passes over the images. 0 leaves the encoder as it starts: the random baseline, or with ``weights``
+        the published encoder.
     max_time : float or None, default=None
         Seconds to train for, instead of ``max_epochs``; the learning rate falls over that time.
     optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
@@ -121,9 +136,11 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     Attributes
     ----------
     encoder_ : torch.nn.Module
-        The trained encoder, on the CPU.
+        The trained encoder, on the CPU. With ``weights`` it takes images as in X, and begins with their
+        preprocessing where that changes anything.
     projector_ : torch.nn.Module
-        The trained projection head, on the CPU.
+        The trained projection head, on the CPU. Of no layers if the file of ``weights`` has none and fit did
+        not train.
     augmentation_ : Augmentation
         With the values that were used.
     image_shape_ : tuple of int
@@ -146,9 +163,13 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     --------
     LabelFractionClassifier : Fits a classifier on a fraction of the labels.
     Augmentation : The random views.
+    sklearn_simclr.pretrained.load_pretrained : The files that ``weights`` can be.
 
     Notes
     -----
+    Published encoders were trained on pixels in [0, 1]. Use ``weights`` with images of uint8, or of floats in
+    [0, 1], or say with ``pixel_range`` what black and white are: else the extremes of X are taken for them.
+
     With ``max_time``, two runs with the same seed differ, since the machine's speed decides how many steps
     they take. Only representations of the same fitted encoder can be compared with each other.
 
@@ -170,10 +191,22 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     >>> model = make_pipeline(simclr, LogisticRegression(max_iter=1000)).fit(X, y)
     >>> model[:-1].transform(X[:5]).shape[0]
     5
+
+    Start from an encoder that was trained elsewhere, here the one above, and take it as it is:
+
+    >>> import os, tempfile
+    >>> from sklearn_simclr import export_encoder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "digits.safetensors")
+    ...     how = export_encoder(model[0], path)
+    ...     again = SimCLRTransformer(weights=path, max_epochs=0).fit(X)
+    >>> bool((again.transform(X) == model[0].transform(X)).all())
+    True
     """
 
     _parameter_constraints = {
         **TrainedImageEstimator._training_constraints,
+        "weights": [str, os.PathLike, enum.Enum, None],
         "loss": [StrOptions({"nt_xent", "nt_logistic", "margin_triplet"}), callable],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "projection_dim": [Interval(Integral, 1, None, closed="left")],
@@ -197,6 +230,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         self,
         encoder="auto",
         *,
+        weights=None,
         image_shape="auto",
         pixel_range="auto",
         image_size=None,
@@ -226,6 +260,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         random_state=None,
     ):
         self.encoder = encoder
+        self.weights = weights
         self.image_shape = image_shape
         self.pixel_range = pixel_range
         self.image_size = image_size
@@ -276,8 +311,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         Raises
         ------
         ValueError, TypeError
-            If X or a parameter cannot be used, or the training diverges; the estimator is then as it was
-            before.
+            If X, a parameter or a file of ``weights`` cannot be used, or the training diverges; the estimator
+            is then as it was before.
+        FileNotFoundError
+            If there is no such file of ``weights``, or torchvision's are not in torch's cache.
         """
         started = time.perf_counter()
         again = self.warm_start and hasattr(self, "encoder_")
@@ -395,6 +432,11 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     def _check_output(self):
         """Return which layer of the head is the output, 0 for the encoder itself."""
         layers = self.projector_.n_layers
+        if self._lacks_head(self.projector_) and self.output not in ("encoder", 0):
+            raise ValueError(
+                f"output={self.output!r}, but weights={str(self.weights)!r} has no projection head, and none "
+                "was trained. Pass output='encoder', or train one: max_epochs of at least 1."
+            )
         if self.output == "encoder":
             return 0
         if self.output == "projection":
@@ -421,10 +463,51 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         return source
 
     def _build_modules(self, source, targets):
+        if self.weights is not None:
+            return self._load_modules(source)
         encoder, out_dim = self._build_encoder(source)
+        return {"encoder": encoder, "projector": self._make_head(out_dim)}
+
+    def _make_head(self, out_dim):
         layers = self.projection_layers
-        projector = ProjectionHead(out_dim, self.projection_dim if layers else out_dim, layers)
-        return {"encoder": encoder, "projector": projector}
+        return ProjectionHead(out_dim, self.projection_dim if layers else out_dim, layers)
+
+    def _load_modules(self, source):
+        """Return the encoder and the head of the file; a head of no layers if it has none."""
+        loaded = load_pretrained(self.weights)
+        where, encoder = f"weights={str(self.weights)!r}", loaded.encoder
+        name = encoder_name(encoder)
+        if not isinstance(self.encoder, str) or self.encoder not in ("auto", name):
+            given = repr(self.encoder) if isinstance(self.encoder, str) else type(self.encoder).__name__
+            raise ValueError(
+                f"{where} is a {name}, but encoder is {given}. Pass encoder='auto', or no weights."
+            )
+        channels = input_channels(encoder)
+        if source.shape[0] not in (1, channels):
+            raise ValueError(
+                f"{where} takes images of {channels} channels (or grey ones), and those of X have "
+                f"{source.shape[0]}. Convert them."
+            )
+        if not _changes_nothing(loaded.preprocessing, source.shape, channels):
+            encoder = PreprocessedNetwork(encoder, loaded.preprocessing)
+        head = loaded.projector
+        return {
+            "encoder": encoder,
+            "projector": ProjectionHead(encoder.out_dim, n_layers=0) if head is None else head,
+        }
+
+    def _lacks_head(self, projector):
+        """Return whether a file of weights had no head, and training would make one."""
+        return self.weights is not None and projector.n_layers == 0 < self.projection_layers
+
+    def _complete_modules(self, modules):
+        if not self._lacks_head(modules["projector"]):
+            return modules
+        return {**modules, "projector": self._make_head(modules["encoder"].out_dim)}
+
+    def _set_first_layer(self, *args):
+        if self.weights is None:
+            super()._set_first_layer(*args)
 
     def _fitted_modules(self):
         return {"encoder": self.encoder_, "projector": self.projector_}
@@ -448,6 +531,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         layers = self.projection_layers
         return {
             **super()._describe_architecture(),
+            "weights": None if self.weights is None else str(self.weights),
             "projection_layers": layers,
             "projection_dim": layers and self.projection_dim,
         }
@@ -461,6 +545,12 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if self.loss == "nt_logistic":
             return partial(nt_logistic, temperature=self.temperature)
         return margin_triplet if self.loss == "margin_triplet" else self.loss
+
+
+def _changes_nothing(preprocessing, shape, channels):
+    """Return whether images (C, H, W) enter a network as they are."""
+    whole = shape == (channels, preprocessing.size, preprocessing.size)
+    return whole and preprocessing.crop_fraction == 1 and preprocessing.mean is None
 
 
 def _chance_level(loss, name, n_pairs):

@@ -1,9 +1,11 @@
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -33,6 +35,13 @@ class StopAt(Callback):
         self.left -= 1
         if self.left == 0:
             raise Stop
+
+
+class Slow(Callback):
+    """Leave time to be killed in."""
+
+    def on_batch_end(self, net, **kwargs):
+        time.sleep(0.03)
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +156,6 @@ def test_a_budget_of_time_counts_what_was_spent_before(images, tmp_path, often):
         simclr(callbacks=[StopAt(4)], **params).fit(images)
     with Checkpoint(tmp_path, stored_key(tmp_path)) as checkpoint:
         spent = checkpoint.load()["elapsed"]
-    import time
-
     started = time.perf_counter()
     simclr(**params).fit(images)
     assert 0 < spent < 2.0
@@ -266,4 +273,86 @@ def test_a_killed_process_goes_on(images, uninterrupted, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], check=False)
     assert done.returncode == -signal.SIGKILL
+    assert same_weights(simclr(checkpoint_dir=tmp_path).fit(images), uninterrupted)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_process_killed_again_and_again_at_random_moments_goes_on(images, uninterrupted, tmp_path):
+    # Forked, since a new process takes seconds to import.
+    generator = np.random.default_rng(0)
+    context = multiprocessing.get_context("fork")
+
+    def train():
+        # Workers of multiprocessing would take the trained weights from each other.
+        multiprocessing.current_process().name = "MainProcess"
+        torch.set_num_threads(1)
+        _checkpoint._INTERVAL, _checkpoint._SHARE = 0.0, float("inf")
+        simclr(checkpoint_dir=tmp_path, callbacks=[Slow()]).fit(images)
+
+    killed = 0
+    for _ in range(3):
+        process = context.Process(target=train)
+        process.start()
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "training.safetensors").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0.0, 0.3))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+    assert killed >= 1
+    assert same_weights(simclr(checkpoint_dir=tmp_path).fit(images), uninterrupted)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "training.partial") == [
+        "training.lock",
+        "training.safetensors",
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of the system")
+def test_a_file_that_cannot_grow_leaves_the_older_checkpoint_whole(tmp_path):
+    import resource
+
+    with Checkpoint(tmp_path, "k") as checkpoint:
+        checkpoint.save({"x": torch.zeros(10)})
+        before = (tmp_path / "training.safetensors").read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            with pytest.raises(
+                OSError, match="checkpoint_dir=.*cannot be used.*written before is still whole"
+            ):
+                checkpoint.save({"x": torch.zeros(1_000_000)}, last=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert (tmp_path / "training.safetensors").read_bytes() == before
+        assert not (tmp_path / "training.partial").exists()
+        assert torch.equal(checkpoint.load()["x"], torch.zeros(10))
+
+
+def test_a_folder_of_a_read_only_disk(images, tmp_path, monkeypatch):
+    # Whoever runs the tests may write anywhere: the system's answer is played.
+    real = open
+
+    def refuse(path, mode="r", *args, **kwargs):
+        if "w" in mode and str(path).startswith(str(tmp_path)):
+            raise OSError(30, "Read-only file system", str(path))
+        return real(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OSError, match="checkpoint_dir=.*cannot be used: Read-only file system") as error:
+        simclr(checkpoint_dir=tmp_path).fit(images)
+    assert error.value.errno == 30
+
+
+def test_a_second_fit_in_the_same_folder_is_refused_while_the_first_goes_on(images, uninterrupted, tmp_path):
+    class Intruder(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            if len(net.history) == 2:
+                with pytest.raises(ValueError, match="is in use by another fit. Wait for it to end"):
+                    simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
+
+    first = simclr(checkpoint_dir=tmp_path, callbacks=[Intruder()]).fit(images)
+    assert same_weights(first, uninterrupted)
     assert same_weights(simclr(checkpoint_dir=tmp_path).fit(images), uninterrupted)

@@ -1,18 +1,25 @@
 """scikit-learn's own checks for every public estimator."""
 
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
+import sklearn_simclr
 from sklearn_simclr import (
     Augmentation,
     AutoencoderTransformer,
     DistilledClassifier,
+    HOGTransformer,
     LabelFractionClassifier,
+    LabelFractionRegressor,
+    LinearEvaluationClassifier,
+    PACBayesContrastiveTransformer,
+    PixelTransformer,
     SimCLRClassifier,
     SimCLRTransformer,
     SupervisedTransformer,
+    WeightedKNNClassifier,
 )
 
 _BATCHES = (
@@ -41,6 +48,29 @@ class Perceptron:
         return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 32), nn.ReLU())
 
 
+ESTIMATORS = [
+    SimCLRTransformer(max_epochs=1),
+    LabelFractionClassifier(LogisticRegression()),
+    LabelFractionRegressor(Ridge()),
+    LinearEvaluationClassifier(),
+    WeightedKNNClassifier(),
+    PixelTransformer(),
+    HOGTransformer(),
+    PACBayesContrastiveTransformer(max_epochs=3),
+    AutoencoderTransformer(max_epochs=1),
+    SupervisedTransformer(Perceptron(), augmentation=_PLAIN, max_epochs=80),
+    SimCLRClassifier(
+        SimCLRTransformer(Perceptron(), max_epochs=2),
+        augmentation=_PLAIN,
+        learning_rate=0.5,
+        max_epochs=80,
+    ),
+    DistilledClassifier(
+        LogisticRegression(), SimCLRTransformer(Perceptron()), augmentation=_PLAIN, max_epochs=80
+    ),
+]
+
+
 def expected_failures(estimator):
     if isinstance(estimator, (DistilledClassifier, SimCLRClassifier, SupervisedTransformer)):
         return {"check_sample_weight_equivalence_on_dense_data": _BATCHES}
@@ -49,23 +79,12 @@ def expected_failures(estimator):
 
 @pytest.mark.filterwarnings("ignore:X has .* features, not a square number:UserWarning")
 @pytest.mark.filterwarnings("ignore:X has pixels from:UserWarning")
-@parametrize_with_checks(
-    [
-        SimCLRTransformer(max_epochs=1),
-        LabelFractionClassifier(LogisticRegression()),
-        AutoencoderTransformer(max_epochs=1),
-        SupervisedTransformer(Perceptron(), augmentation=_PLAIN, max_epochs=80),
-        SimCLRClassifier(
-            SimCLRTransformer(Perceptron(), max_epochs=2),
-            augmentation=_PLAIN,
-            learning_rate=0.5,
-            max_epochs=80,
-        ),
-        DistilledClassifier(
-            LogisticRegression(), SimCLRTransformer(Perceptron()), augmentation=_PLAIN, max_epochs=80
-        ),
-    ],
-    expected_failed_checks=expected_failures,
-)
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failures)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+def test_every_public_estimator_is_checked():
+    public = {getattr(sklearn_simclr, name) for name in sklearn_simclr.__all__}
+    estimators = {thing for thing in public if isinstance(thing, type) and hasattr(thing, "fit")}
+    assert {type(estimator) for estimator in ESTIMATORS} == estimators

@@ -15,7 +15,9 @@ from sklearn.model_selection import PredefinedSplit, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_simclr._logistic import LogisticPath
-from sklearn_simclr.evaluation import LinearEvaluationClassifier, WeightedKNNClassifier
+from sklearn_simclr._validation import validation_splits
+from sklearn_simclr.linear_evaluation import LinearEvaluationClassifier
+from sklearn_simclr.weighted_knn import WeightedKNNClassifier
 
 
 def features(n, d, n_classes, seed=0, noise=0.5, dtype=np.float64):
@@ -211,7 +213,7 @@ def held_out_rows(X, y, weights=None, **params):
     probe = LinearEvaluationClassifier(**params)
     weights = np.ones(len(X)) if weights is None else weights
     codes = np.unique(y, return_inverse=True)[1]
-    (pair,) = probe._splits(np.asarray(X), codes, weights, probe.random_state, codes.max() + 1)
+    (pair,) = validation_splits(probe.validation, np.asarray(X), codes, weights, probe.random_state)
     assert not set(pair[1]) & set(np.flatnonzero(pair[0]))
     return pair[1]
 
@@ -402,7 +404,7 @@ def test_knn_is_its_definition(k, temperature, dtype, rtol):
 def test_knn_in_blocks_is_knn_at_once(monkeypatch):
     X, y = features(120, 8, 3)
     whole = WeightedKNNClassifier().fit(X, y).predict_proba(X)
-    monkeypatch.setattr("sklearn_simclr.evaluation._BLOCK_ENTRIES", 7 * 120)
+    monkeypatch.setattr("sklearn_simclr.weighted_knn._BLOCK_ENTRIES", 7 * 120)
     np.testing.assert_allclose(WeightedKNNClassifier().fit(X, y).predict_proba(X), whole, rtol=1e-12)
 
 

@@ -14,11 +14,21 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from sklearn_simclr import SimCLRTransformer, _decode, _reading, _store
+from sklearn_simclr import (
+    AutoencoderTransformer,
+    DistilledClassifier,
+    SimCLRClassifier,
+    SimCLRTransformer,
+    SupervisedTransformer,
+    _decode,
+    _reading,
+    _store,
+)
 from sklearn_simclr._decode import ImageError, convert, decode, strict_pillow
 from sklearn_simclr._items import as_rows
 from sklearn_simclr._reading import read_rows
@@ -650,6 +660,94 @@ def test_rows_of_nan(hostile, tmp_path, photo, cached):
     assert simclr.score(rows) == simclr.score(good)
     with pytest.raises(ValueError, match="0 can be read"):
         simclr.fit(bad)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Rows of which three cannot be read, which ones can, the pixels of these, and labels."""
+    images = random_images(12, (8, 8, 3))
+    rows = [write_png(tmp_path / f"{i}.png", image) for i, image in enumerate(images)]
+    for bad in (2, 5, 11):
+        Path(rows[bad]).write_bytes(b"no image")
+    good = np.setdiff1d(np.arange(12), [2, 5, 11])
+    return np.array(rows, dtype=object), good, images[good], np.array(list("aabbcaabbbbd"))
+
+
+TINY = {"max_epochs": 2, "batch_size": 4, "random_state": 0}
+
+
+def fine_tuned(on_error, frozen_on=None):
+    simclr = SimCLRTransformer(on_error=on_error, **TINY)
+    if frozen_on is not None:
+        simclr = FrozenEstimator(simclr.fit(frozen_on))
+    return SimCLRClassifier(simclr, class_weight="balanced", **TINY)
+
+
+def distilled(on_error, teacher_views="image"):
+    student = SimCLRTransformer(on_error=on_error)
+    teacher = SupervisedTransformer(**TINY)
+    return DistilledClassifier(teacher, student, alpha=0.5, teacher_views=teacher_views, **TINY)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda on_error, images: SupervisedTransformer(on_error=on_error, **TINY),
+        lambda on_error, images: fine_tuned(on_error),
+        lambda on_error, images: fine_tuned(on_error, frozen_on=images),
+        lambda on_error, images: distilled(on_error),
+        lambda on_error, images: distilled(on_error, "same"),
+    ],
+    ids=["supervised", "fine-tuned", "fine-tuned, frozen", "distilled", "distilled, same views"],
+)
+def test_classifiers_leave_out_what_cannot_be_read(make, damaged):
+    rows, good, images, y = damaged
+    with pytest.raises(ValueError, match="3 of 12 images cannot be read:\n  row 2"):
+        make("raise", images).fit(rows, y)
+    classifier = make("nan", images)
+    with pytest.warns(UserWarning, match="3 of 12 images cannot be read and are left out") as caught:
+        classifier.fit(rows, y)
+    assert len(caught) == 1
+    # The only image of class d cannot be read.
+    assert classifier.classes_.tolist() == ["a", "b", "c"]
+    expected = make("raise", images).fit(images, y[good])
+    odds = classifier.predict_proba(rows)
+    assert np.isnan(np.delete(odds, good, axis=0)).all()
+    np.testing.assert_array_equal(odds[good], expected.predict_proba(images))
+    assert np.isnan(np.delete(classifier.decision_function(rows), good, axis=0)).all()
+    np.testing.assert_array_equal(classifier.predict(rows[good]), expected.predict(images))
+    with pytest.raises(ValueError, match=r"3 of 12 images .* no class: rows \[2, 5, 11\]\. Leave them out"):
+        classifier.predict(rows)
+    with pytest.raises(ValueError, match="cannot be read|none can be read|0 can be read"):
+        make("nan", images).fit(rows[[2, 5, 11]], y[[0, 1, 2]])
+
+
+def test_features_of_baselines_are_nan_where_nothing_can_be_read(damaged):
+    rows, good, images, y = damaged
+    for baseline in (SupervisedTransformer, AutoencoderTransformer):
+        with pytest.raises(ValueError, match="3 of 12 images cannot be read"):
+            baseline(**TINY).fit(rows, y)
+        with pytest.warns(UserWarning, match="3 of 12 images cannot be read"):
+            found = baseline(on_error="nan", **TINY).fit(rows, y)
+        expected = baseline(**TINY).fit(images, y[good])
+        features = found.transform(rows)
+        assert np.isnan(np.delete(features, good, axis=0)).all()
+        np.testing.assert_array_equal(features[good], expected.transform(images))
+    again = found.reconstruct(rows)
+    assert np.isnan(again[2]).all() and np.isfinite(again[good]).all()
+
+
+def test_baselines_resize_and_keep_files_as_simclr_does(tmp_path, monkeypatch):
+    rows = [encoded(image, "PNG") for image in (*random_images(5, (9, 12, 3)), *random_images(5, (16, 8, 3)))]
+    y = np.arange(10) % 2
+    decoded = []
+    monkeypatch.setattr(_reading, "decode", lambda data, size=None: decoded.append(1) or decode(data, size))
+    for baseline in (SupervisedTransformer, AutoencoderTransformer):
+        found = baseline(image_size=8, cache_dir=tmp_path, **TINY).fit(rows, y)
+        assert found.image_shape_ == (8, 8, 3)
+        expected = baseline(**TINY).fit(pixels(rows, image_size=8), y)
+        np.testing.assert_array_equal(found.transform(rows), expected.transform(pixels(rows, image_size=8)))
+    assert len(decoded) == 10 + 40
 
 
 def test_mutated_files_raise_nothing_else(photo, capsys):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sqlite3
 import threading
 
@@ -155,3 +156,40 @@ def test_processes_add_without_losing_rows(tmp_path):
     with sqlite3.connect(tmp_path / "images.sqlite") as index:
         assert index.execute("SELECT count(*) FROM images").fetchone() == (30,)
     index.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of the system")
+def test_a_full_disk_keeps_what_was_stored_before(tmp_path):
+    import resource
+
+    kept = images(3)
+    with FolderStore(tmp_path) as store:
+        store.add(list("abc"), kept)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    try:
+        with pytest.raises(ValueError, match="cache_dir=.* cannot be written to.*Pass another folder"):
+            with FolderStore(tmp_path) as store:
+                store.add([str(k) for k in range(1000)], images(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    with FolderStore(tmp_path) as store:
+        found = store.find(["a", "b", "c", "0", "999"])
+        assert sorted(found) == ["a", "b", "c"]
+        rows = store.array(("uint8", *kept.shape[1:]))
+        np.testing.assert_array_equal(rows[[found[key][1] for key in "abc"]], kept)
+
+
+def test_a_full_disk_of_temporary_files_is_named(tmp_path, monkeypatch):
+    def full(file, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_store, "memory_limit", lambda: 0)
+    monkeypatch.setattr(_store.tempfile, "tempdir", str(tmp_path))
+    rows = scratch_rows((4, 6, 3), np.uint8, 10)
+    monkeypatch.setattr(rows, "_file", type("Full", (), {"write": full, "seek": lambda self, at: None})())
+    with pytest.raises(OSError, match="No space left on device.*TMPDIR") as error:
+        rows.append(images(2))
+    assert error.value.errno == 28 and str(tmp_path) in str(error.value)

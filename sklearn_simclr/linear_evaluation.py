@@ -1,9 +1,8 @@
-"""Protocols that judge frozen features: linear evaluation and the weighted nearest-neighbour vote.
+"""Linear evaluation: how well a linear classifier reads the classes off frozen features.
 
-Both are scikit-learn classifiers of features, (n_samples, n_features), and know nothing of images.
+It is a scikit-learn classifier of features, (n_samples, n_features), and knows nothing of images.
 """
 
-import hashlib
 import numbers
 import warnings
 
@@ -12,7 +11,6 @@ import torch
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.utils import check_array, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -20,8 +18,10 @@ from torch.nn import functional as F
 
 from ._base import Interval, StrOptions, draw_seed, fit_context, resolve_device
 from ._logistic import LogisticPath
+from ._validation import validation_splits
+from .images import _as_tensor
 
-__all__ = ["LinearEvaluationClassifier", "WeightedKNNClassifier"]
+__all__ = ["LinearEvaluationClassifier"]
 
 # Appendix B.8: "45 logarithmically spaced values between 10^-6 and 10^5".
 _PENALTIES = (-6, 5, 45)
@@ -29,8 +29,8 @@ _PENALTIES = (-6, 5, 45)
 # The path only has to rank penalties; what is kept is fitted so much more exactly.
 _REFIT_TOL = 0.01
 
-# Similarities in a block: 64 MB in float32.
-_BLOCK_ENTRIES = 2**24
+# Entries of the rows in a block: 16 MB in float32.
+_BLOCK_ENTRIES = 2**22
 
 
 class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
@@ -136,7 +136,7 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from sklearn_simclr.evaluation import LinearEvaluationClassifier
+    >>> from sklearn_simclr.linear_evaluation import LinearEvaluationClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> probe = LinearEvaluationClassifier(random_state=0).fit(X[:900], y[:900])
     >>> probe.validation_scores_.shape
@@ -221,12 +221,12 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         classes, codes = classes[used], renumbered[codes]
         weights = weights * self._class_factors(classes, codes, weights)[codes]
         seed = draw_seed(self.random_state)
-        splits = self._splits(X, codes, weights, seed, len(classes))
+        splits = validation_splits(self.validation, X, codes, weights, seed)
 
         device = resolve_device(self.device)
         if device.type == "mps":
             raise ValueError("device='mps' has no float64, which the optimiser needs. Pass 'cpu'.")
-        rows, codes_, weights_ = (_tensor(array, device) for array in (X, codes, weights))
+        rows, codes_, weights_ = (_as_tensor(array).to(device) for array in (X, codes, weights))
         # One vector of coefficients w is two of -w / 2 and w / 2, with half the squared norm.
         factor = 2.0 if len(classes) == 2 else 1.0
 
@@ -277,47 +277,6 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
                 )
         return factors
 
-    def _splits(self, X, codes, weights, seed, n_classes):
-        """Return pairs (weights of the training rows, validation rows)."""
-        n, validation = len(X), self.validation
-        if validation is None:
-            raise ValueError(
-                "validation is None; pass a share of the rows such as 0.2, row indices or a splitter."
-            )
-        if isinstance(validation, numbers.Real) and not isinstance(validation, numbers.Integral):
-            held_out = _draw_validation(X, codes, weights, validation, seed)
-            pairs = [(np.setdiff1d(np.arange(n), held_out), held_out)]
-        elif isinstance(validation, numbers.Integral):
-            folds = StratifiedKFold(int(validation), shuffle=True, random_state=seed)
-            kept = np.flatnonzero(weights > 0)
-            pairs = [(kept[a], kept[b]) for a, b in folds.split(kept, codes[kept])]
-        elif (held_out := _row_indices(validation, n)) is not None:
-            pairs = [(np.setdiff1d(np.arange(n), held_out), held_out)]
-        else:
-            pairs = list(check_cv(validation, codes, classifier=True).split(X, codes))
-        splits = []
-        for training, held_out in pairs:
-            training_weights = np.zeros(n)
-            training_weights[training] = weights[training]
-            held_out = np.asarray(held_out)
-            held_out = np.arange(n)[held_out]
-            held_out = held_out[weights[held_out] > 0]
-            if not len(held_out):
-                raise ValueError(
-                    f"validation={validation!r} leaves no validation row of positive weight among {n} "
-                    "samples. Pass a larger share, or more rows."
-                )
-            present = np.bincount(codes[training_weights > 0], minlength=n_classes) > 0
-            if present.sum() < 2:
-                raise ValueError(
-                    f"validation={validation!r} leaves {present.sum()} class for training. Pass a smaller "
-                    "share or other rows."
-                )
-            splits.append((training_weights, held_out))
-        if not splits:
-            raise ValueError(f"validation={validation!r} yields no split.")
-        return splits
-
     def _path(self, rows, codes, weights, n_classes, tol):
         return LogisticPath(
             rows, codes, weights, n_classes, standardize=self.standardize, max_iter=self.max_iter, tol=tol
@@ -325,7 +284,7 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
 
     def _follow_path(self, rows, codes, weights, training, held_out, penalties, factor, n_classes):
         """Scores of one split for every penalty, and how many fits did not converge."""
-        training, held_out = _tensor(training, rows.device), _tensor(held_out, rows.device)
+        training, held_out = _as_tensor(training).to(rows.device), _as_tensor(held_out).to(rows.device)
         present = torch.bincount(codes[training > 0], minlength=n_classes) > 0
         names = present.nonzero()[:, 0]
         numbering = (present.cumsum(0) - 1).clamp(min=0)
@@ -397,162 +356,6 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[(logits > 0).astype(np.intp) if logits.ndim == 1 else logits.argmax(axis=1)]
 
 
-class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
-    """Nearest-neighbour vote by cosine similarity, with weights that fall off exponentially.
-
-    A query's score for a class is the sum of ``exp(similarity / temperature)`` over those of its k most
-    similar training rows that are of the class.
-
-    Parameters
-    ----------
-    n_neighbors : int, default=200
-        Number of neighbours k, >= 1. With fewer training rows than that all of them vote.
-    temperature : float, default=0.1
-        Divisor of the similarities, > 0; the smaller, the more the nearest neighbours count.
-    device : "auto", str or torch.device, default="auto"
-        Where to compute; "auto" is CUDA where there is one, else the CPU.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Labels, sorted.
-    n_neighbors_ : int
-        ``min(n_neighbors, n_samples)``.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had any.
-
-    See Also
-    --------
-    LinearEvaluationClassifier : The evaluation that trains a linear classifier.
-    sklearn.neighbors.KNeighborsClassifier : Other metrics and weights.
-
-    Notes
-    -----
-    The protocol is that of [1]_, who use k = 200 and temperature 0.07. Reports differ in both: k = 200 with
-    0.1, the defaults here, is common for CIFAR-10; k = 20 with 0.07 for ImageNet, after [2]_. The choice is
-    worth points of accuracy, so name it beside the number.
-
-    Rows are compared in their own dtype, float32 or float64. Ties, as computed: of training rows
-    equally similar at the k-th place those that come first in X are neighbours; of classes with equal scores
-    the first in `classes_` is predicted. A row of zeros has similarity 0 to every row.
-
-    References
-    ----------
-    .. [1] Z. Wu, Y. Xiong, S. X. Yu, D. Lin, "Unsupervised Feature Learning via Non-Parametric Instance
-       Discrimination", CVPR 2018, section 3.4. :doi:`10.48550/arXiv.1805.01978`
-    .. [2] M. Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
-       section 4. :doi:`10.48550/arXiv.2104.14294`
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_digits
-    >>> from sklearn_simclr.evaluation import WeightedKNNClassifier
-    >>> X, y = load_digits(return_X_y=True)
-    >>> knn = WeightedKNNClassifier(n_neighbors=20, temperature=0.07).fit(X[:900], y[:900])
-    >>> knn.score(X[900:], y[900:]) > 0.9
-    True
-    """
-
-    _parameter_constraints: dict = {
-        "n_neighbors": [Interval(numbers.Integral, 1, None, closed="left")],
-        "temperature": [Interval(numbers.Real, 0, None, closed="neither")],
-        "device": [str, torch.device],
-    }
-
-    def __init__(self, *, n_neighbors=200, temperature=0.1, device="auto"):
-        self.n_neighbors = n_neighbors
-        self.temperature = temperature
-        self.device = device
-
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
-        """Keep the training rows, scaled to unit length.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features, finite.
-        y : array-like of shape (n_samples,)
-            Class labels: numbers, booleans or strings.
-
-        Returns
-        -------
-        WeightedKNNClassifier
-            The estimator itself, fitted.
-
-        Raises
-        ------
-        ValueError
-            If a parameter, X or y does not fit.
-        """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        resolve_device(self.device)
-        self.classes_, self._codes = np.unique(y, return_inverse=True)
-        self._unit_rows = _unit_rows(X)
-        self.n_neighbors_ = min(int(self.n_neighbors), len(X))
-        return self
-
-    def predict_proba(self, X):
-        """Return each class's share of the votes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            float64, in the order of `classes_`; rows sum to 1.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        device = resolve_device(self.device)
-        if device.type == "mps":
-            raise ValueError("device='mps' has no float64, which the votes need. Pass 'cpu'.")
-        known, codes = _tensor(self._unit_rows, device), _tensor(self._codes, device)
-        votes = np.empty((len(X), len(self.classes_)))
-        step = max(1, _BLOCK_ENTRIES // len(known))
-        for start in range(0, len(X), step):
-            queries = _tensor(_unit_rows(X[start : start + step]), device).to(known.dtype)
-            similarities, neighbours = _nearest(queries @ known.T, self.n_neighbors_)
-            similarities = similarities.double()
-            # Relative to the nearest: exp(1 / temperature) may be out of range, the shares are the same.
-            weights = ((similarities - similarities.amax(1, keepdim=True)) / self.temperature).exp_()
-            block = weights.new_zeros(len(queries), len(self.classes_))
-            block.scatter_add_(1, codes[neighbours], weights)
-            votes[start : start + step] = (block / block.sum(1, keepdim=True)).cpu().numpy()
-        return votes
-
-    def predict(self, X):
-        """Return the class with most votes for each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Labels out of `classes_`.
-        """
-        votes = self.predict_proba(X)
-        return self.classes_[votes.argmax(axis=1)]
-
-
-def _tensor(array, device):
-    """A tensor on a device; on the CPU it shares the memory of the array, which is not written to."""
-    if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array).to(device)
-
-
 def _check_penalties(penalties):
     if penalties is None:
         low, high, number = _PENALTIES
@@ -583,83 +386,7 @@ def _check_weights(sample_weight, n):
     return weights
 
 
-def _row_indices(validation, n):
-    """The rows that an array of indices or a mask names; None if `validation` is neither."""
-    if hasattr(validation, "split"):
-        return None
-    try:
-        array = np.asarray(validation)
-    except ValueError:
-        return None
-    if array.ndim != 1 or array.dtype.kind not in "biu":
-        return None
-    if array.dtype.kind == "b":
-        if len(array) != n:
-            raise ValueError(
-                f"validation is a mask of {len(array)} entries for {n} rows; pass one entry a row."
-            )
-        return np.flatnonzero(array)
-    outside = (array < 0) | (array >= n)
-    if outside.any():
-        raise ValueError(f"validation names row {array[np.argmax(outside)]}; X has rows 0 to {n - 1}.")
-    return np.unique(array)
-
-
-def _draw_validation(X, codes, weights, share, seed):
-    """Draw about `share` of the weight of each class; at least one different row of each is left.
-
-    Where that is not a row of any class, the one is drawn that is missed by least.
-
-    The random order of the rows is that of a keyed hash of their contents. That makes equal rows neighbours,
-    wherever they stand, so that weights and repetitions come to the same.
-    """
-    key = (seed % 2**64).to_bytes(8, "little")
-    kept = np.flatnonzero(weights > 0)
-    digests = np.array(
-        [
-            int.from_bytes(hashlib.blake2b(X[row].tobytes(), digest_size=8, key=key).digest(), "little")
-            for row in kept
-        ],
-        dtype=np.uint64,
-    )
-    drawn, missed = [], []
-    for code in np.unique(codes[kept]):
-        members = codes[kept] == code
-        _, group = np.unique(digests[members], return_inverse=True)
-        sizes = np.bincount(group, weights=weights[kept][members])
-        # A group is drawn if most of it lies below the share: rounding to the nearest for equal weights.
-        below = np.cumsum(sizes) - sizes / 2 < share * sizes.sum()
-        below[-1] = False
-        drawn.append(kept[members][below[group]])
-        if len(sizes) > 1:
-            missed.append((sizes[0] / sizes.sum(), code, kept[members][group == 0]))
-    rows = np.concatenate(drawn)
-    if not len(rows) and missed:
-        rows = min(missed, key=lambda entry: entry[:2])[2]
-    return np.sort(rows)
-
-
 def _argmax_logits(X, rows, coef, intercept):
     coef, intercept = coef.to(X.dtype), intercept.to(X.dtype)
-    step = max(1, _BLOCK_ENTRIES // 4 // max(X.shape[1], len(coef)))
+    step = max(1, _BLOCK_ENTRIES // max(X.shape[1], len(coef)))
     return torch.cat([F.linear(X[part], coef, intercept).argmax(1) for part in rows.split(step)])
-
-
-def _unit_rows(X):
-    """Rows scaled to unit length, of any magnitude without overflow; zeros stay zeros."""
-    largest = np.abs(X).max(axis=1, keepdims=True)
-    unit = X / np.where(largest > 0, largest, 1)
-    norms = np.sqrt(np.einsum("ij,ij->i", unit, unit, dtype=np.float64))[:, None]
-    unit /= np.where(norms > 0, norms, 1).astype(X.dtype)
-    return unit
-
-
-def _nearest(similarities, k):
-    """The k largest of each row and their columns; of equal ones at the k-th place the first columns."""
-    values, columns = similarities.topk(k, dim=1)
-    last = values[:, -1:]
-    ambiguous = (similarities == last).sum(1) > (values == last).sum(1)
-    if ambiguous.any():
-        ordered, order = similarities[ambiguous].sort(dim=1, descending=True, stable=True)
-        values[ambiguous], columns[ambiguous] = ordered[:, :k], order[:, :k]
-    return values, columns

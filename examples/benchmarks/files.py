@@ -1,0 +1,116 @@
+"""Files: images decoded a second beside torchvision's ImageFolder; epochs on files beside epochs on arrays.
+
+Both decode the same JPEGs, which lie in the page cache, each in a new process that has imported what it
+needs: what a process does once, such as starting workers, counts. ImageFolder goes through torch's DataLoader
+with two workers and gives tensors of bytes, the cheapest it can. The epochs are those of a fit after the
+first, with and without a folder of decoded images.
+"""
+
+import argparse
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+
+from growth import speeds
+from harness import add_options, describe, measure, settings_of, speed_row
+from photographs import crops
+from PIL import Image
+from timing import in_fresh_process
+
+from sklearn_simclr.files import load_image_paths
+
+SIZE = 32
+BATCH_SIZE = 256
+
+
+@contextlib.contextmanager
+def generated(n):
+    """Give the path of a folder with n JPEGs of two classes, which is removed afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        for k, image in enumerate(crops(n, SIZE)):
+            path = Path(folder, "ab"[k % 2], f"{k}.jpg")
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(image).save(path, quality=90)
+        yield folder
+
+
+def decode_ours(folder, n):
+    """Return the seconds an image for the decoding of n files of a folder."""
+    from sklearn_simclr._reading import read_rows
+
+    paths = _in_page_cache(folder, n)
+    started = time.perf_counter()
+    pixels = read_rows(paths).pixels
+    return (time.perf_counter() - started) / len(pixels)
+
+
+def decode_theirs(folder, n):
+    """Return the seconds an image that ImageFolder and a DataLoader take for n files of a folder."""
+    from torch.utils.data import DataLoader, Subset
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms.v2 import PILToTensor
+
+    paths = _in_page_cache(folder, n)
+    data = ImageFolder(folder, PILToTensor())
+    places = {path: k for k, (path, _) in enumerate(data.samples)}
+    started = time.perf_counter()
+    loader = DataLoader(Subset(data, [places[path] for path in paths]), BATCH_SIZE, num_workers=2)
+    done = sum(len(images) for images, _ in loader)
+    return (time.perf_counter() - started) / done
+
+
+def _in_page_cache(folder, n):
+    paths = load_image_paths(folder, shuffle=True, random_state=0).data[:n].tolist()
+    for path in paths:
+        Path(path).read_bytes()
+    return paths
+
+
+def compare_decoding(folder, n, rounds):
+    """Return the row of the decoding of n files."""
+    seconds = {"ours": [], "theirs": []}
+    for _ in range(rounds):
+        for name, found in seconds.items():
+            found.append(in_fresh_process("files", f"decode_{name}", folder=str(folder), n=n))
+    case = f"{n} JPEGs, decoded once"
+    return speed_row("files", case, "ImageFolder", seconds["ours"], seconds["theirs"], ">= 2")
+
+
+def compare_epochs(folder, n, rounds, device):
+    """Return the rows of the epochs on n files and on an array of the same images."""
+    from sklearn_simclr._reading import read_rows
+
+    paths = load_image_paths(folder, shuffle=True, random_state=0).data[:n]
+    array = read_rows(paths.tolist()).pixels
+    seconds = {"array": [], "files": [], "files, cache_dir": []}
+    batch_size = min(BATCH_SIZE, len(array))
+    with tempfile.TemporaryDirectory() as cache:
+        cases = {"array": (array, None), "files": (paths, None), "files, cache_dir": (paths, cache)}
+        for _ in range(rounds):
+            for name, (X, cache_dir) in cases.items():
+                found = speeds(X, 1, device, batch_size=batch_size, cache_dir=cache_dir)
+                seconds[name] += [1 / speed for speed in found]
+    return [
+        speed_row("files", f"{name}, an epoch of {n}", "array", seconds[name], seconds["array"], ">= 0.95")
+        for name in cases
+        if name != "array"
+    ]
+
+
+def run(settings, folder=None):
+    """Return the rows of this comparison, of the images of a folder or of generated ones."""
+    n_decoded, n_trained = (16, 16) if settings.quick else (40_000, 10_000)
+    rounds = settings.rounds(3)
+    with contextlib.nullcontext(folder) if folder else generated(n_decoded) as place:
+        rows = [compare_decoding(place, n_decoded, rounds)]
+        return rows + compare_epochs(place, n_trained, rounds, settings.device)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", help="of images in sub-folders; without it they are generated")
+    add_options(parser)
+    options = parser.parse_args()
+    for line in describe(measure(lambda settings: run(settings, options.folder), settings_of(options))):
+        print(line)

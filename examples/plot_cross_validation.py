@@ -1,0 +1,142 @@
+"""
+Cross-validation of a pipeline that begins with SimCLR
+======================================================
+
+A score on the images that the encoder was trained on says little, even though it was trained without labels.
+``cross_validate`` trains encoder and classifier anew in each fold and scores both on images that neither has
+seen. It works as with any other pipeline.
+"""
+
+# %%
+# Several scores at once
+# ----------------------
+# To scikit-learn the encoder is a step like ``StandardScaler``: cloned, fitted on the training fold, applied
+# to the test fold. Scorers are given by name, or made: here, how often the right digit is among the
+# two most probable.
+
+import argparse
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import ConfusionMatrixDisplay, make_scorer, top_k_accuracy_score
+from sklearn.model_selection import StratifiedKFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_simclr import (
+    Augmentation,
+    LabelFractionClassifier,
+    PixelTransformer,
+    SemiSupervisedKFold,
+    SimCLRTransformer,
+)
+
+parser = argparse.ArgumentParser(description="Cross-validation of SimCLR and a classifier, on digits.")
+parser.add_argument("--output-dir", type=Path, help="folder for the figures; without it they are shown")
+options, _ = parser.parse_known_args()
+fast = os.environ.get("SKLEARN_SIMCLR_EXAMPLES_FAST") == "1"
+
+digits = load_digits()
+n_images = 400 if fast else 1200
+X, y = digits.images[:n_images], digits.target[:n_images]
+
+
+def with_classifier(transformer):
+    # 60 labels of each training set are all that the classifier is given.
+    classifier = LabelFractionClassifier(LogisticRegression(max_iter=2000), 0.075, random_state=0)
+    return make_pipeline(transformer, StandardScaler(), classifier)
+
+
+simclr = SimCLRTransformer(
+    augmentation=Augmentation(flip_probability=0.0), max_epochs=1 if fast else 15, random_state=0
+)
+models = {"raw pixels": with_classifier(PixelTransformer()), "SimCLR": with_classifier(simclr)}
+scoring = {
+    "accuracy": "accuracy",
+    "balanced accuracy": "balanced_accuracy",
+    "top-2 accuracy": make_scorer(top_k_accuracy_score, k=2, response_method="predict_proba"),
+    "log loss": "neg_log_loss",
+}
+folds = StratifiedKFold(3, shuffle=True, random_state=0)
+scores = {
+    name: cross_validate(model, X, y, cv=folds, scoring=scoring, return_estimator=True, return_indices=True)
+    for name, model in models.items()
+}
+
+# %%
+# The fold table
+# --------------
+# A row a fold and a column a score; ``log loss`` is negated so that greater is better, as scikit-learn has
+# it. The folds differ by several points in both models, and in the same direction: the last one is the
+# hardest. Differences within a fold say more than those of the means: by all four scores, and in all three
+# folds, SimCLR's lines rise.
+
+table = pd.concat(
+    {
+        name: pd.DataFrame({s: found[f"test_{s}"] for s in scoring}).assign(seconds=found["fit_time"])
+        for name, found in scores.items()
+    },
+    names=["model", "fold"],
+)
+print(table.round(3).to_string())
+print("\n" + table.groupby("model", sort=False).agg(["mean", "std"]).round(3).T.to_string())
+
+fold_figure, axes = plt.subplots(1, len(scoring), figsize=(9.6, 3.2), layout="constrained")
+for ax, score in zip(axes, scoring, strict=True):
+    for fold in range(3):
+        pair = [table.loc[(name, fold), score] for name in models]
+        ax.plot(list(models), pair, color="0.7", lw=1, zorder=1)
+        ax.scatter(list(models), pair, color=["C7", "C0"], zorder=2)
+    ax.set_title(score if score != "log loss" else "negative log loss")
+    ax.margins(x=0.3)
+fold_figure.suptitle("Three folds; a line joins the two models on the same test images")
+
+# %%
+# Which digits are confused
+# -------------------------
+# ``return_estimator`` and ``return_indices`` give back what is needed to predict every image by the model
+# that has not seen it, without another training. SimCLR clears up most cases of an 8 that was taken for a 1,
+# or a 9 for a 3. That a 5 is taken for a 9 remains the first or second most frequent mistake of both.
+
+confusion_figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.6), layout="constrained")
+for ax, (name, found) in zip(axes, scores.items(), strict=True):
+    predicted = np.empty_like(y)
+    for model, test in zip(found["estimator"], found["indices"]["test"], strict=True):
+        predicted[test] = model.predict(X[test])
+    ConfusionMatrixDisplay.from_predictions(y, predicted, ax=ax, colorbar=False, cmap="Blues")
+    ax.set_title(f"{name}: {np.mean(predicted != y):.1%} wrong")
+
+# %%
+# If not every image has a label
+# ------------------------------
+# A test fold with unlabelled images cannot be scored: ``-1`` would count as a class that is always missed.
+# :class:`~sklearn_simclr.SemiSupervisedKFold` puts the images without a label into every training set, where
+# the encoder learns from them, and none into a test set. The plain splitter, with the same model and labels,
+# reports a score that is too low by the share of the images without a label.
+
+few = y.copy()
+few[np.random.default_rng(0).random(len(y)) < 0.5] = -1
+classifier = LabelFractionClassifier(LogisticRegression(max_iter=2000))
+pixels = make_pipeline(PixelTransformer(), StandardScaler(), classifier)
+unlabelled = {
+    "SemiSupervisedKFold": SemiSupervisedKFold(3, shuffle=True, random_state=0),
+    "StratifiedKFold": folds,
+}
+for name, splitter in unlabelled.items():
+    found = cross_validate(pixels, X, few, cv=splitter, scoring="accuracy", return_indices=True)
+    without = [np.mean(few[test] == -1) for test in found["indices"]["test"]]
+    accuracy = found["test_score"].mean()
+    print(f"{name}: accuracy {accuracy:.2f}, {np.mean(without):.0%} of the test images have no label")
+
+if options.output_dir is not None:
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    fold_figure.savefig(options.output_dir / "folds.png", dpi=150)
+    confusion_figure.savefig(options.output_dir / "confusion.png", dpi=150)
+    print(f"\nFigures are in {options.output_dir}/")
+else:
+    plt.show()

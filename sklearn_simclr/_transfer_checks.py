@@ -1,0 +1,152 @@
+"""What the transfer protocol is asked for: its parameters and targets, checked, and its validation rows."""
+
+import itertools
+import math
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+
+__all__ = [
+    "PROTOCOLS",
+    "check_grid",
+    "check_metric",
+    "check_penalties",
+    "check_protocols",
+    "check_targets",
+    "is_count",
+    "split_rows",
+]
+
+PROTOCOLS = ("linear", "fine_tuned", "random_init")
+_METRICS = ("accuracy", "mean_per_class", "mean_average_precision")
+
+# Pairs of learning rate and weight decay. V1 appendix B.8: the decay there is what is divided by the rate.
+_PAPER_GRIDS = {
+    "fine_tuned": tuple(itertools.product(np.logspace(-4, -1, 7), (0.0, *np.logspace(-6, -3, 7)))),
+    "random_init": tuple(itertools.product(np.logspace(-3, 0, 7), np.logspace(-5, -1.5, 8))),
+}
+# Of these, the rates that suit tens of epochs. From random weights the paper's larger ones are needed.
+_SHORT_GRIDS = {
+    "fine_tuned": tuple(itertools.product(np.logspace(-2, -1, 3), (0.0,))),
+    "random_init": tuple(itertools.product(np.logspace(-1.5, -0.5, 3), (1e-5,))),
+}
+
+# V1 appendix B.8: 45 values from 1e-6 to 1e5.
+_PENALTIES = (-6, 5, 45)
+
+
+def check_protocols(protocols):
+    """Return the protocols as a tuple."""
+    protocols = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+    unknown = [name for name in protocols if name not in PROTOCOLS]
+    if unknown or not protocols or len(set(protocols)) < len(protocols):
+        raise ValueError(f"protocols must be some of {PROTOCOLS}, each once, got {protocols!r}.")
+    return protocols
+
+
+def check_metric(metric, n_dims):
+    """Return the name of the metric, for targets of one or two dimensions."""
+    if metric == "auto":
+        return "accuracy" if n_dims == 1 else "mean_average_precision"
+    if metric not in _METRICS:
+        raise ValueError(f"metric must be 'auto' or one of {_METRICS}, got {metric!r}.")
+    if (metric == "mean_average_precision") != (n_dims == 2):
+        raise ValueError(
+            f"metric={metric!r} does not go with y of {n_dims} dimensions: mean average precision is of a "
+            "matrix of labels, the accuracies are of one class an image. Pass metric='auto'."
+        )
+    return metric
+
+
+def check_grid(grid):
+    """Return, by protocol, pairs of a learning rate and a weight decay."""
+    if isinstance(grid, str):
+        if grid not in ("short", "paper"):
+            raise ValueError(f"grid must be 'short', 'paper' or pairs of numbers, got {grid!r}.")
+        return _SHORT_GRIDS if grid == "short" else _PAPER_GRIDS
+    try:
+        pairs = [(float(rate), float(decay)) for rate, decay in grid]
+    except (TypeError, ValueError):
+        pairs = []
+    if not pairs or not all(0 < rate < math.inf and 0 <= decay < math.inf for rate, decay in pairs):
+        raise ValueError(
+            f"grid must be 'short', 'paper' or pairs (learning rate > 0, weight decay >= 0), got {grid!r}."
+        )
+    return dict.fromkeys(PROTOCOLS, pairs)
+
+
+def check_penalties(penalties):
+    """Return the penalties as an array, None as the paper's."""
+    low, high, number = _PENALTIES
+    values = np.logspace(low, high, number) if penalties is None else np.asarray(penalties, dtype=np.float64)
+    if values.ndim != 1 or not len(values) or not ((values > 0) & np.isfinite(values)).all():
+        raise ValueError(f"penalties must be a list of finite numbers > 0, got {penalties!r}.")
+    return values
+
+
+def check_targets(y, y_test, n, n_test):
+    """Return numbers of classes, of both sets, and the classes; or matrices of 0 and 1, and numbers."""
+    y, y_test = np.asarray(y), np.asarray(y_test)
+    for name, values, length in (("y", y, n), ("y_test", y_test, n_test)):
+        if values.ndim not in (1, 2) or len(values) != length:
+            raise ValueError(
+                f"{name} has the shape {values.shape} for {length} images; pass one class an image, or a row "
+                "of 0 and 1 an image."
+            )
+    if y.ndim != y_test.ndim or y.shape[1:] != y_test.shape[1:]:
+        raise ValueError(
+            f"y has the shape {y.shape} and y_test {y_test.shape}; pass the same kind of labels."
+        )
+    if y.ndim == 2:
+        for name, values in (("y", y), ("y_test", y_test)):
+            if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+                raise ValueError(f"{name} has two dimensions and must hold 0 and 1 alone, a column a label.")
+        return y.astype(np.int64), y_test.astype(np.int64), np.arange(y.shape[1])
+    for name, values in (("y", y), ("y_test", y_test)):
+        missing = np.array([value is None or value != value for value in values.tolist()])
+        if missing.any():
+            raise ValueError(
+                f"{name}[{int(np.argmax(missing))}] has no label; pass labelled images only. The others are "
+                "for the training of the encoder."
+            )
+    # Classes of the test set that training lacks are never predicted, but have a number.
+    classes, codes = np.unique(np.concatenate([y, y_test]), return_inverse=True)
+    if len(np.unique(codes[:n])) < 2:
+        raise ValueError("y has a single class; pass images of at least two.")
+    return codes[:n], codes[n:], classes
+
+
+def split_rows(y, validation, seed):
+    """Return the rows to train on and the rows to choose by."""
+    rows = np.arange(len(y))
+    if isinstance(validation, Real) and not isinstance(validation, Integral):
+        n_held = round(validation * len(y)) if 0 < validation < 1 else 0
+        if not 0 < n_held < len(y) - 1:
+            raise ValueError(
+                f"validation={validation} of {len(y)} rows leaves nothing to choose by, or to train on. Pass "
+                "a share in (0, 1), or rows."
+            )
+        counts = np.bincount(y) if y.ndim == 1 else np.zeros(1)
+        counts = counts[counts > 0] if y.ndim == 1 else counts
+        by_class = y.ndim == 1 and counts.min() >= 2 and min(n_held, len(y) - n_held) >= len(counts)
+        splitter = StratifiedShuffleSplit if by_class else ShuffleSplit
+        training, held = next(splitter(1, test_size=n_held, random_state=seed).split(rows, y))
+        return np.sort(training), np.sort(held)
+    held = np.asarray(validation)
+    if held.ndim != 1 or held.dtype.kind not in "biu" or held.dtype.kind == "b" and len(held) != len(y):
+        raise ValueError(
+            f"validation must be a share in (0, 1), or rows of X as ints or a mask, got {validation!r}."
+        )
+    held = np.flatnonzero(held) if held.dtype.kind == "b" else np.unique(held)
+    if not len(held) or held[0] < 0 or held[-1] >= len(y) or len(held) > len(y) - 2:
+        raise ValueError(
+            f"validation names {len(held)} rows of {len(y)}, from {held.min(initial=0)} to "
+            f"{held.max(initial=0)}. Pass some of 0 to {len(y) - 1}."
+        )
+    return np.setdiff1d(rows, held), held
+
+
+def is_count(value):
+    """Return whether a value is an int of at least 1."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,111 @@
+"""Which rows a parameter is chosen on: a share drawn class by class, given rows, folds, or any splitter."""
+
+import hashlib
+import numbers
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, check_cv
+
+__all__ = ["validation_splits"]
+
+
+def validation_splits(validation, X, codes, weights, seed):
+    """Return pairs (weights of the training rows, validation rows).
+
+    `validation` is that of `LinearEvaluationClassifier`; `codes` number the classes of the rows of positive
+    weight from 0 on.
+    """
+    n, n_classes = len(X), int(codes.max()) + 1
+    if validation is None:
+        raise ValueError(
+            "validation is None; pass a share of the rows such as 0.2, row indices or a splitter."
+        )
+    if isinstance(validation, numbers.Real) and not isinstance(validation, numbers.Integral):
+        held_out = _draw_validation(X, codes, weights, validation, seed)
+        pairs = [(np.setdiff1d(np.arange(n), held_out), held_out)]
+    elif isinstance(validation, numbers.Integral):
+        folds = StratifiedKFold(int(validation), shuffle=True, random_state=seed)
+        kept = np.flatnonzero(weights > 0)
+        pairs = [(kept[a], kept[b]) for a, b in folds.split(kept, codes[kept])]
+    elif (held_out := _row_indices(validation, n)) is not None:
+        pairs = [(np.setdiff1d(np.arange(n), held_out), held_out)]
+    else:
+        pairs = list(check_cv(validation, codes, classifier=True).split(X, codes))
+    splits = []
+    for training, held_out in pairs:
+        training_weights = np.zeros(n)
+        training_weights[training] = weights[training]
+        held_out = np.asarray(held_out)
+        held_out = np.arange(n)[held_out]
+        held_out = held_out[weights[held_out] > 0]
+        if not len(held_out):
+            raise ValueError(
+                f"validation={validation!r} leaves no validation row of positive weight among {n} "
+                "samples. Pass a larger share, or more rows."
+            )
+        present = np.bincount(codes[training_weights > 0], minlength=n_classes) > 0
+        if present.sum() < 2:
+            raise ValueError(
+                f"validation={validation!r} leaves {present.sum()} class for training. Pass a smaller "
+                "share or other rows."
+            )
+        splits.append((training_weights, held_out))
+    if not splits:
+        raise ValueError(f"validation={validation!r} yields no split.")
+    return splits
+
+
+def _row_indices(validation, n):
+    """The rows that an array of indices or a mask names; None if `validation` is neither."""
+    if hasattr(validation, "split"):
+        return None
+    try:
+        array = np.asarray(validation)
+    except ValueError:
+        return None
+    if array.ndim != 1 or array.dtype.kind not in "biu":
+        return None
+    if array.dtype.kind == "b":
+        if len(array) != n:
+            raise ValueError(
+                f"validation is a mask of {len(array)} entries for {n} rows; pass one entry a row."
+            )
+        return np.flatnonzero(array)
+    outside = (array < 0) | (array >= n)
+    if outside.any():
+        raise ValueError(f"validation names row {array[np.argmax(outside)]}; X has rows 0 to {n - 1}.")
+    return np.unique(array)
+
+
+def _draw_validation(X, codes, weights, share, seed):
+    """Draw about `share` of the weight of each class; at least one different row of each is left.
+
+    Where that is not a row of any class, the one is drawn that is missed by least.
+
+    The random order of the rows is that of a keyed hash of their contents. That makes equal rows neighbours,
+    wherever they stand, so that weights and repetitions come to the same.
+    """
+    key = (seed % 2**64).to_bytes(8, "little")
+    kept = np.flatnonzero(weights > 0)
+    digests = np.array(
+        [
+            int.from_bytes(hashlib.blake2b(X[row].tobytes(), digest_size=8, key=key).digest(), "little")
+            for row in kept
+        ],
+        dtype=np.uint64,
+    )
+    drawn, missed = [], []
+    for code in np.unique(codes[kept]):
+        members = codes[kept] == code
+        _, group = np.unique(digests[members], return_inverse=True)
+        sizes = np.bincount(group, weights=weights[kept][members])
+        # A group is drawn if most of it lies below the share: rounding to the nearest for equal weights.
+        below = np.cumsum(sizes) - sizes / 2 < share * sizes.sum()
+        below[-1] = False
+        drawn.append(kept[members][below[group]])
+        if len(sizes) > 1:
+            missed.append((sizes[0] / sizes.sum(), code, kept[members][group == 0]))
+    rows = np.concatenate(drawn)
+    if not len(rows) and missed:
+        rows = min(missed, key=lambda entry: entry[:2])[2]
+    return np.sort(rows)
