@@ -3,9 +3,9 @@ Features of SimCLR and of supervised learning on new images
 ===========================================================
 
 Two encoders have learnt from many images: SimCLR's without labels, the other from labels. Which has the
-better features for other images? A linear classifier is fitted on what each makes of the training images, with
-the encoder left as it is, and scored on the test images; a third one on features of random weights. The left
-panel shows the accuracy with all labels, the right one with a part of them.
+better features for other images? A linear classifier is fitted on what each makes of the training images,
+with the encoder left as it is, and scored on the test images; a third one on features of random weights.
+The left panel shows the accuracy with all labels, the right one with a part of them.
 
 With published weights, for a machine with a network connection (STL-10 has 2.6 GB; SimCLR's checkpoint comes
 from github.com/google-research/simclr)::

@@ -108,7 +108,7 @@ class _ScratchFileRows(FileRows):
             raise OSError(
                 error.errno,
                 f"Decoded images cannot be written to a temporary file in {tempfile.gettempdir()!r}: "
-                f"{error.strerror or error}. They exceed a quarter of the memory; pass cache_dir=, or set TMPDIR "
+                f"{error.strerror or error}. More than a quarter of memory: pass cache_dir=, or set TMPDIR "
                 "to a folder with more space",
             ) from error
 

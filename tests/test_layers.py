@@ -1,6 +1,7 @@
 """The layers of docs/architecture.md: who may import whom, read from the source with ``ast``."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -260,3 +261,11 @@ def test_the_checker_refuses(module, source, line):
 @pytest.mark.parametrize("module", ["brand_new", "subpackage.losses"])
 def test_the_checker_refuses_a_module_without_a_layer(module):
     assert "has no layer" in violations(module, "")[0]
+
+
+def test_the_architecture_page_lists_every_module_with_its_layer():
+    page = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = {
+        name: int(layer) for layer, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", page, flags=re.MULTILINE)
+    }
+    assert listed == LAYERS

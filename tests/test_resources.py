@@ -22,7 +22,7 @@ FITS = 10
 
 
 def resident():
-    """Return the anonymous memory of this process in MiB; what is mapped from files is the system's to drop."""
+    """Return the anonymous memory of this process in MiB; the system may drop what is mapped from files."""
     gc.collect()
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):

@@ -169,9 +169,9 @@ def test_a_full_disk_keeps_what_was_stored_before(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
     try:
-        with pytest.raises(ValueError, match="cache_dir=.* cannot be written to.*Pass another folder"):
-            with FolderStore(tmp_path) as store:
-                store.add([str(k) for k in range(1000)], images(1000))
+        refused = pytest.raises(ValueError, match="cache_dir=.* cannot be written to.*Pass another folder")
+        with refused, FolderStore(tmp_path) as store:
+            store.add([str(k) for k in range(1000)], images(1000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
