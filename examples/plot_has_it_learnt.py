@@ -73,7 +73,7 @@ for warning in caught:
 # The other three differ in nothing but the number of epochs.
 
 settings = {"batch_size": 64, "random_state": 0}
-epochs = {"untrained": 0, "undertrained": 8, "good": 36}
+epochs = {"untrained": 0, "undertrained": 8, "good": 28}
 if fast:
     X, epochs = X[:192], {"untrained": 0, "undertrained": 6, "good": 7}
 encoders = {"collapsed": collapsed}

@@ -5,7 +5,8 @@ Features of SimCLR and of supervised learning on new images
 Two encoders have learnt from many images: SimCLR's without labels, the other from labels. Which has the
 better features for other images? A linear classifier is fitted on what each makes of the training images,
 with the encoder left as it is, and scored on the test images; a third one on features of random weights.
-The left panel shows the accuracy with all labels, the right one with a part of them.
+The left panel shows the accuracy with all labels, the penalty chosen on a part of them as in the paper; the
+right one with fewer labels, which leave none to choose by: there the penalty is fixed.
 
 With published weights, for a machine with a network connection (STL-10 has 2.6 GB; SimCLR's checkpoint comes
 from github.com/google-research/simclr)::
@@ -63,6 +64,7 @@ def parse(arguments=None):
         "--data-home", type=Path, default=Path("stl10"), help="where STL-10 is, or is to be kept"
     )
     data.add_argument("--image-size", type=int, help="side that files of a folder are brought to (32)")
+    data.add_argument("--n-source", type=int, help="images to train encoders on (half of the classes)")
     data.add_argument("--n-train", type=int, help="labelled images to fit classifiers on (all)")
     data.add_argument("--n-test", type=int, help="test images (all)")
     encoders = parser.add_argument_group("encoders")
@@ -142,7 +144,8 @@ def split(options, data):
             classes = np.unique(y)
             # Every other class: neighbours in the order of the names are often alike.
             is_source = np.isin(y, classes[1::2])
-            source, X, y = (X[is_source], y[is_source]), X[~is_source], y[~is_source]
+            source = some(X[is_source], y[is_source], options.n_source, options.seed)
+            X, y = X[~is_source], y[~is_source]
         X, X_test, y, y_test = train_test_split(X, y, test_size=0.5, stratify=y, random_state=options.seed)
     (X, y), (X_test, y_test) = (
         some(X, y, options.n_train, options.seed),
@@ -185,27 +188,30 @@ def draw(results, curves, chance, n_train, path):
     """Bars with the accuracies, and the curves beside them."""
     import matplotlib.pyplot as plt
 
-    figure, (bars, lines) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=[1, 1.6], layout="constrained")
+    figure, (bars, lines) = plt.subplots(
+        1, 2, figsize=(10, 4), sharey=True, width_ratios=[1, 1.8], layout="constrained"
+    )
     display = LabelFractionDisplay.from_results(curves, score_name="Test accuracy", ax=lines, chance=chance)
     colours = {line.get_label(): line.get_color() for line in display.ax_.get_lines()}
+    top = curves["score"].max()
     for place, (name, result) in enumerate(results.items()):
-        score, n = result.scores["score"][0], len(result.y_test)
-        colour = colours.get(name, f"C{place}")
-        bars.bar(place, score, color=colour, yerr=np.sqrt(score * (1 - score) / n), capsize=4)
+        score = result.scores["score"][0]
+        error = np.sqrt(score * (1 - score) / len(result.y_test))
+        bars.bar(place, score, width=0.7, color=colours.get(name, f"C{place}"), yerr=error, capsize=4)
         bars.annotate(
             f"{100 * score:.1f}%",
-            (place, score),
-            xytext=(0, 10),
+            (place, score + error),
+            xytext=(0, 4),
             textcoords="offset points",
             ha="center",
         )
-    bars.axhline(chance, color="grey", linestyle=":", linewidth=1)
+        top = max(top, score + error)
+    bars.axhline(chance, color="0.4", linestyle="--", linewidth=1)
     bars.set_xticks(range(len(results)), results)
-    bars.set_ylim(0, 1.08)
-    bars.set_ylabel("Test accuracy")
-    bars.set_title(f"All {n_train:,} labels")
-    lines.set_ylim(0, 1.08)
-    lines.set_title("A part of the labels")
+    bars.set_ylim(0, 1.12 * top)
+    bars.set_ylabel("Test accuracy (bars: ± standard error)")
+    bars.set_title(f"All {n_train:,} labels", fontsize="medium")
+    lines.set_ylabel("")
     figure.savefig(path, dpi=150)
 
 

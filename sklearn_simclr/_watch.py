@@ -15,11 +15,11 @@ _FIRST_STEPS = 50
 _COLLAPSED_EPOCHS = 2
 _LOOKED_AT = 3
 
-# From this part of a training on its loss should be below that of a constant encoder, or not far above. With
-# short projections or a low temperature a good training, too, begins above it.
+# From this part of a training on its loss should not be so far above that of a constant encoder, unless it is
+# lower than at the beginning: with short projections or a low temperature a good training begins above it.
 _LATE = 1 / 3
 _ABOVE_CHANCE = 1.05
-_COMING_DOWN = 0.98
+_LOWER = 0.95
 
 # So much of what was gained may be lost again, where that was something.
 _LOST = 0.5
@@ -126,12 +126,11 @@ class TrainingWatch:
             )
 
     def _too_high(self):
-        """Return what is wrong if the loss stays above the chance level."""
+        """Return what is wrong if the loss stays above the chance level and where it began."""
         loss, last = self.losses[-1], self.losses[-_LOOKED_AT:]
         if not self.chance_level or not min(last) > _ABOVE_CHANCE * self.chance_level > 0:
             return None
-        before = self.losses[-2 * _LOOKED_AT : -_LOOKED_AT]
-        if len(before) < _LOOKED_AT or sum(last) < _COMING_DOWN * sum(before):
+        if len(self.losses) < 2 * _LOOKED_AT or sum(last) < _LOWER * sum(self.losses[:_LOOKED_AT]):
             return None
         return (
             f"The training is diverging or gets nowhere: the loss of epoch {len(self.losses)} is {loss:.3g}, "
