@@ -79,8 +79,6 @@ def expected_failures(estimator):
 
 @pytest.mark.filterwarnings("ignore:X has .* features, not a square number:UserWarning")
 @pytest.mark.filterwarnings("ignore:X has pixels from:UserWarning")
-# A rate at which a classifier of a few rows is quick to learn makes its loss jump.
-@pytest.mark.filterwarnings("ignore:The training is diverging:sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failures)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
