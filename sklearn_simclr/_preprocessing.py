@@ -143,7 +143,8 @@ def _check_batch(images, channels, mean):
         raise ValueError(f"images have {images.shape[1]} channels, and the network takes {channels}.")
     if mean is not None and len(mean) != channels:
         raise ValueError(f"mean has {len(mean)} numbers, and the network takes {channels} channels.")
-    if images.is_floating_point() and images.numel():
+    # What is traced or compiled has no values to look at.
+    if images.is_floating_point() and not torch.compiler.is_compiling() and images.numel():
         low, high = (value.item() for value in torch.aminmax(images))
         if not (low >= 0 and high <= 1):
             raise ValueError(f"float images must lie in [0, 1], got values from {low:g} to {high:g}.")

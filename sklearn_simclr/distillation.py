@@ -273,6 +273,11 @@ class DistilledClassifier(TrainedImageClassifier):
                 "student must be a SimCLRTransformer, a FrozenEstimator of one or None, got "
                 f"{self.student!r}."
             )
+        if student is not None and not is_fitted(student) and student.weights is not None:
+            raise ValueError(
+                f"student has weights={str(student.weights)!r} but is not fitted, and would begin with "
+                "random ones. Pass a fitted one: SimCLRTransformer(weights=..., max_epochs=0).fit(X)."
+            )
         if y is None:
             needs = [
                 name

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import __version__
 from ._classification import TrainedImageClassifier
 from ._estimator_files import ESTIMATORS, decode_estimator, digest, encode_estimator
-from ._networks import build_network, describe_network, encoder_name, fill_network
+from ._networks import PreprocessedNetwork, build_network, describe_network, encoder_name, fill_network
 from ._onnx import ServedNetwork, check_onnx, write_onnx
 from .baselines import SupervisedTransformer
 from .classifier import SimCLRClassifier
@@ -522,9 +522,13 @@ def _copy_with_metadata(source, target, texts):
 
 
 def _export_torch(estimator, path):
-    encoder = estimator.encoder_
+    encoder, side = estimator.encoder_, None
+    if isinstance(encoder, PreprocessedNetwork):
+        encoder, side = encoder.network, encoder.preprocessing.size
     state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in encoder.state_dict().items()}
     network = describe_network(encoder) or {}
+    if side is not None and network.get("stem") == "imagenet":
+        side = 224  # a name alone gives this stem to large images only
     options = {key: network.get(key) for key in ("in_channels", "width", "stem", "sk_ratio", "pool_padding")}
     fits = network.get("kind") == "resnet" and not network["convolve_first"]
     fits = fits and tuple(options.values()) == (3, 1, "imagenet", 0.0, "symmetric")
@@ -546,16 +550,21 @@ def _export_torch(estimator, path):
             ]
         how = "\n".join(how)
     else:
-        how = _how_to_fill(estimator, *how)
+        how = _how_to_fill(estimator, *how, encoder=encoder, side=side)
+    if side is not None:
+        how += f"\n# It takes images after {estimator.encoder_.preprocessing}"
     with _replacing(path) as unfinished:
         torch.save(state, unfinished)
     return how
 
 
-def _how_to_fill(estimator, imports, state):
+def _how_to_fill(estimator, imports, state, encoder=None, side=None):
     """Return the lines that build an encoder and fill it with ``state``."""
-    encoder, built_by = estimator.encoder_, estimator._architecture["encoder"]
+    encoder = estimator.encoder_ if encoder is None else encoder
+    built_by = estimator._architecture["encoder"]
     channels, *size = estimator._format.shape
+    if side is not None:
+        size = [side, side]
     if built_by is not None:
         name = built_by if describe_network(encoder) is None else encoder_name(encoder)
         imports += "\nfrom sklearn_simclr.encoders import make_encoder"

@@ -171,3 +171,11 @@ def test_zero_probabilities_of_the_teacher(digits):
     X, y = digits
     student = distilled(DecisionTreeClassifier(random_state=0).fit(X, y), max_epochs=10).fit(X)
     assert np.isfinite(student.loss_curve_).all()
+
+
+def test_a_student_of_published_weights_has_to_be_fitted(tmp_path):
+    student = SimCLRTransformer(weights=tmp_path / "encoder.safetensors")
+    X, y = np.zeros((4, 8, 8)), np.array([0, 1, 0, 1])
+    teacher = LogisticRegression().fit(np.random.default_rng(0).random((4, 64)), y)
+    with pytest.raises(ValueError, match="student has weights=.*max_epochs=0"):
+        DistilledClassifier(teacher, student).fit(X, y)

@@ -588,3 +588,26 @@ def test_weights_are_in_memory_once(tmp_path, monkeypatch):
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert 0.9 * size < int(done.stdout) < 1.3 * size
+
+
+def test_exported_state_fills_the_network_that_the_lines_build(file, images, tmp_path):
+    simclr = as_it_is(file).fit(images)
+    how = export_encoder(simclr, tmp_path / "encoder.pt", format="torch")
+    made = {}
+    exec(how, made)
+    pretrained = load_pretrained(file)
+    assert same(made["state"], pretrained.encoder.state_dict())
+    x = pretrained.preprocessing(to_torch(images))
+    assert torch.equal(made["model"].eval()(x), pretrained.encoder(x))
+    assert "Preprocessing(" in how
+    assert "0.875" in how
+
+
+def test_onnx_export_has_the_preprocessing_inside(file, images, tmp_path):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    simclr = as_it_is(file).fit(images)
+    export_encoder(simclr, tmp_path / "encoder.onnx", format="onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    (h,) = session.run(None, {session.get_inputs()[0].name: images[:5]})
+    np.testing.assert_allclose(h, simclr.transform(images[:5]), rtol=1e-4, atol=1e-4)
