@@ -93,7 +93,8 @@ def judge(measures, course, prediction):
         more.append(_solved(measures))
     if verdict in ("trained", "undertrained"):
         more.append(_on_directions(measures))
-    if course["ended_high"]:
+    # In its first steps a training may be anywhere.
+    if course["ended_high"] and course["steps"] >= 50:
         more.append(
             Finding(
                 "problem",
@@ -173,7 +174,7 @@ def _no_better(course, found):
     if course["steps"] < _FEW_STEPS:
         return "undertrained", Finding(
             "problem",
-            f"hardly begun to learn: {_epochs(course)} of training were only {course['steps']} steps",
+            f"hardly begun to learn: {_epochs(course)} of training, in steps {course['steps']}",
             f"{found} That is no better than a network with random weights. Raise max_epochs, or lower "
             "batch_size for more steps an epoch.",
         )

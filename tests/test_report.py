@@ -266,13 +266,14 @@ def test_the_text_says_what_was_found(report):
 
 
 def test_the_page_is_well_formed_and_needs_no_other_file(report, tmp_path):
+    before = plt.get_fignums()
     page = report.to_html(tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
     root = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
     sources = [element.get("src") for element in root.iter("img")]
     assert len(sources) == 1 and sources[0].startswith("data:image/png;base64,iVBOR")
     assert "http" not in page.replace(sources[0], "")
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == before
     part = ElementTree.fromstring(report._repr_html_())
     assert part.tag == "div" and len(part.findall("ul/li")) == len(report.findings)
     assert len(part.findall("table/tbody/tr")) == len(report.values)
