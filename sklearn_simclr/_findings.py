@@ -174,7 +174,7 @@ def _no_better(course, found):
     if course["steps"] < _FEW_STEPS:
         return "undertrained", Finding(
             "problem",
-            f"hardly begun to learn: {_epochs(course)} of training, {course['steps']} in steps",
+            f"hardly begun to learn: {_epochs(course)} of training, number of steps: {course['steps']}",
             f"{found} That is no better than a network with random weights. Raise max_epochs, or lower "
             "batch_size for more steps an epoch.",
         )
