@@ -47,7 +47,7 @@ model = Pipeline(
             "simclr",
             SimCLRTransformer(
                 augmentation=Augmentation(flip_probability=0.0),
-                max_epochs=1 if fast else 10,
+                max_epochs=1 if fast else 8,
                 random_state=0,
             ),
         ),
