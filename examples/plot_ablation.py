@@ -97,9 +97,9 @@ print(f"best: {search.best_params_}, accuracy {search.best_score_:.3f}")
 # %%
 # The heatmap
 # -----------
-# Views that keep at least 60% of these small images do better than wilder crops, at each temperature: in a
+# Crops that keep at least 60% of these small images do better than wilder ones, at each temperature: in a
 # fiftieth of an 8 x 8 image there is no digit to be seen. Without crops the views are too easy to match, and
-# the two lower temperatures lose some points again; the lowest is behind in every row. The scores are means
+# two or three points are lost again. The lowest temperature is behind in every row. The scores are means
 # over two folds with 35 labels each, so that a difference of a point or two is within the luck of the draw,
 # and the best of twelve is partly the luckiest: score a final choice on images that the search has not seen.
 
