@@ -172,9 +172,10 @@ def _no_better(course, found):
             f"{found} Fit it with max_epochs > 0.",
         )
     if course["steps"] < _FEW_STEPS:
+        steps = f"{course['steps']} step{'' if course['steps'] == 1 else 's'}"
         return "undertrained", Finding(
             "problem",
-            f"hardly begun to learn: {_epochs(course)} of training, number of steps: {course['steps']}",
+            f"hardly begun to learn: {_epochs(course)} of training, only {steps}",
             f"{found} That is no better than a network with random weights. Raise max_epochs, or lower "
             "batch_size for more steps an epoch.",
         )

@@ -3,7 +3,6 @@
 import enum
 import os
 import time
-import warnings
 from functools import partial
 from numbers import Integral, Real
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import BaseImageTransformer, Interval, StrOptions, draw_seed, fit_context
+from ._base import BaseImageTransformer, Interval, StrOptions, draw_seed, fit_context, warn_of_bad
 from ._networks import PreprocessedNetwork, encoder_name, input_channels
 from ._training import TrainedImageEstimator, describe_function
 from .diagnostics import chance_level, contrastive_accuracy
@@ -450,13 +449,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     def _read_training_images(self, X, again):
         source = self._read_images(X, reset=not again, smallest=1 if again else 2)
-        if len(source.bad):
-            warnings.warn(
-                f"{len(source.bad)} of {len(source)} images cannot be read and are left out. Pass "
-                "on_error='raise' to see why.",
-                UserWarning,
-                stacklevel=3,
-            )
+        warn_of_bad(source)
         source = source.without_bad()
         if len(source) < 2:
             raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
