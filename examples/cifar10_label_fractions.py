@@ -41,9 +41,8 @@ from sklearn_simclr.datasets import fetch_cifar10
 OURS, REFERENCE = "SimCLR", "supervised"
 
 
-def parse(arguments=None):
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description="Accuracy on photographs against the fraction of labels.")
+def add_image_options(parser):
+    """Add the options that `load` needs to a parser."""
     data = parser.add_argument_group("images")
     data.add_argument("--data-home", type=Path, help="where CIFAR-10 is, or is to be kept")
     data.add_argument(
@@ -56,12 +55,18 @@ def parse(arguments=None):
         "--n-unlabelled", type=int, help="training images, of which a fraction has labels (all)"
     )
     data.add_argument("--n-test", type=int, help="test images (all; without a folder test, a fifth of all)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def parse(arguments=None):
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description="Accuracy on photographs against the fraction of labels.")
+    add_image_options(parser)
     study = parser.add_argument_group("study")
     study.add_argument(
         "--fractions", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1, 0.3, 1.0], metavar="FRACTION"
     )
     study.add_argument("--draws", type=int, default=3, help="draws of the labels at each fraction (3)")
-    study.add_argument("--seed", type=int, default=0)
     budget = study.add_mutually_exclusive_group()
     budget.add_argument(
         "--max-time", type=float, default=600, help="seconds to train each encoder without labels for (600)"

@@ -42,7 +42,9 @@ class CompactNet(nn.Module):
         Height and width of the images; decides how often the resolution is halved.
     width : int or None, default=None
         Channels of the first convolution; the others have 2, 2 and 4 times as many. None is 64, and 32
-        for images of at most 16 pixels.
+        for images of at most 16 pixels, times `multiple`.
+    multiple : float, default=1
+        How many times as wide as usual.
 
     Attributes
     ----------
@@ -50,10 +52,11 @@ class CompactNet(nn.Module):
         Length of the representation.
     """
 
-    def __init__(self, in_channels, image_size, width=None):
+    def __init__(self, in_channels, image_size, width=None, multiple=1):
         super().__init__()
         if width is None:
-            width = 32 if max(image_size) <= _TINY_SIDE else 64
+            width = int((32 if max(image_size) <= _TINY_SIDE else 64) * multiple)
+        self.multiple = multiple
         self.in_channels = in_channels
         directions = min(9 * in_channels, _MAX_DIRECTIONS)
         stem = nn.Conv2d(in_channels, directions, 3, padding=1)

@@ -116,6 +116,7 @@ def describe_network(module):
             "in_channels": module.in_channels,
             "stem_pool": module.stem_pool,
             "width": module.convs[0].out_channels,
+            **({} if module.multiple == 1 else {"multiple": module.multiple}),
         }
     if kind is PreprocessedNetwork:
         inner = describe_network(module.network)
@@ -294,4 +295,6 @@ def encoder_name(module):
         options = module.options
         width = f"x{options['width']}" if options["width"] > 1 else ""
         return f"resnet{options['depth']}{width}{'-sk' if options['sk_ratio'] else ''}"
-    return "compact" if type(module) is CompactNet else type(module).__name__
+    if type(module) is CompactNet:
+        return "compact" if module.multiple == 1 else f"compactx{module.multiple:g}"
+    return type(module).__name__

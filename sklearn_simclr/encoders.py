@@ -41,9 +41,11 @@ _RESNET_NAMES = tuple(
         (18, 34, 50, 101, 152), ("", "x2", "x3", "x4"), ("", "-sk")
     )
 )
+_COMPACT = re.compile(r"compact(?:x(0\.5|2|4))?")
+_COMPACT_NAMES = ("compact", "compactx0.5", "compactx2", "compactx4")
 _TIMM = "timm:"
 _FORMS = (
-    '"auto", "compact", "resnet18|34|50|101|152" with an optional width "x2|x3|x4" and an optional "-sk" '
+    '"auto", "compact" with an optional width "x0.5|x2|x4", "resnet18|34|50|101|152" with an optional width "x2|x3|x4" and an optional "-sk" '
     '(as in "resnet50x2-sk"), "timm:NAME", a torch.nn.Module, or a callable that returns one'
 )
 
@@ -57,7 +59,8 @@ def make_encoder(
     ----------
     encoder : str, torch.nn.Module or callable
         - ``"auto"``: ``"compact"`` if the longer side has at most 96 pixels, else ``"resnet18"``.
-        - ``"compact"``: a small convolutional network that trains in minutes on a CPU.
+        - ``"compact"``: a small convolutional network that trains in minutes on a CPU; ``"compactx0.5"``,
+          ``"compactx2"`` and ``"compactx4"`` are half, twice and four times as wide.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``: the papers'
           networks. ``"x2"``, ``"x3"`` or ``"x4"`` multiplies the width and ``"-sk"`` adds selective kernels
           and the changes of ResNet-D, as in ``"resnet152x3-sk"``. If the longer side has at most 32 pixels,
@@ -155,11 +158,11 @@ def _make_named(name: str, in_channels: int, image_size: tuple[int, int]) -> nn.
     resolved = name
     if name == "auto":
         resolved = "compact" if side <= _COMPACT_MAX_SIDE else "resnet18"
-    if resolved == "compact":
-        return CompactNet(in_channels, image_size)
+    if match := _COMPACT.fullmatch(resolved):
+        return CompactNet(in_channels, image_size, multiple=float(match[1] or 1))
     match = _RESNET.fullmatch(resolved)
     if match is None:
-        closest = _closest(name, ("auto", "compact", *_RESNET_NAMES))
+        closest = _closest(name, ("auto", *_COMPACT_NAMES, *_RESNET_NAMES))
         raise ValueError(f"encoder={name!r} is not a known name.{closest} encoder must be {_FORMS}.")
     depth, width, kernels = match.groups()
     if side <= _SMALL_STEM_MAX_SIDE:

@@ -37,7 +37,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         The network that turns images (N, C, H, W) into representations (N, d).
 
         - ``"auto"``: ``"compact"`` for images of at most 96 pixels, else ``"resnet18"``.
-        - ``"compact"``: a small network that learns quickly on a CPU.
+        - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``, ``"compactx2"``
+          and ``"compactx4"`` are half, twice and four times as wide.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``; with a width
           as in ``"resnet50x2"``, with selective kernels as in ``"resnet50-sk"``. Small images get a stem
           that keeps their resolution.

@@ -102,6 +102,15 @@ def test_auto_chooses_by_the_longer_side(image_size, kind):
     assert module.eval()(torch.rand(2, 3, *image_size)).shape == (2, out_dim)
 
 
+@pytest.mark.parametrize("image_size, width", [((8, 8), 32), ((32, 20), 64)])
+@pytest.mark.parametrize("name, multiple", [("compactx0.5", 0.5), ("compactx2", 2), ("compactx4", 4)])
+def test_widths_of_compact(name, multiple, image_size, width):
+    module, out_dim = make_encoder(name, 3, image_size)
+    assert module.convs[0].out_channels == width * multiple
+    assert out_dim == 9 * width * multiple
+    assert module.eval()(torch.rand(2, 3, *image_size)).shape == (2, out_dim)
+
+
 @pytest.mark.parametrize("image_size", [(8, 8), (1, 5), (32, 32)])
 @pytest.mark.parametrize("in_channels", [1, 3, 5])
 def test_compact(image_size, in_channels):
@@ -125,6 +134,7 @@ def test_numpy_strings_and_numbers_are_understood():
         ("resnet50x5", "'resnet50x"),
         ("resnet50x2sk", "'resnet50x2-sk'"),
         ("compakt", "'compact'"),
+        ("compactx3", "'compactx"),
         ("Auto", "'auto'"),
     ],
 )

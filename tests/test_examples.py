@@ -1,4 +1,4 @@
-"""The script of the label-fraction study on photographs runs, and goes on where it was."""
+"""The scripts on photographs run, and go on where they were."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "cifar10_label_fractions.py"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ESTIMATORS = ["raw pixels", "PCA", "random encoder", "autoencoder", "supervised", "SimCLR"]
 
 
@@ -28,17 +28,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, output, *options):
+def run(folder, output, *options, script="cifar10_label_fractions", table="label_fractions"):
     arguments = ["--folder", folder, "--image-size", 8, "--max-epochs", 1, "--output", output, *options]
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        [sys.executable, str(EXAMPLES / f"{script}.py"), *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, pd.read_csv(output / "label_fractions.csv")
+    return done.stdout, pd.read_csv(output / f"{table}.csv")
 
 
 @pytest.mark.slow
@@ -83,3 +83,23 @@ def test_folders_train_and_test_and_fewer_images(folder, tmp_path):
     )
     assert "20 training images, 10 test images of 2 classes" in text
     assert (results["n_labels"] == 20).all()
+
+
+@pytest.mark.slow
+def test_fine_tuning_and_distillation(folder, tmp_path):
+    options = ("--fractions", 0.125, 1.0, "--draws", 2, "--tuning-epochs", 3, "--teaching-epochs", 1)
+    output = tmp_path / "tuned"
+    text, results = run(folder, output, *options, script="cifar10_fine_tuning", table="fine_tuning")
+    names = results["estimator"].unique().tolist()
+    assert names[:4] == ["supervised", "linear on h", "fine-tuned from layer 0", "fine-tuned from layer 1"]
+    assert names[4:] == ["self-distilled", "distilled to compactx0.5"]
+    assert len(results) == len(names) * 2 * 2 and results["score"].between(0, 1).all()
+    table = pd.read_csv(output / "accuracy.csv", index_col=0)
+    assert table.index.tolist() == names
+    assert table.columns[:2].tolist() == ["0.125 (6)", "1 (48)"]
+    # The gain is that of the means.
+    beside = table["1, beside the teacher"].astype(float)
+    means = 100 * results[results["fraction"] == 1].groupby("estimator")["score"].mean()
+    assert (beside - (means - means["fine-tuned from layer 1"])[names]).abs().max() < 0.06
+    with Image.open(output / "fine_tuning.png") as figure:
+        assert min(figure.size) > 300

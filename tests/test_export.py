@@ -211,7 +211,7 @@ def test_torchvision_gets_a_linear_classifier_as_fc(photographs, tmp_path):
     np.testing.assert_allclose(logits.softmax(1), model.predict_proba(photographs), atol=1e-5)
 
 
-@pytest.mark.parametrize("encoder", ["compact", "resnet18", "resnet18-sk"])
+@pytest.mark.parametrize("encoder", ["compact", "compactx0.5", "resnet18", "resnet18-sk"])
 def test_the_lines_for_other_networks_rebuild_them(encoder, digits, narrow, tmp_path):
     X = digits[0][:4]
     model = shake(SimCLRTransformer(encoder, **(FAST | {"max_epochs": 0})).fit(X))
@@ -665,7 +665,7 @@ def test_a_file_is_replaced_as_a_whole(simclr, tmp_path, monkeypatch):
 def test_names_of_networks_are_those_that_make_encoder_knows():
     from sklearn_simclr._networks import encoder_name
 
-    for name in ("compact", "resnet34", "resnet50x2-sk"):
+    for name in ("compact", "compactx0.5", "compactx2", "resnet34", "resnet50x2-sk"):
         with torch.device("meta"):
             network, _ = make_encoder(name, 3, (32, 32))
         assert encoder_name(network) == name

@@ -208,7 +208,7 @@ def test_torchvision_weights_by_enum_and_by_name(tmp_path, monkeypatch, images):
     assert load_estimator(tmp_path / "saved").weights == name
 
 
-@pytest.mark.parametrize("encoder", ["compact", "resnet18", "resnet18-sk"])
+@pytest.mark.parametrize("encoder", ["compact", "compactx0.5", "resnet18", "resnet18-sk"])
 @pytest.mark.parametrize("head_layers", [0, 2])
 def test_an_exported_encoder_of_ours(tmp_path, digits, encoder, head_layers):
     X = digits[0][:64]

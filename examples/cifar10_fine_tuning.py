@@ -1,0 +1,179 @@
+"""
+CIFAR-10: fine-tuning, and a smaller network that is taught
+===========================================================
+
+What else can be done with an encoder that learnt without labels, once some images have labels? The steps of
+SimCLRv2, each learning from the same draws of labels and scored on the same test images:
+
+- a logistic regression on its representation, which stays as it is;
+- the whole network trained on with the labels, from the representation (layer 0 of the projection head) or
+  from the first layer of the head;
+- the same network taught by the fine-tuned one, by what that says about all images (self-distillation);
+- a network of half the width, a quarter of the weights, taught in the same way;
+- for comparison the network trained from scratch on the labels alone.
+
+This is a script to be run by itself::
+
+    python examples/cifar10_fine_tuning.py --max-time 600
+    python examples/cifar10_fine_tuning.py --folder photos --image-size 32 --max-time 60
+
+The first line downloads CIFAR-10 (162 MiB). A run that was interrupted goes on where it was: networks and
+scores are kept in a folder ``cache`` beside the results.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from cifar10_label_fractions import add_image_options, load
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_simclr import (
+    DistilledClassifier,
+    SimCLRClassifier,
+    SimCLRTransformer,
+    SupervisedTransformer,
+    label_fraction_curve,
+)
+
+TEACHER = "fine-tuned from layer 1"
+
+
+def parse(arguments=None):
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description="Fine-tuning and distillation with few labels.")
+    add_image_options(parser)
+    study = parser.add_argument_group("study")
+    study.add_argument(
+        "--fractions", type=float, nargs="+", default=[0.01, 0.1], metavar="FRACTION", help="of labels"
+    )
+    study.add_argument("--draws", type=int, default=3, help="draws of the labels at each fraction (3)")
+    study.add_argument("--encoder", default="auto", help="network of the teacher (auto)")
+    study.add_argument("--student", default="compactx0.5", help="smaller network (compactx0.5)")
+    budget = study.add_mutually_exclusive_group()
+    budget.add_argument("--max-time", type=float, default=600, help="seconds of pretraining (600)")
+    budget.add_argument("--max-epochs", type=int, help="epochs of pretraining, instead of --max-time")
+    study.add_argument(
+        "--tuning-epochs", type=int, help="passes over the labels in fine-tuning and in training from scratch"
+    )
+    study.add_argument("--teaching-epochs", type=int, default=30, help="passes over all images (30)")
+    study.add_argument("--temperature", type=float, default=1.0, help="of the distillation (1)")
+    parser.add_argument("--output", type=Path, default=Path("cifar10_fine_tuning"), help="folder")
+    return parser.parse_args(arguments)
+
+
+def make_estimators(options, encoder, cache):
+    """Return what is compared, by name."""
+    labels = {} if options.tuning_epochs is None else {"max_epochs": options.tuning_epochs}
+    shared = {"random_state": options.seed, "memory": cache}
+
+    def tuned(layer):
+        return SimCLRClassifier(encoder, head_layer=layer, **labels, **shared)
+
+    def taught(student):
+        return DistilledClassifier(
+            tuned(1),
+            student,
+            temperature=options.temperature,
+            max_epochs=options.teaching_epochs,
+            **shared,
+        )
+
+    return {
+        "supervised": SupervisedTransformer(options.encoder, **labels, **shared),
+        "linear on h": make_pipeline(encoder, StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)),
+        "fine-tuned from layer 0": tuned(0),
+        TEACHER: tuned(1),
+        "self-distilled": taught(encoder),
+        f"distilled to {options.student}": taught(SimCLRTransformer(options.student)),
+    }
+
+
+def summarise(results):
+    """Return accuracy in percent, mean and standard deviation over draws, a row an estimator."""
+    scores = 100 * results.set_index(["estimator", "fraction"])["score"]
+    groups = scores.groupby(level=["estimator", "fraction"], sort=False)
+    mean, std = groups.mean(), groups.std().fillna(0)
+    # Against the teacher draw by draw: which labels were drawn matters more than what is done with them.
+    scores = results.pivot(index=["fraction", "draw"], columns="estimator", values="score")
+    gain = 100 * scores.sub(scores[TEACHER], axis=0).groupby("fraction").mean()
+    table = mean.map("{:.1f}".format) + " ± " + std.map("{:.1f}".format)
+    table = table.unstack("fraction").loc[results["estimator"].unique()]
+    for fraction in gain.index:
+        table[f"{fraction:.3g}, beside the teacher"] = gain.loc[fraction].map("{:+.1f}".format)
+    labels = results.groupby("fraction")["n_labels"].first()
+    return table.rename(columns={fraction: f"{fraction:.3g} ({n:,})" for fraction, n in labels.items()})
+
+
+def draw(results, path):
+    """A bar an estimator and fraction, with a point a draw."""
+    import matplotlib.pyplot as plt
+
+    names, fractions = results["estimator"].unique(), sorted(results["fraction"].unique())
+    figure, ax = plt.subplots(figsize=(8, 0.5 + 0.35 * len(names) * len(fractions)), layout="constrained")
+    height = 0.8 / len(fractions)
+    for k, fraction in enumerate(fractions):
+        for place, name in enumerate(names):
+            chosen = results[(results["estimator"] == name) & (results["fraction"] == fraction)]
+            y = place + (k - (len(fractions) - 1) / 2) * height
+            n_labels = chosen["n_labels"].iloc[0]
+            ax.barh(
+                y,
+                100 * chosen["score"].mean(),
+                height=0.9 * height,
+                color=f"C{k}",
+                label=f"{n_labels:,} labels ({100 * fraction:g}%)" if place == 0 else None,
+            )
+            ax.plot(100 * chosen["score"], [y] * len(chosen), ".", color="0.2", markersize=5)
+            ax.annotate(
+                f"{100 * chosen['score'].mean():.1f}",
+                (100 * chosen["score"].max(), y),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+            )
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.margins(x=0.1)
+    ax.set_xlabel("Test accuracy in percent (points: draws of the labels)")
+    figure.legend(loc="outside upper center", ncols=len(fractions))
+    figure.savefig(path, dpi=150)
+
+
+def main(arguments=None):
+    """Pretrain, run the study, and write table and figure."""
+    options = parse(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    cache = str(options.output / "cache")
+    X, y, X_test, y_test = load(options)
+    n = len(X)
+    budget = {"max_time": options.max_time} if options.max_epochs is None else {"max_epochs": options.max_epochs}
+    encoder = SimCLRTransformer(
+        options.encoder, **budget, memory=cache, verbose=1, random_state=options.seed
+    ).fit(X)
+    results = label_fraction_curve(
+        make_estimators(options, FrozenEstimator(encoder), cache),
+        np.concatenate([X, X_test]),
+        np.concatenate([y, y_test]),
+        fractions=sorted(options.fractions),
+        cv=[(np.arange(n), np.arange(n, n + len(X_test)))],
+        n_draws=options.draws,
+        random_state=options.seed,
+        error_score="raise",
+        memory=cache,
+        verbose=1,
+    )
+    results.to_csv(options.output / "fine_tuning.csv", index=False)
+    table = summarise(results)
+    table.to_csv(options.output / "accuracy.csv")
+    print("\nTest accuracy in percent, mean ± standard deviation over draws; fraction (number) of labels")
+    print(table.to_string())
+    draw(results, options.output / "fine_tuning.png")
+    print(f"\nNumbers and figure are in {options.output}/")
+
+
+if __name__ == "__main__":
+    main()
