@@ -23,6 +23,7 @@ from sklearn.utils.validation import _check_feature_names, validate_data
 from torch import nn
 
 from ._items import as_rows
+from ._mapped import mapped_rows
 from ._reading import read_rows
 from .images import as_array, decoded_format, decoded_source, image_format, image_source
 
@@ -125,6 +126,15 @@ class BaseImageEstimator(BaseEstimator):
         self.image_shape_ = fmt.image_shape
         self.pixel_range_ = fmt.pixel_range
         self.n_features_in_ = int(np.prod(fmt.image_shape))
+
+    def _take_format(self, other):
+        """Read images as another estimator does."""
+        for name in ("_format", "image_shape_", "pixel_range_", "n_features_in_"):
+            setattr(self, name, getattr(other, name))
+        if hasattr(other, "feature_names_in_"):
+            self.feature_names_in_ = other.feature_names_in_
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
 
     def _read_array(self, X, *, reset, smallest):
         options = {"dtype": "numeric", "ensure_all_finite": False, "ensure_min_samples": smallest}
@@ -485,9 +495,12 @@ def _check_finite(array):
     if array.dtype.kind != "f":
         return
     bad = []
+    file = mapped_rows(array)
     for start in range(0, len(array), _ROWS_A_CHECK):
         rows = array[start : start + _ROWS_A_CHECK]
         finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+        if file is not None:
+            file.seen(len(rows))
         if not finite.all():
             bad.extend(start + np.flatnonzero(~finite))
     if bad:

@@ -23,12 +23,12 @@ _FOLDER = f"sklearn_simclr-{os.getuid() if hasattr(os, 'getuid') else 'user'}-"
 _KEPT_SECONDS = 10.0
 
 
-def content_key(pixels, description):
+def content_key(source, description):
     """Return a key that is equal for equal images and parameters only.
 
     Parameters
     ----------
-    pixels : tensor of shape (n, ...)
+    source : ImageSource
         On the CPU.
     description : dict
         Whatever else the result depends on; arrays, numbers, strings and containers of them.
@@ -40,9 +40,12 @@ def content_key(pixels, description):
     """
     digest = hashlib.blake2b(digest_size=20)
     digest.update(json.dumps(description, sort_keys=True, default=_describe).encode())
+    pixels = source.pixels
     digest.update(repr((tuple(pixels.shape), str(pixels.dtype))).encode())
     for start in range(0, len(pixels), 4096):
-        digest.update(np.ascontiguousarray(pixels[start : start + 4096].numpy()).data)
+        block = pixels[start : start + 4096].numpy()
+        digest.update(np.ascontiguousarray(block).data)
+        source.seen(len(block))
     return digest.hexdigest()
 
 

@@ -127,15 +127,6 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
             "validation": (source, self._make_targets(numbers, weights)),
         }
 
-    def _take_format(self, transformer):
-        """Read images as a fitted transformer does."""
-        for name in ("_format", "image_shape_", "pixel_range_", "n_features_in_"):
-            setattr(self, name, getattr(transformer, name))
-        if hasattr(transformer, "feature_names_in_"):
-            self.feature_names_in_ = transformer.feature_names_in_
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-
     def _default_augmentation(self):
         return Augmentation(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
 

@@ -31,7 +31,9 @@ def make_feed(source, device):
         device, that row and the images it stands for, on the device.
     """
     if device.type == "cpu":
-        return _Stream(source, device) if getattr(source, "mapped", False) else _Resident(source)
+        if source.file is None:
+            return _Resident(source)
+        return _ReadAhead(source) if source.file.asks else _Stream(source, device)
     if source.device == device:
         return _Resident(source)
     free, _ = torch.cuda.mem_get_info(device) if device.type == "cuda" else (float("inf"), None)
@@ -49,6 +51,20 @@ class _Resident:
     def batches(self, order):
         """Yield (index, images) for each row of order."""
         for index in order:
+            yield index, self.source.take(index)
+
+
+class _ReadAhead:
+    """Images in a file that is mapped into memory: the system reads the next batches in time."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def batches(self, order):
+        """Yield (index, images) for each row of order."""
+        for step, index in enumerate(order):
+            for ahead in order[step + _AHEAD if step else 0 : step + _AHEAD + 1]:
+                self.source.ask(ahead)
             yield index, self.source.take(index)
 
 

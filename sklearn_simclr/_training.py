@@ -160,7 +160,9 @@ class TrainedImageEstimator(BaseImageEstimator):
         if not hasattr(encoder, "initialize_from_images"):
             return
         chosen = torch.randperm(len(source), generator=generator, device=device)[:_STEM_IMAGES]
-        images = as_float(source.take(chosen.to(source.device)).to(device))
+        chosen = chosen.to(source.device)
+        source.ask(chosen)
+        images = as_float(source.take(chosen).to(device))
         encoder.initialize_from_images(images, generator)
 
     def _train(self, source, seed, started, *, targets=None, warm=False, epochs=None, single=False):
@@ -205,7 +207,7 @@ class TrainedImageEstimator(BaseImageEstimator):
                 modules = self._complete_modules(modules)
 
         def key():
-            return content_key(source.pixels, self._describe(augmentation, begun, targets, seed, warm))
+            return content_key(source, self._describe(augmentation, begun, targets, seed, warm))
 
         def run():
             with isolated_generators(run_seed, device), self._checkpoint(key, single, epochs) as checkpoint:

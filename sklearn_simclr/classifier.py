@@ -231,9 +231,8 @@ class SimCLRClassifier(TrainedImageClassifier):
             numbers, weights = self._read_labels(y, sample_weight, source)
             seed = draw_seed(self.random_state)
             rows, held = self._split_validation(np.flatnonzero(weights > 0), numbers, seed)
-            if fitted:
-                warn_of_bad(source)
-            self.pretrained_ = given if fitted else given.fit(X)
+            warn_of_bad(source)
+            self.pretrained_ = given if fitted else given._fit_source(source, self)
             layers = self.pretrained_.projector_.n_layers
             if self.head_layer > layers:
                 raise ValueError(

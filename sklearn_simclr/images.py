@@ -1,13 +1,14 @@
 """X of any accepted form as a source of images: indexable, of one known shape and pixel range."""
 
 import math
-import mmap
 import warnings
 from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from ._mapped import mapped_rows
 
 __all__ = [
     "ImageFormat",
@@ -78,8 +79,8 @@ class ImageSource:
         Which of the pixels the images are, in their order; None is all of them.
     bad : array-like of int, default=()
         Images that could not be read: others stand in their places.
-    mapped : bool, default=False
-        Whether the pixels are in a file that is mapped into memory.
+    file : MappedRows or None, default=None
+        Where the pixels are in a file that is mapped into memory.
 
     Attributes
     ----------
@@ -97,11 +98,11 @@ class ImageSource:
     tensor(1.)
     """
 
-    def __init__(self, pixels, pixel_range, *, rows=None, bad=(), mapped=False):
+    def __init__(self, pixels, pixel_range, *, rows=None, bad=(), file=None):
         self.pixels = pixels if rows is None else _ChosenRows(pixels, rows)
         self.pixel_range = pixel_range
         self.bad = np.asarray(bad, dtype=np.int64)
-        self.mapped = mapped
+        self.file = file
         # The bytes of uint8 images are handed out as they are: a quarter of the memory traffic.
         self._raw = pixels.dtype == torch.uint8 and tuple(pixel_range) == (0.0, 255.0)
 
@@ -138,7 +139,33 @@ class ImageSource:
             uint8 as it is, anything else as float32 in [0, 1].
         """
         batch = _gather(self.pixels, index)
+        self.seen(len(batch), scattered=not isinstance(index, slice))
         return batch if self._raw else _scale(batch, self.pixel_range)
+
+    def ask(self, index):
+        """Have images that are in a file read from the disk while something else is done.
+
+        Parameters
+        ----------
+        index : int64 tensor of shape (m,)
+            Those that will be taken next.
+        """
+        if self.file is not None:
+            rows = self.pixels.rows[index] if isinstance(self.pixels, _ChosenRows) else index
+            self.file.ask(rows.tolist())
+
+    def seen(self, n, *, scattered=False):
+        """Tell that images were read: of those that are in a file not all are to stay in memory.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        scattered : bool, default=False
+            Whether they were in different places.
+        """
+        if self.file is not None:
+            self.file.seen(n, scattered=scattered or isinstance(self.pixels, _ChosenRows))
 
     def select(self, rows):
         """Return a source of some of the images; the pixels are not copied.
@@ -159,7 +186,7 @@ class ImageSource:
         pixels = self.pixels
         if isinstance(pixels, _ChosenRows):
             pixels, rows = pixels.pixels, pixels.rows[rows]
-        return ImageSource(pixels, self.pixel_range, rows=rows, bad=bad, mapped=self.mapped)
+        return ImageSource(pixels, self.pixel_range, rows=rows, bad=bad, file=self.file)
 
     def without_bad(self):
         """Return a source of the images that could be read.
@@ -390,7 +417,8 @@ def image_source(X, fmt, *, fitted=False):
         pixels = pixels.permute(0, 3, 1, 2)
     if X.dtype == np.bool_ and fmt.pixel_range == (0.0, 1.0):
         return ImageSource(pixels * np.uint8(255), (0.0, 255.0))
-    return ImageSource(pixels, fmt.pixel_range, mapped=_is_mapped(X))
+    file = mapped_rows(X) if X.dtype.isnative and X.dtype.itemsize == pixels.element_size() else None
+    return ImageSource(pixels, fmt.pixel_range, file=file)
 
 
 def decoded_format(pixels, rows=None, *, image_shape="auto", pixel_range="auto"):
@@ -496,15 +524,8 @@ def decoded_source(pixels, fmt, rows=None, *, bad=(), fitted=False):
         pixel_range,
         rows=None if rows is None else torch.from_numpy(rows),
         bad=bad,
-        mapped=_is_mapped(pixels),
+        file=mapped_rows(pixels),
     )
-
-
-def _is_mapped(array):
-    # Not by its type: a copy of a part of a memory map has that, too.
-    while isinstance(array, np.ndarray):
-        array = array.base
-    return isinstance(array, mmap.mmap)
 
 
 def _flat_layout(d, image_shape):
@@ -634,10 +655,13 @@ def _extremes(X, rows=None, *, enough=False):
     """Return the smallest and the largest pixel, or, if that is enough, two different ones."""
     low, high = math.inf, -math.inf
     n = len(X) if rows is None else len(rows)
+    file = mapped_rows(X)
     for start in range(0, n, _ROWS_AT_A_TIME):
         stop = min(start + _ROWS_AT_A_TIME, n)
         block = X[start:stop] if rows is None else X[rows[start:stop]]
         low, high = min(low, float(block.min())), max(high, float(block.max()))
+        if file is not None:
+            file.seen(len(block), scattered=rows is not None)
         if enough and low < high:
             break
     return low, high

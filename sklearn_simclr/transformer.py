@@ -451,10 +451,14 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     def _read_training_images(self, X, again):
         source = self._read_images(X, reset=not again, smallest=1 if again else 2)
         warn_of_bad(source)
-        source = source.without_bad()
-        if len(source) < 2:
-            raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
-        return source
+        return _enough(source.without_bad())
+
+    def _fit_source(self, source, reader):
+        """Fit on images that another estimator has read, by the parameters of this one."""
+        self._validate_params()
+        self._take_format(reader)
+        self._train(_enough(source.without_bad()), draw_seed(self.random_state), time.perf_counter())
+        return self
 
     def _build_modules(self, source, targets):
         if self.weights is not None:
@@ -539,6 +543,13 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if self.loss == "nt_logistic":
             return partial(nt_logistic, temperature=self.temperature)
         return margin_triplet if self.loss == "margin_triplet" else self.loss
+
+
+def _enough(source):
+    """Return a source, if there are two images to tell apart."""
+    if len(source) < 2:
+        raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
+    return source
 
 
 def _changes_nothing(preprocessing, shape, channels):

@@ -144,3 +144,30 @@ def test_early_stopping(digits, pretrained):
     ).fit(X[:200], y[:200])
     assert model.n_iter_ < 200
     assert model.history_["validation_accuracy"].max() > 0.8
+
+
+def test_files_are_decoded_once_for_both_trainings(digits, few, tmp_path, monkeypatch):
+    from PIL import Image
+
+    from sklearn_simclr import _base
+
+    paths = []
+    for number, image in enumerate(digits[0][:60]):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray((image * 15).astype(np.uint8)).save(paths[-1])
+    calls = []
+    read = _base.read_rows
+    monkeypatch.setattr(_base, "read_rows", lambda rows, **how: calls.append(len(rows)) or read(rows, **how))
+    model = SimCLRClassifier(SimCLRTransformer(max_epochs=1), max_epochs=1, random_state=0)
+    model.fit(paths, few[:60])
+    assert calls == [60]
+    # As if it had read them itself.
+    alone = SimCLRTransformer(max_epochs=1, random_state=0).fit(paths)
+    np.testing.assert_array_equal(model.pretrained_.transform(paths), alone.transform(paths))
+
+
+def test_parameters_of_an_unfitted_transformer_are_checked(digits, few):
+    model = SimCLRClassifier(SimCLRTransformer(max_epochs=-1))
+    with pytest.raises(ValueError, match="'max_epochs' parameter of SimCLRTransformer"):
+        model.fit(digits[0], few)
+    assert not hasattr(model, "pretrained_")

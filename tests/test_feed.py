@@ -14,10 +14,16 @@ def source():
     return ImageSource(pixels, (0.0, 255.0))
 
 
+class File:
+    """Stands for a file on a system that does not read ahead on request."""
+
+    asks = False
+
+
 class Recording:
     """A source that remembers in which thread its rows were taken, and how many."""
 
-    mapped = True
+    file = File()
 
     def __init__(self, source):
         self.source, self.device, self.pixels = source, source.device, source.pixels
@@ -60,6 +66,31 @@ def test_the_thread_is_a_few_batches_ahead_and_ends_with_the_reader(source):
     batches.close()
     assert recording.taken <= 2 + _feed._AHEAD
     assert threading.active_count() == before
+
+
+def test_what_the_system_reads_ahead_is_asked_for_two_batches_before(source):
+    events = []
+
+    class Asking(Recording):
+        class file:
+            asks = True
+
+        def ask(self, index):
+            events.append(("ask", index.tolist()))
+
+        def take(self, index):
+            events.append(("take", index.tolist()))
+            return super().take(index)
+
+    recording = Asking(source)
+    assert torch.equal(values(make_feed(recording, torch.device("cpu"))), ORDER)
+    assert recording.threads == {threading.main_thread()}
+    rows = ORDER.tolist()
+    assert [row for kind, row in events if kind == "take"] == rows
+    assert [row for kind, row in events if kind == "ask"] == rows
+    for k, row in enumerate(rows):
+        before = events[: events.index(("take", row))]
+        assert sum(kind == "ask" for kind, _ in before) == min(k + 3, len(rows))
 
 
 def test_an_error_of_the_source_reaches_the_reader(source):
