@@ -147,6 +147,7 @@ class BaseImageEstimator(BaseEstimator):
                 "numbers of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)."
             )
         if getattr(X, "ndim", 2) <= 2:
+            X = _without_masks(X)
             array = validate_data(self, X, reset=reset, **options)
         else:
             array = check_array(X, allow_nd=True, estimator=self, input_name="X", **options)
@@ -461,11 +462,25 @@ def _check_image_size(image_size):
     return image_size if isinstance(image_size, numbers.Integral) else tuple(image_size)
 
 
+def _without_masks(X):
+    """Return a table of pandas' nullable numbers with numpy's: its dtype tells the range of the pixels."""
+    dtypes = set(getattr(X, "dtypes", ()))
+    kind = getattr(next(iter(dtypes)), "numpy_dtype", None) if len(dtypes) == 1 else None
+    if not isinstance(kind, np.dtype) or kind.kind not in "iufb" or X.isna().to_numpy().any():
+        return X
+    return X.astype(kind)
+
+
 def _nested_lists(X):
     try:
         return np.asarray(X)
     except ValueError as error:
         shapes = [np.shape(row) if _has_shape(row) else None for row in X]
+        for i, shape in enumerate(shapes):
+            if shape == ():
+                raise ValueError(
+                    f"Row {i} of X is {X[i]!r:.60}, not an image. Leave it out of X, or put an image there."
+                ) from error
         odd = next((i for i, shape in enumerate(shapes) if shape is None or shape != shapes[0]), 0)
         raise ValueError(
             f"Images of mixed sizes: row {odd} of X differs in shape from row 0. "

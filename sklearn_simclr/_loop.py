@@ -385,7 +385,8 @@ class _Clock:
                 layout = None
             else:
                 total, unit = round(self.deadline[1] - self.deadline[0], 1), "s"
-                layout = "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}"
+                digits = 1 if total < 10 else 0
+                layout = f"{{l_bar}}{{bar}}| {{n:.{digits}f}}/{{total:.{digits}f}} s{{postfix}}"
             self.bar = tqdm(total=total, unit=unit, desc=self.title, bar_format=layout, mininterval=0.0)
         return self
 

@@ -26,6 +26,9 @@ _ROWS_AT_A_TIME = 1024
 # Numbers of channels that photographs have: grey, RGB, RGB with alpha.
 _COMMON_CHANNELS = (1, 3, 4)
 
+# Pixels that fill less than this part of a range that was given: it is that of other data.
+_LITTLE_CONTRAST = 0.01
+
 # From this side on, d = 3 k^2 flat pixels are taken for a colour image whose channel order is unknown.
 _SMALLEST_FLAT_COLOR = 8
 
@@ -677,6 +680,13 @@ def _warn_about_range(X, rows, pixel_range, found=None):
         warnings.warn(
             f"X has pixels from {found_low:g} to {found_high:g}, outside of the pixel range "
             f"({low:g}, {high:g}); they are clipped to it. Pass pixel_range=(low, high) to fit for another.",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif found is not None and found_high - found_low < _LITTLE_CONTRAST * (high - low):
+        warnings.warn(
+            f"X has pixels from {found_low:g} to {found_high:g}, but pixel_range is ({low:g}, {high:g}): "
+            "images with next to no contrast. Pass a range that the pixels fill.",
             UserWarning,
             stacklevel=3,
         )

@@ -288,3 +288,34 @@ def test_memory_maps_stay_where_they_are(tmp_path):
     rows = [0, len(X) - 1, 5000]
     np.testing.assert_array_equal(source.take(torch.tensor(rows)).permute(0, 2, 3, 1), X[rows])
     assert image_source(X[:2].copy(), image_format(X)).file is None
+
+
+def test_a_table_of_nullable_bytes_has_the_range_of_bytes():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame(pixels((10, 64)), columns=[f"p{i}" for i in range(64)])
+    reader = SimCLRTransformer()
+    expected = reader._read_images(table, reset=True)
+    source = reader._read_images(table.astype("UInt8"), reset=True)
+    assert source.pixel_range == expected.pixel_range == (0.0, 255.0)
+    assert torch.equal(source.take(slice(0, 10)), expected.take(slice(0, 10)))
+    assert reader.feature_names_in_.tolist() == table.columns.tolist()
+    table = table.astype("UInt8")
+    table.iloc[3, 5] = pd.NA
+    with pytest.raises(ValueError, match="NaN: row 3"):
+        reader._read_images(table, reset=True)
+
+
+def test_a_range_that_the_pixels_do_not_fill():
+    X = pixels((10, 8, 8))
+    reader = SimCLRTransformer(pixel_range=(0, 65535))
+    with pytest.warns(UserWarning, match="next to no contrast"):
+        reader._read_images(X, reset=True)
+    reader.set_params(pixel_range=(0, 1000))
+    reader._read_images(X, reset=True)
+
+
+@pytest.mark.parametrize("rows, number", [(["image", None], 1), ([7, "image"], 0)])
+def test_what_is_no_image_among_arrays_is_named(rows, number):
+    X = [pixels((8, 8)) if row == "image" else row for row in rows]
+    with pytest.raises(ValueError, match=f"Row {number} of X is {rows[number]}, not an image"):
+        SimCLRTransformer()._read_images(X, reset=True)
