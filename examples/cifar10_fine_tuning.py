@@ -150,7 +150,9 @@ def main(arguments=None):
     cache = str(options.output / "cache")
     X, y, X_test, y_test = load(options)
     n = len(X)
-    budget = {"max_time": options.max_time} if options.max_epochs is None else {"max_epochs": options.max_epochs}
+    budget = (
+        {"max_time": options.max_time} if options.max_epochs is None else {"max_epochs": options.max_epochs}
+    )
     encoder = SimCLRTransformer(
         options.encoder, **budget, memory=cache, verbose=1, random_state=options.seed
     ).fit(X)

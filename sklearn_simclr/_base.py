@@ -7,7 +7,6 @@ import contextlib
 import copy
 import numbers
 import threading
-import warnings
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from torch import nn
 from ._items import as_rows
 from ._mapped import mapped_rows
 from ._reading import read_rows
+from ._warn import warn
 from .images import as_array, decoded_format, decoded_source, image_format, image_source
 
 __all__ = [
@@ -361,11 +361,9 @@ def warn_of_bad(source):
         All images, with those that could not be read.
     """
     if len(source.bad):
-        warnings.warn(
+        warn(
             f"{len(source.bad)} of {len(source)} images cannot be read and are left out. Pass "
             "on_error='raise' to see why.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

@@ -1,12 +1,13 @@
 """What is labelled, and nested balanced draws from it."""
 
 import numbers
-import warnings
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_random_state
+
+from ._warn import warn
 
 __all__ = [
     "check_fraction",
@@ -75,11 +76,10 @@ def _one_dimensional(y, fitted):
     elif type(y) is not np.ndarray:
         y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
-        warnings.warn(
+        warn(
             "A column-vector y was passed when a 1d array was expected. Please change the shape of y to "
             "(n_samples,), for example using ravel().",
             DataConversionWarning,
-            stacklevel=4,
         )
         y = y.ravel()
     if y.ndim != 1:
@@ -138,12 +138,10 @@ def _marked_unlabelled(labels, known_classes, other_marks):
         return marked & (not is_class)
     if marked.any() and not marked.all() and (labels[~marked] == 1).all():
         if not other_marks:
-            warnings.warn(
+            warn(
                 "y holds only -1 and 1: read as the two classes of a binary problem, although -1 marks an "
                 "unlabelled row otherwise. Pass 0 and 1 for two classes; if -1 is meant as unlabelled, label "
                 "rows of at least one more class.",
-                UserWarning,
-                stacklevel=4,
             )
         return np.zeros(len(labels), dtype=bool)
     return marked

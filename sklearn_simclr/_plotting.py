@@ -113,7 +113,15 @@ def image_step(estimator):
         The first that takes images, None where there is none.
     before : list of estimators
         What X goes through first.
+
+    Raises
+    ------
+    TypeError
+        If it is a class.
     """
+    if isinstance(estimator, type):
+        name = estimator.__name__
+        raise TypeError(f"estimator is the class {name}. Pass a fitted instance of it: {name}().fit(X).")
     if hasattr(estimator, "_read_images"):
         return estimator, []
     before = []

@@ -4,7 +4,6 @@ import hashlib
 import os
 import stat
 import time
-import warnings
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -18,6 +17,7 @@ from . import __version__
 from ._decode import ImageError, convert, decode, from_array, from_pillow, strict_pillow
 from ._items import fetch, is_pillow, name_of, reference
 from ._store import FolderStore, scratch_rows
+from ._warn import warn
 
 __all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
 
@@ -105,10 +105,8 @@ def read_rows(rows, *, image_size=None, cache_dir=None, kind=None, on_error="rai
         else:
             pixels, places = _read_through_store(rows, image_size, cache_dir, kind, found, progress)
     if kind is not None and kind[0] == 1 and any(channels == 3 for channels, _ in found.kinds):
-        warnings.warn(
+        warn(
             "X has images with colours, but fit saw only grey ones: they are turned to grey.",
-            UserWarning,
-            stacklevel=2,
         )
     return DecodedRows(pixels, places, np.array(sorted(found.bad), dtype=np.int64))
 

@@ -1,10 +1,10 @@
 """Warnings while an encoder is trained: that it has collapsed, or that its loss does not come down."""
 
-import warnings
-
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
+
+from ._warn import warn
 
 __all__ = ["TrainingWatch", "spread"]
 
@@ -155,4 +155,4 @@ class TrainingWatch:
     def _say(self, what, message):
         if what not in self.said:
             self.said.add(what)
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+            warn(message, ConvergenceWarning)

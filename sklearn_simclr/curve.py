@@ -1,6 +1,5 @@
 """The label-fraction study: scores of estimators against the share of the labels that they learn from."""
 
-import warnings
 from collections import Counter
 from itertools import chain, product
 from numbers import Integral, Real
@@ -20,6 +19,7 @@ from ._curve_steps import key_of, named_estimators
 from ._curve_tasks import Fit, FoldData, is_cached, run_fit, run_shared
 from ._labels import labelled_rows, labelled_targets
 from ._rows import indexable, length_mismatch
+from ._warn import warn
 from .splitters import is_continuous
 
 __all__ = ["label_fraction_curve"]
@@ -350,16 +350,13 @@ def _warn_of_failures(outcomes, error_score):
         n_failed = failures.total()
         if n_failed == len(outcomes):
             raise ValueError(f"All of the {n_failed} fits failed. Pass error_score='raise'.\n{listed}")
-        warnings.warn(
+        warn(
             f"{n_failed} of {len(outcomes)} fits failed; their scores are {error_score}. Pass "
             f"error_score='raise' to see the first.\n{listed}",
             FitFailedWarning,
-            stacklevel=3,
         )
     for error in dict.fromkeys(error for outcome in outcomes for error in outcome.score_errors):
-        warnings.warn(
-            f"Scoring failed; the score is {error_score}. Details:\n{error}", UserWarning, stacklevel=3
-        )
+        warn(f"Scoring failed; the score is {error_score}. Details:\n{error}")
 
 
 def _metrics(outcomes, kind):

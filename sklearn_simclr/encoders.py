@@ -45,8 +45,9 @@ _COMPACT = re.compile(r"compact(?:x(0\.5|2|4))?")
 _COMPACT_NAMES = ("compact", "compactx0.5", "compactx2", "compactx4")
 _TIMM = "timm:"
 _FORMS = (
-    '"auto", "compact" with an optional width "x0.5|x2|x4", "resnet18|34|50|101|152" with an optional width "x2|x3|x4" and an optional "-sk" '
-    '(as in "resnet50x2-sk"), "timm:NAME", a torch.nn.Module, or a callable that returns one'
+    '"auto", "compact" with an optional width "x0.5|x2|x4", "resnet18|34|50|101|152" with an optional width '
+    '"x2|x3|x4" and an optional "-sk" (as in "resnet50x2-sk"), "timm:NAME", a torch.nn.Module, or a '
+    "callable that returns one"
 )
 
 

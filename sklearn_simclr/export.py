@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 import uuid
-import warnings
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from ._classification import TrainedImageClassifier
 from ._estimator_files import ESTIMATORS, decode_estimator, digest, encode_estimator
 from ._networks import PreprocessedNetwork, build_network, describe_network, encoder_name, fill_network
 from ._onnx import ServedNetwork, check_onnx, write_onnx
+from ._warn import warn
 from .baselines import SupervisedTransformer
 from .classifier import SimCLRClassifier
 from .pretrained import Preprocessing, Pretrained, load_pretrained, save_pretrained
@@ -496,11 +496,9 @@ def _export_safetensors(estimator, path):
     if network is not None:
         return f"from sklearn_simclr.export import load_encoder\npretrained = load_encoder({str(path)!r})"
     if estimator._architecture["encoder"] is None:
-        warnings.warn(
+        warn(
             f"The encoder is a {description['encoder']['class']}, which is not of this package: {path} has "
             "its weights, under names that begin with 'encoder.', but no description it could be built from.",
-            UserWarning,
-            stacklevel=3,
         )
     return _how_to_fill(
         estimator,

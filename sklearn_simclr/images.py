@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ._mapped import mapped_rows
+from ._warn import warn
 
 __all__ = [
     "ImageFormat",
@@ -543,11 +544,9 @@ def _flat_layout(d, image_shape):
                 f"is unknown. Pass image_shape=({side}, {side}, 3) if the channels come last, "
                 f"image_shape=(3, {side}, {side}) if they come first."
             )
-        warnings.warn(
+        warn(
             f"X has {d} features, not a square number: each row is taken for an image one pixel high "
             f"and {d} pixels wide. Pass image_shape=(height, width) if it is not.",
-            UserWarning,
-            stacklevel=2,
         )
         return "HW", (1, d)
     if isinstance(image_shape, str):
@@ -677,25 +676,19 @@ def _warn_about_range(X, rows, pixel_range, found=None):
         return
     found_low, found_high = _extremes(X, rows) if found is None else found
     if found_low < low or found_high > high:
-        warnings.warn(
+        warn(
             f"X has pixels from {found_low:g} to {found_high:g}, outside of the pixel range "
             f"({low:g}, {high:g}); they are clipped to it. Pass pixel_range=(low, high) to fit for another.",
-            UserWarning,
-            stacklevel=3,
         )
     elif found is not None and found_high - found_low < _LITTLE_CONTRAST * (high - low):
-        warnings.warn(
+        warn(
             f"X has pixels from {found_low:g} to {found_high:g}, but pixel_range is ({low:g}, {high:g}): "
             "images with next to no contrast. Pass a range that the pixels fill.",
-            UserWarning,
-            stacklevel=3,
         )
     elif X.dtype.kind == "f" and high >= 255 and found_high <= 1 and low >= 0:
-        warnings.warn(
+        warn(
             f"X has pixels from {found_low:g} to {found_high:g}, but the pixel range is ({low:g}, {high:g}): "
             "almost black images. Scale X as it was in fit.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

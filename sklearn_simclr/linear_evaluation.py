@@ -4,7 +4,6 @@ It is a scikit-learn classifier of features, (n_samples, n_features), and knows 
 """
 
 import numbers
-import warnings
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from ._base import Interval, StrOptions, draw_seed, fit_context, resolve_device
 from ._logistic import LogisticPath
 from ._validation import validation_splits
+from ._warn import warn
 from .images import _as_tensor
 
 __all__ = ["LinearEvaluationClassifier"]
@@ -244,12 +244,11 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         path = self._path(rows, codes_, weights_, len(classes), self.tol * _REFIT_TOL)
         unfinished += not path.fit(penalty * factor)
         if unfinished:
-            warnings.warn(
+            warn(
                 f"{unfinished} fits did not reach the optimum to tol={self.tol:g} in "
                 f"max_iter={self.max_iter} iterations. Increase max_iter or tol, or leave out the smallest "
                 "penalties.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         coef, intercept = (part.cpu().numpy() for part in path.coefficients())
         if len(classes) == 2:

@@ -454,3 +454,8 @@ def test_views_that_are_watched():
     assert len(views_warn(random, point + 0.01 * random, 0.01)) == 1
     assert len(views_warn(random, point + 1e-5 * random, 0.5)) == 1
     assert views_warn(random, point, 0.0, epochs=1) == views_warn(random, point, 0.0, steps=1) == []
+
+
+def test_a_class_is_no_estimator(images):
+    with pytest.raises(TypeError, match="is the class SimCLRTransformer. Pass a fitted instance"):
+        representation_report(SimCLRTransformer, images)

@@ -1,0 +1,25 @@
+"""Warnings that point to the line of the user's code that led to them."""
+
+import sys
+import warnings
+
+__all__ = ["warn"]
+
+# What lies between that line and the place where something is noticed.
+_BETWEEN = {"contextlib", "functools", "joblib", "sklearn", "sklearn_simclr", "skorch"}
+
+
+def warn(message, category=UserWarning):
+    """Issue a warning about what the user's code does.
+
+    Parameters
+    ----------
+    message : str
+        What was found, and what to do.
+    category : type, default=UserWarning
+        Of the warning.
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=2 if frame is None else level)
