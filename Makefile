@@ -13,7 +13,7 @@ BENCH_OPTIONS ?=
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint docs format format-check ruff contracts clean
+.PHONY: help demo test bench bench-accuracy lint docs format format-check ruff contracts clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,9 @@ test: $(STAMP)-test ## Run the tests and the doctests of the package
 
 bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 10 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/run.py --out docs/benchmarks $(BENCH_OPTIONS)
+
+bench-accuracy: $(BENCH_VENV)/.installed ## Accuracy for the time of training beside lightly, 75 minutes; write docs/benchmarks/
+	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py --out docs/benchmarks $(BENCH_OPTIONS)
 
 lint: ruff format-check contracts ## Check style, formatting, the layers and the docstrings
 

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import numbers
 import threading
+from functools import cache
 
 import numpy as np
 import torch
@@ -295,7 +296,8 @@ def resolve_precision(precision, device):
     Parameters
     ----------
     precision : {"auto", "float32", "bfloat16"}
-        "auto" is bfloat16 on GPUs that compute with it, else float32.
+        "auto" is bfloat16 on GPUs that compute with it and on CPUs that multiply matrices of it (AMX), else
+        float32.
     device : torch.device
         Where.
 
@@ -305,9 +307,20 @@ def resolve_precision(precision, device):
         As torch.autocast takes it.
     """
     if precision == "auto":
-        able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if device.type == "cuda":
+            able = torch.cuda.is_bf16_supported()
+        else:
+            able = device.type == "cpu" and _multiplies_bfloat16()
         precision = "bfloat16" if able else "float32"
     return torch.bfloat16 if precision == "bfloat16" else None
+
+
+@cache
+def _multiplies_bfloat16():
+    """Return whether the CPU has units for products of bfloat16 matrices, which pay; instructions do not."""
+    # Older versions of torch do not tell.
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("amx_bf16")) and torch.backends.mkldnn.is_available()
 
 
 def draw_seed(random_state):

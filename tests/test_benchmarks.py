@@ -268,3 +268,70 @@ def test_run_writes_table_numbers_and_figures_and_keeps_what_it_does_not_rerun(t
     assert sorted(json.loads((tmp_path / "results.json").read_text())["comparisons"]) == ["transform"]
     # At tiny sizes there is nothing to meet.
     assert "0 of 0 targets met" in capsys.readouterr().out
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Forty images of two classes, bright and dark, in train and in test."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name, low in (("dark", 0), ("bright", 150)):
+            place = tmp_path / "photographs" / part / name
+            place.mkdir(parents=True)
+            for number in range(100 if part == "train" else 10):
+                image = rng.integers(low, low + 100, (12, 12, 3)).astype(np.uint8)
+                Image.fromarray(image).save(place / f"{number}.png")
+    return tmp_path / "photographs"
+
+
+def test_accuracy_is_measured_once_and_drawn(photographs, tmp_path, capsys):
+    import accuracy
+    import accuracy_figure
+    import matplotlib.pyplot as plt
+
+    out = tmp_path / "out"
+    arguments = ["--folder", str(photographs), "--times", "0.2", "0.1", "--n-images", "200", "--no-peers",
+                 "--n-centres", "8", "--out", str(out)]  # fmt: skip
+    accuracy.main([*arguments, "--seeds", "0"])
+    first = json.loads((out / "accuracy.json").read_text())
+    assert first["images"] == [200, 20, 12, 12, 3] and first["scored_on"] == "test"
+    assert [row["name"] for row in first["rows"][:3]] == ["raw pixels", "HOG", "k-means of patches"]
+    assert [row["budget"] for row in first["rows"][3:]] == [0.1, 0.2]
+    assert first["rows"][0]["all"] == 1.0
+    accuracy.main([*arguments, "--seeds", "0", "1"])
+    second = json.loads((out / "accuracy.json").read_text())
+    assert second["rows"][: len(first["rows"])] == first["rows"]
+    assert [row["seed"] for row in second["rows"][len(first["rows"]) :]] == [1, 1]
+    header, *lines = csv.reader((out / "accuracy.csv").read_text().splitlines())
+    assert header[0] == "recipe" and len(lines) == 5
+    assert {line[2] for line in lines if line[0] == accuracy.OURS} == {"2"}
+    # Others that are scored elsewhere do not stand beside these.
+    accuracy.main([*arguments, "--seeds", "0", "--n-test", "10"])
+    assert len(json.loads((out / "accuracy.json").read_text())["rows"]) == 5
+    figure = accuracy_figure.draw(out / "accuracy.json")
+    assert [axes.get_title() for axes in figure.axes] == [
+        "logistic regression, all labels", "logistic regression, 1% of the labels"
+    ]  # fmt: skip
+    assert figure.axes[0].get_lines()[0].get_xdata().tolist() == [0.1, 0.2]
+    plt.close(figure)
+
+
+def test_patch_features_are_those_of_loops():
+    from accuracy import PatchKMeans
+    from photographs import crops
+
+    images = crops(60, 12)
+    model = PatchKMeans(n_centres=5).fit(images)
+    found = model.transform(images[:2])
+    expected = np.zeros((2, 4, 5))
+    for n, image in enumerate(images[:2].astype(np.float64)):
+        for row in range(7):
+            for column in range(7):
+                patch = image[row : row + 6, column : column + 6].transpose(2, 0, 1).ravel()
+                patch = (patch - patch.mean()) / np.sqrt(patch.var() + 10)
+                x = (patch - model.mean) @ model.whiten
+                distances = np.linalg.norm(x - model.centres, axis=1)
+                expected[n, 2 * (row >= 3) + (column >= 3)] += np.maximum(0, distances.mean() - distances)
+    np.testing.assert_allclose(found.reshape(2, 4, 5), expected, rtol=1e-3, atol=1e-3)
