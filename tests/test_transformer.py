@@ -769,3 +769,34 @@ def test_repr_and_html_work(fitted):
     assert "SimCLRTransformer" in repr(fitted)
     assert "SimCLRTransformer" in fitted._repr_html_()
     io.StringIO(str(fitted.get_params()))
+
+
+def test_bfloat16_on_a_cpu_is_for_those_with_units_for_it(monkeypatch):
+    from sklearn_simclr import _base
+
+    cpu = torch.device("cpu")
+    for known, expected in (({"amx_bf16": True}, torch.bfloat16), ({"avx512_bf16": True}, None), ({}, None)):
+        _base._multiplies_bfloat16.cache_clear()
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
+        assert _base.resolve_precision("auto", cpu) is expected
+    _base._multiplies_bfloat16.cache_clear()
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert _base.resolve_precision("auto", cpu) is None
+    _base._multiplies_bfloat16.cache_clear()
+    assert _base.resolve_precision("bfloat16", cpu) is torch.bfloat16
+    assert _base.resolve_precision("float32", cpu) is None
+
+
+def test_bfloat16_learns_what_float32_does(digits):
+    X = digits[0][:512]
+    params = {"max_epochs": 8, "batch_size": 64, "random_state": 0}
+    found = {
+        precision: SimCLRTransformer(precision=precision, **params).fit(X)
+        for precision in ("float32", "bfloat16")
+    }
+    losses = {precision: model.loss_curve_ for precision, model in found.items()}
+    assert losses["bfloat16"] != losses["float32"]
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.05)
+    # Weights stay in float32, and so does what is computed with them.
+    assert all(p.dtype == torch.float32 for p in found["bfloat16"].encoder_.parameters())
+    assert found["bfloat16"].transform(X[:2]).dtype == np.float32

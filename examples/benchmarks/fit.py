@@ -3,7 +3,8 @@
 All take turns with the same encoder, projection head, batch size and SGD in float32. The bare step works
 on one pair of views that lies ready, in the memory format that is faster: what remains of a training when
 nothing is fed, augmented, scheduled or recorded. lightly's loop is that of its documentation, with two
-workers.
+workers. Where ``precision="auto"`` means bfloat16 the training runs once more as it comes, beside the bare
+step in bfloat16 and lightly's loop as before.
 """
 
 import copy
@@ -20,6 +21,7 @@ from torch import nn
 from views import loader
 
 from sklearn_simclr import SimCLRTransformer
+from sklearn_simclr._base import resolve_precision
 from sklearn_simclr.losses import nt_xent
 from sklearn_simclr.optimizers import make_optimizer
 
@@ -62,8 +64,9 @@ class TakeTurns(Callback):
         return {name: values[1:] for name, values in self.seconds.items()}
 
 
-def bare_step(simclr, images, batch_size, steps, device):
+def bare_step(simclr, images, batch_size, steps, device, autocast=None):
     """Return a function that steps on one batch of views."""
+    kind = torch.device(device).type
     views = torch.from_numpy(images[:batch_size]).permute(0, 3, 1, 2).to(device)
     augmentation = recipes.ours(SIZE)
     views = torch.cat([augmentation(views), augmentation(views)])
@@ -77,7 +80,9 @@ def bare_step(simclr, images, batch_size, steps, device):
         def work(n=steps):
             for _ in range(n):
                 optimizer.zero_grad(set_to_none=True)
-                nt_xent(network(batch), TEMPERATURE).backward()
+                with torch.autocast(kind, dtype=autocast, enabled=autocast is not None):
+                    z = network(batch)
+                nt_xent(z, TEMPERATURE).backward()
                 optimizer.step()
             return n * batch_size
 
@@ -117,11 +122,12 @@ def lightly_loop(simclr, images, batch_size, device):
     return work
 
 
-def compare(name, encoder, batch_size, steps, rounds, device):
+def compare(name, encoder, batch_size, steps, rounds, device, precision="float32"):
     """Return the rows of one encoder: images a second beside the bare step and beside lightly."""
     images = crops(batch_size * steps, SIZE)
     simclr = untrained(encoder, images)
-    others = {"bare step": bare_step(simclr, images, batch_size, steps, device)}
+    autocast = resolve_precision(precision, torch.device(device))
+    others = {"bare step": bare_step(simclr, images, batch_size, steps, device, autocast)}
     if optional("lightly"):
         others["lightly"] = lightly_loop(simclr, images, batch_size, device)
     turns = TakeTurns(others, device)
@@ -134,16 +140,17 @@ def compare(name, encoder, batch_size, steps, rounds, device):
         optimizer="sgd",
         learning_rate=LEARNING_RATE,
         weight_decay=WEIGHT_DECAY,
-        precision="float32",
+        precision=precision,
         device=device,
         callbacks=[turns],
         random_state=0,
     ).fit(images)
     seconds = turns.measured()
-    case = f"{name}, {SIZE} px, batch {batch_size}"
+    case = f"{name}, {SIZE} px, batch {batch_size}" + (", bfloat16" if autocast else "")
     rows = [speed_row("fit", case, "bare step", seconds["ours"], seconds["bare step"], ">= 0.95")]
     if "lightly" in seconds:
-        rows.append(speed_row("fit", case, "lightly", seconds["ours"], seconds["lightly"], ">= 1.2"))
+        peer = "lightly in float32" if autocast else "lightly"
+        rows.append(speed_row("fit", case, peer, seconds["ours"], seconds["lightly"], ">= 1.2"))
     else:
         rows.append(missing_row("fit", case, "lightly", ">= 1.2"))
     return rows
@@ -155,10 +162,13 @@ def run(settings):
     if settings.quick:
         return compare("ResNet (8 layers)", resnet20(blocks=1), 8, 2, rounds, settings.device)
     sizes, steps = ((128, 32), 3) if settings.device == "cpu" else ((256, 256), 20)
-    return [
+    rows = [
         *compare("ResNet-20", resnet20(), sizes[0], steps, rounds, settings.device),
         *compare("ResNet-18", "resnet18", sizes[1], steps, rounds, settings.device),
     ]
+    if resolve_precision("auto", torch.device(settings.device)):
+        rows += compare("ResNet-18", "resnet18", sizes[1], steps, rounds, settings.device, "auto")
+    return rows
 
 
 if __name__ == "__main__":
