@@ -24,7 +24,7 @@ demo: $(STAMP)-plot ## Pretrain on embedded images, compare label fractions, wri
 test: $(STAMP)-test ## Run the tests and the doctests of the package
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --doctest-modules tests sklearn_simclr
 
-bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 10 minutes; write docs/benchmarks/
+bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 15 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/run.py --out docs/benchmarks $(BENCH_OPTIONS)
 
 bench-accuracy: $(BENCH_VENV)/.installed ## Accuracy for the time of training beside lightly, 75 minutes; write docs/benchmarks/

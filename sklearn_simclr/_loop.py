@@ -142,7 +142,7 @@ class TrainingLoop(NeuralNet):
     def initialize_optimizer(self, triggered_directly=None):
         """Build the optimizer from its name."""
         self.optimizer_ = make_optimizer(
-            self.optimizer, [self.module_], lr=self.lr, weight_decay=self.weight_decay
+            self.optimizer, [self.module_], lr=self.lr, weight_decay=self.weight_decay, dtype=self.autocast
         )
         return self
 

@@ -163,6 +163,9 @@ class Muon(torch.optim.Optimizer):
         m in [0, 1).
     weight_decay : float, default=0.0
         >= 0, decoupled.
+    dtype : torch.dtype or None, default=None
+        What u is computed in, such as ``torch.bfloat16``, in which the iteration was devised; None is the
+        dtype of the parameters, which stay as they are.
 
     Raises
     ------
@@ -186,13 +189,14 @@ class Muon(torch.optim.Optimizer):
     True
     """
 
-    def __init__(self, params, lr, momentum=0.9, weight_decay=0.0):
+    def __init__(self, params, lr, momentum=0.9, weight_decay=0.0, dtype=None):
         _check_ranges(
             ("lr", lr, lr >= 0, ">= 0"),
             ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
             ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
         )
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, adapt=True))
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -223,7 +227,7 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(w)
         v = state["momentum_buffer"].mul_(group["momentum"]).add_(w.grad)
-        u = _orthogonalize(torch.add(w.grad, v, alpha=group["momentum"]).flatten(1))
+        u = _orthogonalize(torch.add(w.grad, v, alpha=group["momentum"]).flatten(1), self.dtype)
         w.mul_(1 - group["lr"] * group["weight_decay"])
         w.add_(u.view_as(w), alpha=-group["lr"] * math.sqrt(max(1.0, u.shape[0] / u.shape[1])))
 
@@ -239,15 +243,15 @@ class Muon(torch.optim.Optimizer):
         w.addcdiv_(state["mean"], root, value=-0.1 * group["lr"] / (1 - beta1**step))
 
 
-def _orthogonalize(matrix):
+def _orthogonalize(matrix, dtype=None):
     """Return a matrix of the same singular vectors, with all singular values near 1."""
     a, b, c = _QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
-    u = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
+    u = ((matrix.T if tall else matrix) / (matrix.norm() + 1e-7)).to(dtype or matrix.dtype)
     for _ in range(_QUINTIC_STEPS):
         gram = u @ u.T
         u = torch.addmm(u, torch.addmm(gram, gram, gram, beta=b, alpha=c), u, beta=a)
-    return u.T if tall else u
+    return (u.T if tall else u).to(matrix.dtype)
 
 
 def warmup_cosine(fraction, warmup=0.0):
@@ -337,7 +341,7 @@ def parameter_groups(modules, weight_decay):
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9):
+def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9, dtype=None):
     """Return an optimizer for the trainable parameters of modules.
 
     Parameters
@@ -352,6 +356,8 @@ def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9):
         >= 0.
     momentum : float, default=0.9
         In [0, 1), for "lars", "sgd" and "muon"; "adamw" has its own moments.
+    dtype : torch.dtype or None, default=None
+        For "muon": as in `Muon`.
 
     Returns
     -------
@@ -375,7 +381,7 @@ def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9):
     if name == "lars":
         return LARS(groups, lr, momentum=momentum)
     if name == "muon":
-        return Muon(groups, lr, momentum=momentum)
+        return Muon(groups, lr, momentum=momentum, dtype=dtype)
     # One pass over the memory instead of several; not every device has it.
     fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
     if name == "sgd":

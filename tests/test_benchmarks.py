@@ -335,3 +335,39 @@ def test_patch_features_are_those_of_loops():
                 distances = np.linalg.norm(x - model.centres, axis=1)
                 expected[n, 2 * (row >= 3) + (column >= 3)] += np.maximum(0, distances.mean() - distances)
     np.testing.assert_allclose(found.reshape(2, 4, 5), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_files_are_decoded_and_trained_on(quick, monkeypatch):
+    import files
+    import growth
+
+    asked = []
+
+    def here(module, function, **arguments):
+        asked.append(function)
+        if function == "decode_theirs":  # would start workers, which takes seconds on some systems
+            return 2 * files.decode_ours(**arguments)
+        return getattr(files, function)(**arguments)
+
+    monkeypatch.setattr(files, "in_fresh_process", here)
+    monkeypatch.setattr(files, "speeds", lambda X, *args, **kwargs: growth.speeds(X, *args, **kwargs))
+    rows = files.run(quick)
+    assert asked == ["decode_ours", "decode_theirs"] * 2
+    assert [(row.peer, row.target) for row in rows] == [
+        ("ImageFolder", ">= 2"), ("array", ">= 0.95"), ("array", ">= 0.95")
+    ]  # fmt: skip
+    assert all(row.ratio > 0 for row in rows)
+    assert "cache_dir" in rows[2].case
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, and looks at how the processes end")
+def test_kills_are_counted(quick, monkeypatch):
+    import kill
+
+    found = {"landed": 2, "equal": 3, "duration": 1.0, "left": ["state"]}
+    monkeypatch.setattr(kill, "in_fresh_process", lambda *args, **kwargs: found)
+    (row,) = kill.run(quick)
+    assert (row.ratio, row.verdict) == (1.0, "met") and "2 of 3 kills" in row.note
+    monkeypatch.setitem(found, "equal", 2)
+    (row,) = kill.run(quick)
+    assert row.verdict == "missed"

@@ -297,6 +297,20 @@ def test_muon_is_the_loop_written_naively(shape):
     np.testing.assert_allclose(parameter.detach(), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_muon_in_bfloat16_keeps_weights_in_their_dtype():
+    rng = np.random.default_rng(0)
+    weight, gradients = rng.normal(size=(6, 20)), rng.normal(size=(3, 6, 20))
+    parameter = nn.Parameter(torch.tensor(weight))
+    optimizer = Muon([parameter], 1.0, momentum=0.8, dtype=torch.bfloat16)
+    run(optimizer, [parameter], [gradients], [0.1] * 3)
+    expected = naive_muon(weight, gradients, [0.1] * 3, momentum=0.8, decay=0.0)
+    assert parameter.dtype == torch.float64
+    moved = np.linalg.norm(expected - weight)
+    assert 0 < np.linalg.norm(parameter.detach().numpy() - expected) < 0.03 * moved
+    (state,) = optimizer.state_dict()["state"].values()
+    assert state["momentum_buffer"].dtype == torch.float64
+
+
 def test_muon_moves_all_directions_about_equally():
     gradient = np.random.default_rng(0).normal(size=(12, 12))
     parameter = nn.Parameter(torch.zeros(12, 12, dtype=torch.float64))

@@ -20,7 +20,7 @@ import torch
 from figure import draw
 from harness import Point, Row, add_options, describe, measure, settings_of
 
-COMPARISONS = ("views", "loss", "fit", "transform", "large_batch", "import_time", "growth")
+COMPARISONS = ("views", "loss", "fit", "transform", "large_batch", "import_time", "files", "kill", "growth")
 PACKAGES = (
     "sklearn-simclr", "torch", "torchvision", "scikit-learn", "lightly", "kornia", "pytorch-metric-learning"
 )  # fmt: skip
