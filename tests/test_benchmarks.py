@@ -371,3 +371,43 @@ def test_kills_are_counted(quick, monkeypatch):
     monkeypatch.setitem(found, "equal", 2)
     (row,) = kill.run(quick)
     assert row.verdict == "missed"
+
+
+def test_losses_of_the_recipe_search_are_those_of_loops():
+    import recipe_search
+
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(8, 5))
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    s = unit @ unit.T / 0.2
+    plain, hard = 0.0, 0.0
+    for i in range(8):
+        positive = (i + 4) % 8
+        negatives = [s[i, j] for j in range(8) if j not in (i, positive)]
+        plain += np.log(np.sum(np.exp(negatives))) - s[i, positive]
+        weights = np.exp(0.5 * np.array(negatives))
+        weights *= len(negatives) / weights.sum()
+        total = np.exp(s[i, positive]) + np.sum(weights * np.exp(negatives))
+        hard += np.log(total) - s[i, positive]
+    found = [loss(torch.tensor(z)).item() for loss in (recipe_search.decoupled, recipe_search.hard_negatives)]
+    np.testing.assert_allclose(found, [plain / 8, hard / 8], rtol=1e-5)
+
+
+def test_the_recipe_search_keeps_what_it_has_and_compares_equal_seeds(tmp_path, monkeypatch):
+    import recipe_search
+
+    monkeypatch.setattr(recipe_search, "SECONDS", dict.fromkeys(recipe_search.SECONDS, 0.1))
+    arguments = ["--n-images", "300", "--sources", "digits", "places", "--out", str(tmp_path)]
+    names = ["default", "loss: decoupled", "views of 5/8 of the side"]
+    recipe_search.main([*arguments, "--variants", *names, "--seeds", "0"])
+    first = json.loads((tmp_path / "recipe.json").read_text())["rows"]
+    assert len(first) == 3 * 2 and all(0 < row["accuracy"] <= 1 for row in first)
+    recipe_search.main([*arguments, "--variants", *names[:2], "--seeds", "0", "1"])
+    second = json.loads((tmp_path / "recipe.json").read_text())["rows"]
+    assert second[:6] == first and len(second) == 10
+    header, default, *others = csv.reader((tmp_path / "recipe.csv").read_text().splitlines())
+    assert header[1:3] == ["digits (points)", "places (points)"]
+    assert [line[-1] for line in (default, *others)] == ["2", "2", "1"]
+    score = {(row["source"], row["variant"], row["seed"]): 100 * row["accuracy"] for row in second}
+    gains = [score["digits", names[1], s] - score["digits", "default", s] for s in (0, 1)]
+    assert others[0][1].startswith(f"{np.mean(gains):+.1f}")
