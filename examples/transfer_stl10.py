@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from cifar10_label_fractions import read
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -95,17 +96,6 @@ def parse(arguments=None):
     if options.encoders == "trained" and kind == "stl10":
         parser.error("--encoders trained is for digits and folders; for stl10 pass weights")
     return options
-
-
-def read(paths, side):
-    """Image files as an array (n, side, side, 3); the largest centred square of each is resized."""
-    from PIL import Image, ImageOps
-
-    images = np.empty((len(paths), side, side, 3), dtype=np.uint8)
-    for row, path in enumerate(paths):
-        with Image.open(path) as image:
-            images[row] = ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
-    return images
 
 
 def load(options):

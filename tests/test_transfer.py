@@ -371,10 +371,12 @@ def test_results_that_cannot_be_compared(encoder, data, result, labels):
 
 @pytest.fixture(scope="module")
 def script():
-    """The script as a module."""
+    """The script as a module, which finds the one beside it as when it is run."""
     spec = importlib.util.spec_from_file_location("transfer_stl10", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPT.parent))
+        spec.loader.exec_module(module)
     return module
 
 
