@@ -26,7 +26,8 @@ from ._items import as_rows
 from ._mapped import mapped_rows
 from ._reading import read_rows
 from ._warn import warn
-from .images import as_array, decoded_format, decoded_source, image_format, image_source
+from .image_formats import decoded_format, image_format
+from .images import as_array, decoded_source, image_source
 
 __all__ = [
     "BaseImageEstimator",

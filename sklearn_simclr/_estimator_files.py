@@ -23,7 +23,7 @@ from .baselines import AutoencoderTransformer, Decoder, SupervisedTransformer
 from .classifier import SimCLRClassifier
 from .distillation import DistilledClassifier
 from .encoders import make_encoder
-from .images import ImageFormat
+from .image_formats import ImageFormat
 from .pretrained import torchvision_name
 from .transformer import SimCLRTransformer
 

@@ -15,7 +15,8 @@ from ._plotting import (
     show_picture,
 )
 from .augmentation import Augmentation
-from .images import as_array, image_format, image_source
+from .image_formats import image_format
+from .images import as_array, image_source
 
 __all__ = ["AugmentationDisplay"]
 

@@ -10,7 +10,8 @@ from sklearn.manifold import TSNE
 from sklearn.utils.validation import check_is_fitted
 
 from ._plotting import image_step, new_axes, pictures, random_numbers, require_matplotlib
-from .images import as_array, image_format, image_source
+from .image_formats import image_format
+from .images import as_array, image_source
 
 __all__ = ["EmbeddingDisplay"]
 

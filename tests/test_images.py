@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as npst
 
 from sklearn_simclr import SimCLRTransformer
 from sklearn_simclr._base import as_float
-from sklearn_simclr.images import as_array, decoded_format, decoded_source, image_format, image_source
+from sklearn_simclr.image_formats import decoded_format, image_format
+from sklearn_simclr.images import as_array, decoded_source, image_source
 
 
 def pixels(shape, dtype=np.uint8, seed=0):

@@ -10,7 +10,8 @@ import torch
 
 from sklearn_simclr import SimCLRTransformer, _mapped
 from sklearn_simclr._mapped import mapped_rows
-from sklearn_simclr.images import image_format, image_source
+from sklearn_simclr.image_formats import image_format
+from sklearn_simclr.images import image_source
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
 
