@@ -66,7 +66,7 @@ def scores(H, y, H_test, y_test):
     """Return the accuracy with all labels, and the mean of that with a few."""
 
     def score(rows):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
         return model.fit(H[rows], y[rows]).score(H_test, y_test)
 
     # One a class at least.

@@ -160,7 +160,7 @@ def load(options):
 
 def score(model, X, y, X_test, y_test):
     """Return the accuracy of a logistic regression on the representations."""
-    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200))
+    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     return head.fit(model.transform(X), y).score(model.transform(X_test), y_test)
 
 
