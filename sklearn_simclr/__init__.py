@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from . import datasets as datasets
     from . import diagnostics as diagnostics
     from . import encoders as encoders
+    from . import export as export
+    from . import files as files
     from . import heads as heads
+    from . import image_formats as image_formats
     from . import images as images
     from . import label_fraction as label_fraction
     from . import label_savings as label_savings
@@ -21,8 +24,10 @@ if TYPE_CHECKING:
     from . import optimizers as optimizers
     from . import pac_bayes as pac_bayes
     from . import pretrained as pretrained
+    from . import report as report
     from . import tasks as tasks
     from . import theory as theory
+    from . import transfer as transfer
     from .augmentation import Augmentation
     from .augmentation_display import AugmentationDisplay
     from .baselines import AutoencoderTransformer, SupervisedTransformer
@@ -126,7 +131,10 @@ _SUBMODULES = frozenset(
         "datasets",
         "diagnostics",
         "encoders",
+        "export",
+        "files",
         "heads",
+        "image_formats",
         "images",
         "label_fraction",
         "label_savings",
@@ -135,8 +143,10 @@ _SUBMODULES = frozenset(
         "optimizers",
         "pac_bayes",
         "pretrained",
+        "report",
         "tasks",
         "theory",
+        "transfer",
     }
 )
 

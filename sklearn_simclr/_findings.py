@@ -13,10 +13,15 @@ _NEARLY_ONE_POINT = 1e-3
 _BY_CHANCE = 2.0
 
 # An encoder is better than an untrained one from so much on: in the loss as a share of the chance level, in
-# the contrastive accuracy, and in the votes of neighbours, in standard errors.
+# the contrastive accuracy and in standard errors of it, and in the votes of neighbours, in standard errors.
 _BETTER_LOSS = 0.02
-_BETTER_ACCURACY = 0.05
+_BETTER_ACCURACY = 0.02
+_BETTER_ERRORS = 2.0
 _BETTER_VOTES = 2.0
+
+# From so many epochs on, a loss that moved by less than this part of it stood still.
+_STILL_EPOCHS = 5
+_STILL = 0.05
 
 # What twice the epochs are predicted to gain, as a share of what was gained: much, and something.
 _MUCH = 0.15
@@ -24,14 +29,16 @@ _SOMETHING = 0.04
 
 # Steps that are too few to learn anything, and epochs' steps that are enough if there is no curve to look at.
 _FEW_STEPS = 300
+_FEW_EPOCHS = 20
 _MANY_STEPS = 1000
 
 # Share of the directions below which a representation is narrow, and accuracy at which the task is solved.
 _NARROW = 0.05
 _SOLVED = 0.98
 
-# Images below which all numbers are rough.
+# Images below which all numbers are rough, and below which directions cannot be counted.
 _FEW_IMAGES = 100
+_FEWEST_FOR_DIRECTIONS = 20
 
 _LEVELS = ("problem", "note", "good")
 
@@ -73,8 +80,9 @@ def judge(measures, course, prediction):
     measures : Measures
         Of it and of untrained ones.
     course : dict
-        Of its training: ``epochs``, ``steps``, ``start`` and ``end`` of the loss, ``last_fall``, and whether
-        it ``ended_high`` or was trained ``by_labels``.
+        Of its training: ``epochs``, ``steps``, ``start`` and ``end`` of the loss, ``last_fall``, the part of
+        it by which it ``moved``, whether it ``ended_high`` or was trained ``by_labels``; and whether there
+        are ``useless_labels``.
     prediction : LossPrediction or None
         For twice the epochs.
 
@@ -91,10 +99,9 @@ def judge(measures, course, prediction):
         more.append(_outlook(prediction, course))
     if verdict == "trained" and measures.trained.accuracy >= _SOLVED:
         more.append(_solved(measures))
-    if verdict in ("trained", "undertrained"):
+    if verdict in ("trained", "undertrained") and measures.n_images >= _FEWEST_FOR_DIRECTIONS:
         more.append(_on_directions(measures))
-    # In its first steps a training may be anywhere.
-    if course["ended_high"] and course["steps"] >= 50:
+    if _diverged(course) and verdict in ("trained", "undertrained"):
         more.append(
             Finding(
                 "problem",
@@ -104,6 +111,14 @@ def judge(measures, course, prediction):
         )
     if measures.neighbours is not None and verdict != "collapsed":
         more.append(_on_neighbours(measures.neighbours, course))
+    if course["useless_labels"]:
+        more.append(
+            Finding(
+                "note",
+                "the labels say nothing about neighbours",
+                "For that at least two classes need at least two labelled images each. Pass more labels.",
+            )
+        )
     if not measures.has_head:
         more.append(
             Finding(
@@ -141,7 +156,7 @@ def _verdict(measures, course, prediction):
             "batch_size, use projection_layers=2, and fit again; a loss of your own must push views of "
             "different images apart.",
         )
-    if not _is_better(measures):
+    if not _is_better(measures, course):
         return _no_better(course, found)
     epochs, steps = course["epochs"], course["steps"]
     trained_for = _epochs(course)
@@ -157,8 +172,9 @@ def _verdict(measures, course, prediction):
         return "undertrained", Finding(
             "note",
             f"hardly begun to learn after {trained_for} ({steps} steps)",
-            f"{found} That is too short for a loss curve to predict anything; on a small data set SimCLR "
-            "takes a hundred epochs or more. Raise max_epochs.",
+            f"{found} That is too short for a loss curve to predict anything"
+            + ("" if course["by_labels"] else "; on a small data set SimCLR takes a hundred epochs or more")
+            + ". Raise max_epochs.",
         )
     return "trained", Finding("good", "it has learnt to tell images apart", found)
 
@@ -171,31 +187,55 @@ def _no_better(course, found):
             "untrained: it is no better than a network with random weights",
             f"{found} Fit it with max_epochs > 0.",
         )
-    if course["steps"] < _FEW_STEPS:
-        steps = f"{course['steps']} step{'' if course['steps'] == 1 else 's'}"
+    no_better = f"{found} That is not clearly more than with random weights."
+    epochs, steps = course["epochs"], course["steps"]
+    if epochs >= _STILL_EPOCHS and course["moved"] < _STILL:
+        return "untrained", Finding(
+            "problem",
+            f"learnt nothing in {_epochs(course)}: the loss stood still",
+            f"{no_better} Raise learning_rate.",
+        )
+    if _diverged(course):
+        return "untrained", Finding(
+            "problem",
+            f"learnt nothing in {_epochs(course)}: the training diverged",
+            f"{no_better} The loss ended above that of an encoder that tells nothing apart. Lower "
+            "learning_rate or weight_decay, or raise warmup.",
+        )
+    counted = f"{steps} step{'' if steps == 1 else 's'}"
+    if steps < _FEW_STEPS and epochs < _FEW_EPOCHS:
         return "undertrained", Finding(
             "problem",
-            f"hardly begun to learn: {_epochs(course)} of training, only {steps}",
-            f"{found} That is no better than a network with random weights. Raise max_epochs, or lower "
-            "batch_size for more steps an epoch.",
+            f"hardly begun to learn: {_epochs(course)} of training, only {counted}",
+            f"{no_better} Raise max_epochs, or lower batch_size for more steps an epoch.",
         )
+    more = "Raise max_epochs, or lower batch_size for more steps an epoch. " if steps < _FEW_STEPS else ""
     return "untrained", Finding(
         "problem",
-        f"learnt nothing in {_epochs(course)}",
-        f"{found} That is no better than a network with random weights. Lower learning_rate if the loss went "
-        "up and down, raise it if the loss stood still. Look at the views (AugmentationDisplay): if you "
-        "cannot tell which two are of one image, weaken the augmentation.",
+        f"learnt nothing in {_epochs(course)}" + (f", which are {counted}" if more else ""),
+        f"{no_better} {more}Lower learning_rate if the loss went up and down. Look at the views "
+        "(AugmentationDisplay): if you cannot tell which two are of one image, weaken the augmentation.",
     )
 
 
-def _is_better(measures):
+def _diverged(course):
+    # In its first steps a training may be anywhere.
+    return course["ended_high"] and course["steps"] >= 50
+
+
+def _is_better(measures, course):
     trained, twins = measures.trained, measures.untrained
-    if measures.chance_loss > 0:
-        margin = _BETTER_LOSS * measures.chance_loss
-        if trained.loss < min(twin.loss for twin in twins) - margin:
-            return True
-    if trained.accuracy > max(twin.accuracy for twin in twins) + _BETTER_ACCURACY:
+    accuracy = max(twin.accuracy for twin in twins)
+    between = (trained.accuracy + accuracy) / 2
+    error = np.sqrt(between * (1 - between) / measures.n_images)
+    gain = trained.accuracy - accuracy
+    if gain > max(_BETTER_ACCURACY, _BETTER_ERRORS * error):
         return True
+    # Random weights can have a loss above that of a point: to be nearer to a point is no merit.
+    if measures.chance_loss > 0 and gain > -_BETTER_ERRORS * error and not _diverged(course):
+        margin = _BETTER_LOSS * measures.chance_loss
+        if trained.loss < min(measures.chance_loss, *(twin.loss for twin in twins)) - margin:
+            return True
     votes = measures.neighbours
     return votes is not None and votes.encoder > votes.untrained + _BETTER_VOTES * votes.error
 

@@ -282,9 +282,10 @@ class TrainingLoop(NeuralNet):
         """Write the row of an epoch; the only place where the host waits for the device."""
         loss = loss.item()
         if not math.isfinite(loss):
+            decay = f", a smaller weight_decay than {self.weight_decay:g}" if self.weight_decay else ""
             raise ValueError(
                 f"The training diverged: the loss of epoch {len(self.history)} is {loss}. "
-                f"Pass a smaller learning_rate than {self.lr:g}, or a longer warmup."
+                f"Pass a smaller learning_rate than {self.lr:g}{decay}, or a longer warmup."
             )
         best = min([row["train_loss"] for row in self.history[:-1]], default=math.inf)
         if not self.history[-1]["batches"]:  # Checkpoint looks for a last batch

@@ -27,6 +27,9 @@ _DEVIATION_CONSTANT = {"hinge": math.sqrt(2), "logistic": math.sqrt(2) / math.lo
 
 _LIPSCHITZ = {"hinge": 1.0, "logistic": 1.0 / math.log(2)}
 
+# Part of tau that the mean loss of a sample of tuples can be expected to reach.
+_SAMPLED = 0.9
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -101,6 +104,7 @@ def pair_bound(loss, tau, *, generalization=0.0):
     """
     _check(loss=(loss, 0, math.inf), generalization=(generalization, 0, math.inf))
     rest = _rest("tau", tau)
+    _check_possible(loss, tau)
     return Bound({"loss": loss / rest, "collision": -tau / rest, "generalization": generalization / rest})
 
 
@@ -570,15 +574,29 @@ def generalization_error(radius, complexity, n_tuples, *, delta=0.05, n_negative
 
 def _check(**numbers):
     for name, (value, low, high) in numbers.items():
-        if not isinstance(value, Real) or not low <= value < high:
+        if not isinstance(value, Real):
+            hint = "its .total" if hasattr(value, "total") else f"a finite number >= {low}"
+            raise TypeError(f"{name} is of type {type(value).__name__}; pass {hint}.")
+        if not low <= value < high:
             raise ValueError(f"{name}={value!r} is out of range; pass a finite number >= {low}.")
+
+
+def _check_possible(loss, tau):
+    # A tuple whose classes collide costs 1 or more in expectation; of a sample it may be a little less.
+    if loss < _SAMPLED * tau:
+        raise ValueError(
+            f"loss={loss:g} is below tau={tau:g}, the least that a contrastive loss can be where this part "
+            "of the tuples has a negative of the anchor's class. Pass the loss and tau of the same classes."
+        )
 
 
 def _rest(name, tau):
     if not isinstance(tau, Real) or not 0 <= tau < 1:
+        all_same = isinstance(tau, Real) and tau == 1
+        why = ": if all classes drawn are the same, there is nothing to contrast" if all_same else ""
         raise ValueError(
-            f"{name}={tau!r} is out of range; pass a probability in [0, 1): if all classes drawn are "
-            "the same, there is nothing to contrast."
+            f"{name}={tau!r:.60} is out of range; pass a probability in [0, 1), as from "
+            f"collision_probability{why}."
         )
     return 1.0 - tau
 

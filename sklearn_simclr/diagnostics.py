@@ -378,7 +378,13 @@ def _loss_curve(history):
         if "learning_rate" in history.columns:
             rates = np.asarray(history["learning_rate"], dtype=np.float64)
         history = history["loss"]
-    losses = np.asarray(history, dtype=np.float64)
+    try:
+        losses = np.asarray(history, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"history is of type {type(history).__name__} or holds something else than numbers; pass the "
+            "history_ of a fitted estimator, or a loss an epoch."
+        ) from error
     if losses.ndim != 1:
         raise ValueError(f"history has shape {losses.shape}; pass a DataFrame, or a loss an epoch.")
     if len(losses) < _FEWEST_EPOCHS:

@@ -264,14 +264,17 @@ class DistilledClassifier(TrainedImageClassifier):
         return self
 
     def _check_teacher(self, y):
+        if isinstance(self.teacher, type):
+            name = self.teacher.__name__
+            raise TypeError(f"teacher is the class {name}. Pass an instance of it, fitted or not.")
         teacher = unwrap_frozen(self.teacher)
         if not hasattr(teacher, "predict_proba") or not is_classifier(teacher):
             raise TypeError(f"teacher must be a classifier with predict_proba, got {self.teacher!r}.")
         student = unwrap_frozen(self.student)
         if student is not None and not isinstance(student, SimCLRTransformer):
             raise TypeError(
-                "student must be a SimCLRTransformer, a FrozenEstimator of one or None, got "
-                f"{self.student!r}."
+                "student must be a SimCLRTransformer, such as SimCLRTransformer('compactx0.5'), a "
+                f"FrozenEstimator of one or None, got {self.student!r}."
             )
         if student is not None and not is_fitted(student) and student.weights is not None:
             raise ValueError(
@@ -289,7 +292,8 @@ class DistilledClassifier(TrainedImageClassifier):
                 if needed
             ]
             if needs:
-                raise ValueError(f"{needs[0]} requires y to be passed, but the target y is None.")
+                more = "" if is_fitted(teacher) else " Or pass a fitted teacher."
+                raise ValueError(f"{needs[0]} requires y to be passed, but the target y is None.{more}")
 
     def _fit_teacher(self, X, y, rows):
         """Return the teacher, fitted on some rows (None: on all) if it was not."""

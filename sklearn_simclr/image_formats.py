@@ -20,6 +20,9 @@ _COMMON_CHANNELS = (1, 3, 4)
 # Pixels that fill less than this part of a range that was given: it is that of other data.
 _LITTLE_CONTRAST = 0.01
 
+# The same for images that come after fit, such as those that were divided by 16 meanwhile.
+_OTHER_SCALE = 0.1
+
 # From this side on, d = 3 k^2 flat pixels are taken for a colour image whose channel order is unknown.
 _SMALLEST_FLAT_COLOR = 8
 
@@ -337,4 +340,14 @@ def warn_about_range(X, rows, pixel_range, found=None):
         warn(
             f"X has pixels from {found_low:g} to {found_high:g}, but the pixel range is ({low:g}, {high:g}): "
             "almost black images. Scale X as it was in fit.",
+        )
+    elif (
+        found is None
+        and len(X) > 1
+        and (low, high) != (0.0, 1.0)
+        and (found_high - found_low < _OTHER_SCALE * (high - low))
+    ):
+        warn(
+            f"X has pixels from {found_low:g} to {found_high:g}, but the pixel range is ({low:g}, {high:g}): "
+            "hardly any contrast. Scale X as it was in fit.",
         )

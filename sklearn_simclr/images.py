@@ -304,6 +304,8 @@ def image_source(X, fmt, *, fitted=False):
             found = f"X has {X.shape[1]} features, but {expected[0]} features were seen in fit"
         else:
             found = f"X has images of shape {X.shape[1:]}, but images of shape {expected} were seen in fit"
+            if fmt.flat and math.prod(X.shape[1:]) == expected[0]:
+                raise ValueError(f"{found}. Pass X.reshape(len(X), -1).")
         raise ValueError(f"{found}. Pass images of the same size, channels and layout.")
     if fitted:
         warn_about_range(X, None, fmt.pixel_range)

@@ -532,7 +532,13 @@ def _best_lambda(risk, complexity):
 
 
 def _gaussians(*arrays):
-    arrays = np.broadcast_arrays(*(np.asarray(array, dtype=np.float64) for array in arrays))
+    names = ("mean_q", "variance_q", "mean_p", "variance_p")
+    arrays = [np.asarray(array, dtype=np.float64) for array in arrays]
+    try:
+        arrays = np.broadcast_arrays(*arrays)
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(names, arrays, strict=True))
+        raise ValueError(f"The shapes do not go together: {shapes}; pass vectors of one length.") from error
     for name, variance in (("variance_q", arrays[1]), ("variance_p", arrays[3])):
         if not (variance > 0).all():
             raise ValueError(f"{name} must be > 0 everywhere; its smallest value is {variance.min()}.")

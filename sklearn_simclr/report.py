@@ -27,7 +27,7 @@ _MEANINGS = {
     "loss": "contrastive loss; chance is that of an encoder that tells nothing apart",
     "contrastive_accuracy": "how often the most similar view is the other one of the same image",
     "alignment": "squared distance of two views of an image, 0 to 4: low is good if uniformity is low, too",
-    "uniformity": "how evenly the images spread, -8 to 0: 0 is one point",
+    "uniformity": "how evenly the images spread: 0 is one point, -4 at random in many dimensions",
     "rankme": "directions that the representations use",
     "knn_accuracy": "how often the nearest labelled images have the class of an image",
     "knn_accuracy_pixels": "the same by raw pixels",
@@ -128,12 +128,21 @@ def representation_report(estimator, X, y=None, *, n_images=1000, n_neighbors=20
     rng = random_numbers(random_state)
     seeds = rng.randint(2**31 - 1, size=_TWINS + 1)
     chosen = source.select(_draw(good, n_images, rng))
+    n_different = _count_different(chosen)
+    if n_different < 2:
+        raise ValueError(
+            f"The {len(chosen)} images of X are all equal: no encoder tells them apart. Check how X was made."
+        )
     twins = [untrained_twin(step, chosen, int(seed)) for seed in seeds[1:]]
     own = [step.encoder_] + ([step.projector_] if hasattr(step, "projector_") else [])
     (trained, *untrained), n_pairs, chance = measure_views(step, [own, *twins], chosen, int(seeds[0]))
     neighbours = None
     if labels is not None:
         known, codes = _labelled_and_read(*labels, good)
+        # An image that is alone in its class has no neighbour that could be right.
+        counts = np.bincount(codes)
+        kept = counts[codes] > 1
+        known, codes = known[kept], np.unique(codes[kept], return_inverse=True)[1]
         rows = _draw(np.arange(len(known)), n_images, rng)
         known, codes = known[rows], codes[rows]
         if len(np.unique(codes)) > 1:
@@ -157,6 +166,7 @@ def representation_report(estimator, X, y=None, *, n_images=1000, n_neighbors=20
         history if history is not None and len(history) else None,
         steps=_steps(step),
         by_labels=hasattr(step, "classes_") or not getattr(step, "_by_views", True),
+        useless_labels=labels is not None and neighbours is None,
     )
 
 
@@ -175,6 +185,8 @@ class RepresentationReport:
         Of its training, at least about so many.
     by_labels : bool, default=False
         Whether it was trained on labels.
+    useless_labels : bool, default=False
+        Whether labels were given, but not two of each of two classes.
 
     Attributes
     ----------
@@ -208,7 +220,7 @@ class RepresentationReport:
     ['value', 'untrained', 'chance', 'meaning']
     """
 
-    def __init__(self, name, measures, history=None, *, steps=0, by_labels=False):
+    def __init__(self, name, measures, history=None, *, steps=0, by_labels=False, useless_labels=False):
         self.name = name
         self.measures = measures
         self.history = history
@@ -217,7 +229,12 @@ class RepresentationReport:
         self.n_images = measures.n_images
         self.spectrum = measures.trained.spectrum
         self.prediction = _predict(history)
-        course = {**_course(history, measures.chance_loss), "steps": steps, "by_labels": by_labels}
+        course = {
+            **_course(history, measures.chance_loss),
+            "steps": steps,
+            "by_labels": by_labels,
+            "useless_labels": useless_labels,
+        }
         self.verdict, self.findings = judge(measures, course, self.prediction)
         if self.verdict == "collapsed":
             self.prediction = None
@@ -246,17 +263,18 @@ class RepresentationReport:
         Parameters
         ----------
         path : str or os.PathLike, default=None
-            Where to write it, too.
+            Where to write it.
 
         Returns
         -------
-        str
-            The page. Without pictures if matplotlib is not installed.
+        str or None
+            The page; None where it was written. Without pictures if matplotlib is not installed.
         """
         page = report_page(self._title(), self.findings, self._rows(), self._picture(), whole=True)
-        if path is not None:
-            Path(path).write_text(page, encoding="utf-8")
-        return page
+        if path is None:
+            return page
+        Path(path).write_text(page, encoding="utf-8")
+        return None
 
     def plot(self, axes=None):
         """Draw the report.
@@ -362,6 +380,11 @@ def _labels(y, n):
     return rows, np.unique(labels, return_inverse=True)[1]
 
 
+def _count_different(source):
+    """Return how many different images there are."""
+    return len({image.numpy().tobytes() for image in source.take(slice(None)).cpu()})
+
+
 def _labelled_and_read(rows, codes, good):
     kept = np.isin(rows, good)
     return rows[kept], codes[kept]
@@ -394,7 +417,8 @@ def _predict(history):
 def _course(history, chance):
     """Return what the history says of the training."""
     if history is None:
-        return {"epochs": 0, "start": chance, "end": chance, "last_fall": 0.0, "ended_high": False}
+        still = {"start": chance, "end": chance, "last_fall": 0.0, "moved": 0.0}
+        return {"epochs": 0, "ended_high": False, **still}
     losses = history["loss"].to_numpy(dtype=float)
     level = history["chance_level"].iloc[-1] if "chance_level" in history else math.nan
     return {
@@ -402,5 +426,6 @@ def _course(history, chance):
         "start": float(level) if level > losses.min() else float(losses[0]),
         "end": float(losses[-1]),
         "last_fall": float(losses[-2] - losses[-1]) if len(losses) > 1 else 0.0,
-        "ended_high": bool(level > 0 and losses[-1] > 1.05 * level),
+        "moved": float(np.ptp(losses) / max(abs(losses[0]), 1e-12)),
+        "ended_high": bool(level > 0 and losses[-3:].min() > 1.02 * level),
     }

@@ -215,12 +215,13 @@ def contrastive_margins(anchors, positives, negatives):
     array([[ 2., -4.]])
     """
     arrays = {"anchors": anchors, "positives": positives, "negatives": negatives}
-    arrays = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
+    arrays = {name: _finite(name, array) for name, array in arrays.items()}
     for (name, array), allowed in zip(arrays.items(), ((2,), (2, 3), (2, 3, 4)), strict=True):
         first = arrays["anchors"].shape
         if array.ndim not in allowed or (array.shape[0], array.shape[-1]) != (first[0], first[-1]):
+            beside = "" if name == "anchors" else f" where anchors has {first}"
             raise ValueError(
-                f"{name} has shape {array.shape} where anchors has {first}; pass anchors (M, d), positives "
+                f"{name} has shape {array.shape}{beside}; pass anchors (M, d), positives "
                 "(M, d) or (M, b, d), negatives (M, d), (M, k, d) or (M, k, b, d)."
             )
     anchors, positives, negatives = arrays.values()
@@ -269,7 +270,9 @@ def margin_loss(margins, loss="logistic", *, gamma=1.0):
     _check_loss(loss)
     if not isinstance(gamma, Real) or not 0 < gamma < math.inf:
         raise ValueError(f"gamma={gamma!r} is out of range; pass a finite number > 0.")
-    v = np.asarray(margins, dtype=np.float64)
+    v = _numbers("margins", margins)
+    if np.isnan(v).any():
+        raise ValueError(f"margins contains NaN, first at {_first(np.isnan(v))}; pass numbers.")
     if v.ndim == 0 or v.shape[-1] == 0:
         raise ValueError(f"margins has shape {v.shape}; its last axis holds the k >= 1 comparisons.")
     if loss == "hinge":
@@ -324,6 +327,8 @@ def unsupervised_loss(H, tuples, *, loss="logistic"):
     """
     H = _matrix(H)
     _check_loss(loss)
+    if not isinstance(tuples, ContrastiveTuples):
+        raise TypeError(f"tuples is of type {type(tuples).__name__}; pass what sample_tuples(y, n) returns.")
     largest = max(int(rows.max()) for rows in tuples[:3])
     if largest >= len(H):
         raise ValueError(f"tuples name row {largest}, but H has {len(H)} rows; draw them from its labels.")
@@ -496,14 +501,47 @@ def _classes(y):
     y = np.asarray(y)
     if y.ndim != 1 or len(y) == 0:
         raise ValueError(f"y has shape {y.shape}; pass a vector with the class of each row.")
+    missing = np.array([value is None or value != value for value in y.tolist()])
+    # As for the classifiers of this package; -1 and 1 alone are two classes.
+    if y.dtype.kind in "if" and not missing.any() and set(np.unique(y)) != {-1, 1}:
+        missing = y == -1
+    if missing.any():
+        row = np.flatnonzero(missing)[0]
+        raise ValueError(
+            f"y is {y[row]} in row {row}, the mark of an image without a label, and in {missing.sum() - 1} "
+            "other rows; leave them out, y[labelled] and H[labelled]."
+        )
     if y.dtype.kind not in "biufOSU" or (y.dtype.kind == "f" and not (y == np.round(y)).all()):
         raise ValueError(f"y holds {y.dtype} values that are no classes; pass whole numbers or strings.")
     classes, codes = np.unique(y, return_inverse=True)
     return codes, len(classes)
 
 
+def _numbers(name, values):
+    """Return values as a float64 array."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is {values!r:.60}, of type {type(values).__name__}; pass numbers."
+        ) from error
+
+
+def _finite(name, values):
+    """Return values as a float64 array of finite numbers."""
+    array = _numbers(name, values)
+    if not np.isfinite(array).all():
+        place = _first(~np.isfinite(array))
+        raise ValueError(f"{name} contains NaN or infinity, first at {place}; pass finite values.")
+    return array
+
+
+def _first(mask):
+    return tuple(int(place[0]) for place in np.nonzero(mask))
+
+
 def _matrix(H, n=None):
-    H = np.asarray(H, dtype=np.float64)
+    H = _numbers("H", H)
     if H.ndim != 2 or 0 in H.shape:
         raise ValueError(f"H has shape {H.shape}; pass representations (n, d).")
     if n is not None and len(H) != n:
@@ -526,10 +564,10 @@ def _prior(class_prior, codes, n_classes):
 
 
 def _check_prior(class_prior):
-    prior = np.asarray(class_prior, dtype=np.float64)
+    prior = _numbers("class_prior", class_prior)
     if prior.ndim != 1 or len(prior) == 0 or not (prior >= 0).all() or abs(prior.sum() - 1) > 1e-6:
         raise ValueError(
-            f"class_prior={class_prior!r} is not a distribution; pass a vector of numbers >= 0 of sum 1."
+            f"class_prior={class_prior!r:.60} is not a distribution; pass a vector of numbers >= 0 of sum 1."
         )
     return prior / prior.sum()
 

@@ -473,8 +473,12 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     def _load_modules(self, source):
         """Return the encoder and the head of the file; a head of no layers if it has none."""
-        loaded = load_pretrained(self.weights)
-        where, encoder = f"weights={str(self.weights)!r}", loaded.encoder
+        where = f"weights={str(self.weights)!r}"
+        try:
+            loaded = load_pretrained(self.weights)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{where}: {error}") from error
+        encoder = loaded.encoder
         name = encoder_name(encoder)
         if not isinstance(self.encoder, str) or self.encoder not in ("auto", name):
             given = repr(self.encoder) if isinstance(self.encoder, str) else type(self.encoder).__name__

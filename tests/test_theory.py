@@ -214,3 +214,40 @@ def test_the_collision_loss_lies_between_the_bounds_of_lemma_4_4(loss, seed):
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("mark", [-1, None, float("nan")])
+def test_rows_without_a_label_are_refused(mark):
+    from sklearn_simclr.tasks import supervised_loss
+    from sklearn_simclr.theory import intraclass_deviation, sample_tuples
+
+    y = [0, 1, mark, 2, mark]
+    for call in (
+        lambda: sample_tuples(y, 10),
+        lambda: supervised_loss(np.eye(5), y),
+        lambda: intraclass_deviation(np.eye(5), y),
+    ):
+        with pytest.raises(ValueError, match="row 2, the mark of an image without a label, and in 1 other"):
+            call()
+    # As for scikit-learn's classifiers, -1 and 1 are two classes.
+    assert intraclass_deviation(np.eye(4), [-1, 1, -1, 1]) > 0
+
+
+def test_what_is_no_number_is_named():
+    from sklearn_simclr.theory import (
+        collision_probability,
+        contrastive_margins,
+        margin_loss,
+        unsupervised_loss,
+    )
+
+    with pytest.raises(TypeError, match="tuples is of type ndarray; pass what sample_tuples"):
+        unsupervised_loss(np.eye(3), np.zeros(3))
+    with pytest.raises(ValueError, match="class_prior is 'ab', of type str"):
+        collision_probability("ab")
+    with pytest.raises(ValueError, match="margins contains NaN, first at \\(1,\\)"):
+        margin_loss([1.0, np.nan])
+    with pytest.raises(ValueError, match="negatives contains NaN or infinity, first at \\(0, 1\\)"):
+        contrastive_margins([[1.0, 0.0]], [[1.0, 0.0]], [[1.0, np.inf]])
+    with pytest.raises(ValueError, match="anchors has shape \\(2,\\); pass"):
+        contrastive_margins([1.0, 0.0], [1.0, 0.0], [1.0, 0.0])

@@ -220,3 +220,19 @@ def test_the_generalization_error_covers_what_one_representation_does_on_samples
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_loss_and_a_tau_of_different_classes_are_refused():
+    from sklearn_simclr.curl_bounds import pair_bound
+
+    with pytest.raises(ValueError, match="loss=0.05 is below tau=0.1"):
+        pair_bound(0.05, 0.1)
+    # A sample of tuples may have a collision less than expected.
+    assert pair_bound(0.099, 0.1).total == pytest.approx(-0.001 / 0.9)
+    with pytest.raises(TypeError, match="loss is of type str"):
+        pair_bound("0.5", 0.1)
+    with pytest.raises(ValueError, match="tau=1.0 .* nothing to contrast"):
+        pair_bound(0.5, 1.0)
+    with pytest.raises(ValueError) as raised:
+        pair_bound(0.5, -0.1)
+    assert "nothing to contrast" not in str(raised.value)
