@@ -25,7 +25,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from cifar10_label_fractions import add_image_options, load
+from cifar10_label_fractions import add_image_options, load, summarise
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -92,20 +92,15 @@ def make_estimators(options, encoder, cache):
     }
 
 
-def summarise(results):
-    """Return accuracy in percent, mean and standard deviation over draws, a row an estimator."""
-    scores = 100 * results.set_index(["estimator", "fraction"])["score"]
-    groups = scores.groupby(level=["estimator", "fraction"], sort=False)
-    mean, std = groups.mean(), groups.std().fillna(0)
-    # Against the teacher draw by draw: which labels were drawn matters more than what is done with them.
+def compare(results):
+    """Return the table of accuracies, with how far each is from the teacher."""
+    table = summarise(results)
+    # Draw by draw: which labels were drawn matters more than what is done with them.
     scores = results.pivot(index=["fraction", "draw"], columns="estimator", values="score")
     gain = 100 * scores.sub(scores[TEACHER], axis=0).groupby("fraction").mean()
-    table = mean.map("{:.1f}".format) + " ± " + std.map("{:.1f}".format)
-    table = table.unstack("fraction").loc[results["estimator"].unique()]
     for fraction in gain.index:
         table[f"{fraction:.3g}, beside the teacher"] = gain.loc[fraction].map("{:+.1f}".format)
-    labels = results.groupby("fraction")["n_labels"].first()
-    return table.rename(columns={fraction: f"{fraction:.3g} ({n:,})" for fraction, n in labels.items()})
+    return table
 
 
 def draw(results, path):
@@ -169,7 +164,7 @@ def main(arguments=None):
         verbose=1,
     )
     results.to_csv(options.output / "fine_tuning.csv", index=False)
-    table = summarise(results)
+    table = compare(results)
     table.to_csv(options.output / "accuracy.csv")
     print("\nTest accuracy in percent, mean ± standard deviation over draws; fraction (number) of labels")
     print(table.to_string())

@@ -44,7 +44,7 @@ class CompactNet(nn.Module):
         Channels of the first convolution; the others have 2, 2 and 4 times as many. None is 64, and 32
         for images of at most 16 pixels, times `multiple`.
     multiple : float, default=1
-        How many times as wide as usual.
+        How many times as wide as usual; where `width` is given only a part of the network's name.
 
     Attributes
     ----------

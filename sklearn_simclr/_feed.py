@@ -1,4 +1,4 @@
-"""Batches of images on the device: all images live there, or a thread brings the next batches in time."""
+"""Batches of images on the device: all live there, or the system or a thread brings the next ones in time."""
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor

@@ -41,8 +41,7 @@ _RESNET_NAMES = tuple(
         (18, 34, 50, 101, 152), ("", "x2", "x3", "x4"), ("", "-sk")
     )
 )
-_COMPACT = re.compile(r"compact(?:x(0\.5|2|4))?")
-_COMPACT_NAMES = ("compact", "compactx0.5", "compactx2", "compactx4")
+_COMPACT_WIDTHS = {"compact": 1, "compactx0.5": 0.5, "compactx2": 2, "compactx4": 4}
 _TIMM = "timm:"
 _FORMS = (
     '"auto", "compact" with an optional width "x0.5|x2|x4", "resnet18|34|50|101|152" with an optional width '
@@ -159,11 +158,11 @@ def _make_named(name: str, in_channels: int, image_size: tuple[int, int]) -> nn.
     resolved = name
     if name == "auto":
         resolved = "compact" if side <= _COMPACT_MAX_SIDE else "resnet18"
-    if match := _COMPACT.fullmatch(resolved):
-        return CompactNet(in_channels, image_size, multiple=float(match[1] or 1))
+    if resolved in _COMPACT_WIDTHS:
+        return CompactNet(in_channels, image_size, multiple=_COMPACT_WIDTHS[resolved])
     match = _RESNET.fullmatch(resolved)
     if match is None:
-        closest = _closest(name, ("auto", *_COMPACT_NAMES, *_RESNET_NAMES))
+        closest = _closest(name, ("auto", *_COMPACT_WIDTHS, *_RESNET_NAMES))
         raise ValueError(f"encoder={name!r} is not a known name.{closest} encoder must be {_FORMS}.")
     depth, width, kernels = match.groups()
     if side <= _SMALL_STEM_MAX_SIDE:

@@ -316,7 +316,7 @@ def image_source(X, fmt, *, fitted=False):
         pixels = pixels.permute(0, 3, 1, 2)
     if X.dtype == np.bool_ and fmt.pixel_range == (0.0, 1.0):
         return ImageSource(pixels * np.uint8(255), (0.0, 255.0))
-    file = mapped_rows(X) if X.dtype.isnative and X.dtype.itemsize == pixels.element_size() else None
+    file = mapped_rows(X) if pixels.data_ptr() == X.ctypes.data else None  # else they were copied
     return ImageSource(pixels, fmt.pixel_range, file=file)
 
 

@@ -128,8 +128,7 @@ def representation_report(estimator, X, y=None, *, n_images=1000, n_neighbors=20
     rng = random_numbers(random_state)
     seeds = rng.randint(2**31 - 1, size=_TWINS + 1)
     chosen = source.select(_draw(good, n_images, rng))
-    n_different = _count_different(chosen)
-    if n_different < 2:
+    if _count_different(chosen) < 2:
         raise ValueError(
             f"The {len(chosen)} images of X are all equal: no encoder tells them apart. Check how X was made."
         )

@@ -32,27 +32,26 @@ from sklearn_simclr._compact import CompactNet
 SECONDS = {"cifar": 30.0, "grey": 10.0, "digits": 5.0, "places": 12.0}
 
 
-def decoupled(z, temperature=0.2):
-    """NT-Xent without the positive in the denominator (Yeh et al., 2022)."""
+def similarities(z, temperature):
+    """Return of each of 2N views the logit of its partner, (2N,), and those of the others, (2N, 2N)."""
     z = torch.nn.functional.normalize(z.float(), dim=1)
     n = len(z) // 2
     logits = z @ z.T / temperature
     positive = torch.cat([logits.diagonal(n), logits.diagonal(-n)])
     hidden = torch.eye(2 * n, dtype=torch.bool, device=z.device)
-    hidden = hidden | hidden.roll(n, dims=1)
-    return (logits.masked_fill(hidden, -torch.inf).logsumexp(dim=1) - positive).mean()
+    return positive, logits.masked_fill(hidden | hidden.roll(n, dims=1), -torch.inf)
+
+
+def decoupled(z, temperature=0.2):
+    """NT-Xent without the positive in the denominator (Yeh et al., 2022)."""
+    positive, negatives = similarities(z, temperature)
+    return (negatives.logsumexp(dim=1) - positive).mean()
 
 
 def hard_negatives(z, temperature=0.2, beta=0.5):
     """NT-Xent whose negatives count by how similar they are (Robinson et al., 2021, without the prior)."""
-    z = torch.nn.functional.normalize(z.float(), dim=1)
-    n = len(z) // 2
-    logits = z @ z.T / temperature
-    positive = torch.cat([logits.diagonal(n), logits.diagonal(-n)])
-    hidden = torch.eye(2 * n, dtype=torch.bool, device=z.device)
-    hidden = hidden | hidden.roll(n, dims=1)
-    negatives = logits.masked_fill(hidden, -torch.inf)
-    weights = (beta * negatives).softmax(dim=1) * (2 * n - 2)
+    positive, negatives = similarities(z, temperature)
+    weights = (beta * negatives).softmax(dim=1) * (len(z) - 2)
     weighted = (negatives + weights.log()).logsumexp(dim=1)
     return (torch.logaddexp(weighted, positive) - positive).mean()
 
