@@ -18,6 +18,8 @@ import numpy as np
 from scipy import stats
 from sklearn.utils import check_random_state
 
+from ._labels import labelled_rows
+
 __all__ = [
     "ContrastiveTuples",
     "UnsupervisedLoss",
@@ -498,22 +500,14 @@ def _mean_where(margins, mask, loss):
 
 
 def _classes(y):
-    y = np.asarray(y)
-    if y.ndim != 1 or len(y) == 0:
-        raise ValueError(f"y has shape {y.shape}; pass a vector with the class of each row.")
-    missing = np.array([value is None or value != value for value in y.tolist()])
-    # As for the classifiers of this package; -1 and 1 alone are two classes.
-    if y.dtype.kind in "if" and not missing.any() and set(np.unique(y)) != {-1, 1}:
-        missing = y == -1
-    if missing.any():
-        row = np.flatnonzero(missing)[0]
+    rows, labels, n = labelled_rows(y)
+    if len(rows) < n:
+        missing = np.setdiff1d(np.arange(n), rows)
         raise ValueError(
-            f"y is {y[row]} in row {row}, the mark of an image without a label, and in {missing.sum() - 1} "
-            "other rows; leave them out, y[labelled] and H[labelled]."
+            f"y has no label in row {missing[0]} and {len(missing) - 1} other rows: -1, None or NaN. Leave "
+            "them out, y[labelled] and H[labelled]."
         )
-    if y.dtype.kind not in "biufOSU" or (y.dtype.kind == "f" and not (y == np.round(y)).all()):
-        raise ValueError(f"y holds {y.dtype} values that are no classes; pass whole numbers or strings.")
-    classes, codes = np.unique(y, return_inverse=True)
+    classes, codes = np.unique(labels, return_inverse=True)
     return codes, len(classes)
 
 

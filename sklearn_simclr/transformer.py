@@ -16,13 +16,16 @@ from ._training import TrainedImageEstimator, describe_function
 from .diagnostics import chance_level, contrastive_accuracy
 from .heads import ProjectionHead
 from .images import ImageSource
-from .losses import margin_triplet, nt_logistic, nt_xent
+from .losses import curl_hinge, curl_logistic, margin_triplet, nt_logistic, nt_xent
 from .pretrained import load_pretrained
 
 __all__ = ["SimCLRTransformer"]
 
 # Pairs of views among which score looks for the positive one.
 _SCORE_PAIRS = 256
+
+# Losses without a temperature.
+_LOSSES = {"margin_triplet": margin_triplet, "curl_logistic": curl_logistic, "curl_hinge": curl_hinge}
 
 
 class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
@@ -74,9 +77,12 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         training; with ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN.
     augmentation : Augmentation or None, default=None
         The random views; None is ``Augmentation()``, a recipe chosen by the size of the images.
-    loss : {"nt_xent", "nt_logistic", "margin_triplet"} or callable, default="nt_xent"
-        Contrastive loss; a callable takes projections (2N, projection_dim), rows i and i + N of which
-        belong together, and returns a scalar tensor.
+    loss : str or callable, default="nt_xent"
+        Contrastive loss: ``"nt_xent"``, ``"nt_logistic"``, ``"margin_triplet"``, ``"curl_logistic"`` or
+        ``"curl_hinge"`` of :mod:`sklearn_simclr.losses`. A callable takes projections
+        (2N, projection_dim), rows i and i + N of which belong together, and returns a scalar tensor;
+        ``partial(curl_logistic, n_negatives=1)`` sets the number of negatives. For blocks of more than
+        one positive see :class:`PACBayesContrastiveTransformer`.
     temperature : float, default=0.2
         Temperature of NT-Xent and NT-Logistic, > 0.
     projection_dim : int, default=128
@@ -208,7 +214,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     _parameter_constraints = {
         **TrainedImageEstimator._training_constraints,
         "weights": [str, os.PathLike, enum.Enum, None],
-        "loss": [StrOptions({"nt_xent", "nt_logistic", "margin_triplet"}), callable],
+        "loss": [StrOptions({"nt_xent", "nt_logistic", *_LOSSES}), callable],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "projection_dim": [Interval(Integral, 1, None, closed="left")],
         "projection_layers": [Interval(Integral, 0, None, closed="left")],
@@ -547,7 +553,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             return partial(nt_xent, temperature=self.temperature)
         if self.loss == "nt_logistic":
             return partial(nt_logistic, temperature=self.temperature)
-        return margin_triplet if self.loss == "margin_triplet" else self.loss
+        return self.loss if callable(self.loss) else _LOSSES[self.loss]
 
 
 def _enough(source):

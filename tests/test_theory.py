@@ -190,8 +190,8 @@ def test_the_collision_loss_lies_between_the_bounds_of_lemma_4_4(loss, seed):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: sample_tuples([[0]], 1), r"y has shape \(1, 1\)"),
-        (lambda: sample_tuples([0.5, 1.0], 1), "no classes"),
+        (lambda: sample_tuples([[0, 1]], 1), r"one label a row, found shape \(1, 2\)"),
+        (lambda: sample_tuples([0.5, 1.0], 1), "class labels are whole numbers or strings"),
         (lambda: sample_tuples([0, 1], 0), "n_tuples=0"),
         (lambda: sample_tuples([0, 1], 1, n_negatives=1.5), "n_negatives=1.5"),
         (lambda: sample_tuples([0, 1], 1, block_size=-1), "block_size=-1"),
@@ -227,10 +227,11 @@ def test_rows_without_a_label_are_refused(mark):
         lambda: supervised_loss(np.eye(5), y),
         lambda: intraclass_deviation(np.eye(5), y),
     ):
-        with pytest.raises(ValueError, match="row 2, the mark of an image without a label, and in 1 other"):
+        with pytest.raises(ValueError, match="no label in row 2 and 1 other"):
             call()
     # As for scikit-learn's classifiers, -1 and 1 are two classes.
-    assert intraclass_deviation(np.eye(4), [-1, 1, -1, 1]) > 0
+    with pytest.warns(UserWarning, match="two classes of a binary problem"):
+        assert intraclass_deviation(np.eye(4), [-1, 1, -1, 1]) > 0
 
 
 def test_what_is_no_number_is_named():

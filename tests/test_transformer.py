@@ -423,7 +423,9 @@ def test_shared_weights_stay_shared_in_a_pickle(images):
 # ---- Training ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["nt_xent", "nt_logistic", "margin_triplet", margin_triplet])
+@pytest.mark.parametrize(
+    "loss", ["nt_xent", "nt_logistic", "margin_triplet", "curl_logistic", "curl_hinge", margin_triplet]
+)
 @pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw", "muon"])
 def test_losses_and_optimizers(images, loss, optimizer):
     simclr = make(loss=loss, optimizer=optimizer).fit(images)
