@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from . import __version__
-from ._base import arrays_to_tensors, tensors_to_arrays
 from ._networks import build_network, describe_network, fill_network
+from ._state import arrays_to_tensors, tensors_to_arrays
 from .augmentation import Augmentation
 from .baselines import AutoencoderTransformer, Decoder, SupervisedTransformer
 from .classifier import SimCLRClassifier

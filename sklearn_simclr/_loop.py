@@ -10,14 +10,12 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
 
+from ._clock import Clock
 from ._feed import make_feed
 from .diagnostics import predict_loss
 from .optimizers import make_optimizer, warmup_cosine
 
 __all__ = ["TrainingLoop"]
-
-# Seconds between two updates of the progress bar; reading the loss waits for the device.
-_REFRESH = 0.5
 
 _PER_STEP = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
@@ -175,7 +173,7 @@ class TrainingLoop(NeuralNet):
         """Run the epochs; a callback may end them early."""
         self.feed_ = make_feed(X, torch.device(self.device))
         per_step = any(_overrides_step(callback) for _, callback in self.callbacks_)
-        self.clock_ = _Clock(self, len(X))
+        self.clock_ = Clock(self, len(X))
         position = self._resume()
         with self.clock_ as clock:
             while not (clock.over() or self._enough()):
@@ -355,93 +353,6 @@ class TrainingLoop(NeuralNet):
                 if isinstance(buffer, torch.Tensor) and buffer.shape == parameter.shape:
                     with torch.no_grad():
                         buffers[name] = torch.empty_like(parameter, dtype=buffer.dtype).copy_(buffer)
-
-
-class _Clock:
-    """How far the training is, by steps or by the time; draws the progress bar."""
-
-    def __init__(self, net, n_images):
-        size = min(net.batch_size, n_images)
-        self.steps_an_epoch = n_images // size
-        self.n_steps = net.max_epochs * self.steps_an_epoch
-        self.deadline = net.deadline
-        self.size = size
-        self.chance_level = net.chance_level
-        self.title = net._title
-        self.steps = 0
-        self.step_time = 0.0
-        self.verbose = net.verbose
-        self.cuda = torch.device(net.device).type == "cuda"
-        self.events = []
-        self.started = time.perf_counter() if net.deadline is None else net.deadline[0]
-
-    def __enter__(self):
-        self.last = self.shown = time.perf_counter()
-        self.bar = None
-        if self.verbose:
-            from tqdm.auto import tqdm
-
-            if self.deadline is None:
-                total, unit = self.n_steps * self.size, "image"
-                layout = None
-            else:
-                total, unit = round(self.deadline[1] - self.deadline[0], 1), "s"
-                digits = 1 if total < 10 else 0
-                layout = f"{{l_bar}}{{bar}}| {{n:.{digits}f}}/{{total:.{digits}f}} s{{postfix}}"
-            self.bar = tqdm(total=total, unit=unit, desc=self.title, bar_format=layout, mininterval=0.0)
-        return self
-
-    def __exit__(self, *exception):
-        if self.bar is not None:
-            self.bar.close()
-
-    def resume(self, steps, elapsed):
-        """Go on where another training was after some steps and seconds."""
-        self.steps = steps
-        ahead = elapsed - self.elapsed()
-        self.started -= ahead
-        if self.deadline is not None:
-            self.deadline = (self.deadline[0] - ahead, self.deadline[1] - ahead)
-
-    def elapsed(self):
-        """Return the seconds since the training began."""
-        return time.perf_counter() - self.started
-
-    def fraction(self):
-        """Return the part of the training that is done, in [0, 1]."""
-        if self.deadline is None:
-            return (self.steps + 0.5) / self.n_steps  # the middle of a step: a lone one is not at rate 0
-        start, end = self.deadline
-        return min(1.0, (time.perf_counter() - start) / (end - start))
-
-    def over(self):
-        """Return whether there is no time for another step."""
-        if self.deadline is None:
-            return self.steps >= self.n_steps
-        return self.steps > 0 and time.perf_counter() + self.step_time / 2 > self.deadline[1]
-
-    def tick(self, loss):
-        """Count a step."""
-        self.steps += 1
-        if self.deadline is not None and self.cuda:
-            # The host runs ahead of the device; two steps ahead is enough to keep it busy.
-            self.events.append(torch.cuda.Event())
-            self.events[-1].record()
-            if len(self.events) > 2:
-                self.events.pop(0).synchronize()
-        now = time.perf_counter()
-        # A running mean: a single slow step must not end the training early.
-        step = now - self.last
-        self.step_time = step if self.step_time == 0.0 else 0.8 * self.step_time + 0.2 * step
-        self.last = now
-        if self.bar is not None and (now - self.shown > _REFRESH or self.over()):
-            self.shown = now
-            done = self.steps * self.size if self.deadline is None else round(now - self.deadline[0], 1)
-            rate = self.size / self.step_time if self.step_time > 0 else 0.0
-            chance = "" if self.chance_level is None else f" (chance {self.chance_level:.3f})"
-            self.bar.set_postfix_str(f"{rate:.0f} images/s, loss {loss.item():.3f}{chance}", refresh=False)
-            self.bar.update(min(done, self.bar.total) - self.bar.n)
-            self.bar.refresh()
 
 
 def _global_states(device):

@@ -17,15 +17,14 @@ from ._base import (
     BaseImageEstimator,
     Interval,
     StrOptions,
-    arrays_to_tensors,
     as_float,
     isolated_generators,
     resolve_device,
     resolve_precision,
-    tensors_to_arrays,
 )
 from ._cache import content_key, train_once
 from ._checkpoint import Checkpoint
+from ._state import arrays_to_tensors, tensors_to_arrays
 from .augmentation import Augmentation
 from .encoders import make_encoder
 from .optimizers import default_learning_rate

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 LAYERS = {
     "_cache": 0,
     "_checkpoint": 0,
+    "_clock": 0,
     "_compact": 0,
     "_curve_steps": 0,
     "_feed": 0,
@@ -30,6 +31,7 @@ LAYERS = {
     "_report_page": 0,
     "_resnet": 0,
     "_rows": 0,
+    "_state": 0,
     "_store": 0,
     "_tensor_bundle": 0,
     "_tiff": 0,

@@ -1,0 +1,97 @@
+"""How far a training is, by its steps or by the time, and the progress bar that shows it."""
+
+import time
+
+import torch
+
+__all__ = ["Clock"]
+
+# Seconds between two updates of the progress bar; reading the loss waits for the device.
+_REFRESH = 0.5
+
+
+class Clock:
+    """How far the training is, by steps or by the time; draws the progress bar."""
+
+    def __init__(self, net, n_images):
+        size = min(net.batch_size, n_images)
+        self.steps_an_epoch = n_images // size
+        self.n_steps = net.max_epochs * self.steps_an_epoch
+        self.deadline = net.deadline
+        self.size = size
+        self.chance_level = net.chance_level
+        self.title = net._title
+        self.steps = 0
+        self.step_time = 0.0
+        self.verbose = net.verbose
+        self.cuda = torch.device(net.device).type == "cuda"
+        self.events = []
+        self.started = time.perf_counter() if net.deadline is None else net.deadline[0]
+
+    def __enter__(self):
+        self.last = self.shown = time.perf_counter()
+        self.bar = None
+        if self.verbose:
+            from tqdm.auto import tqdm
+
+            if self.deadline is None:
+                total, unit = self.n_steps * self.size, "image"
+                layout = None
+            else:
+                total, unit = round(self.deadline[1] - self.deadline[0], 1), "s"
+                digits = 1 if total < 10 else 0
+                layout = f"{{l_bar}}{{bar}}| {{n:.{digits}f}}/{{total:.{digits}f}} s{{postfix}}"
+            self.bar = tqdm(total=total, unit=unit, desc=self.title, bar_format=layout, mininterval=0.0)
+        return self
+
+    def __exit__(self, *exception):
+        if self.bar is not None:
+            self.bar.close()
+
+    def resume(self, steps, elapsed):
+        """Go on where another training was after some steps and seconds."""
+        self.steps = steps
+        ahead = elapsed - self.elapsed()
+        self.started -= ahead
+        if self.deadline is not None:
+            self.deadline = (self.deadline[0] - ahead, self.deadline[1] - ahead)
+
+    def elapsed(self):
+        """Return the seconds since the training began."""
+        return time.perf_counter() - self.started
+
+    def fraction(self):
+        """Return the part of the training that is done, in [0, 1]."""
+        if self.deadline is None:
+            return (self.steps + 0.5) / self.n_steps  # the middle of a step: a lone one is not at rate 0
+        start, end = self.deadline
+        return min(1.0, (time.perf_counter() - start) / (end - start))
+
+    def over(self):
+        """Return whether there is no time for another step."""
+        if self.deadline is None:
+            return self.steps >= self.n_steps
+        return self.steps > 0 and time.perf_counter() + self.step_time / 2 > self.deadline[1]
+
+    def tick(self, loss):
+        """Count a step."""
+        self.steps += 1
+        if self.deadline is not None and self.cuda:
+            # The host runs ahead of the device; two steps ahead is enough to keep it busy.
+            self.events.append(torch.cuda.Event())
+            self.events[-1].record()
+            if len(self.events) > 2:
+                self.events.pop(0).synchronize()
+        now = time.perf_counter()
+        # A running mean: a single slow step must not end the training early.
+        step = now - self.last
+        self.step_time = step if self.step_time == 0.0 else 0.8 * self.step_time + 0.2 * step
+        self.last = now
+        if self.bar is not None and (now - self.shown > _REFRESH or self.over()):
+            self.shown = now
+            done = self.steps * self.size if self.deadline is None else round(now - self.deadline[0], 1)
+            rate = self.size / self.step_time if self.step_time > 0 else 0.0
+            chance = "" if self.chance_level is None else f" (chance {self.chance_level:.3f})"
+            self.bar.set_postfix_str(f"{rate:.0f} images/s, loss {loss.item():.3f}{chance}", refresh=False)
+            self.bar.update(min(done, self.bar.total) - self.bar.n)
+            self.bar.refresh()

@@ -1,0 +1,89 @@
+"""State without tensors: modules and optimizers with numpy arrays in their place, and back."""
+
+import copy
+
+import torch
+from torch import nn
+
+__all__ = ["arrays_to_tensors", "tensors_to_arrays"]
+
+
+class _Array:
+    """A tensor as a numpy array."""
+
+    def __init__(self, tensor):
+        self.parameter = isinstance(tensor, nn.Parameter)
+        self.requires_grad = tensor.requires_grad
+        self.bfloat16 = tensor.dtype == torch.bfloat16
+        tensor = tensor.detach().cpu()
+        self.array = (tensor.view(torch.int16) if self.bfloat16 else tensor).numpy().copy()
+
+    def tensor(self):
+        tensor = torch.from_numpy(self.array.copy())
+        tensor = tensor.view(torch.bfloat16) if self.bfloat16 else tensor
+        if self.parameter:
+            return nn.Parameter(tensor, requires_grad=self.requires_grad)
+        return tensor.requires_grad_(self.requires_grad)
+
+
+def tensors_to_arrays(value, memo=None):
+    """Return a copy of a value in which numpy arrays stand for the tensors.
+
+    Parameters
+    ----------
+    value : object
+        Modules, skorch's callbacks, lists, tuples and dicts are searched.
+    memo : dict, default=None
+        What was converted already, so that shared tensors stay shared.
+
+    Returns
+    -------
+    object
+        Picklable without torch's storage format; hashes equally for equal numbers.
+    """
+    return _convert(value, {} if memo is None else memo, torch.Tensor, _Array)
+
+
+def arrays_to_tensors(value, memo=None):
+    """Undo `tensors_to_arrays`.
+
+    Parameters
+    ----------
+    value : object
+        What it returned.
+    memo : dict, default=None
+        What was converted already.
+
+    Returns
+    -------
+    object
+        With tensors on the CPU.
+    """
+    return _convert(value, {} if memo is None else memo, _Array, _Array.tensor)
+
+
+def _convert(value, memo, kind, function):
+    if id(value) in memo:
+        return memo[id(value)][0]
+    if isinstance(value, kind):
+        result = function(value)
+    elif isinstance(value, nn.Module) or _is_callback(value):
+        result = object.__new__(type(value))
+        # The value itself is kept too: its id must not be taken by another object meanwhile.
+        memo[id(value)] = (result, value)
+        for name, item in vars(value).items():
+            result.__dict__[name] = _convert(item, memo, kind, function)
+    elif type(value) in (list, tuple):
+        result = type(value)(_convert(item, memo, kind, function) for item in value)
+    elif isinstance(value, dict) and type(value).__module__ in ("builtins", "collections"):
+        result = copy.copy(value)
+        for name, item in value.items():
+            result[name] = _convert(item, memo, kind, function)
+    else:
+        return value
+    memo[id(value)] = (result, value)
+    return result
+
+
+def _is_callback(value):
+    return any(cls.__module__.startswith("skorch.callbacks") for cls in type(value).__mro__)
