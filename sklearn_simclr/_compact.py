@@ -23,6 +23,10 @@ _TINY_SIDE = 16
 # The first trained convolution sees at most this many pixels a side.
 _LARGEST_SIDE = 24
 
+# Numbers of the first layer that are computed at a time on a CPU: what one step of it leaves, the next one
+# finds in the cache.
+_CACHED = 2**21
+
 
 class CompactNet(nn.Module):
     """Whitened patches, four 3 x 3 convolutions, and the mean of every level as representation.
@@ -77,17 +81,29 @@ class CompactNet(nn.Module):
 
     def forward(self, x):
         """Return the representations (N, out_dim) of images (N, C, H, W)."""
-        x = self.stem(x)
-        x = torch.cat([x, -x], dim=1).relu_()
-        if self.stem_pool > 1:
-            x = F.avg_pool2d(x, self.stem_pool, ceil_mode=True)
+        x = self._patches(x)
         levels = []
         for conv, norm, pool in zip(self.convs, self.norms, self.pools, strict=True):
-            x = F.relu(norm(conv(x)), inplace=True)
+            x = norm(conv(x))
+            # ReLU does not mind the order, and has a quarter of the work after the pooling.
+            x = F.relu(F.max_pool2d(x, 2, ceil_mode=True) if pool else x, inplace=True)
             levels.append(x.mean(dim=(2, 3)))
-            if pool:
-                x = F.max_pool2d(x, 2, ceil_mode=True)
         return torch.cat(levels[::-1], dim=1)
+
+    def _patches(self, x):
+        """Return the positive and the negative parts of whitened patches, pooled."""
+        weight = torch.cat([self.stem.weight, -self.stem.weight])
+        bias = torch.cat([self.stem.bias, -self.stem.bias])
+
+        def first(x):
+            x = F.conv2d(x, weight, bias, padding=1).relu_()
+            return F.avg_pool2d(x, self.stem_pool, ceil_mode=True) if self.stem_pool > 1 else x
+
+        # A graph that is recorded is one for any number of images.
+        if x.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return first(x)
+        rows = max(1, _CACHED // (len(bias) * x.shape[2] * x.shape[3]))
+        return torch.cat([first(part) for part in x.split(rows)]) if len(x) > rows else first(x)
 
     @torch.no_grad()
     def initialize_from_images(self, images, generator):

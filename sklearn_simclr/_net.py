@@ -9,6 +9,9 @@ from .diagnostics import _contrastive_accuracy_tensor, rankme
 
 __all__ = ["ContrastiveNet"]
 
+# Views of a large batch take at most this many bytes to be kept for the second time they are needed.
+_KEPT_BYTES = 2**26
+
 # Rows that the effective rank and the contrastive accuracy are estimated from, once an epoch.
 _ROWS = 256
 
@@ -59,11 +62,17 @@ class ContrastiveNet(TrainingLoop):
             loss = self.loss(z)
             self._update(loss, index, per_step)
         else:
+            views = {}
 
             def chunk(start):
+                if start in views:
+                    return views.pop(start)
                 part = torch.arange(start, min(start + micro, n), device=images.device)
                 rows = draws.rows(torch.cat([part, part + n]))
-                return self.augmentation.apply(images[start : start + micro], rows)
+                found = self.augmentation.apply(images[start : start + micro], rows)
+                if found.nbytes * n <= _KEPT_BYTES * len(part):
+                    views[start] = found
+                return found
 
             chunks = [lambda start=start: chunk(start) for start in range(0, n, micro)]
             loss, z = cached_backward(forward, chunks, self.loss, module=self.module_)

@@ -12,12 +12,14 @@ from ._resnet import ResNet
 from .heads import ProjectionHead, _BatchNorm
 
 __all__ = [
+    "MirroredNetwork",
     "PreprocessedNetwork",
     "build_network",
     "describe_network",
     "encoder_name",
     "fill_network",
     "input_channels",
+    "is_compact",
     "renewed_network",
 ]
 
@@ -92,6 +94,33 @@ def input_channels(network):
         At least 1.
     """
     return next(part for part in network.modules() if isinstance(part, nn.Conv2d)).in_channels
+
+
+class MirroredNetwork(nn.Module):
+    """A network that answers for an image and its mirror image by the mean of what another answers for each.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Images (n, C, H, W) to representations (n, d).
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        """Return the representations (n, d) of images (n, C, H, W)."""
+        mirrored = images.flip(3)
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return 0.5 * (self.network(images) + self.network(mirrored))
+        first, second = self.network(torch.cat([images, mirrored])).chunk(2)
+        return 0.5 * (first + second)
+
+
+def is_compact(module):
+    """Return whether an encoder is the compact one, perhaps with preprocessing before it."""
+    return isinstance(getattr(module, "network", module), CompactNet)
 
 
 def describe_network(module):

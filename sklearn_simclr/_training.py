@@ -42,8 +42,8 @@ _STEM_IMAGES = 2048
 
 # Parameters that do not change what is learnt.
 _NOT_LEARNT_FROM = {
-    *("cache_dir", "callbacks", "checkpoint_dir", "device", "image_size", "memory", "on_error"),
-    *("output", "verbose"),
+    *("cache_dir", "callbacks", "checkpoint_dir", "device", "image_size", "memory", "mirror"),
+    *("on_error", "output", "verbose"),
 }
 
 

@@ -575,6 +575,7 @@ def _how_to_fill(estimator, imports, state, encoder=None, side=None):
 def _export_onnx(estimator, path, input_dtype):
     layers, output = [estimator.encoder_], "representations"
     if isinstance(estimator, SimCLRTransformer):
+        layers = [estimator._served_encoder()]
         layers += estimator.projector_.layers[: estimator._check_output()]
     elif isinstance(estimator, TrainedImageClassifier) and not isinstance(estimator, SupervisedTransformer):
         layers = [*estimator._fitted_modules().values(), torch.nn.Softmax(dim=1)]

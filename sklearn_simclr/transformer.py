@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseImageTransformer, Interval, StrOptions, draw_seed, fit_context, warn_of_bad
-from ._networks import PreprocessedNetwork, encoder_name, input_channels
+from ._networks import MirroredNetwork, PreprocessedNetwork, encoder_name, input_channels, is_compact
 from ._training import TrainedImageEstimator, describe_function
 from .diagnostics import chance_level, contrastive_accuracy
 from .heads import ProjectionHead
@@ -119,9 +119,14 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     output : {"encoder", "projection"} or int, default="encoder"
         What transform returns: the representation h, the projection z, or the output of the k-th layer
         of the projection head. Can be changed after fit.
+    mirror : "auto" or bool, default="auto"
+        Whether transform takes the mean of the representations of an image and of its mirror image: a
+        classifier on it errs less (photographs of CIFAR-10, 10,000 labels: 2 points), and it takes twice the
+        time. ``"auto"`` does so for the compact encoder, unless the views it was trained on were never
+        mirrored (``flip_probability=0``, as by default for small grey images). Can be changed after fit.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained encoders. A fit on the same images with the same parameters (other than
-        ``callbacks``, ``device``, ``memory``, ``output`` and ``verbose``) takes the encoder from there,
+        ``callbacks``, ``device``, ``memory``, ``mirror``, ``output`` and ``verbose``) takes the encoder from there,
         also where ``random_state`` is None.
     checkpoint_dir : str, os.PathLike or None, default=None
         Folder in which fit keeps the state of the training, after every epoch and every minute. A fit that
@@ -220,6 +225,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         "projection_layers": [Interval(Integral, 0, None, closed="left")],
         "micro_batch_size": [Interval(Integral, 2, None, closed="left"), None],
         "output": [StrOptions({"encoder", "projection"}), Interval(Integral, 0, None, closed="left")],
+        "mirror": [StrOptions({"auto"}), "boolean"],
         "warm_start": ["boolean"],
     }
 
@@ -259,6 +265,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         precision="auto",
         device="auto",
         output="encoder",
+        mirror="auto",
         memory=None,
         checkpoint_dir=None,
         callbacks=None,
@@ -289,6 +296,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         self.precision = precision
         self.device = device
         self.output = output
+        self.mirror = mirror
         self.memory = memory
         self.checkpoint_dir = checkpoint_dir
         self.callbacks = callbacks
@@ -381,8 +389,13 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             h = encoder(images)
             return h if output == 0 else projector(h, output)
 
+        encoder = self._served_encoder()
         return self._infer(
-            represent, (self.encoder_, self.projector_), source, channels_last=self._channels_last
+            represent,
+            (encoder, self.projector_),
+            source,
+            channels_last=self._channels_last,
+            views=2 if encoder is not self.encoder_ else 1,
         )
 
     def score(self, X, y=None):
@@ -435,6 +448,15 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     def _n_features_out(self):
         output = self._check_output()
         return self.projector_.layer_dim(output)
+
+    def _served_encoder(self):
+        """Return the module by which transform represents images."""
+        mirror = self.mirror
+        if not isinstance(mirror, (bool, np.bool_)) and mirror != "auto":
+            raise ValueError(f"mirror must be 'auto', True or False, got {mirror!r}.")
+        if mirror == "auto":
+            mirror = is_compact(self.encoder_) and self.augmentation_.flip_probability > 0
+        return MirroredNetwork(self.encoder_) if mirror else self.encoder_
 
     def _check_output(self):
         """Return which layer of the head is the output, 0 for the encoder itself."""

@@ -259,6 +259,16 @@ def test_onnx_takes_bytes_and_gives_what_transform_gives(onnxruntime, tmp_path):
     assert description["preprocessing"]["layout"] == "CHW"
 
 
+def test_onnx_mirrors_as_transform_does(onnxruntime, tmp_path):
+    X = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
+    model = SimCLRTransformer("compactx0.5", max_epochs=1, batch_size=32, random_state=0).fit(X)
+    path = tmp_path / "net.onnx"
+    export_encoder(model, path, format="onnx")
+    found = answers(onnxruntime, path, X)
+    np.testing.assert_allclose(found, model.transform(X), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(answers(onnxruntime, path, X[:, :, ::-1].copy()), found, atol=1e-5)
+
+
 def test_onnx_of_a_classifier_gives_probabilities_and_clips(onnxruntime, classifier, labelled, tmp_path):
     X = labelled[0].astype(np.float32) * 1.5 - 2
     path = str(tmp_path / "net.onnx")

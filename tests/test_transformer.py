@@ -145,6 +145,51 @@ def test_bad_output(fitted, images, output):
         simclr.transform(images)
 
 
+# ---- Mirror images ---------------------------------------------------------------------------
+
+
+def mirrored(X):
+    return X[:, :, ::-1].copy()
+
+
+def test_mirror_is_the_mean_over_an_image_and_its_mirror_image(fitted, images):
+    simclr = pickle.loads(pickle.dumps(fitted))
+    plain = simclr.set_params(mirror=False).transform(images)
+    np.testing.assert_array_equal(plain, fitted.transform(images))  # "auto", another encoder
+    expected = (plain + simclr.transform(mirrored(images))) / 2
+    found = simclr.set_params(mirror=True).transform(images)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not np.allclose(found, plain, atol=1e-4)
+    np.testing.assert_array_equal(simclr.transform(mirrored(images)), found)
+
+
+@pytest.mark.parametrize(
+    ("params", "mirrors"),
+    [
+        ({"encoder": "compactx0.5"}, True),
+        ({"encoder": "compactx0.5", "augmentation": Augmentation(flip_probability=0)}, False),
+        ({"encoder": "resnet18"}, False),
+    ],
+)
+def test_auto_mirrors_for_the_compact_encoder_if_its_views_were(images, params, mirrors):
+    simclr = make(**params, max_epochs=0).fit(images)
+    same = np.array_equal(simclr.transform(images), simclr.transform(mirrored(images)))
+    assert same == mirrors
+
+
+def test_mirror_does_not_change_what_is_learnt(images, tmp_path):
+    params = {"encoder": "compactx0.5", "memory": str(tmp_path), "max_epochs": 1}
+    assert same(weights(make(**params, mirror=True).fit(images)), weights(make(**params).fit(images)))
+
+
+@pytest.mark.parametrize("mirror", ["yes", None, 2])
+def test_bad_mirror(images, fitted, mirror):
+    with pytest.raises(ValueError, match="mirror.*'auto'"):
+        make(mirror=mirror).fit(images)
+    with pytest.raises(ValueError, match="mirror must be 'auto', True or False"):
+        pickle.loads(pickle.dumps(fitted)).set_params(mirror=mirror).transform(images)
+
+
 def test_set_output_to_pandas(images):
     frame = make(max_epochs=0).set_output(transform="pandas").fit_transform(images)
     assert isinstance(frame, pd.DataFrame)
@@ -494,6 +539,21 @@ def test_partial_fit_is_one_epoch_on_the_images_given(images):
     assert same(weights(simclr), weights(again))
     simclr.fit(images)
     assert same(weights(simclr), weights(make(max_epochs=10, warmup=0.2).fit(images)))
+
+
+@pytest.mark.parametrize("kept", [0, 69_119])
+def test_views_of_a_large_batch_are_kept_where_they_are_small(images, monkeypatch, kept):
+    drawn = []
+    apply = Augmentation.apply
+    monkeypatch.setattr(
+        Augmentation, "apply", lambda *args, **more: drawn.append(args) or apply(*args, **more)
+    )
+    params = {"batch_size": 24, "micro_batch_size": 8, "max_epochs": 1}
+    expected = weights(make(**params).fit(images))
+    assert len(drawn) == 3
+    monkeypatch.setattr("sklearn_simclr._net._KEPT_BYTES", kept)
+    assert same(weights(make(**params).fit(images)), expected)
+    assert len(drawn) == 3 + 5
 
 
 def test_micro_batches_learn_the_same_without_batchnorm(images):
