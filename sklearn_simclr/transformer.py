@@ -126,8 +126,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         mirrored (``flip_probability=0``, as by default for small grey images). Can be changed after fit.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained encoders. A fit on the same images with the same parameters (other than
-        ``callbacks``, ``device``, ``memory``, ``mirror``, ``output`` and ``verbose``) takes the encoder from there,
-        also where ``random_state`` is None.
+        ``callbacks``, ``device``, ``memory``, ``mirror``, ``output`` and ``verbose``) takes the encoder from
+        there, also where ``random_state`` is None.
     checkpoint_dir : str, os.PathLike or None, default=None
         Folder in which fit keeps the state of the training, after every epoch and every minute. A fit that
         was interrupted goes on from there when it is called again with the same images and parameters, and
