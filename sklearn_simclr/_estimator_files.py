@@ -59,6 +59,7 @@ _ATTRIBUTES = {
     "history_": object,
     "image_shape_": tuple,
     "loss_curve_": list,
+    "mirror_": bool,
     "n_features_in_": int,
     "n_iter_": int,
     "pixel_range_": tuple,

@@ -153,11 +153,20 @@ def _check_images(in_channels: int, image_size: tuple[int, int]) -> tuple[int, t
     return int(in_channels), (int(height), int(width))
 
 
+def _resolve_name(name: str, image_size: tuple[int, int]) -> str:
+    if name != "auto":
+        return name
+    return "compact" if max(image_size) <= _COMPACT_MAX_SIDE else "resnet18"
+
+
+def _is_compact_name(name: str, image_size: tuple[int, int]) -> bool:
+    """Return whether the encoder of a name, for images of a size (height, width), is the compact one."""
+    return _resolve_name(name, image_size) in _COMPACT_WIDTHS
+
+
 def _make_named(name: str, in_channels: int, image_size: tuple[int, int]) -> nn.Module:
     side = max(image_size)
-    resolved = name
-    if name == "auto":
-        resolved = "compact" if side <= _COMPACT_MAX_SIDE else "resnet18"
+    resolved = _resolve_name(name, image_size)
     if resolved in _COMPACT_WIDTHS:
         return CompactNet(in_channels, image_size, multiple=_COMPACT_WIDTHS[resolved])
     match = _RESNET.fullmatch(resolved)

@@ -11,9 +11,12 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseImageTransformer, Interval, StrOptions, draw_seed, fit_context, warn_of_bad
+from ._mirror import mirror_images_fit_in
 from ._networks import MirroredNetwork, PreprocessedNetwork, encoder_name, input_channels, is_compact
 from ._training import TrainedImageEstimator, describe_function
+from .augmentation import Augmentation
 from .diagnostics import chance_level, contrastive_accuracy
+from .encoders import _is_compact_name
 from .heads import ProjectionHead
 from .images import ImageSource
 from .losses import curl_hinge, curl_logistic, margin_triplet, nt_logistic, nt_xent
@@ -122,8 +125,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     mirror : "auto" or bool, default="auto"
         Whether transform takes the mean of the representations of an image and of its mirror image: a
         classifier on it errs less (photographs of CIFAR-10, 10,000 labels: 2 points), and it takes twice the
-        time. ``"auto"`` does so for the compact encoder, unless the views it was trained on were never
-        mirrored (``flip_probability=0``, as by default for small grey images). Can be changed after fit.
+        time. ``"auto"`` does so for the compact encoder if its views were mirrored (``flip_probability``
+        above 0) and left and right do not matter in the images, which shows in whether a linear classifier
+        can tell them from their mirror images. Can be changed after fit.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained encoders. A fit on the same images with the same parameters (other than
         ``callbacks``, ``device``, ``memory``, ``mirror``, ``output`` and ``verbose``) takes the encoder from
@@ -155,6 +159,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         not train.
     augmentation_ : Augmentation
         With the values that were used.
+    mirror_ : bool
+        What ``mirror="auto"`` means for this encoder.
     image_shape_ : tuple of int
         Shape of one image, as in X.
     pixel_range_ : (float, float)
@@ -455,7 +461,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if not isinstance(mirror, (bool, np.bool_)) and mirror != "auto":
             raise ValueError(f"mirror must be 'auto', True or False, got {mirror!r}.")
         if mirror == "auto":
-            mirror = is_compact(self.encoder_) and self.augmentation_.flip_probability > 0
+            mirror = getattr(self, "mirror_", False)
         return MirroredNetwork(self.encoder_) if mirror else self.encoder_
 
     def _check_output(self):
@@ -488,6 +494,20 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         self._take_format(reader)
         self._train(_enough(source.without_bad()), draw_seed(self.random_state), time.perf_counter())
         return self
+
+    def _train(self, source, seed, started, *, warm=False, **options):
+        known = warm and hasattr(self, "mirror_")
+        mirror = self.mirror_ if known else self._may_mirror(source)
+        super()._train(source, seed, started, warm=warm, **options)
+        self.mirror_ = mirror and is_compact(self.encoder_)
+
+    def _may_mirror(self, source):
+        """Return whether mirror images are views of the images, and look like them."""
+        by_name = isinstance(self.encoder, str) and _is_compact_name(self.encoder, source.shape[1:])
+        if not (by_name or self.weights is not None):
+            return False
+        augmentation = (self.augmentation or Augmentation()).resolve(source.shape)
+        return augmentation.flip_probability > 0 and mirror_images_fit_in(source)
 
     def _build_modules(self, source, targets):
         if self.weights is not None:

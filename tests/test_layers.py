@@ -76,6 +76,7 @@ LAYERS = {
     "similarity_display": 3,
     "tasks": 3,
     "_curve_plan": 4,
+    "_mirror": 4,
     "_representation": 4,
     "_training": 4,
     "features": 4,
