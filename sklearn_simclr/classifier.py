@@ -232,7 +232,12 @@ class SimCLRClassifier(TrainedImageClassifier):
             seed = draw_seed(self.random_state)
             rows, held = self._split_validation(np.flatnonzero(weights > 0), numbers, seed)
             warn_of_bad(source)
-            self.pretrained_ = given if fitted else given._fit_source(source, self)
+            if fitted:
+                self.pretrained_ = given
+            elif type(given).fit is SimCLRTransformer.fit:
+                self.pretrained_ = given._fit_source(source, self)  # files are decoded once
+            else:
+                self.pretrained_ = given.fit(X)
             layers = self.pretrained_.projector_.n_layers
             if self.head_layer > layers:
                 raise ValueError(

@@ -67,6 +67,17 @@ def test_a_layer_that_does_not_exist(digits, few, pretrained):
         SimCLRClassifier(pretrained, head_layer=4).fit(digits[0], few)
 
 
+class Counting(SimCLRTransformer):
+    def fit(self, X, y=None):
+        self.asked_ = len(X)
+        return super().fit(X)
+
+
+def test_fit_of_a_subclass_is_asked(digits, few):
+    model = SimCLRClassifier(Counting(max_epochs=0), max_epochs=0).fit(digits[0], few)
+    assert model.pretrained_.asked_ == len(few)
+
+
 def test_an_unfitted_transformer_is_fitted_on_all_rows(digits, few):
     X = digits[0]
     transformer = SimCLRTransformer(max_epochs=1, random_state=3)

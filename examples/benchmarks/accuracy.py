@@ -17,11 +17,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from photographs import from_folder, probe, some
 from run import describe_machine, machine
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from sklearn_simclr import HOGTransformer, PixelTransformer, SimCLRTransformer, label_subset
 
@@ -37,37 +35,20 @@ def photographs(options):
         parts = [fetch_cifar10(subset=part) for part in ("train", "test")]
         found = [(part.images, part.target) for part in parts]
     else:
-        found = [_read(options.folder / part) for part in ("train", "test")]
-    (X, y), (X_test, y_test) = (
-        _some(*part, n) for part, n in zip(found, (None, options.n_test), strict=True)
-    )
+        found = [from_folder(options.folder / part) for part in ("train", "test")]
+    # All are shuffled: the last of the training images are those to validate on.
+    (X, y), (X_test, y_test) = (some(*part, n) for part, n in zip(found, (None, options.n_test), strict=True))
     if options.validation:
         # Choices are made on a part of the training images that no encoder sees.
         X_test, y_test = X[-options.n_test :], y[-options.n_test :]
     return X[: options.n_images], y[: options.n_images], X_test, y_test
 
 
-def _read(folder):
-    from PIL import Image
-
-    from sklearn_simclr import load_image_paths
-
-    found = load_image_paths(folder)
-    images = [np.asarray(Image.open(path).convert("RGB")) for path in found.data]
-    return np.stack(images), np.asarray(found.target)
-
-
-def _some(X, y, n):
-    chosen = np.random.default_rng(0).permutation(len(y))[:n]
-    return X[chosen], y[chosen]
-
-
 def scores(H, y, H_test, y_test):
     """Return the accuracy with all labels, and the mean of that with a few."""
 
     def score(rows):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-        return model.fit(H[rows], y[rows]).score(H_test, y_test)
+        return probe(H[rows], y[rows], H_test, y_test)
 
     # One a class at least.
     part = max(FEW, len(np.unique(y)) / len(y))

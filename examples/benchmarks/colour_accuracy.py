@@ -11,21 +11,9 @@ import argparse
 import json
 
 import numpy as np
-from PIL import Image
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from photographs import from_folder, probe
 
 from sklearn_simclr import Augmentation, SimCLRTransformer
-from sklearn_simclr.files import load_image_paths
-
-
-def load(folder, n_images, seed):
-    """Return images and labels of a random part of a folder."""
-    bunch = load_image_paths(folder)
-    chosen = np.random.default_rng(seed).permutation(len(bunch.data))[:n_images]
-    images = np.stack([np.asarray(Image.open(bunch.data[k]).convert("RGB")) for k in chosen])
-    return images, np.asarray(bunch.target)[chosen]
 
 
 def main():
@@ -38,16 +26,15 @@ def main():
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    X, y = load(args.train, args.n_train, 0)
-    X_test, y_test = load(args.test, args.n_test, 0)
+    X, y = from_folder(args.train, args.n_train)
+    X_test, y_test = from_folder(args.test, args.n_test)
     scores = {"linear": [], "sequential": []}
     for seed in range(args.seeds):
         for mode, results in scores.items():
             simclr = SimCLRTransformer(
                 augmentation=Augmentation(color_mode=mode), max_epochs=args.epochs, random_state=seed
             )
-            head = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200))
-            results.append(head.fit(simclr.fit_transform(X), y).score(simclr.transform(X_test), y_test))
+            results.append(probe(simclr.fit_transform(X), y, simclr.transform(X_test), y_test))
             print(json.dumps({"seed": seed, "color_mode": mode, "accuracy": results[-1]}), flush=True)
     difference = np.subtract(scores["linear"], scores["sequential"])
     for mode, results in scores.items():

@@ -1,9 +1,33 @@
-"""Images to measure on: crops of the two photographs that come with scikit-learn."""
+"""Images to measure on, and how representations of them are scored."""
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch.utils.data import Dataset
+
+
+def some(X, y, n):
+    """Return n images and their labels, always the same ones, in random order; all of them if n is None."""
+    chosen = np.random.default_rng(0).permutation(len(y))[:n]
+    return X[chosen], y[chosen]
+
+
+def from_folder(folder, n=None):
+    """Return images in RGB and labels of a folder with a sub-folder a class, as `some` chooses them."""
+    from sklearn_simclr import load_image_paths
+
+    found = load_image_paths(folder)
+    paths, y = some(np.asarray(found.data), np.asarray(found.target), n)
+    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths]), y
+
+
+def probe(H, y, H_test, y_test):
+    """Return the accuracy of a logistic regression on standardised representations."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    return model.fit(H, y).score(H_test, y_test)
 
 
 def crops(n, size, seed=0):

@@ -17,15 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from photographs import from_folder, probe
 from PIL import Image
 from run import describe_machine, machine
 from sklearn.datasets import load_digits, load_sample_images
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from sklearn_simclr import Augmentation, SimCLRTransformer, load_image_paths
+from sklearn_simclr import Augmentation, SimCLRTransformer
 from sklearn_simclr._compact import CompactNet
 
 # Seconds of each training.
@@ -112,16 +110,10 @@ VARIANTS = {
     "encoder of twice the width": params(encoder="compactx2"),
     "encoder without pooling of the first layer": params(encoder=unpooled),
     "encoder: ResNet-18": params(encoder="resnet18"),
+    "without mirror images": params(mirror=False),
+    "with mirror images": params(mirror=True),
     "float32 throughout": params(precision="float32"),
 }
-
-
-def cifar(folder, n):
-    """Return images and labels of a random part of a folder."""
-    found = load_image_paths(folder)
-    chosen = np.random.default_rng(0).permutation(len(found.data))[:n]
-    images = [np.asarray(Image.open(found.data[k]).convert("RGB")) for k in chosen]
-    return np.stack(images), np.asarray(found.target)[chosen]
 
 
 def grey(X, side=16):
@@ -152,15 +144,9 @@ def load(options):
     digits = load_digits()
     sources = {"digits": (digits.images, digits.target), "places": places(options.n_images)}
     if options.folder is not None:
-        X, y = cifar(options.folder, options.n_images)
+        X, y = from_folder(options.folder, options.n_images)
         sources |= {"cifar": (X, y), "grey": (grey(X), y)}
     return {name: sources[name] for name in options.sources if name in sources}
-
-
-def score(model, X, y, X_test, y_test):
-    """Return the accuracy of a logistic regression on the representations."""
-    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    return head.fit(model.transform(X), y).score(model.transform(X_test), y_test)
 
 
 def table(rows):
@@ -224,7 +210,7 @@ def main(arguments=None):
                 model = SimCLRTransformer(max_time=budget, random_state=seed, **VARIANTS[variant](shape))
                 model.fit(X_train)
                 spent = time.perf_counter() - started
-                accuracy = score(model, X_train, y_train, X_test, y_test)
+                accuracy = probe(model.transform(X_train), y_train, model.transform(X_test), y_test)
                 rows.append(
                     {"source": source, "variant": variant, "seed": seed, "accuracy": accuracy,
                      "seconds": round(spent, 2), "epochs": model.n_iter_}
