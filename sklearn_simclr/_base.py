@@ -47,7 +47,7 @@ fit_context = _fit_context
 
 # Images of a forward in inference: small enough for a single row to be answered quickly (every batch is
 # padded to one size), large enough for full speed; larger images fill a CPU or GPU with fewer of them.
-_PIXELS_A_BATCH = 128 * 32 * 32
+_PIXELS_A_BATCH = 64 * 32 * 32
 _PIXELS_A_GPU_BATCH = 1024 * 32 * 32
 
 _ROWS_A_CHECK = 4096
@@ -169,15 +169,15 @@ class BaseImageEstimator(BaseEstimator):
             self.__dict__.update(before)
             raise
 
-    def _infer(self, function, modules, source, channels_last=False, views=1):
+    def _infer(self, function, modules, source, channels_last=False, scale=1.0):
         """Apply a function of modules and of float images (N, C, H, W) to all of a source, in eval mode.
 
         Every batch has the same shape, the last is padded: a row's result does not depend on the
-        number of rows around it. `views` is how many forms of an image go through the modules at a time.
+        number of rows around it. `scale` is how many times as many images as usual are a batch.
         """
         device = resolve_device(self.device)
         pixels = _PIXELS_A_GPU_BATCH if device.type != "cpu" else _PIXELS_A_BATCH
-        size = int(min(1024, max(16, pixels // (views * source.shape[1] * source.shape[2]))))
+        size = int(min(1024, max(16, scale * pixels // (source.shape[1] * source.shape[2]))))
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         with _in_eval_mode(modules, device) as modules, torch.inference_mode():
             result = None

@@ -396,12 +396,14 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             return h if output == 0 else projector(h, output)
 
         encoder = self._served_encoder()
+        # The compact network is at its best with twice as many images; mirrored, they are.
+        twice = is_compact(self.encoder_) and encoder is self.encoder_
         return self._infer(
             represent,
             (encoder, self.projector_),
             source,
             channels_last=self._channels_last,
-            views=2 if encoder is not self.encoder_ else 1,
+            scale=2.0 if twice else 1.0,
         )
 
     def score(self, X, y=None):
