@@ -8,7 +8,7 @@ import torch
 from ._base import as_float, isolated_generators
 from ._compact import CompactNet
 
-__all__ = ["left_right_accuracy", "mirror_images_fit_in"]
+__all__ = ["is_open", "left_right_accuracy", "mirror_images_fit_in", "resolve_views"]
 
 # Images that are compared with their mirror images, fewer if they are large; and how many go through the
 # network at a time.
@@ -20,6 +20,37 @@ _BATCH = 128
 # a guess.
 _TOLD = 0.6
 _ERRORS = 2.5
+
+
+def is_open(augmentation):
+    """Return whether an augmentation leaves it to the images whether views are mirrored."""
+    return augmentation.recipe == "auto" and isinstance(augmentation.flip_probability, str)
+
+
+def resolve_views(augmentation, source, before=None):
+    """Return an augmentation with concrete values.
+
+    Parameters
+    ----------
+    augmentation : Augmentation
+        If it leaves that to the images, views are not mirrored where mirror images do not fit in.
+    source : ImageSource
+        The images.
+    before : Augmentation or None, default=None
+        With the values of a training that is to go on.
+
+    Returns
+    -------
+    Augmentation
+        Another one.
+    """
+    views = augmentation.resolve(source.shape)
+    if is_open(augmentation) and views.flip_probability > 0:
+        if before is not None:
+            views.set_params(flip_probability=before.flip_probability)
+        elif not mirror_images_fit_in(source):
+            views.set_params(flip_probability=0.0)
+    return views
 
 
 def mirror_images_fit_in(source):

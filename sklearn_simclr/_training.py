@@ -24,6 +24,7 @@ from ._base import (
 )
 from ._cache import content_key, train_once
 from ._checkpoint import Checkpoint
+from ._mirror import resolve_views
 from ._state import arrays_to_tensors, tensors_to_arrays
 from .augmentation import Augmentation
 from .encoders import make_encoder
@@ -188,7 +189,8 @@ class TrainedImageEstimator(BaseImageEstimator):
         epochs = self._resolve_epochs(len(source)) if epochs is None else epochs
         device = resolve_device(self.device)
         augmentation = self.augmentation or self._default_augmentation()
-        augmentation = augmentation and augmentation.resolve(source.shape)
+        if augmentation is not None:
+            augmentation = resolve_views(augmentation, source, self.augmentation_ if warm else None)
         done = self.n_iter_ if warm else 0
         build_seed, run_seed, loop_seed = np.random.SeedSequence([seed, done]).generate_state(3).tolist()
         with isolated_generators(build_seed, device):

@@ -64,7 +64,9 @@ class Augmentation(BaseEstimator):
     crop_ratio : (float, float), default=(3/4, 4/3)
         Range of the aspect ratio (width / height) of the crop.
     flip_probability : "auto" or float, default="auto"
-        Probability of a horizontal flip, in [0, 1]. Use 0 where left and right matter.
+        Probability of a horizontal flip, in [0, 1]. Use 0 where left and right matter. ``"auto"`` is 0 for
+        small grey images, else 0.5; in estimators with ``recipe="auto"`` also 0 where a linear classifier can
+        tell mirror images from the images.
     color_strength : "auto" or float, default="auto"
         Strength s >= 0 of the colour jitter: brightness, contrast and saturation are multiplied by
         U(max(0, 1 - 0.8 s), 1 + 0.8 s), the hue is turned by U(-0.2 s, 0.2 s) of the colour circle.

@@ -41,11 +41,11 @@ _RESNET_NAMES = tuple(
         (18, 34, 50, 101, 152), ("", "x2", "x3", "x4"), ("", "-sk")
     )
 )
-_COMPACT_WIDTHS = {"compact": 1, "compactx0.5": 0.5, "compactx2": 2, "compactx4": 4}
+_COMPACT_WIDTHS = {"compact": 1, "compactx0.5": 0.5, "compactx1.5": 1.5, "compactx2": 2, "compactx4": 4}
 _TIMM = "timm:"
 _FORMS = (
-    '"auto", "compact" with an optional width "x0.5|x2|x4", "resnet18|34|50|101|152" with an optional width '
-    '"x2|x3|x4" and an optional "-sk" (as in "resnet50x2-sk"), "timm:NAME", a torch.nn.Module, or a '
+    '"auto", "compact" with an optional width "x0.5|x1.5|x2|x4", "resnet18|34|50|101|152" with an optional '
+    'width "x2|x3|x4" and an optional "-sk" (as in "resnet50x2-sk"), "timm:NAME", a torch.nn.Module, or a '
     "callable that returns one"
 )
 
@@ -60,7 +60,7 @@ def make_encoder(
     encoder : str, torch.nn.Module or callable
         - ``"auto"``: ``"compact"`` if the longer side has at most 96 pixels, else ``"resnet18"``.
         - ``"compact"``: a small convolutional network that trains in minutes on a CPU; ``"compactx0.5"``,
-          ``"compactx2"`` and ``"compactx4"`` are half, twice and four times as wide.
+          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``: the papers'
           networks. ``"x2"``, ``"x3"`` or ``"x4"`` multiplies the width and ``"-sk"`` adds selective kernels
           and the changes of ResNet-D, as in ``"resnet152x3-sk"``. If the longer side has at most 32 pixels,

@@ -20,6 +20,7 @@ from ._base import (
     isolated_generators,
     resolve_device,
 )
+from ._mirror import resolve_views
 from ._posterior import GRID_FINENESS, LARGEST_PRIOR_VARIANCE, GaussianPosterior, make_mlp
 from .augmentation import Augmentation
 from .encoders import make_encoder
@@ -388,7 +389,7 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
         augmentation = self.augmentation or Augmentation()
         if isinstance(augmentation.size, str):
             augmentation = Augmentation(**{**augmentation.get_params(), "size": source.shape[1:]})
-        augmentation = augmentation.resolve(source.shape)
+        augmentation = resolve_views(augmentation, source)
         if tuple(augmentation.size) != tuple(source.shape[1:]):
             raise ValueError(
                 f"augmentation makes views of {augmentation.size} pixels from images of {source.shape[1:]}; "

@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseImageTransformer, Interval, StrOptions, draw_seed, fit_context, warn_of_bad
-from ._mirror import mirror_images_fit_in
+from ._mirror import is_open, mirror_images_fit_in
 from ._networks import MirroredNetwork, PreprocessedNetwork, encoder_name, input_channels, is_compact
 from ._training import TrainedImageEstimator, describe_function
 from .augmentation import Augmentation
@@ -43,8 +43,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         The network that turns images (N, C, H, W) into representations (N, d).
 
         - ``"auto"``: ``"compact"`` for images of at most 96 pixels, else ``"resnet18"``.
-        - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``, ``"compactx2"``
-          and ``"compactx4"`` are half, twice and four times as wide.
+        - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``,
+          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``; with a width
           as in ``"resnet50x2"``, with selective kernels as in ``"resnet50-sk"``. Small images get a stem
           that keeps their resolution.
@@ -499,17 +499,19 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     def _train(self, source, seed, started, *, warm=False, **options):
         known = warm and hasattr(self, "mirror_")
-        mirror = self.mirror_ if known else self._may_mirror(source)
+        fit_in = self.mirror_ if known else self._mirror_images_fit_in(source)
         super()._train(source, seed, started, warm=warm, **options)
-        self.mirror_ = mirror and is_compact(self.encoder_)
+        self.mirror_ = fit_in and is_compact(self.encoder_) and self.augmentation_.flip_probability > 0
 
-    def _may_mirror(self, source):
-        """Return whether mirror images are views of the images, and look like them."""
+    def _mirror_images_fit_in(self, source):
+        """Return whether mirror images look like the images, as far as the views do not tell."""
+        given = self.augmentation or Augmentation()
+        if is_open(given):
+            return True
         by_name = isinstance(self.encoder, str) and _is_compact_name(self.encoder, source.shape[1:])
-        if not (by_name or self.weights is not None):
+        if not (by_name or self.weights is not None) or given.resolve(source.shape).flip_probability == 0:
             return False
-        augmentation = (self.augmentation or Augmentation()).resolve(source.shape)
-        return augmentation.flip_probability > 0 and mirror_images_fit_in(source)
+        return mirror_images_fit_in(source)
 
     def _build_modules(self, source, targets):
         if self.weights is not None:

@@ -104,7 +104,9 @@ def test_auto_chooses_by_the_longer_side(image_size, kind):
 
 
 @pytest.mark.parametrize("image_size, width", [((8, 8), 32), ((32, 20), 64)])
-@pytest.mark.parametrize("name, multiple", [("compactx0.5", 0.5), ("compactx2", 2), ("compactx4", 4)])
+@pytest.mark.parametrize(
+    "name, multiple", [("compactx0.5", 0.5), ("compactx1.5", 1.5), ("compactx2", 2), ("compactx4", 4)]
+)
 def test_widths_of_compact(name, multiple, image_size, width):
     module, out_dim = make_encoder(name, 3, image_size)
     assert module.convs[0].out_channels == width * multiple

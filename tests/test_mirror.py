@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits, load_sample_images
 
-from sklearn_simclr import Augmentation, SimCLRTransformer
+from sklearn_simclr import Augmentation, SimCLRTransformer, SupervisedTransformer
 from sklearn_simclr._mirror import left_right_accuracy
 
 
@@ -51,26 +51,59 @@ def test_accuracy_is_that_of_ridge_regression():
     assert left_right_accuracy(images) == right / 60
 
 
+def one_sided(X):
+    """Return images whose light comes from the right."""
+    return (X * np.linspace(0.3, 1, 32)[:, None]).astype(np.uint8)
+
+
 @pytest.mark.parametrize("turned", [True, False])
 def test_auto_goes_by_the_images(turned):
     X = crops(400, turned)
-    if not turned:  # of one half of a photograph: the light comes from one side
-        X = (X * np.linspace(0.3, 1, 32)[:, None]).astype(np.uint8)
+    X = X if turned else one_sided(X)
     simclr = SimCLRTransformer(max_epochs=0, random_state=0).fit(X)
     assert simclr.mirror_ is turned
+    assert simclr.augmentation_.flip_probability == (0.5 if turned else 0.0)
     same = np.array_equal(simclr.transform(X), simclr.transform(X[:, :, ::-1].copy()))
     assert same is turned
-    assert np.array_equal(simclr.set_params(mirror=not turned).transform(X[:9]), simclr.transform(X[:9]))
+    simclr.set_params(mirror=not turned)
+    same = np.array_equal(simclr.transform(X), simclr.transform(X[:, :, ::-1].copy()))
+    assert same is not turned
 
 
-def test_auto_does_not_look_where_views_are_not_mirrored(monkeypatch):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda views: SimCLRTransformer("compactx0.5", augmentation=views, max_epochs=0, random_state=0),
+        lambda views: SupervisedTransformer("compactx0.5", augmentation=views, max_epochs=1, random_state=0),
+    ],
+)
+def test_what_is_given_is_taken(make):
+    X, y = one_sided(crops(100, turned=False)), np.arange(100) % 2
+    for views, flips in (
+        (None, 0.0),
+        (Augmentation(), 0.0),
+        (Augmentation(flip_probability=0.5), 0.5),
+        (Augmentation(recipe="cifar"), 0.5),
+    ):
+        model = make(views).fit(X, y)
+        assert model.augmentation_.flip_probability == flips
+        assert views is None or views.flip_probability in ("auto", 0.5)
+        assert getattr(model, "mirror_", False) is False
+
+
+def test_images_are_not_looked_at_where_the_views_say_it(monkeypatch):
     def fail(source):
         raise AssertionError("looked")
 
+    monkeypatch.setattr("sklearn_simclr._mirror.mirror_images_fit_in", fail)
     monkeypatch.setattr("sklearn_simclr.transformer.mirror_images_fit_in", fail)
     X = crops(20, turned=True)
-    for params in ({"augmentation": Augmentation(flip_probability=0)}, {"encoder": "resnet18"}):
-        assert SimCLRTransformer(**params, max_epochs=0, random_state=0).fit(X).mirror_ is False
+    params = {"max_epochs": 0, "random_state": 0}
+    assert not SimCLRTransformer(augmentation=Augmentation(flip_probability=0), **params).fit(X).mirror_
+    flips = Augmentation(flip_probability=0.5)
+    assert not SimCLRTransformer("resnet18", augmentation=flips, **params).fit(X).mirror_
+    with pytest.raises(AssertionError, match="looked"):
+        SimCLRTransformer("resnet18", **params).fit(X)
 
 
 def test_partial_fit_looks_once():
