@@ -151,8 +151,14 @@ def test_the_learning_rate_is_the_papers(digits, few, pretrained):
 
 def test_early_stopping(digits, pretrained):
     X, y = digits
+    # At 0.5, which stood here, the accuracy falls from the first epoch on: that it was high there was luck.
     model = SimCLRClassifier(
-        pretrained, early_stopping=True, n_iter_no_change=2, max_epochs=200, learning_rate=0.5, random_state=0
+        pretrained,
+        early_stopping=True,
+        n_iter_no_change=2,
+        max_epochs=200,
+        learning_rate=0.05,
+        random_state=0,
     ).fit(X[:200], y[:200])
     assert model.n_iter_ < 200
     assert model.history_["validation_accuracy"].max() > 0.8
