@@ -60,12 +60,12 @@ def fetch_cifar10(
     The archive has 162 MiB. It is compared with its known checksum, and only then unpacked; a download that
     broke off goes on where it was. Nothing is unpickled.
 
-    =================  =====================
+    ===================  ===================
     Classes                               10
     Images for training               50,000
     Images for testing                10,000
     Size                  32 x 32, in colour
-    =================  =====================
+    ===================  ===================
 
     Parameters
     ----------

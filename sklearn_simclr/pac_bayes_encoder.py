@@ -158,9 +158,8 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
 
     References
     ----------
-    .. [1] Nozawa, Germain and Guedj, "PAC-Bayesian contrastive unsupervised representation learning", UAI
-    2020,
-           sections 4.1.1 and 4.2. :arxiv:`1910.04464`
+    .. [1] Nozawa, Germain and Guedj, "PAC-Bayesian contrastive unsupervised representation learning",
+           UAI 2020, sections 4.1.1 and 4.2. :arxiv:`1910.04464`
 
     Examples
     --------

@@ -82,9 +82,8 @@ def task_distribution(class_prior, n_negatives=1, tasks="distinct"):
         - ``"distinct"``: k + 1 classes, given that all differ.
         - ``"collision_free"``: the set of the classes drawn, given that the first does not appear again; the
           distribution :math:`\mathcal D` of theorem B.1. The weight is :math:`\rho^+_{min}(T) / p_{max}(T)`.
-        - ``"any"``: the same, given that not all the others equal the first; :math:`\mathcal D'` of lemma
-        B.2.
-          The weight is :math:`\rho'^+_{max}(T) / p_{min}(T)`.
+        - ``"any"``: the same, given that not all the others equal the first; :math:`\mathcal D'` of
+          lemma B.2. The weight is :math:`\rho'^+_{max}(T) / p_{min}(T)`.
 
     Returns
     -------
