@@ -144,6 +144,7 @@ def describe_network(module):
             "kind": "compact",
             "in_channels": module.in_channels,
             "stem_pool": module.stem_pool,
+            "means_of_pooled": module.means_of_pooled,
             "width": module.convs[0].out_channels,
             **({} if module.multiple == 1 else {"multiple": module.multiple}),
         }
@@ -203,12 +204,14 @@ def build_network(description, n_tensors):
         if kind == "resnet":
             return ResNet(**options, zero_init_residual=False)
         if kind == "compact":
-            # A side of one pixel is never pooled before the first convolution: the number is set instead.
-            pool = options.pop("stem_pool")
+            # What depends on the size of the images is set instead.
+            pool, pooled = options.pop("stem_pool"), options.pop("means_of_pooled")
             if type(pool) is not int or pool < 1:
                 raise ValueError(f"stem_pool is {pool!r}, not an int >= 1")
+            if type(pooled) is not bool:
+                raise ValueError(f"means_of_pooled is {pooled!r}, not true or false")
             network = CompactNet(**options, image_size=(1, 1))
-            network.stem_pool = pool
+            network.stem_pool, network.means_of_pooled = pool, pooled
             return network
         if kind == "projector":
             return ProjectionHead(**options)
