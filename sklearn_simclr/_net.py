@@ -62,16 +62,16 @@ class ContrastiveNet(TrainingLoop):
             loss = self.loss(z)
             self._update(loss, index, per_step)
         else:
-            views = {}
+            kept_views = {}
 
             def chunk(start):
-                if start in views:
-                    return views.pop(start)
+                if start in kept_views:
+                    return kept_views.pop(start)
                 part = torch.arange(start, min(start + micro, n), device=images.device)
                 rows = draws.rows(torch.cat([part, part + n]))
                 found = self.augmentation.apply(images[start : start + micro], rows)
                 if found.nbytes * n <= _KEPT_BYTES * len(part):
-                    views[start] = found
+                    kept_views[start] = found.clone()  # an encoder may change its input in place
                 return found
 
             chunks = [lambda start=start: chunk(start) for start in range(0, n, micro)]

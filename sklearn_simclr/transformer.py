@@ -396,14 +396,14 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             return h if output == 0 else projector(h, output)
 
         encoder = self._served_encoder()
-        # The compact network is at its best with twice as many images; mirrored, they are.
-        twice = is_compact(self.encoder_) and encoder is self.encoder_
+        # The compact network is at its best with twice as many images; mirror images count.
+        scale = (2.0 if is_compact(self.encoder_) else 1.0) / (1.0 if encoder is self.encoder_ else 2.0)
         return self._infer(
             represent,
             (encoder, self.projector_),
             source,
             channels_last=self._channels_last,
-            scale=2.0 if twice else 1.0,
+            scale=scale,
         )
 
     def score(self, X, y=None):

@@ -556,6 +556,24 @@ def test_views_of_a_large_batch_are_kept_where_they_are_small(images, monkeypatc
     assert len(drawn) == 3 + 5
 
 
+class Centred(nn.Module):
+    """An encoder that changes its input in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 6)
+
+    def forward(self, images):
+        return self.linear(images.sub_(0.5).mul_(3).square().mean(dim=(2, 3)))
+
+
+def test_kept_views_survive_an_encoder_that_changes_them(images, monkeypatch):
+    params = {"encoder": Centred(), "batch_size": 24, "micro_batch_size": 8, "max_epochs": 2}
+    expected = weights(make(**params).fit(images))
+    monkeypatch.setattr("sklearn_simclr._net._KEPT_BYTES", 0)
+    assert same(weights(make(**params).fit(images)), expected)
+
+
 def test_micro_batches_learn_the_same_without_batchnorm(images):
     def plain():
         return nn.Sequential(nn.Flatten(), nn.Linear(360, 16), nn.Tanh())
