@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def machine(device):
-    """Return what the numbers depend on: processor, threads, versions."""
+    """Return what the numbers depend on: processor and its instructions, threads, versions."""
     processor = platform.machine()
     if Path("/proc/cpuinfo").exists():
         names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
@@ -41,6 +41,7 @@ def machine(device):
     cuda = torch.device(device).type == "cuda"
     return {
         "processor": processor,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if cuda else "CPU",
@@ -51,7 +52,8 @@ def machine(device):
 
 def describe_machine(found):
     """Return the description of a machine as a line of text."""
-    text = f"{found['processor']}, {found['cores']} cores, {found['threads']} threads of torch"
+    text = f"{found['processor']} ({found['instructions']}), {found['cores']} cores, "
+    text += f"{found['threads']} threads of torch"
     if found["device"] != "CPU":
         text += f", {found['device']}"
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
