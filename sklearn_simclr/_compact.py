@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["CompactNet"]
+__all__ = ["TINY_SIDE", "CompactNet"]
 
 # At most this many whitened directions: 3 x 3 patches of RGB images have 27.
 _MAX_DIRECTIONS = 32
@@ -19,7 +19,7 @@ _WHITENING_PATCHES = 200_000
 
 # Half the width does for images of up to this side: on digits, the accuracy is the same in half the time.
 # Their levels are averaged before the pooling, which leaves little of them.
-_TINY_SIDE = 16
+TINY_SIDE = 16
 
 # The first trained convolution sees at most this many pixels a side.
 _LARGEST_SIDE = 24
@@ -60,7 +60,7 @@ class CompactNet(nn.Module):
     def __init__(self, in_channels, image_size, width=None, multiple=1):
         super().__init__()
         if width is None:
-            width = int((32 if max(image_size) <= _TINY_SIDE else 64) * multiple)
+            width = int((32 if max(image_size) <= TINY_SIDE else 64) * multiple)
         self.multiple = multiple
         self.in_channels = in_channels
         directions = min(9 * in_channels, _MAX_DIRECTIONS)
@@ -78,7 +78,7 @@ class CompactNet(nn.Module):
         # the smaller they are the faster the first steps turn them.
         self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths)
         self.pools = (True, False, True, False)  # after each convolution
-        self.means_of_pooled = max(image_size) > _TINY_SIDE
+        self.means_of_pooled = max(image_size) > TINY_SIDE
         self.out_dim = sum(widths)
 
     def forward(self, x):

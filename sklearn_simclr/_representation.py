@@ -9,9 +9,11 @@ import torch
 from sklearn.base import clone
 
 from ._base import as_float, isolated_generators
+from ._networks import encoder_name
 from ._watch import spread
 from .augmentation import Augmentation
 from .diagnostics import alignment, contrastive_accuracy, rankme, uniformity
+from .encoders import make_encoder
 from .images import ImageSource
 from .losses import nt_xent
 
@@ -231,7 +233,9 @@ def untrained_twin(step, source, seed):
     cpu = torch.device("cpu")
     with isolated_generators(seed, cpu):
         if hasattr(step, "_build_encoder") and _is_named(step):
-            encoder, _ = step._build_encoder(source)
+            name = step._encoder_setting()
+            name = encoder_name(step.encoder_) if name == "auto" else name
+            encoder, _ = make_encoder(name, source.shape[0], source.shape[1:])
         elif hasattr(step, "_build"):
             encoder = clone(step)._build(source)
         else:

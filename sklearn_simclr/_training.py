@@ -27,7 +27,7 @@ from ._checkpoint import Checkpoint
 from ._mirror import resolve_views
 from ._state import arrays_to_tensors, tensors_to_arrays
 from .augmentation import Augmentation
-from .encoders import make_encoder
+from .encoders import _resolve_name, make_encoder
 from .optimizers import default_learning_rate
 
 __all__ = ["TrainedImageEstimator", "describe_function"]
@@ -146,7 +146,10 @@ class TrainedImageEstimator(BaseImageEstimator):
         return self.encoder
 
     def _build_encoder(self, source):
-        return make_encoder(self._encoder_setting(), source.shape[0], source.shape[1:])
+        setting, size = self._encoder_setting(), source.shape[1:]
+        if isinstance(setting, str):
+            setting = _resolve_name(setting, size, self.max_time)
+        return make_encoder(setting, source.shape[0], size)
 
     @property
     def _channels_last(self):

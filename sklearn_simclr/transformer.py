@@ -42,7 +42,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     encoder : str, torch.nn.Module or callable, default="auto"
         The network that turns images (N, C, H, W) into representations (N, d).
 
-        - ``"auto"``: ``"compact"`` for images of at most 96 pixels, else ``"resnet18"``.
+        - ``"auto"``: ``"compact"`` for images of at most 96 pixels, else ``"resnet18"``. With a ``max_time``
+          of ten minutes or more, for images of 17 to 96 pixels, ``"compactx1.5"``.
         - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``,
           ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``; with a width

@@ -30,7 +30,15 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring
 from torch import nn
 
-from sklearn_simclr import Augmentation, LabelFractionClassifier, SimCLRTransformer
+from sklearn_simclr import (
+    Augmentation,
+    AutoencoderTransformer,
+    LabelFractionClassifier,
+    SimCLRTransformer,
+    encoders,
+    representation_report,
+)
+from sklearn_simclr._networks import encoder_name
 from sklearn_simclr.losses import margin_triplet
 
 
@@ -503,6 +511,22 @@ def test_max_time_replaces_max_epochs(images):
     assert 1.2 < time.perf_counter() - started < 3.0
     assert simclr.n_iter_ > 1
     assert simclr.history_["learning_rate"].iloc[-1] < 0.1 * simclr.history_["learning_rate"].max()
+
+
+def test_auto_encoder_is_wider_where_there_is_time(monkeypatch):
+    monkeypatch.setattr(encoders, "_LONG", 0.4)
+    images = np.random.default_rng(0).random((40, 20, 20, 3), dtype=np.float32)
+    params = {"batch_size": 8, "warm_start": True, "random_state": 0}
+    narrow = SimCLRTransformer(max_time=0.2, **params).fit(images)
+    wide = SimCLRTransformer(max_time=0.4, **params).fit(images)
+    baseline = AutoencoderTransformer(max_time=0.4, batch_size=8, random_state=0).fit(images)
+    assert [encoder_name(m.encoder_) for m in (narrow, wide, baseline)] == ["compact", *2 * ["compactx1.5"]]
+    # Training goes on with the network there is, and a report compares with one like it.
+    for model, seconds in ((narrow, 0.4), (wide, 0.2)):
+        width = model.transform(images).shape[1]
+        model.set_params(max_time=seconds).fit(images)
+        assert model.transform(images).shape[1] == width
+        assert representation_report(model, images).verdict != "collapsed"
 
 
 def test_untrained_baseline(images):

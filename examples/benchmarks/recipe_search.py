@@ -27,7 +27,7 @@ from sklearn_simclr import Augmentation, SimCLRTransformer
 from sklearn_simclr._compact import CompactNet
 
 # Seconds of each training.
-SECONDS = {"cifar": 30.0, "grey": 10.0, "digits": 5.0, "places": 12.0}
+SECONDS = {"cifar": 40.0, "grey": 8.0, "digits": 4.0, "places": 10.0}
 
 
 def similarities(z, temperature):
@@ -107,6 +107,7 @@ VARIANTS = {
     "colours twice as strong": views(color_strength=1.0),
     "grey with probability 0.1": views(grayscale_probability=0.1),
     "encoder of half the width": params(encoder="compactx0.5"),
+    "encoder half as wide again": params(encoder="compactx1.5"),
     "encoder of twice the width": params(encoder="compactx2"),
     "encoder without pooling of the first layer": params(encoder=unpooled),
     "encoder: ResNet-18": params(encoder="resnet18"),
