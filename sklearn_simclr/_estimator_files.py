@@ -100,6 +100,8 @@ def encode_estimator(estimator):
         If it is not fitted.
     TypeError
         If it, a parameter or an attribute is of a class that is not known.
+    ValueError
+        If a parameter is out of its range.
     """
     writer = _Writer()
     writer.value(estimator, "estimator")
@@ -256,6 +258,8 @@ class _Writer:
         # The estimator itself is kept too: its id must not be taken by another object meanwhile.
         if id(estimator) in self.places:
             return self.places[id(estimator)][0]
+        # A file that could not be read is not written.
+        estimator._validate_params()
         record = {"class": type(estimator).__name__, "params": self.params(estimator, where)}
         fitted = vars(estimator).keys() - estimator.get_params(deep=False).keys() - {*_NOT_KEPT}
         unknown = sorted(fitted - _ATTRIBUTES.keys())

@@ -220,6 +220,8 @@ def save_estimator(estimator, path):
     TypeError
         If it is of another class, or has a parameter that the file cannot hold: a module or function of your
         own, callbacks, a teacher of another package. The message names it.
+    ValueError
+        If a parameter was set to what it cannot be: the file could not be read.
     OSError
         If the file cannot be written. What was there before stays.
 

@@ -453,6 +453,9 @@ def test_what_a_file_cannot_hold_is_named(simclr, labelled, tmp_path):
     model.set_params(loss="nt_xent").note_ = "mine"
     with pytest.raises(TypeError, match="attribute 'note_'"):
         save_estimator(model, path)
+    del model.note_
+    with pytest.raises(ValueError, match="'optimizer' parameter .* must be"):
+        save_estimator(model.set_params(optimizer="addam"), path)
 
     class Child(SimCLRTransformer):
         pass
