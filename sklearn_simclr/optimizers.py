@@ -12,7 +12,7 @@ _DEFAULT_LEARNING_RATES = {
     "lars": lambda batch_size: 0.3 * batch_size / 256,  # V1 section 2.2
     "sgd": lambda batch_size: 0.1 * batch_size / 256,
     "adamw": lambda batch_size: 0.002 * math.sqrt(batch_size / 256),
-    "muon": lambda batch_size: 0.02 * math.sqrt(batch_size / 256),
+    "muon": lambda batch_size: 0.04 * math.sqrt(batch_size / 256),
 }
 
 # The quintic whose iterates take singular values in (0, 1] close to 1, and how often it is applied.
@@ -403,7 +403,7 @@ def default_learning_rate(name, batch_size):
     -------
     learning_rate : float
         0.3 N / 256 for "lars", 0.1 N / 256 for "sgd", 0.002 sqrt(N / 256) for "adamw",
-        0.02 sqrt(N / 256) for "muon".
+        0.04 sqrt(N / 256) for "muon".
 
     Raises
     ------
