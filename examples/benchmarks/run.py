@@ -53,7 +53,7 @@ def machine(device):
 def describe_machine(found):
     """Return the description of a machine as a line of text."""
     text = f"{found['processor']} ({found['instructions']}), {found['cores']} cores, "
-    text += f"{found['threads']} threads of torch"
+    text += f"{found['threads']} thread{'s' if found['threads'] != 1 else ''} of torch"
     if found["device"] != "CPU":
         text += f", {found['device']}"
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
