@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from photographs import chosen_C, from_folder, probe, some
+from photographs import GRID, chosen_C, from_folder, probe, some
 from run import describe_machine, machine
 from sklearn.cluster import MiniBatchKMeans
 
@@ -271,6 +271,7 @@ def main(arguments=None):
         "machine": machine("cpu"),
         "images": [len(X), len(X_test), *X.shape[1:]],
         "scored_on": "validation" if options.validation else "test",
+        "C": list(GRID),
     }
     results = Results(options.out, stamp)
     measure(options, results, X, y, X_test, y_test)
