@@ -30,6 +30,7 @@ class Clock:
 
     def __enter__(self):
         self.last = self.shown = time.perf_counter()
+        self.undrawn = None
         self.bar = None
         if self.verbose:
             from tqdm.auto import tqdm
@@ -46,6 +47,8 @@ class Clock:
 
     def __exit__(self, *exception):
         if self.bar is not None:
+            if self.undrawn is not None and exception[0] is None:
+                self._draw(self.undrawn)
             self.bar.close()
 
     def resume(self, steps, elapsed):
@@ -87,11 +90,16 @@ class Clock:
         step = now - self.last
         self.step_time = step if self.step_time == 0.0 else 0.8 * self.step_time + 0.2 * step
         self.last = now
-        if self.bar is not None and (now - self.shown > _REFRESH or self.over()):
-            self.shown = now
-            done = self.steps * self.size if self.deadline is None else round(now - self.deadline[0], 1)
-            rate = self.size / self.step_time if self.step_time > 0 else 0.0
-            chance = "" if self.chance_level is None else f" (chance {self.chance_level:.3f})"
-            self.bar.set_postfix_str(f"{rate:.0f} images/s, loss {loss.item():.3f}{chance}", refresh=False)
-            self.bar.update(min(done, self.bar.total) - self.bar.n)
-            self.bar.refresh()
+        if self.bar is not None:
+            self.undrawn = loss  # the last step is drawn at the end, since none knows that it is the last
+            if now - self.shown > _REFRESH:
+                self._draw(loss)
+
+    def _draw(self, loss):
+        self.shown, self.undrawn = self.last, None
+        done = self.steps * self.size if self.deadline is None else round(self.last - self.deadline[0], 1)
+        rate = self.size / self.step_time if self.step_time > 0 else 0.0
+        chance = "" if self.chance_level is None else f" (chance {self.chance_level:.3f})"
+        self.bar.set_postfix_str(f"{rate:.0f} images/s, loss {loss.item():.3f}{chance}", refresh=False)
+        self.bar.update(min(done, self.bar.total) - self.bar.n)
+        self.bar.refresh()
