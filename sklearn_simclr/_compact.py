@@ -24,13 +24,17 @@ TINY_SIDE = 16
 # The first trained convolution sees at most this many pixels a side.
 _LARGEST_SIDE = 24
 
+# Standard deviation of the Gaussian window over a level, as a fraction of its side: nine tenths of its weight
+# lie in the middle half of the side.
+_WINDOW = 1 / 6
+
 # Numbers of the first layer that are computed at a time on a CPU: what one step of it leaves, the next one
 # finds in the cache.
 _CACHED = 2**21
 
 
 class CompactNet(nn.Module):
-    """Whitened patches, four 3 x 3 convolutions, and the mean of every level as representation.
+    """Whitened patches, four 3 x 3 convolutions, and means of every level as representation.
 
     The first layer projects 3 x 3 patches on their whitened principal components and keeps the positive
     and the negative part of each; it is set from the images by :meth:`initialize_from_images` and not
@@ -38,6 +42,9 @@ class CompactNet(nn.Module):
     the first and after the third. The representation is the average over the image of the last level,
     followed by those of the levels before it: what the task makes the last level forget, an earlier one
     still has. A level that is pooled is averaged afterwards, in images of at most 16 pixels before.
+    The averages of the same levels under a Gaussian window follow, in which the middle of the image counts
+    most. They are for who uses the representation: a projection head reads the numbers before them, since
+    the middle of one crop is another place than that of another.
 
     Parameters
     ----------
@@ -55,6 +62,8 @@ class CompactNet(nn.Module):
     ----------
     out_dim : int
         Length of the representation.
+    read_dim : int
+        How many of its numbers, the first ones, are for a projection head.
     """
 
     def __init__(self, in_channels, image_size, width=None, multiple=1):
@@ -79,22 +88,24 @@ class CompactNet(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths)
         self.pools = (True, False, True, False)  # after each convolution
         self.means_of_pooled = max(image_size) > TINY_SIDE
-        self.out_dim = sum(widths)
+        self.read_dim = sum(widths)
+        self.out_dim = 2 * self.read_dim
 
     def forward(self, x):
         """Return the representations (N, out_dim) of images (N, C, H, W)."""
         x = self._patches(x)
-        levels = []
+        means, windowed = [], []
         for conv, norm, pool in zip(self.convs, self.norms, self.pools, strict=True):
             x = norm(conv(x))
             if pool and self.means_of_pooled:
                 # ReLU does not mind the order, and has a quarter of the work after the pooling.
                 x, pool = F.max_pool2d(x, 2, ceil_mode=True), False
             x = F.relu(x, inplace=True)
-            levels.append(x.mean(dim=(2, 3)))
+            for averages, average in zip((means, windowed), _averages(x), strict=True):
+                averages.append(average)
             if pool:
                 x = F.max_pool2d(x, 2, ceil_mode=True)
-        return torch.cat(levels[::-1], dim=1)
+        return torch.cat(means[::-1] + windowed[::-1], dim=1)
 
     def _patches(self, x):
         """Return the positive and the negative parts of whitened patches, pooled."""
@@ -140,3 +151,20 @@ class CompactNet(nn.Module):
         weight = weight * sign
         self.stem.weight.copy_(weight.view_as(self.stem.weight))
         self.stem.bias.copy_(-(weight @ mean))
+
+
+def _averages(x):
+    """Return the mean of maps (N, C, H, W) over the image, and that under the window: (N, C) each."""
+    height, width = x.shape[2:]
+    window = _window(height, x)[:, None] * _window(width, x)
+    weights = torch.stack([torch.full_like(window, 1 / (height * width)), window]).flatten(1)
+    # One product of matrices reads the maps once, in the order in which convolutions leave them.
+    return (weights @ x.permute(0, 2, 3, 1).flatten(1, 2)).unbind(1)
+
+
+def _window(n, like):
+    """Return n weights with the sum 1, largest in the middle."""
+    precise = torch.promote_types(like.dtype, torch.float32)
+    distance = (torch.arange(n, device=like.device, dtype=precise) + 0.5) / n - 0.5
+    weights = torch.exp(-0.5 * (distance / _WINDOW) ** 2)
+    return (weights / weights.sum()).to(like.dtype)

@@ -9,7 +9,7 @@ from torch import nn
 from ._compact import CompactNet
 from ._preprocessing import Preprocessing
 from ._resnet import ResNet
-from .heads import ProjectionHead, _BatchNorm
+from .heads import ProjectionHead, _BatchNorm, _LeadingLinear
 
 __all__ = [
     "MirroredNetwork",
@@ -44,6 +44,8 @@ class PreprocessedNetwork(nn.Module):
     ----------
     out_dim : int
         Width of the representation.
+    read_dim : int
+        How many of its numbers, the first ones, are for a projection head.
     """
 
     def __init__(self, network, preprocessing):
@@ -52,6 +54,7 @@ class PreprocessedNetwork(nn.Module):
         self.preprocessing = preprocessing
         self.channels = input_channels(network)
         self.out_dim = network.out_dim
+        self.read_dim = getattr(network, "read_dim", network.out_dim)
 
     def forward(self, images):
         """Return the representations (n, out_dim) of images (n, C, H, W) in [0, 1]."""
@@ -162,10 +165,12 @@ def describe_network(module):
             "out_dim": module.out_dim,
             "n_layers": module.n_layers,
             "hidden_dim": module.layer_dim(1) if module.n_layers > 1 else None,
+            **({} if module.read_dim == module.in_dim else {"read_dim": module.read_dim}),
         }
-    if kind is nn.Linear:
+    if kind in (nn.Linear, _LeadingLinear):
         shape = {"in_features": module.in_features, "out_features": module.out_features}
-        return {"kind": "linear", **shape, "bias": module.bias is not None}
+        name = "linear" if kind is nn.Linear else "leading_linear"
+        return {"kind": name, **shape, "bias": module.bias is not None}
     if kind is _BatchNorm:
         return {"kind": "batchnorm", "width": module.num_features, "shift": module.bias is not None}
     if kind is nn.ReLU:
@@ -217,6 +222,8 @@ def build_network(description, n_tensors):
             return ProjectionHead(**options)
         if kind == "linear":
             return nn.Linear(**options)
+        if kind == "leading_linear":
+            return _LeadingLinear(**options)
         if kind == "batchnorm":
             return _BatchNorm(**options)
         if kind == "relu":

@@ -107,7 +107,7 @@ def export_encoder(estimator, path, *, format="safetensors", input_dtype="auto")
     ...     path = os.path.join(folder, "digits.safetensors")
     ...     how = export_encoder(simclr, path)
     ...     load_encoder(path)
-    <Pretrained compact: encoder to 288 features, projector>
+    <Pretrained compact: encoder to 576 features, projector>
     """
     if format not in _FORMATS:
         raise ValueError(f"format must be one of {_FORMATS}, got {format!r}.")

@@ -23,6 +23,13 @@ class _BatchNorm(nn.BatchNorm1d):
         return super().forward(x)
 
 
+class _LeadingLinear(nn.Linear):
+    """A linear map of the first `in_features` numbers of each row."""
+
+    def forward(self, x):
+        return super().forward(x[:, : self.in_features])
+
+
 class ProjectionHead(nn.Module):
     """Multilayer perceptron from the representation h to the projection z.
 
@@ -38,12 +45,16 @@ class ProjectionHead(nn.Module):
     n_layers : int, default=2
         Number of linear maps, >= 0: 0 is the identity, 1 a linear head.
     hidden_dim : int or None, default=None
-        Width of the hidden layers, >= 1; None means `in_dim`.
+        Width of the hidden layers, >= 1; None means `read_dim`.
+    read_dim : int or None, default=None
+        How many numbers of h the first layer reads, the first ones, from 1 to `in_dim`; None means all.
 
     Attributes
     ----------
     in_dim : int
         Width of h.
+    read_dim : int
+        How many numbers of h the first layer reads.
     out_dim : int
         Width of z.
     n_layers : int
@@ -78,28 +89,35 @@ class ProjectionHead(nn.Module):
     (torch.Size([4, 128]), torch.Size([4, 256]))
     """
 
-    def __init__(self, in_dim, out_dim=128, n_layers=2, hidden_dim=None):
+    def __init__(self, in_dim, out_dim=128, n_layers=2, hidden_dim=None, read_dim=None):
         super().__init__()
-        hidden_dim = in_dim if hidden_dim is None else hidden_dim
+        read_dim = in_dim if read_dim is None else read_dim
+        hidden_dim = read_dim if hidden_dim is None else hidden_dim
         for name, value, smallest in (
             ("in_dim", in_dim, 1),
             ("out_dim", out_dim, 1),
             ("n_layers", n_layers, 0),
             ("hidden_dim", hidden_dim, 1),
+            ("read_dim", read_dim, 1),
         ):
             if not isinstance(value, Integral) or isinstance(value, bool):
                 raise TypeError(f"{name} must be an int, got {value!r}; pass one >= {smallest}.")
             if value < smallest:
                 raise ValueError(f"{name}={value} is out of range; pass an int >= {smallest}.")
+        if read_dim > in_dim:
+            raise ValueError(f"read_dim={read_dim} is more than in_dim={in_dim}; pass at most that.")
         self.in_dim = in_dim
+        self.read_dim = read_dim
         self.out_dim = out_dim if n_layers else in_dim
         self.n_layers = n_layers
         widths = [in_dim] + [hidden_dim] * (n_layers - 1) + [self.out_dim] * (n_layers > 0)
         self.layers = nn.ModuleList()
         for k in range(n_layers):
             hidden = k < n_layers - 1
+            linear = _LeadingLinear if k == 0 and read_dim < in_dim else nn.Linear
             layer = nn.Sequential(
-                nn.Linear(widths[k], widths[k + 1], bias=False), _BatchNorm(widths[k + 1], shift=hidden)
+                linear(widths[k] if k else read_dim, widths[k + 1], bias=False),
+                _BatchNorm(widths[k + 1], shift=hidden),
             )
             if hidden:
                 layer.append(nn.ReLU(inplace=True))

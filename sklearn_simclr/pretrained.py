@@ -552,13 +552,9 @@ def _encoder_parameters(encoder):
 def _projector_parameters(projector):
     if projector is None:
         return None
-    hidden = projector.layer_dim(1) if projector.n_layers > 1 else None
-    return {
-        "in_dim": projector.in_dim,
-        "out_dim": projector.out_dim,
-        "n_layers": projector.n_layers,
-        "hidden_dim": hidden,
-    }
+    description = describe_network(projector)
+    del description["kind"]
+    return description
 
 
 def _load_torchvision(weights, download):

@@ -521,11 +521,12 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if self.weights is not None:
             return self._load_modules(source)
         encoder, out_dim = self._build_encoder(source)
-        return {"encoder": encoder, "projector": self._make_head(out_dim)}
+        return {"encoder": encoder, "projector": self._make_head(encoder, out_dim)}
 
-    def _make_head(self, out_dim):
+    def _make_head(self, encoder, out_dim):
         layers = self.projection_layers
-        return ProjectionHead(out_dim, self.projection_dim if layers else out_dim, layers)
+        read = encoder.read_dim if is_compact(encoder) else None
+        return ProjectionHead(out_dim, self.projection_dim if layers else out_dim, layers, read_dim=read)
 
     def _load_modules(self, source):
         """Return the encoder and the head of the file; a head of no layers if it has none."""
@@ -562,7 +563,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     def _complete_modules(self, modules):
         if not self._lacks_head(modules["projector"]):
             return modules
-        return {**modules, "projector": self._make_head(modules["encoder"].out_dim)}
+        return {**modules, "projector": self._make_head(modules["encoder"], modules["encoder"].out_dim)}
 
     def _set_first_layer(self, *args):
         if self.weights is None:

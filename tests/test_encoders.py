@@ -110,7 +110,7 @@ def test_auto_chooses_by_the_longer_side(image_size, kind):
 def test_widths_of_compact(name, multiple, image_size, width):
     module, out_dim = make_encoder(name, 3, image_size)
     assert module.convs[0].out_channels == width * multiple
-    assert out_dim == 9 * width * multiple
+    assert out_dim == 2 * module.read_dim == 2 * 9 * width * multiple
     assert module.eval()(torch.rand(2, 3, *image_size)).shape == (2, out_dim)
 
 
@@ -134,14 +134,33 @@ def test_compact_against_its_definition(side):
     x = F.conv2d(images, net.stem.weight, net.stem.bias, padding=1)
     x = torch.cat([x.relu(), (-x).relu()], dim=1)
     x = F.avg_pool2d(x, 2) if side == 32 else x
-    levels = []
+    levels, middles = [], []
     for conv, norm, pool in zip(net.convs, net.norms, (True, False, True, False), strict=True):
         x = F.conv2d(x, conv.weight, padding=1)
         x = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), False, keepdim=True) + norm.eps).sqrt()
         x = (x * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)).relu()
         before, x = x, F.max_pool2d(x, 2) if pool else x
-        levels.append((x if side == 32 else before).mean((2, 3)))
-    torch.testing.assert_close(net(images), torch.cat(levels[::-1], dim=1), rtol=1e-9, atol=1e-9)
+        level = x if side == 32 else before
+        levels.append(level.mean((2, 3)))
+        n = level.shape[2]
+        bell = np.exp([-0.5 * (((k + 0.5) / n - 0.5) * 6) ** 2 for k in range(n)])  # a sixth of the side
+        window = torch.from_numpy(np.outer(bell, bell) / bell.sum() ** 2)
+        middles.append((level * window).sum((2, 3)))
+    expected = torch.cat(levels[::-1] + middles[::-1], dim=1)
+    torch.testing.assert_close(net(images), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_half_of_the_compact_representation_tells_where_things_are():
+    net, n = make_encoder("compact", 1, (32, 32))
+    middle, corner = torch.zeros(2, 1, 32, 32), torch.zeros(2, 1, 32, 32)
+    middle[:, :, 12:20, 12:20] = corner[:, :, 4:12, 4:12] = torch.rand(8, 8)
+    net.initialize_from_images(torch.rand(10, 1, 32, 32), torch.Generator().manual_seed(0))
+    for norm in net.norms:
+        nn.init.constant_(norm.bias, 0.1)
+    with torch.no_grad():
+        h = net.eval()(torch.cat([middle[:1], corner[:1]]))
+    differences = (h[0] - h[1]).norm(), (h[0] - h[1])[: net.read_dim].norm()
+    assert n == 2 * net.read_dim and differences[0] > 1.5 * differences[1] > 0
 
 
 def test_numpy_strings_and_numbers_are_understood():

@@ -309,7 +309,7 @@ def test_onnx_of_a_network_that_the_exporter_gets_wrong_is_refused(
         from sklearn_simclr._onnx import torch as onnx_torch
 
         batch = {0: onnx_torch.export.Dim("n")}
-        doubled = nn.Sequential(nn.Flatten(), nn.Linear(64, 288))
+        doubled = nn.Sequential(nn.Flatten(), nn.Linear(64, 576))
         onnx_torch.onnx.export(
             doubled.eval(),
             (network.example(2),),
@@ -669,7 +669,7 @@ def test_a_file_is_replaced_as_a_whole(simclr, tmp_path, monkeypatch):
                 write(simclr, path)
     assert path.read_bytes() == b"older" and only_file(tmp_path) == path.name
     export_encoder(simclr, path)
-    assert load_encoder(path).out_dim == 288
+    assert load_encoder(path).out_dim == 576
     other = tmp_path / "other"
     other.write_bytes(b"")
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)

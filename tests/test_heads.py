@@ -54,6 +54,23 @@ def test_hidden_layers_have_a_shift_and_the_last_has_none():
     ]
 
 
+def test_only_the_first_numbers_may_be_read():
+    head = ProjectionHead(8, 4, 2, read_dim=3).eval()
+    assert [head.layer_dim(k) for k in range(3)] == [8, 3, 4] and (head.in_dim, head.read_dim) == (8, 3)
+    narrow = ProjectionHead(3, 4, 2).eval()
+    narrow.load_state_dict(head.state_dict())
+    h = rows()
+    for k in (1, 2):
+        assert torch.equal(head(h, n_layers=k), narrow(h[:, :3], n_layers=k))
+    assert torch.equal(head(h, n_layers=0), h)
+    h.requires_grad_()
+    head(h).square().sum().backward()
+    assert h.grad[:, :3].any(dim=0).all() and not h.grad[:, 3:].any()
+    assert torch.equal(ProjectionHead(8, n_layers=0, read_dim=3)(rows()), rows())
+    with pytest.raises(ValueError, match="read_dim=9 is more than in_dim=8"):
+        ProjectionHead(8, read_dim=9)
+
+
 def test_hidden_width_is_that_of_the_representation_unless_given():
     assert [ProjectionHead(8, 4, 3).layer_dim(k) for k in range(4)] == [8, 8, 8, 4]
     assert [ProjectionHead(8, 4, 3, hidden_dim=6).layer_dim(k) for k in range(4)] == [8, 6, 6, 4]
@@ -126,9 +143,11 @@ def test_a_layer_that_is_not_there_is_refused(k):
             call()
 
 
-@pytest.mark.parametrize("name, value", [("in_dim", 0), ("out_dim", 0), ("n_layers", -1), ("hidden_dim", 0)])
+@pytest.mark.parametrize(
+    "name, value", [("in_dim", 0), ("out_dim", 0), ("n_layers", -1), ("hidden_dim", 0), ("read_dim", 0)]
+)
 def test_widths_out_of_range_are_refused(name, value):
-    arguments = {"in_dim": 8, "out_dim": 4, "n_layers": 2, "hidden_dim": 5}
+    arguments = {"in_dim": 8, "out_dim": 4, "n_layers": 2, "hidden_dim": 5, "read_dim": 3}
     with pytest.raises(ValueError, match=f"{name}={value} is out of range; pass an int >="):
         ProjectionHead(**(arguments | {name: value}))
     with pytest.raises(TypeError, match=f"{name} must be an int, got 2.5"):
