@@ -45,7 +45,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         - ``"auto"``: ``"compact"`` for images of at most 96 pixels, else ``"resnet18"``. With a ``max_time``
           of ten minutes or more, for images of 17 to 96 pixels, ``"compactx1.5"``.
         - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``,
-          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide.
+          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide. The first half of
+          the representation are means over the image, which the projection head reads; in those of the
+          second half the middle of the image counts most.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``; with a width
           as in ``"resnet50x2"``, with selective kernels as in ``"resnet50-sk"``. Small images get a stem
           that keeps their resolution.
