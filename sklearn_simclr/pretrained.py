@@ -398,7 +398,9 @@ def _described(stored):
         if type(layer) is not int:
             raise ValueError(f"classifier_layer is {layer!r}, not an int")
         if projector is not None and projector.in_dim != encoder.out_dim:
-            raise ValueError(f"its projector takes {projector.in_dim} numbers, its encoder gives {encoder.out_dim}")
+            raise ValueError(
+                f"its projector takes {projector.in_dim} numbers, its encoder gives {encoder.out_dim}"
+            )
         return encoder, projector, "nl", str(name), preprocessing, layer
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         detail = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")

@@ -523,7 +523,10 @@ def test_images_of_other_channels_are_refused(file, tmp_path, digits):
         ({"resize": None}, "not valid"),
         ({"classifier_layer": "1"}, "classifier_layer is '1'"),
         ({"heads": {"projector": {"kind": "relu"}}}, "no projection head"),
-        ({"heads": {"projector": {"kind": "projector", "in_dim": 9}}}, "takes 9 numbers, its encoder gives 576"),
+        (
+            {"heads": {"projector": {"kind": "projector", "in_dim": 9}}},
+            "takes 9 numbers, its encoder gives 576",
+        ),
         ({"heads": {}}, "superfluous"),
         ({"encoder": {}}, "'network' is missing"),
     ],
