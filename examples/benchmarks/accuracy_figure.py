@@ -15,6 +15,7 @@ def draw(path):
     figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
     curves = list(dict.fromkeys(row["name"] for row in rows if row["budget"]))
     points = [row for row in rows if not row["budget"]]
+    ticks = sorted({row["budget"] for row in rows if row["budget"]})
     for axes, part, title in zip(panels, ("all", "few"), ("all labels", "1% of the labels"), strict=True):
         for k, name in enumerate(curves):
             inside = [row for row in rows if row["name"] == name]
@@ -34,7 +35,7 @@ def draw(path):
         for k, row in enumerate(points):
             axes.axhline(100 * row[part], color="0.5", linestyle=("--", ":", "-.")[k % 3], label=row["name"])
         axes.set_xscale("log")
-        axes.set_xticks(times, [f"{t:g}" for t in times])
+        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.12)
         axes.set(xlabel="seconds of training", title=f"logistic regression, {title}")
