@@ -343,7 +343,7 @@ def _build(stored, classifier_layer, pool_padding="same"):
         if module is not None:
             state |= {f"{part}.{key}": value for key, value in module.state_dict().items()}
     _check_variables(stored, names, state)
-    _check_classifier(stored.origin, encoder, projector, classifier, layer)
+    _check_heads(stored.origin, encoder, projector, classifier, layer)
     for part, module in _parts(encoder, projector, classifier):
         if module is None:
             continue
@@ -397,10 +397,6 @@ def _described(stored):
         encoder, projector, preprocessing, layer, name = described(stored.header, len(stored.shapes))
         if type(layer) is not int:
             raise ValueError(f"classifier_layer is {layer!r}, not an int")
-        if projector is not None and projector.in_dim != encoder.out_dim:
-            raise ValueError(
-                f"its projector takes {projector.in_dim} numbers, its encoder gives {encoder.out_dim}"
-            )
         return encoder, projector, "nl", str(name), preprocessing, layer
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         detail = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
@@ -492,9 +488,13 @@ def _classifier(stored):
     return nn.Linear(shape[1], shape[0])
 
 
-def _check_classifier(origin, encoder, projector, classifier, layer):
+def _check_heads(origin, encoder, projector, classifier, layer):
     if not isinstance(layer, Integral) or isinstance(layer, bool):
         raise TypeError(f"classifier_layer must be an int or None, got {layer!r}.")
+    if projector is not None and projector.in_dim != encoder.out_dim:
+        raise ValueError(
+            f"{origin}: the projector takes {projector.in_dim} features, the encoder gives {encoder.out_dim}."
+        )
     n_layers = projector.n_layers if projector is not None else 0
     if not 0 <= layer <= n_layers:
         raise ValueError(f"classifier_layer={layer}: {origin} has a projector of {n_layers} layers.")

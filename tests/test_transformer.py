@@ -894,8 +894,8 @@ def test_bfloat16_on_a_cpu_is_for_those_with_units_for_it(monkeypatch):
 
 
 def test_bfloat16_learns_what_float32_does(digits):
-    X = digits[0][:512]
-    params = {"max_epochs": 8, "batch_size": 64, "random_state": 0}
+    X = digits[0][:256]
+    params = {"max_epochs": 4, "batch_size": 64, "random_state": 0}
     found = {
         precision: SimCLRTransformer(precision=precision, **params).fit(X)
         for precision in ("float32", "bfloat16")

@@ -523,9 +523,20 @@ def test_images_of_other_channels_are_refused(file, tmp_path, digits):
         ({"resize": None}, "not valid"),
         ({"classifier_layer": "1"}, "classifier_layer is '1'"),
         ({"heads": {"projector": {"kind": "relu"}}}, "no projection head"),
+        # A head for a wider encoder whose tensors are those of this one's head.
         (
-            {"heads": {"projector": {"kind": "projector", "in_dim": 9}}},
-            "takes 9 numbers, its encoder gives 576",
+            {
+                "heads": {
+                    "projector": {
+                        "kind": "projector",
+                        "in_dim": 577,
+                        "out_dim": 128,
+                        "n_layers": 2,
+                        "read_dim": 288,
+                    }
+                }
+            },
+            "takes 577 features, the encoder gives 576",
         ),
         ({"heads": {}}, "superfluous"),
         ({"encoder": {}}, "'network' is missing"),
