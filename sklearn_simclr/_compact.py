@@ -24,8 +24,8 @@ TINY_SIDE = 16
 # The first trained convolution sees at most this many pixels a side.
 _LARGEST_SIDE = 24
 
-# Standard deviation of the Gaussian window over a level, as a fraction of its side: nine tenths of its weight
-# lie in the middle half of the side.
+# Standard deviation of the Gaussian window over a level, as a fraction of its side: seven eighths of its
+# weight lie in the middle half of the side.
 _WINDOW = 1 / 6
 
 # Numbers of the first layer that are computed at a time on a CPU: what one step of it leaves, the next one

@@ -643,9 +643,8 @@ def test_verbose_shows_speed_loss_and_chance(images, capsys):
     make(verbose=1, max_epochs=1).fit(images)
     text = capsys.readouterr().err
     assert "images/s" in text and "chance 3.434" in text
-    make(verbose=1, max_time=0.3).fit(
-        images
-    )  # less than the bar's half second: it shows its end all the same
+    # Less than the half second between two updates: the bar shows its end all the same.
+    make(verbose=1, max_time=0.3).fit(images)
     assert re.search(r"0\.\d/0\.3 s, \d+ images/s, loss \d", capsys.readouterr().err)
     make(max_epochs=1).fit(images)
     captured = capsys.readouterr()
