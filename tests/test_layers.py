@@ -16,6 +16,7 @@ LAYERS = {
     "_checkpoint": 0,
     "_clock": 0,
     "_compact": 0,
+    "_container": 0,
     "_curve_steps": 0,
     "_feed": 0,
     "_findings": 0,
