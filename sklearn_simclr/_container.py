@@ -207,7 +207,9 @@ def _digest(text, tensors):
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(json.dumps([name, str(tensor.dtype), tuple(tensor.shape)]).encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        # Of a single element the stride may be anything, and view takes none but 1.
+        flat = tensor.as_strided((tensor.numel(),), (1,))
+        total.update(flat.view(torch.uint8).numpy())
     return total.hexdigest()
 
 

@@ -51,6 +51,8 @@ ARRAYS = {
     "a row of it": matrix[1],
     "the same": matrix,
     "expanded": torch.ones(1).expand(4),
+    "stride of no step": torch.ones(1).as_strided((1,), (0,)),
+    "one row": matrix[1:2],
     "channels last": torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last),
     "parameter": torch.nn.Parameter(torch.ones(2)),
 }
@@ -80,6 +82,8 @@ def test_nothing_that_is_written_is_changed(tmp_path):
     "array",
     [
         np.array(3, dtype=np.uint8),
+        np.array(3),
+        np.broadcast_to(np.array(3.0), (1,)),
         np.array([[True], [False]]),
         np.arange(6, dtype=np.int64)[::-1],
         np.asfortranarray(np.arange(6.0).reshape(2, 3)),
