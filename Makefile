@@ -30,7 +30,7 @@ bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 15 minu
 bench-accuracy: $(BENCH_VENV)/.installed ## Accuracy for the time of training beside lightly, 75 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py --out docs/benchmarks $(BENCH_OPTIONS)
 
-lint: ruff format-check contracts ## Check style, formatting, the layers and the docstrings
+lint: ruff format-check contracts ## Check style, formatting, the rooms and the docstrings
 
 docs: $(STAMP)-docs ## Build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
@@ -46,7 +46,7 @@ format-check: $(STAMP)-lint ## Part of lint: formatting
 	$(BIN)/ruff format --check .
 
 contracts: $(STAMP)-lint ## Part of lint: direction of imports, docstrings
-	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docstrings.py
+	$(BIN)/python -m pytest -q tests/test_rooms.py tests/test_docstrings.py
 
 clean: ## Remove what the other targets wrote, except the environment
 	rm -rf demo build dist docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst

@@ -36,7 +36,7 @@ from sklearn_simclr import (
     label_saving,
     load_image_paths,
 )
-from sklearn_simclr.datasets import fetch_cifar10
+from sklearn_simclr.images import fetch_cifar10
 
 OURS, REFERENCE = "SimCLR", "supervised"
 

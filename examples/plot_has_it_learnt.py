@@ -26,7 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklearn_simclr import AugmentationDisplay, SimCLRTransformer
-from sklearn_simclr.report import representation_report
+from sklearn_simclr.inspection import representation_report
 
 parser = argparse.ArgumentParser(description="Reports on four encoders of digits.")
 parser.add_argument("--output-dir", type=Path, help="folder for the figures; without it they are shown")

@@ -28,14 +28,17 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from sklearn_simclr import SimCLRTransformer
-from sklearn_simclr.curl_bounds import block_bound, k_negative_bound, no_collision_bound, pair_bound
-from sklearn_simclr.pac_bayes_encoder import PACBayesContrastiveTransformer
-from sklearn_simclr.tasks import supervised_loss
 from sklearn_simclr.theory import (
+    PACBayesContrastiveTransformer,
+    block_bound,
     collision_probability,
     degenerate_loss,
     intraclass_deviation,
+    k_negative_bound,
+    no_collision_bound,
+    pair_bound,
     sample_tuples,
+    supervised_loss,
     unsupervised_loss,
 )
 
@@ -187,7 +190,7 @@ ax.legend(fontsize="small", ncols=2)
 # So far all images were at hand. What can be promised for tuples that were not trained on? PAC-Bayes
 # (Nozawa et al., :arxiv:`1910.04464`) gives every weight a distribution and bounds the risk by how far
 # training moved it from where it began.
-# :class:`~sklearn_simclr.pac_bayes_encoder.PACBayesContrastiveTransformer` minimises such a bound, here with
+# :class:`~sklearn_simclr.theory.PACBayesContrastiveTransformer` minimises such a bound, here with
 # the labels as latent classes. Its parameter ``lam`` says what the loss counts for against that distance.
 # Each model may fail with a probability of 5% over their number, so that with 95% all the guarantees hold,
 # that of the best too.

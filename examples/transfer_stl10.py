@@ -44,7 +44,7 @@ from sklearn_simclr import (
     load_image_paths,
     load_pretrained,
 )
-from sklearn_simclr.transfer import compare_transfers, transfer_evaluation
+from sklearn_simclr.evaluation import compare_transfers, transfer_evaluation
 
 NAMES = ("SimCLR", "supervised", "random")
 

@@ -31,7 +31,7 @@ FEW, DRAWS = 0.01, 3
 def photographs(options):
     """Return training images and labels, then those for testing."""
     if options.folder is None:
-        from sklearn_simclr.datasets import fetch_cifar10
+        from sklearn_simclr.images import fetch_cifar10
 
         parts = [fetch_cifar10(subset=part) for part in ("train", "test")]
         found = [(part.images, part.target) for part in parts]

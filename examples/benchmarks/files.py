@@ -18,7 +18,7 @@ from photographs import crops
 from PIL import Image
 from timing import in_fresh_process
 
-from sklearn_simclr.files import load_image_paths
+from sklearn_simclr.images import load_image_paths
 
 SIZE = 32
 BATCH_SIZE = 256
@@ -37,7 +37,7 @@ def generated(n):
 
 def decode_ours(folder, n):
     """Return the seconds an image for the decoding of n files of a folder."""
-    from sklearn_simclr._reading import read_rows
+    from sklearn_simclr.images.reading import read_rows
 
     paths = _in_page_cache(folder, n)
     started = time.perf_counter()
@@ -79,7 +79,7 @@ def compare_decoding(folder, n, rounds):
 
 def compare_epochs(folder, n, rounds, device):
     """Return the rows of the epochs on n files and on an array of the same images."""
-    from sklearn_simclr._reading import read_rows
+    from sklearn_simclr.images.reading import read_rows
 
     paths = load_image_paths(folder, shuffle=True, random_state=0).data[:n]
     array = read_rows(paths.tolist()).pixels

@@ -21,9 +21,9 @@ from torch import nn
 from views import loader
 
 from sklearn_simclr import SimCLRTransformer
-from sklearn_simclr._base import resolve_precision
+from sklearn_simclr._utils.devices import resolve_precision
 from sklearn_simclr.losses import nt_xent
-from sklearn_simclr.optimizers import make_optimizer
+from sklearn_simclr.training import make_optimizer
 
 SIZE = 32
 TEMPERATURE = 0.5

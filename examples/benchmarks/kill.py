@@ -23,7 +23,8 @@ from photographs import crops
 from skorch.callbacks import Callback
 from timing import in_fresh_process
 
-from sklearn_simclr import SimCLRTransformer, _checkpoint
+from sklearn_simclr import SimCLRTransformer
+from sklearn_simclr.training import checkpoint as _checkpoint
 
 # Seconds.
 _PAUSE = 0.02

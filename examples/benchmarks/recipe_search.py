@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from sklearn.model_selection import train_test_split
 
 from sklearn_simclr import Augmentation, SimCLRTransformer
-from sklearn_simclr._compact import CompactNet
+from sklearn_simclr.encoders.compact import CompactNet
 
 # Seconds of each training.
 SECONDS = {"cifar": 40.0, "grey": 8.0, "digits": 4.0, "places": 10.0}

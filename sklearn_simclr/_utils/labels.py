@@ -1,0 +1,297 @@
+"""What is labelled, and nested balanced draws from it."""
+
+import numbers
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import check_random_state
+
+from .warn import warn
+
+__all__ = [
+    "check_fraction",
+    "check_n_drawn",
+    "class_codes",
+    "hide_labels",
+    "labelled_rows",
+    "labelled_targets",
+    "quantile_codes",
+    "turns",
+]
+
+
+def labelled_rows(y, known_classes=None):
+    """Positions of the labelled rows of `y`, their labels, and the length of `y`.
+
+    `known_classes` says what -1 means where a classifier has been fitted already.
+    """
+    y, keep_object = _one_dimensional(y, "classifier")
+    rows, labels = np.arange(len(y)), y
+    if y.dtype == object:
+        rows = np.flatnonzero([not _is_missing(value) for value in y])
+        labels = _homogeneous(y[rows], rows, keep_object)
+    elif y.dtype.kind == "f":
+        rows = np.flatnonzero(~np.isnan(y))
+        labels = y[rows]
+
+    if labels.dtype.kind == "f":
+        finite = np.isfinite(labels)
+        if not finite.all():
+            at = np.argmin(finite)
+            raise ValueError(
+                f"y[{rows[at]}] is {labels[at]}, which is no class label. Pass -1 or NaN where there is none."
+            )
+        whole = labels == np.floor(labels)
+        if not whole.all():
+            at = np.argmin(whole)
+            raise ValueError(
+                f"Unknown label type: continuous. y[{rows[at]}] is {labels[at]}; class labels are whole "
+                "numbers or strings. Bin y, or use a regressor."
+            )
+    if labels.dtype.kind in "if":
+        marked = _marked_unlabelled(labels, known_classes, other_marks=len(rows) < len(y))
+        rows, labels = rows[~marked], labels[~marked]
+    if not len(rows):
+        raise ValueError(
+            f"y has no labelled row among {len(y)}: each is -1, None or NaN. Pass the class of some rows."
+        )
+    return rows, labels, len(y)
+
+
+def _one_dimensional(y, fitted):
+    """`y` as an ndarray of shape (n,); whether an array of objects is to stay one, if they are strings."""
+    if y is None:
+        # scikit-learn's own wording, which its estimator checks look for.
+        raise ValueError(f"The {fitted} requires y to be passed, but the target y is None.")
+    if issparse(y):
+        raise TypeError("y is sparse; pass a dense one-dimensional array, e.g. y.toarray().ravel().")
+    if hasattr(y, "detach"):
+        y = y.detach().cpu().numpy()
+    dtype = getattr(y, "dtype", None)
+    if not isinstance(dtype, np.dtype) or dtype.kind == "T":
+        # np.asarray(y) would make the string "nan" of a NaN in a list of strings; pandas' own conversion is
+        # the only one that leaves the integers of a categorical with missing values integers.
+        y = np.asarray(y.astype(object) if hasattr(y, "astype") else y, dtype=object)
+    elif type(y) is not np.ndarray:
+        y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        warn(
+            "A column-vector y was passed when a 1d array was expected. Please change the shape of y to "
+            "(n_samples,), for example using ravel().",
+            DataConversionWarning,
+        )
+        y = y.ravel()
+    if y.ndim != 1:
+        raise ValueError(
+            f"y should be a 1d array with one label a row, found shape {y.shape}. Multilabel and multioutput "
+            f"targets are not supported: fit one {fitted} an output (MultiOutput{fitted.title()})."
+        )
+    if y.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: y has dtype {y.dtype}; pass one label a row.")
+    if y.dtype.kind not in "biufUO":
+        raise TypeError(f"y has dtype {y.dtype}; pass numbers, booleans or strings.")
+    return y, dtype is not None
+
+
+def _is_missing(value):
+    if value is None:
+        return True
+    if isinstance(value, str):
+        return False
+    try:
+        return bool(value != value)
+    except TypeError:
+        # The truth of pandas.NA != pandas.NA is not known.
+        return True
+    except ValueError:
+        # Nested arrays, which are refused with a message of their own.
+        return False
+
+
+def _homogeneous(labels, rows, keep_object):
+    """An object array of labels with the dtype that the labels would have had without the missing ones."""
+    types = list(map(type, labels))
+    found = {}
+    for label_type in dict.fromkeys(types):
+        row = rows[types.index(label_type)]
+        # bool before Real, of which it is a subclass.
+        kinds = {"strings": str, "booleans": (bool, np.bool_), "numbers": numbers.Real}
+        kind = next((kind for kind, base in kinds.items() if issubclass(label_type, base)), None)
+        if kind is None:
+            raise TypeError(
+                f"y[{row}] is of type {label_type.__name__}; pass one number, boolean or string a row, and "
+                "None, NaN or -1 where the label is unknown."
+            )
+        found.setdefault(kind, row)
+    if len(found) > 1:
+        where = " and ".join(f"{kind} (y[{row}])" for kind, row in found.items())
+        raise TypeError(f"y mixes {where}; pass labels of one type.")
+    return labels if keep_object and "strings" in found else np.array(labels.tolist())
+
+
+def _marked_unlabelled(labels, known_classes, other_marks):
+    """Where numeric labels say with -1 that there is no label."""
+    marked = labels == -1
+    if known_classes is not None:
+        is_class = known_classes.dtype.kind in "if" and -1 in known_classes
+        return marked & (not is_class)
+    if marked.any() and not marked.all() and (labels[~marked] == 1).all():
+        if not other_marks:
+            warn(
+                "y holds only -1 and 1: read as the two classes of a binary problem, although -1 marks an "
+                "unlabelled row otherwise. Pass 0 and 1 for two classes; if -1 is meant as unlabelled, label "
+                "rows of at least one more class.",
+            )
+        return np.zeros(len(labels), dtype=bool)
+    return marked
+
+
+def labelled_targets(y):
+    """Positions of the rows of numeric `y` that are neither None nor NaN, their values, the length of `y`."""
+    y, _ = _one_dimensional(y, "regressor")
+    rows = np.arange(len(y))
+    if y.dtype == object:
+        rows = np.flatnonzero([not _is_missing(value) for value in y])
+        y_known = _homogeneous(y[rows], rows, keep_object=False)
+    elif y.dtype.kind == "f":
+        rows = np.flatnonzero(~np.isnan(y))
+        y_known = y[rows]
+    else:
+        y_known = y
+    if y_known.dtype.kind not in "biuf":
+        raise TypeError(f"y has dtype {y_known.dtype}; pass numbers, with NaN or None where there is none.")
+    finite = np.isfinite(y_known)
+    if not finite.all():
+        raise ValueError(
+            f"Input y contains infinity: y[{rows[np.argmin(finite)]}]. Pass NaN where there is no target."
+        )
+    if not len(rows):
+        raise ValueError(f"y has no labelled row among {len(y)}: each is None or NaN. Pass some targets.")
+    return rows, y_known, len(y)
+
+
+def hide_labels(labels, shown, rows, n, mark=None):
+    """A target of n rows in which only some of the labels show.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_labelled,)
+        The labels there are.
+    shown : ndarray of int
+        Positions in `labels` of those to show.
+    rows : ndarray of shape (n_labelled,)
+        Which of the n rows `labels` belong to.
+    n : int
+        Rows in all.
+    mark : -1, NaN or None, default=None
+        What stands where no label shows: NaN among numbers; or -1 or None where the labels are no numbers or
+        -1 is one of them, and -1 otherwise.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        The target.
+
+    Raises
+    ------
+    ValueError
+        If `mark` is -1, and -1 is a class.
+    """
+    if mark is not None and mark != mark:
+        y = np.full(n, np.nan)
+        y[rows[shown]] = labels[shown]
+        return y
+    is_class = labels.dtype.kind in "if" and bool((labels == -1).any())
+    if is_class and mark is not None:
+        raise ValueError("y has the class -1, which marks unlabelled rows here. Rename the classes.")
+    if labels.dtype.kind in "iuf" and not is_class:
+        y = np.full(n, -1, dtype=np.int64 if labels.dtype.kind == "u" else labels.dtype)
+    else:
+        y = np.full(n, mark, dtype=object)
+    y[rows[shown]] = labels[shown]
+    return y
+
+
+def check_fraction(fraction, name):
+    """`fraction` as a float in (0, 1]."""
+    if isinstance(fraction, (bool, np.bool_)) or not isinstance(fraction, numbers.Real):
+        raise TypeError(
+            f"{name} must be a number in (0, 1], found {fraction!r}. Pass 0.1 for a tenth of the labels."
+        )
+    if not 0 < fraction <= 1:
+        raise ValueError(
+            f"{name} must be in (0, 1], found {fraction!r}. Pass 1.0 for all labels; for a number of labels, "
+            "divide it by the number of labelled rows."
+        )
+    return float(fraction)
+
+
+def check_n_drawn(n_drawn, n_classes, n, given, name):
+    """Refuse a draw of `n_drawn` of `n` labels, `given` as such, that leaves out one of `n_classes`."""
+    if n_drawn >= n_classes:
+        return
+    if isinstance(given, numbers.Integral):
+        least = f"{name}={n_classes}"
+        found = f"{name}={given} of {n} labelled rows"
+    else:
+        least = f"{name}={_smallest_fraction(n_classes, n)}"
+        found = f"{name}={given:g} of {n} labelled rows is {n_drawn}, which"
+    lost = f"at least one of the {n_classes} classes without a label" if n_classes > 1 else "no label"
+    raise ValueError(f"{found} would leave {lost}. Pass {least} or more, or label more rows.")
+
+
+def _smallest_fraction(n_classes, n):
+    """The shortest decimal near n_classes / n that draws every class."""
+    for digits in range(3, 18):
+        text = f"{n_classes / n:.{digits}g}"
+        if round(float(text) * n) >= n_classes:
+            break
+    return text
+
+
+def class_codes(labels):
+    """A number for each label, equal for equal labels: 0, 1, ... in the order in which they first occur."""
+    # The draw does not depend on the order, and sorting objects takes ten times as long.
+    numbering = {}
+    return np.array([numbering.setdefault(label, len(numbering)) for label in labels.tolist()])
+
+
+def quantile_codes(targets, n_bins):
+    """The bin of each target, of at most `n_bins` of equal size (up to one) by rank.
+
+    By rank, and not between quantiles, since ties would then make bins of very different sizes.
+    """
+    n = len(targets)
+    codes = np.empty(n, dtype=np.intp)
+    codes[np.argsort(targets, kind="stable")] = np.arange(n) * min(n_bins, n) // n
+    return codes
+
+
+def turns(codes, random_state):
+    """A random order of the rows in which the classes take turns.
+
+    Each round holds one row of every class that has rows left, in random order. A prefix of it is a balanced
+    draw, and contains every shorter prefix.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n,)
+        Class of each row: 0, 1, ..., each of which occurs.
+    random_state : int, RandomState instance or None
+        Seed of the order.
+
+    Returns
+    -------
+    ndarray of shape (n,), dtype intp
+        The rows in that order.
+    """
+    n = len(codes)
+    rng = check_random_state(random_state)
+    shuffled = rng.permutation(n)
+    by_class = shuffled[np.argsort(codes[shuffled], kind="stable")]
+    counts = np.bincount(codes)
+    turn = np.empty(n, dtype=np.intp)
+    turn[by_class] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
+    # Ties within a turn need a draw of their own: by `shuffled`, a frequent class would tend to come first.
+    return np.lexsort((rng.permutation(n), turn))

@@ -1,0 +1,343 @@
+"""From what a user passes as `encoder` to a module that turns images into features."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import inspect
+import itertools
+import re
+from collections.abc import Callable
+from numbers import Integral
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from .compact import TINY_SIDE, CompactNet
+from .resnet import ResNet
+
+__all__ = ["make_encoder"]
+
+# In the minutes that a CPU user has, a small plain network learned better features of CIFAR-10 than residual
+# networks did. 96 pixels is the side of STL-10, the largest of the usual sets of small images.
+_COMPACT_MAX_SIDE = 96
+
+# V1 appendix B.9 (CIFAR-10): no stride and no max-pool at the start of the network.
+_SMALL_STEM_MAX_SIDE = 32
+
+# Neither stem of the papers suits these: without stride or max-pool, 64 pixels cost four times as much as 32,
+# and the stem for ImageNet leaves 2 x 2 pixels to the last stage.
+_MEDIUM_STEM_MAX_SIDE = 64
+
+# V2 section 2 and the command lines of its authors.
+_SK_RATIO = 1 / 16
+
+_RESNET = re.compile(r"resnet(18|34|50|101|152)(?:x([234]))?(-sk)?")
+_RESNET_NAMES = tuple(
+    f"resnet{depth}{width}{kernels}"
+    for depth, width, kernels in itertools.product(
+        (18, 34, 50, 101, 152), ("", "x2", "x3", "x4"), ("", "-sk")
+    )
+)
+_COMPACT_WIDTHS = {"compact": 1, "compactx0.5": 0.5, "compactx1.5": 1.5, "compactx2": 2, "compactx4": 4}
+# Seconds of training from which on a wider network has learnt more: on two cores, photographs of 32 pixels.
+_LONG = 600
+_TIMM = "timm:"
+_FORMS = (
+    '"auto", "compact" with an optional width "x0.5|x1.5|x2|x4", "resnet18|34|50|101|152" with an optional '
+    'width "x2|x3|x4" and an optional "-sk" (as in "resnet50x2-sk"), "timm:NAME", a torch.nn.Module, or a '
+    "callable that returns one"
+)
+
+
+def make_encoder(
+    encoder: str | nn.Module | Callable[..., nn.Module], in_channels: int, image_size: tuple[int, int]
+) -> tuple[nn.Module, int]:
+    """Build the encoder that a name, a module or a factory stands for.
+
+    Parameters
+    ----------
+    encoder : str, torch.nn.Module or callable
+        - ``"auto"``: ``"compact"`` if the longer side has at most 96 pixels, else ``"resnet18"``.
+        - ``"compact"``: a small convolutional network that trains in minutes on a CPU; ``"compactx0.5"``,
+          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide.
+        - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``: the papers'
+          networks. ``"x2"``, ``"x3"`` or ``"x4"`` multiplies the width and ``"-sk"`` adds selective kernels
+          and the changes of ResNet-D, as in ``"resnet152x3-sk"``. If the longer side has at most 32 pixels,
+          the network begins as the papers' for small images (3x3, stride 1, no max-pool); from 33 to 64
+          pixels, a max-pool follows; above, it begins as for ImageNet (7x7, stride 2, max-pool).
+        - ``"timm:NAME"``: the network `NAME` of the package timm, with new weights and without its
+          classifier; networks of a fixed input size are built for `image_size`.
+        - a module: a deep copy of it, which starts from its present weights. It maps float32 images
+          (n, in_channels, H, W) to features (n, n_features), and may have lazy layers.
+        - a callable, such as a subclass of ``torch.nn.Module``: called once, with those of the keywords
+          ``in_channels`` and ``image_size`` (height, width) that its signature names. It must return a new
+          module at each call.
+    in_channels : int
+        Channels of the images, >= 1.
+    image_size : tuple of int
+        Height and width of the images in pixels, both >= 1.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Maps float32 images (n, in_channels, H, W) to features (n, out_dim). Never the object passed as
+        `encoder`. If built from a name, it is on torch's default device and in training mode, and its weights
+        were drawn from torch's global generator.
+    out_dim : int
+        Number of features.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, if a module or what a factory returned fails on a batch of two images, if its
+        output is not a floating 2-D tensor of two rows, if a factory raises, or if `in_channels` or
+        `image_size` is out of range.
+    TypeError
+        If `encoder` is none of the above, if a factory needs other arguments, or if it does not return a
+        module.
+    ImportError
+        If the name asks for timm and it is not installed.
+
+    Notes
+    -----
+    The output of modules, of factories and of timm's networks is found by one forward pass of two black
+    images, in evaluation mode and without gradients. It leaves buffers such as the BatchNorm statistics,
+    training flags and torch's random generators as they were.
+
+    References
+    ----------
+    .. [1] Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations",
+       arXiv:2002.05709, appendix B.9 for small images.
+    .. [2] Chen et al., "Big Self-Supervised Models are Strong Semi-Supervised Learners", arXiv:2006.10029,
+       section 2.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from sklearn_simclr.encoders import make_encoder
+    >>> module, out_dim = make_encoder("resnet18", in_channels=3, image_size=(32, 32))
+    >>> out_dim
+    512
+    >>> net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> module, out_dim = make_encoder(net, in_channels=1, image_size=(8, 8))
+    >>> out_dim, module is net
+    (8, False)
+    """
+    in_channels, image_size = _check_images(in_channels, image_size)
+    if isinstance(encoder, str):
+        if encoder.startswith(_TIMM):
+            module = _make_timm(encoder, in_channels, image_size)
+        else:
+            module = _make_named(encoder, in_channels, image_size)
+            return module, module.out_dim
+    elif isinstance(encoder, nn.Module):
+        module = _copy_module(encoder)
+    elif callable(encoder):
+        module = _call_factory(encoder, in_channels, image_size)
+    else:
+        raise TypeError(f"encoder must be {_FORMS}; got {encoder!r} of type {type(encoder).__name__}.")
+    return module, _find_out_dim(module, in_channels, image_size)
+
+
+def _check_images(in_channels: int, image_size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    if not isinstance(in_channels, Integral) or in_channels < 1:
+        raise ValueError(f"in_channels must be an int >= 1, got {in_channels!r}.")
+    try:
+        height, width = image_size
+        valid = all(isinstance(side, Integral) and side >= 1 for side in (height, width))
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(f"image_size must be (height, width), two ints >= 1; got {image_size!r}.")
+    return int(in_channels), (int(height), int(width))
+
+
+def resolve_name(name: str, image_size: tuple[int, int], seconds: float | None = None) -> str:
+    """Return the name of the network that a name stands for.
+
+    Parameters
+    ----------
+    name : str
+        ``"auto"``, or any other, which stands for itself.
+    image_size : tuple of int
+        Height and width of the images.
+    seconds : float or None, default=None
+        How long it is to be trained, if that is known.
+
+    Returns
+    -------
+    str
+        Not ``"auto"``.
+    """
+    if name != "auto":
+        return name
+    side = max(image_size)
+    if side > _COMPACT_MAX_SIDE:
+        return "resnet18"
+    return "compactx1.5" if seconds is not None and seconds >= _LONG and side > TINY_SIDE else "compact"
+
+
+def is_compact_name(name: str, image_size: tuple[int, int]) -> bool:
+    """Return whether the encoder of a name, for images of a size (height, width), is the compact one."""
+    return resolve_name(name, image_size) in _COMPACT_WIDTHS
+
+
+def _make_named(name: str, in_channels: int, image_size: tuple[int, int]) -> nn.Module:
+    side = max(image_size)
+    resolved = resolve_name(name, image_size)
+    if resolved in _COMPACT_WIDTHS:
+        return CompactNet(in_channels, image_size, multiple=_COMPACT_WIDTHS[resolved])
+    match = _RESNET.fullmatch(resolved)
+    if match is None:
+        closest = _closest(name, ("auto", *_COMPACT_WIDTHS, *_RESNET_NAMES))
+        raise ValueError(f"encoder={name!r} is not a known name.{closest} encoder must be {_FORMS}.")
+    depth, width, kernels = match.groups()
+    if side <= _SMALL_STEM_MAX_SIDE:
+        stem = "small"
+    elif side <= _MEDIUM_STEM_MAX_SIDE:
+        stem = "medium"
+    else:
+        stem = "imagenet"
+    return ResNet(
+        int(depth),
+        width=int(width or 1),
+        in_channels=in_channels,
+        stem=stem,
+        sk_ratio=_SK_RATIO if kernels else 0.0,
+    )
+
+
+def _make_timm(encoder: str, in_channels: int, image_size: tuple[int, int]) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            f'encoder={encoder!r} needs the package timm; install it with pip install "sklearn-simclr[timm]".'
+        ) from error
+    name = encoder.removeprefix(_TIMM)
+    if not timm.is_model(name):
+        closest = _closest(name, timm.list_models(), prefix=_TIMM)
+        raise ValueError(
+            f"encoder={encoder!r}: timm {timm.__version__} has no network {name!r}.{closest} "
+            "timm.list_models() lists them all."
+        )
+    options = {}
+    try:
+        config = timm.get_pretrained_cfg(name)
+        if config is not None and config.fixed_input_size:
+            options["img_size"] = image_size
+        return timm.create_model(name, pretrained=False, num_classes=0, in_chans=in_channels, **options)
+    except Exception as error:
+        raise ValueError(
+            f"encoder={encoder!r}: timm could not build it for {in_channels} channels and images of "
+            f"{image_size[0]} x {image_size[1]} pixels: {error}"
+        ) from error
+
+
+def _closest(name: str, known: tuple[str, ...] | list[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name.lower(), known, n=3)
+    return f" Did you mean {' or '.join(repr(prefix + other) for other in close)}?" if close else ""
+
+
+def _copy_module(encoder: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(encoder)
+    except Exception as error:
+        raise ValueError(
+            f"encoder is a {type(encoder).__name__} that copy.deepcopy cannot copy ({error}); "
+            "pass a function that builds it instead."
+        ) from error
+
+
+def _call_factory(
+    factory: Callable[..., nn.Module], in_channels: int, image_size: tuple[int, int]
+) -> nn.Module:
+    name = getattr(factory, "__name__", type(factory).__name__)
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some callables written in C have no signature
+        parameters = {}
+    by_keyword = {
+        key
+        for key, parameter in parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    known = {"in_channels": in_channels, "image_size": image_size}
+    arguments = {key: value for key, value in known.items() if key in by_keyword}
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and key not in arguments
+    ]
+    if missing:
+        raise TypeError(
+            f"encoder is the callable {name!r}, which needs {', '.join(missing)}; only in_channels and "
+            "image_size can be passed to it. Give the others a default, or bind them with functools.partial."
+        )
+    try:
+        module = factory(**arguments)
+    except Exception as error:
+        shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise ValueError(
+            f"encoder: the call {name}({shown}) raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"encoder is the callable {name!r}, which must return a torch.nn.Module; it returned "
+            f"{module!r} of type {type(module).__name__}."
+        )
+    return module
+
+
+def _find_out_dim(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> int:
+    """Number of features that the module gives, from a trial that leaves no trace in it."""
+    shape = (2, in_channels, *image_size)
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    try:
+        with _untouched(module, device), torch.no_grad():
+            features = module.eval()(torch.zeros(shape, dtype=torch.float32, device=device))
+    except Exception as error:
+        raise ValueError(
+            f"encoder: {type(module).__name__} failed on a float32 batch of shape {shape}, that is (images, "
+            f"channels, height, width): {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(features, torch.Tensor):
+        found = f"an object of type {type(features).__name__}"
+    elif features.ndim != 2 or features.shape[0] != 2 or features.shape[1] < 1:
+        found = f"a tensor of shape {tuple(features.shape)}"
+    elif not features.is_floating_point():
+        found = f"a tensor of {features.dtype}"
+    else:
+        return features.shape[1]
+    raise ValueError(
+        "encoder must map images to a floating tensor of shape (n_images, n_features); for a batch of shape "
+        f"{shape}, {type(module).__name__} returned {found}. End it with pooling and flattening, for "
+        "instance nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten())."
+    )
+
+
+@contextlib.contextmanager
+def _untouched(module: nn.Module, device: torch.device):
+    """Restore training flags, buffers and torch's random generators at the end."""
+    flags = [(part, part.training) for part in module.modules()]
+    buffers = [
+        (part, name, buffer, buffer.clone())
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if not is_lazy(buffer)  # the trial gives it its shape, and there is nothing yet to keep
+    ]
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        with torch.no_grad():
+            for part, name, buffer, kept in buffers:
+                setattr(part, name, buffer.copy_(kept))
+        for part, flag in flags:
+            part.training = flag

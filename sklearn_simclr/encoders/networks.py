@@ -1,0 +1,339 @@
+"""Networks of this package as plain dicts, from which networks of the same shape are built again."""
+
+import copy
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from .compact import CompactNet
+from .heads import ProjectionHead, _BatchNorm, _LeadingLinear
+from .preprocessing import Preprocessing
+from .resnet import ResNet
+
+__all__ = [
+    "MirroredNetwork",
+    "PreprocessedNetwork",
+    "build_network",
+    "describe_network",
+    "encoder_name",
+    "fill_network",
+    "input_channels",
+    "is_compact",
+    "renewed_network",
+]
+
+# Pixels of a forward in evaluation mode, and the fewest images: small images, which the preprocessing may
+# enlarge, come in batches that are too large for the network.
+_PIXELS = 64 * 32 * 32
+_PIXELS_GPU = 1024 * 32 * 32
+_FEWEST = 16
+
+
+class PreprocessedNetwork(nn.Module):
+    """A network with what images go through before they enter it: one module that takes images of any size.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Preprocessed images to representations (n, out_dim).
+    preprocessing : Preprocessing
+        What comes first.
+
+    Attributes
+    ----------
+    out_dim : int
+        Width of the representation.
+    read_dim : int
+        How many of its numbers, the first ones, are for a projection head.
+    """
+
+    def __init__(self, network, preprocessing):
+        super().__init__()
+        self.network = network
+        self.preprocessing = preprocessing
+        self.channels = input_channels(network)
+        self.out_dim = network.out_dim
+        self.read_dim = getattr(network, "read_dim", network.out_dim)
+
+    def forward(self, images):
+        """Return the representations (n, out_dim) of images (n, C, H, W) in [0, 1]."""
+        # In another memory format a resize rounds otherwise. Convolutions take that of their weights.
+        images = images.contiguous()
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._represent(images)
+        pixels = _PIXELS if images.device.type == "cpu" else _PIXELS_GPU
+        rows = max(_FEWEST, pixels // self.preprocessing.size**2)
+        done, black = [], {}
+        for part in images.split(rows):
+            if part.any():
+                done.append(self._represent(part))
+            else:
+                # What fills up a last batch is black: of one small image there is a lot of it.
+                if len(part) not in black:
+                    black[len(part)] = self._represent(part)
+                done.append(black[len(part)])
+        return torch.cat(done)
+
+    def extra_repr(self):
+        """Return the preprocessing as it is shown."""
+        return repr(self.preprocessing)
+
+    def _represent(self, images):
+        return self.network(self.preprocessing(images, channels=self.channels))
+
+
+def input_channels(network):
+    """Return the number of channels that a network of this package takes.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        One that begins with a convolution.
+
+    Returns
+    -------
+    channels : int
+        At least 1.
+    """
+    return next(part for part in network.modules() if isinstance(part, nn.Conv2d)).in_channels
+
+
+class MirroredNetwork(nn.Module):
+    """A network that answers for an image and its mirror image by the mean of what another answers for each.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Images (n, C, H, W) to representations (n, d).
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        """Return the representations (n, d) of images (n, C, H, W)."""
+        mirrored = images.flip(3)
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return 0.5 * (self.network(images) + self.network(mirrored))
+        first, second = self.network(torch.cat([images, mirrored])).chunk(2)
+        return 0.5 * (first + second)
+
+
+def is_compact(module):
+    """Return whether an encoder is the compact one, perhaps with preprocessing before it."""
+    return isinstance(getattr(module, "network", module), CompactNet)
+
+
+def describe_network(module):
+    """Return what `build_network` needs to build a network of the same shape.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+
+    Returns
+    -------
+    description : dict or None
+        Of numbers, strings, lists and dicts; None for a network of another package.
+    """
+    kind = type(module)
+    if kind is ResNet:
+        return {"kind": "resnet", **module.options}
+    if kind is CompactNet:
+        return {
+            "kind": "compact",
+            "in_channels": module.in_channels,
+            "stem_pool": module.stem_pool,
+            "means_of_pooled": module.means_of_pooled,
+            "width": module.convs[0].out_channels,
+            **({} if module.multiple == 1 else {"multiple": module.multiple}),
+        }
+    if kind is PreprocessedNetwork:
+        inner = describe_network(module.network)
+        return inner and {
+            "kind": "preprocessed",
+            "preprocessing": asdict(module.preprocessing),
+            "network": inner,
+        }
+    if kind is ProjectionHead:
+        return {
+            "kind": "projector",
+            "in_dim": module.in_dim,
+            "out_dim": module.out_dim,
+            "n_layers": module.n_layers,
+            "hidden_dim": module.layer_dim(1) if module.n_layers > 1 else None,
+            **({} if module.read_dim == module.in_dim else {"read_dim": module.read_dim}),
+        }
+    if kind in (nn.Linear, _LeadingLinear):
+        shape = {"in_features": module.in_features, "out_features": module.out_features}
+        name = "linear" if kind is nn.Linear else "leading_linear"
+        return {"kind": name, **shape, "bias": module.bias is not None}
+    if kind is _BatchNorm:
+        return {"kind": "batchnorm", "width": module.num_features, "shift": module.bias is not None}
+    if kind is nn.ReLU:
+        return {"kind": "relu"}
+    if kind is nn.Sequential:
+        parts = [describe_network(part) for part in module]
+        return None if None in parts else {"kind": "sequential", "parts": parts}
+    return None
+
+
+def build_network(description, n_tensors):
+    """Return a network without numbers, on the meta device.
+
+    Parameters
+    ----------
+    description : dict
+        As from `describe_network`.
+    n_tensors : int
+        Tensors there are to fill it with: it has not more layers than that.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        To be filled by `fill_network`.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError, RuntimeError
+        If the description is not one.
+    """
+    options = dict(description)
+    kind = options.pop("kind")
+    if kind == "projector" and options["n_layers"] > n_tensors:
+        raise ValueError("a projector has more layers than there are tensors")
+    with torch.device("meta"):
+        if kind == "resnet":
+            return ResNet(**options, zero_init_residual=False)
+        if kind == "compact":
+            # What depends on the size of the images is set instead.
+            pool, pooled = options.pop("stem_pool"), options.pop("means_of_pooled")
+            if type(pool) is not int or pool < 1:
+                raise ValueError(f"stem_pool is {pool!r}, not an int >= 1")
+            if type(pooled) is not bool:
+                raise ValueError(f"means_of_pooled is {pooled!r}, not true or false")
+            network = CompactNet(**options, image_size=(1, 1))
+            network.stem_pool, network.means_of_pooled = pool, pooled
+            return network
+        if kind == "projector":
+            return ProjectionHead(**options)
+        if kind == "linear":
+            return nn.Linear(**options)
+        if kind == "leading_linear":
+            return _LeadingLinear(**options)
+        if kind == "batchnorm":
+            return _BatchNorm(**options)
+        if kind == "relu":
+            return nn.ReLU(inplace=True)
+    if kind == "preprocessed":
+        network = build_network(options["network"], n_tensors)
+        if not hasattr(network, "out_dim") or isinstance(network, ProjectionHead):
+            raise ValueError("what takes the preprocessed images is no encoder")
+        return PreprocessedNetwork(network, Preprocessing(**options["preprocessing"]))
+    if kind == "sequential":
+        return nn.Sequential(*(build_network(part, n_tensors) for part in options["parts"]))
+    raise ValueError(f"{kind!r} is no network of this package")
+
+
+@torch.no_grad()
+def renewed_network(module, images, generator):
+    """Return an encoder of the same shape with new weights, drawn from torch's global generator.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The encoder; of another package it has to have ``reset_parameters`` wherever it has weights.
+    images : tensor of shape (n, C, H, W)
+        Floating point in [0, 1], for layers that are set from images.
+    generator : torch.Generator
+        For these layers.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Another one, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If a part of another package has weights, and no ``reset_parameters``.
+    """
+    if type(module) is PreprocessedNetwork:
+        images = module.preprocessing(images, channels=module.channels)
+        inner = renewed_network(module.network, images, generator)
+        return PreprocessedNetwork(inner, module.preprocessing).eval()
+    if type(module) is ResNet:
+        return ResNet(**module.options).eval()
+    new = copy.deepcopy(module)
+    for part in new.modules():
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
+        elif any(True for _ in part.parameters(recurse=False)):
+            raise ValueError(
+                f"the part {type(part).__name__} of the encoder has weights, but no reset_parameters() that "
+                "draws new ones"
+            )
+    if hasattr(new, "initialize_from_images"):
+        new.initialize_from_images(images, generator)
+    return new.eval()
+
+
+def fill_network(module, state):
+    """Give a network its numbers, and put it into evaluation mode.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As from `build_network`, or one with numbers of its own.
+    state : dict of str to tensor
+        Its whole state.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        The same; its parameters are the tensors of `state`.
+
+    Raises
+    ------
+    ValueError
+        If tensors are missing, superfluous, or of another shape or type.
+    """
+    own = module.state_dict()
+    if own.keys() != state.keys():
+        odd = sorted(own.keys() ^ state.keys())
+        raise ValueError(f"{len(odd)} tensors are missing or superfluous, the first is {odd[0]!r}")
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape or tensor.is_floating_point() != own[name].is_floating_point():
+            raise ValueError(
+                f"{name!r} is {tensor.dtype} of shape {tuple(tensor.shape)} instead of {own[name].dtype} of "
+                f"shape {tuple(own[name].shape)}"
+            )
+    module.load_state_dict(state, assign=True)
+    return module.eval()
+
+
+def encoder_name(module):
+    """Return what the ``encoder`` parameter calls a network.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+
+    Returns
+    -------
+    name : str
+        As "resnet50x2-sk" or "compact"; of other networks that of the class.
+    """
+    if type(module) is PreprocessedNetwork:
+        return encoder_name(module.network)
+    if type(module) is ResNet:
+        options = module.options
+        width = f"x{options['width']}" if options["width"] > 1 else ""
+        return f"resnet{options['depth']}{width}{'-sk' if options['sk_ratio'] else ''}"
+    if type(module) is CompactNet:
+        return "compact" if module.multiple == 1 else f"compactx{module.multiple:g}"
+    return type(module).__name__

@@ -1,0 +1,1 @@
+"""Read published weights: TensorFlow checkpoints, torch and safetensors files."""

@@ -1,0 +1,308 @@
+"""What all image estimators share: reading X, seeds and devices, batched inference, state without tensors."""
+
+import contextlib
+import copy
+import numbers
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+from .._utils.devices import resolve_device
+from .._utils.sklearn_private import check_feature_names
+from .._utils.state import arrays_to_tensors, tensors_to_arrays
+from .._utils.warn import warn
+from ..images.formats import decoded_format, image_format
+from ..images.items import as_rows
+from ..images.mapped import mapped_rows
+from ..images.reading import read_rows
+from ..images.source import as_array, as_float, decoded_source, image_source
+
+__all__ = ["BaseImageEstimator", "BaseImageTransformer", "warn_of_bad"]
+
+
+# Images of a forward in inference: small enough for a single row to be answered quickly (every batch is
+# padded to one size), large enough for full speed; larger images fill a CPU or GPU with fewer of them.
+_PIXELS_A_BATCH = 64 * 32 * 32
+_PIXELS_A_GPU_BATCH = 1024 * 32 * 32
+
+_ROWS_A_CHECK = 4096
+
+
+class BaseImageEstimator(BaseEstimator):
+    """Base of the estimators that take images.
+
+    A subclass has the parameters ``image_shape``, ``pixel_range`` and ``device``, and perhaps ``image_size``,
+    ``cache_dir``, ``on_error`` and ``verbose``.
+    """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        return {name: tensors_to_arrays(value) for name, value in state.items()}
+
+    def __setstate__(self, state):
+        super().__setstate__({name: arrays_to_tensors(value) for name, value in state.items()})
+
+    def _reading(self):
+        """Return the estimator whose parameters say how images are read."""
+        return self
+
+    def _read_images(self, X, *, reset, smallest=1):
+        """Return the images of X, checked; with ``reset`` X decides what images look like."""
+        rows = as_rows(X)
+        if rows is not None and not all(isinstance(row, np.ndarray) for row in rows):
+            return self._read_rows(rows, reset=reset, smallest=smallest)
+        array = self._read_array(X if rows is None else rows, reset=reset, smallest=smallest)
+        if reset:
+            how = self._reading()
+            self._take(image_format(array, image_shape=how.image_shape, pixel_range=how.pixel_range))
+        return image_source(array, self._format, fitted=not reset)
+
+    def _read_rows(self, rows, *, reset, smallest):
+        """Return the images of files, Pillow images and the like."""
+        if len(rows) < smallest:
+            raise ValueError(
+                f"Found {len(rows)} images (n_samples={len(rows)}), at least {smallest} are needed."
+            )
+        how = self._reading()
+        fmt = None if reset else self._format
+        decoded = read_rows(
+            rows,
+            image_size=_check_image_size(getattr(how, "image_size", None)),
+            cache_dir=getattr(how, "cache_dir", None),
+            kind=None if reset else (fmt.shape[0], fmt.decoded_dtype or "uint8"),
+            on_error=getattr(how, "on_error", "raise"),
+            verbose=getattr(how, "verbose", 0),
+        )
+        good = len(rows) - len(decoded.bad)
+        if reset:
+            if good < smallest:
+                raise ValueError(
+                    f"Of {len(rows)} images {good} can be read (n_samples={good}), at least {smallest} are "
+                    "needed. Pass on_error='raise' to see why."
+                )
+            # No names, even of a table: they would be those of columns, not of pixels.
+            check_feature_names(self, np.empty((0, 0)), reset=True)
+            self._take(
+                decoded_format(
+                    decoded.pixels, decoded.rows, image_shape=how.image_shape, pixel_range=how.pixel_range
+                )
+            )
+        return decoded_source(decoded.pixels, self._format, decoded.rows, bad=decoded.bad, fitted=not reset)
+
+    def _take(self, fmt):
+        self._format = fmt
+        self.image_shape_ = fmt.image_shape
+        self.pixel_range_ = fmt.pixel_range
+        self.n_features_in_ = int(np.prod(fmt.image_shape))
+
+    def _take_format(self, other):
+        """Read images as another estimator does."""
+        for name in ("_format", "image_shape_", "pixel_range_", "n_features_in_"):
+            setattr(self, name, getattr(other, name))
+        if hasattr(other, "feature_names_in_"):
+            self.feature_names_in_ = other.feature_names_in_
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def _read_array(self, X, *, reset, smallest):
+        options = {"dtype": "numeric", "ensure_all_finite": False, "ensure_min_samples": smallest}
+        X = as_array(X)
+        if isinstance(X, list | tuple):
+            X = _nested_lists(X)
+        if _is_text(X):
+            raise ValueError(
+                "X holds strings or bytes in several columns. Pass one column of paths, or an array of "
+                "numbers of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)."
+            )
+        if getattr(X, "ndim", 2) <= 2:
+            X = _without_masks(X)
+            array = validate_data(self, X, reset=reset, **options)
+        else:
+            array = check_array(X, allow_nd=True, estimator=self, input_name="X", **options)
+            # Only tables have columns with names.
+            check_feature_names(self, array, reset=reset)
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"X must hold real numbers, got dtype {array.dtype}.")
+        _check_finite(array)
+        return array
+
+    @contextlib.contextmanager
+    def _unchanged_on_error(self):
+        """Leave the estimator as it was if fitting fails or is interrupted."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _infer(self, function, modules, source, channels_last=False, scale=1.0):
+        """Apply a function of modules and of float images (N, C, H, W) to all of a source, in eval mode.
+
+        Every batch has the same shape, the last is padded: a row's result does not depend on the
+        number of rows around it. `scale` is how many times as many images as usual are a batch.
+        """
+        device = resolve_device(self.device)
+        pixels = _PIXELS_A_GPU_BATCH if device.type != "cpu" else _PIXELS_A_BATCH
+        size = int(min(1024, max(16, scale * pixels // (source.shape[1] * source.shape[2]))))
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        with _in_eval_mode(modules, device) as modules, torch.inference_mode():
+            result = None
+            for start in range(0, len(source), size):
+                images = as_float(source.take(slice(start, start + size)).to(device))
+                n = len(images)
+                if n < size:
+                    images = torch.cat([images, images.new_zeros(size - n, *images.shape[1:])])
+                images = images.contiguous(memory_format=memory_format)
+                rows = function(modules, images)[:n].float().cpu().numpy()
+                if result is None:
+                    result = np.empty((len(source), *rows.shape[1:]), dtype=np.float32)
+                result[start : start + n] = rows
+        result[source.bad] = np.nan
+        return result
+
+
+class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseImageEstimator):
+    """Base of the estimators that turn images into representations."""
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the columns that transform gives.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Names of the columns of X; checked only where X is a table of pixels.
+
+        Returns
+        -------
+        ndarray of str
+            The class in lower case, with a number.
+        """
+        flat = getattr(getattr(self, "_format", None), "flat", True)
+        return super().get_feature_names_out(input_features if flat else None)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # always float32
+        return tags
+
+
+@contextlib.contextmanager
+def _in_eval_mode(modules, device):
+    """Give modules in eval mode, on a device; what the estimator holds stays on the CPU."""
+    modes = [[(m, m.training) for m in module.modules()] for module in modules]
+    if device.type == "cpu":
+        try:
+            for module in modules:
+                module.eval()
+            yield modules
+        finally:
+            for mode in modes:
+                for module, training in mode:
+                    module.training = training
+    else:
+        yield [copy.deepcopy(module).to(device).eval() for module in modules]
+
+
+def warn_of_bad(source):
+    """Warn that some images are left out of a fit, if any are.
+
+    Parameters
+    ----------
+    source : ImageSource
+        All images, with those that could not be read.
+    """
+    if len(source.bad):
+        warn(
+            f"{len(source.bad)} of {len(source)} images cannot be read and are left out. Pass "
+            "on_error='raise' to see why.",
+        )
+
+
+def _check_image_size(image_size):
+    sizes = (image_size,) if isinstance(image_size, numbers.Integral) else image_size
+    if sizes is None:
+        return None
+    if len(sizes) not in (1, 2) or not all(isinstance(v, numbers.Integral) and 0 < v < 2**15 for v in sizes):
+        raise ValueError(
+            "image_size must be None, the side of a square or (height, width), in ints from 1 to 32767, got "
+            f"{image_size!r}."
+        )
+    return image_size if isinstance(image_size, numbers.Integral) else tuple(image_size)
+
+
+def _without_masks(X):
+    """Return a table of pandas' nullable numbers with numpy's: its dtype tells the range of the pixels."""
+    dtypes = set(getattr(X, "dtypes", ()))
+    kind = getattr(next(iter(dtypes)), "numpy_dtype", None) if len(dtypes) == 1 else None
+    if not isinstance(kind, np.dtype) or kind.kind not in "iufb" or X.isna().to_numpy().any():
+        return X
+    return X.astype(kind)
+
+
+def _nested_lists(X):
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        shapes = [np.shape(row) if _has_shape(row) else None for row in X]
+        for i, shape in enumerate(shapes):
+            if shape == ():
+                raise ValueError(
+                    f"Row {i} of X is {X[i]!r:.60}, not an image. Leave it out of X, or put an image there."
+                ) from error
+        odd = next((i for i, shape in enumerate(shapes) if shape is None or shape != shapes[0]), 0)
+        raise ValueError(
+            f"Images of mixed sizes: row {odd} of X differs in shape from row 0. "
+            "Resize or crop them to one size and stack them into one array."
+        ) from error
+
+
+def _has_shape(row):
+    try:
+        np.shape(row)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_text(X):
+    if hasattr(X, "iloc"):
+        return any(isinstance(value, str | bytes) for value in np.asarray(X.iloc[:1], dtype=object).flat)
+    if not isinstance(X, np.ndarray):
+        return isinstance(X, str | bytes)
+    if X.dtype.kind == "O":
+        return X.size > 0 and isinstance(X.flat[0], str | bytes)
+    return X.dtype.kind in "US"
+
+
+def _check_finite(array):
+    if array.dtype.kind != "f":
+        return
+    bad = []
+    file = mapped_rows(array)
+    for start in range(0, len(array), _ROWS_A_CHECK):
+        rows = array[start : start + _ROWS_A_CHECK]
+        finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+        if file is not None:
+            file.seen(len(rows))
+        if not finite.all():
+            bad.extend(start + np.flatnonzero(~finite))
+    if bad:
+        kind = "NaN" if np.isnan(array[bad[0]]).any() else "infinity"
+        more = f" and {len(bad) - 1} other rows" if len(bad) > 1 else ""
+        raise ValueError(
+            f"Input X contains {kind}: row {bad[0]}{more}. Leave these images out, or replace the values."
+        )

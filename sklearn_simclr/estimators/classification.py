@@ -1,0 +1,257 @@
+"""What the classifiers of images share: labels and weights, the training with them, predictions."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from .._utils.labels import labelled_rows
+from .._utils.sklearn_private import Interval, StrOptions
+from ..views.augmentation import Augmentation
+from .trained import TrainedImageEstimator
+
+__all__ = ["TrainedImageClassifier", "is_fitted", "make_classifier_head", "unwrap_frozen"]
+
+# "auto" epochs: so many passes, but at least so many steps, since few labels fill few batches.
+_EPOCHS, _STEPS = 60, 300
+
+# Rows that a message lists.
+_LISTED = 10
+
+
+class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
+    """Base of the classifiers that are trained on images; rows without a label do not count.
+
+    The last of the modules maps features to logits. Subclasses have the parameters ``early_stopping``,
+    ``validation_fraction``, ``n_iter_no_change`` and perhaps ``class_weight`` beside those of their base.
+    """
+
+    _classification_constraints = {
+        **TrainedImageEstimator._training_constraints,
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def _columns(self):
+        columns = {"train_loss": "loss", "train_accuracy": "accuracy"}
+        if self.early_stopping:
+            columns.update(valid_loss="validation_loss", valid_accuracy="validation_accuracy")
+        return {**columns, "images_per_second": "images_per_second", "lr": "learning_rate", "dur": "seconds"}
+
+    def _resolve_epochs(self, n_images):
+        if self.max_epochs != "auto":
+            return self.max_epochs
+        return max(_EPOCHS, -(-_STEPS // max(1, n_images // self.batch_size)))
+
+    def _read_labels(self, y, sample_weight, source):
+        """Set ``classes_``; return a class number for every row, -1 for none, and its weight.
+
+        The label of an image that could not be read counts as none.
+        """
+        n_images = len(source)
+        rows, labels, n = labelled_rows(y)
+        if n != n_images:
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: {[n_images, n]}. Pass one "
+                "label an image, -1 or None where there is none."
+            )
+        readable = ~np.isin(rows, source.bad)
+        if not readable.any():
+            raise ValueError(f"Of {len(rows)} labelled images none can be read (n_samples={n}).")
+        rows, labels = rows[readable], labels[readable]
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        numbers = np.full(n, -1, dtype=np.int64)
+        numbers[rows] = codes
+        weights = np.zeros(n, dtype=np.float32)
+        weights[rows] = 1.0
+        if sample_weight is not None:
+            weights *= _check_weights(sample_weight, n)
+        if getattr(self, "class_weight", None) is not None:
+            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
+            weights[rows] *= by_class[codes].astype(np.float32)
+        if sample_weight is not None and not weights.any():
+            raise ValueError("The sample_weight of every labelled row is zero; pass some that are positive.")
+        if (weights > 0).sum() < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs at least 2 labelled images with a positive weight, found "
+                f"{int((weights > 0).sum())} (n_samples={n}"
+                + (f", of which {len(source.bad)} cannot be read" if len(source.bad) else "")
+                + "). Label more."
+            )
+        return numbers, weights
+
+    def _split_validation(self, rows, numbers, seed):
+        """Return the rows to train on and those to stop by; classes keep their shares where they can."""
+        if not self.early_stopping:
+            return rows, rows[:0]
+        counts = np.bincount(numbers[rows], minlength=len(self.classes_))
+        n_held = round(self.validation_fraction * len(rows))
+        if not 0 < n_held < len(rows) - 1:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of {len(rows)} labelled rows is {n_held}. "
+                "Pass another fraction, or early_stopping=False."
+            )
+        if counts.min() >= 2 and n_held >= len(counts) and len(rows) - n_held >= len(counts):
+            split = StratifiedShuffleSplit(1, test_size=n_held, random_state=seed)
+            train, held = next(split.split(rows, numbers[rows]))
+        else:
+            train, held = train_test_split(np.arange(len(rows)), test_size=n_held, random_state=seed)
+        return rows[np.sort(train)], rows[np.sort(held)]
+
+    def _make_targets(self, numbers, weights, teacher=None):
+        from ..training.supervised import Targets
+
+        return Targets(
+            torch.from_numpy(np.asarray(numbers, dtype=np.int64)),
+            torch.from_numpy(np.asarray(weights, dtype=np.float32)),
+            teacher,
+        )
+
+    def _validation(self):
+        """Return the options of the loop for early stopping."""
+        if not self.early_stopping:
+            return {}
+        source, numbers, weights = self._held
+        return {
+            "patience": self.n_iter_no_change,
+            "validation": (source, self._make_targets(numbers, weights)),
+        }
+
+    def _default_augmentation(self):
+        return Augmentation(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
+
+    def _logits(self, X):
+        check_is_fitted(self, "classes_")
+        source = self._read_images(X, reset=False)
+
+        def predict(modules, images):
+            for module in modules:
+                images = module(images)
+            return images
+
+        modules = tuple(self._fitted_modules().values())
+        return self._infer(predict, modules, source, channels_last=self._channels_last)
+
+    def predict_proba(self, X):
+        """Return the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like
+            Images of the size, channels and layout seen in fit.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            Rows sum to 1; columns as in ``classes_``. With ``on_error="nan"``, rows of NaN for images that
+            cannot be read.
+        """
+        logits = self._logits(X).astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return odds / odds.sum(axis=1, keepdims=True)
+
+    def decision_function(self, X):
+        """Return the logits of the classes.
+
+        Parameters
+        ----------
+        X : array-like
+            Images of the size, channels and layout seen in fit.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes
+            For two classes the logit of the second against the first. With ``on_error="nan"``, NaN for
+            images that cannot be read.
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict(self, X):
+        """Return the most probable class of each image.
+
+        Parameters
+        ----------
+        X : array-like
+            Images of the size, channels and layout seen in fit.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Of the type of the labels.
+
+        Raises
+        ------
+        ValueError
+            If X cannot be used, or has images that cannot be read: also with ``on_error="nan"``, since no
+            class stands for them.
+        """
+        logits = self._logits(X)
+        bad = np.flatnonzero(np.isnan(logits).all(axis=1))
+        if len(bad):
+            more = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+            raise ValueError(
+                f"{len(bad)} of {len(logits)} images cannot be read and have no class: rows "
+                f"{bad[:_LISTED].tolist()}{more}. Leave them out; predict_proba gives rows of NaN for them."
+            )
+        return self.classes_[logits.argmax(axis=1)]
+
+
+def make_classifier_head(in_dim, n_classes):
+    """Return a linear layer that starts with all classes equally likely.
+
+    Parameters
+    ----------
+    in_dim : int
+        Width of its input.
+    n_classes : int
+        Width of its output.
+
+    Returns
+    -------
+    nn.Linear
+        With weights of zero (V2's fine-tuning code starts near zero), drawn from no generator.
+    """
+    head = nn.utils.skip_init(nn.Linear, in_dim, n_classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def unwrap_frozen(estimator):
+    """Return what a FrozenEstimator holds, and any other estimator as it is."""
+    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def is_fitted(estimator):
+    """Return whether there is an estimator and it is fitted."""
+    if estimator is None:
+        return False
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True
+
+
+def _check_weights(sample_weight, n):
+    weights = np.asarray(sample_weight, dtype=np.float32)
+    if weights.ndim == 0:
+        weights = np.full(n, weights, dtype=np.float32)
+    if weights.shape != (n,):
+        raise ValueError(f"sample_weight.shape == {weights.shape}, expected {(n,)}: one weight an image.")
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(f"sample_weight[{row}] is {weights[row]}; pass finite numbers >= 0.")
+    return weights

@@ -1,0 +1,413 @@
+"""DistilledClassifier: a student that learns from what a teacher says about images without labels."""
+
+import copy
+import math
+import time
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.base import clone, is_classifier
+from torch import nn
+
+from .._utils.seeds import draw_seed
+from .._utils.sklearn_private import Interval, StrOptions, fit_context
+from ..images.rows import indexable, take
+from .base import warn_of_bad
+from .classification import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
+from .simclr_transformer import SimCLRTransformer
+
+__all__ = ["DistilledClassifier"]
+
+# Probabilities that a teacher rounds to zero; the logarithm needs more.
+_PROBABILITY_FLOOR = 1e-12
+
+
+class DistilledClassifier(TrainedImageClassifier):
+    """A student that learns from what a teacher says about images that have no label.
+
+    The teacher's probabilities for every image, labelled or not, are the targets of a network that is usually
+    smaller; the labels can be mixed in. The loss is, over the images of a batch,
+    ``(1 - alpha) * cross-entropy with the labels + alpha * cross-entropy with the teacher``, both
+    probabilities of the second taken at a temperature.
+
+    Parameters
+    ----------
+    teacher : classifier
+        With ``predict_proba`` on images, such as :class:`SimCLRClassifier` or a Pipeline. A fitted one is
+        used as it is; else a clone is fitted on X and y first. ``clone`` forgets a fit: wrap a fitted
+        teacher in :class:`sklearn.frozen.FrozenEstimator` where folds are to share it.
+    student : SimCLRTransformer, FrozenEstimator or None, default=None
+        Where the student's encoder comes from: a fitted transformer gives its encoder, as self-distillation
+        (V2 section 3) wants; one that is not fitted says by its parameters ``encoder``, ``image_shape`` and
+        ``pixel_range`` which network to build, with random weights. None is ``SimCLRTransformer()``. Its
+        ``image_size``, ``cache_dir`` and ``on_error`` say how image files are read: with ``on_error="nan"``
+        those that cannot be read are left out of the training (also of the teacher's), predict_proba gives
+        rows of NaN for them, and predict refuses them.
+    alpha : float, default=1
+        Part of the loss that is the teacher's, in [0, 1]. 1 needs no labels beyond the teacher's.
+    temperature : float, default=1
+        Of the teacher and the student, > 0. V2 takes 0.1 for a teacher that was fine-tuned and 1 for one that
+        is linear on frozen representations.
+    teacher_views : {"auto", "same", "image"}, default="auto"
+        What the teacher is asked about: ``"same"`` is the view that the student sees, at every step (V2); for
+        a :class:`SimCLRClassifier` or another network of this package. ``"image"`` is the image, once
+        before the training, for any teacher. ``"auto"`` is "same" where it is possible.
+    augmentation : Augmentation or None, default=None
+        The random views that the student sees; None is crops and flips only.
+    batch_size : int, default=256
+        Images a step, at least 2.
+    max_epochs : "auto" or int, default="auto"
+        Passes over all images, labelled or not; ``"auto"`` is 60, but at least 300 steps (V2: 400 epochs).
+    max_time : float or None, default=None
+        Seconds to train the student for, instead of ``max_epochs``.
+    early_stopping : bool, default=False
+        Whether to hold out a part of the labelled images, end when the loss on it has not become smaller
+        for a while, and keep the weights that were best on it.
+    validation_fraction : float, default=0.1
+        Part of the labelled images that is held out, in (0, 1).
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which early stopping ends the training.
+    optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
+        As in :class:`SimCLRTransformer`.
+    learning_rate : "auto" or float, default="auto"
+        Peak learning rate; ``"auto"`` depends on the optimizer and the batch size.
+    weight_decay : "auto" or float, default="auto"
+        Weight decay; ``"auto"`` depends on the optimizer.
+    warmup : float, default=0.1
+        Fraction of the training over which the learning rate rises from 0.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        As in :class:`SimCLRTransformer`.
+    device : str or torch.device, default="auto"
+        Where to compute.
+    memory : str, joblib.Memory or None, default=None
+        Where to keep trained weights, keyed by images, targets and parameters.
+    checkpoint_dir : str, os.PathLike or None, default=None
+        Folder in which the state of the student's training is kept.
+    callbacks : list or None, default=None
+        Callbacks of skorch.
+    verbose : int, default=0
+        1 shows a progress bar.
+    random_state : int, RandomState or None, default=None
+        Seed of weights, views and batches.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Those of the teacher.
+    teacher_ : classifier
+        The fitted teacher.
+    encoder_ : torch.nn.Module
+        The student's encoder.
+    classifier_ : torch.nn.Linear
+        From the encoder's features to logits.
+    augmentation_ : Augmentation
+        With the values that were used.
+    image_shape_ : tuple of int
+        Shape of one image, as in X.
+    pixel_range_ : (float, float)
+        The values that are mapped to 0 and 1.
+    n_features_in_ : int
+        Pixels of an image, times channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X was a DataFrame of pixels.
+    n_iter_ : int
+        Epochs done.
+    loss_curve_ : list of float
+        Mean loss of each epoch.
+    history_ : pandas.DataFrame
+        A row an epoch: loss, accuracy (on the labelled images of the last batch), with early stopping
+        validation_loss and validation_accuracy, images_per_second, learning_rate, seconds.
+
+    See Also
+    --------
+    SimCLRClassifier : The usual teacher.
+
+    References
+    ----------
+    .. [1] Chen, Kornblith, Swersky, Norouzi and Hinton, "Big Self-Supervised Models are Strong
+           Semi-Supervised Learners", NeurIPS 2020, section 2, equations 2 and 3. :arxiv:`2006.10029`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_simclr import DistilledClassifier
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> teacher = LogisticRegression(max_iter=1000).fit(X[:100], y[:100])
+    >>> student = DistilledClassifier(teacher, max_epochs=40, random_state=0).fit(X)
+    >>> student.predict(X[:3])
+    array([0, 1, 2])
+    """
+
+    # For label_fraction_curve: it also learns from the rows whose labels were not drawn.
+    learns_from_unlabelled = True
+
+    _parameter_constraints = {
+        name: constraint
+        for name, constraint in {
+            **TrainedImageClassifier._classification_constraints,
+            "teacher": [object],
+            "student": [object, None],
+            "alpha": [Interval(Real, 0, 1, closed="both")],
+            "temperature": [Interval(Real, 0, None, closed="neither")],
+            "teacher_views": [StrOptions({"auto", "same", "image"})],
+        }.items()
+        if name not in ("class_weight", "encoder", "image_shape", "pixel_range")
+    }
+
+    def __init__(
+        self,
+        teacher,
+        student=None,
+        *,
+        alpha=1.0,
+        temperature=1.0,
+        teacher_views="auto",
+        augmentation=None,
+        batch_size=256,
+        max_epochs="auto",
+        max_time=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        optimizer="auto",
+        learning_rate="auto",
+        weight_decay="auto",
+        warmup=0.1,
+        precision="auto",
+        device="auto",
+        memory=None,
+        checkpoint_dir=None,
+        callbacks=None,
+        verbose=0,
+        random_state=None,
+    ):
+        self.teacher = teacher
+        self.student = student
+        self.alpha = alpha
+        self.temperature = temperature
+        self.teacher_views = teacher_views
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.max_time = max_time
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.precision = precision
+        self.device = device
+        self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = not is_fitted(unwrap_frozen(self.teacher))
+        return tags
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Train the student on what the teacher says about the images.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
+            At least two images.
+        y : array-like of shape (n,) or None, default=None
+            A class an image; -1, None or NaN where there is none. Needed where the teacher is to be fitted,
+            alpha is less than 1, or for early stopping.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the images in the loss with the labels, >= 0.
+
+        Returns
+        -------
+        DistilledClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X, y or a parameter cannot be used; the estimator is then as it was before.
+        """
+        with self._unchanged_on_error():
+            self._check_teacher(y)
+            student = unwrap_frozen(self.student)
+            if is_fitted(student):
+                self._take_format(student)
+            source = self._read_images(X, reset=not is_fitted(student), smallest=2)
+            n = len(source)
+            numbers, weights = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32)
+            if y is not None:
+                numbers, weights = self._read_labels(y, sample_weight, source)
+            warn_of_bad(source)
+            readable = np.setdiff1d(np.arange(n), source.bad)
+            if len(readable) < 2:
+                raise ValueError(f"Of {n} images {len(readable)} can be read, at least 2 are needed.")
+            self.teacher_ = self._fit_teacher(X, y, None if len(readable) == n else readable)
+            self._take_classes(y is not None, numbers)
+            seed = draw_seed(self.random_state)
+            held = np.empty(0, dtype=np.int64)
+            if self.early_stopping:
+                _, held = self._split_validation(np.flatnonzero(weights > 0), numbers, seed)
+            rows = np.setdiff1d(readable, held)
+            self._taught = self._ask_teacher(X, rows)
+            started = time.perf_counter()
+            self._held = (source.select(held), numbers[held], weights[held])
+            targets = np.stack([numbers[rows], weights[rows]])
+            self._train(source.select(rows), seed, started, targets=targets)
+            del self._held, self._taught
+        return self
+
+    def _check_teacher(self, y):
+        if isinstance(self.teacher, type):
+            name = self.teacher.__name__
+            raise TypeError(f"teacher is the class {name}. Pass an instance of it, fitted or not.")
+        teacher = unwrap_frozen(self.teacher)
+        if not hasattr(teacher, "predict_proba") or not is_classifier(teacher):
+            raise TypeError(f"teacher must be a classifier with predict_proba, got {self.teacher!r}.")
+        student = unwrap_frozen(self.student)
+        if student is not None and not isinstance(student, SimCLRTransformer):
+            raise TypeError(
+                "student must be a SimCLRTransformer, such as SimCLRTransformer('compactx0.5'), a "
+                f"FrozenEstimator of one or None, got {self.student!r}."
+            )
+        if student is not None and not is_fitted(student) and student.weights is not None:
+            raise ValueError(
+                f"student has weights={str(student.weights)!r} but is not fitted, and would begin with "
+                "random ones. Pass a fitted one: SimCLRTransformer(weights=..., max_epochs=0).fit(X)."
+            )
+        if y is None:
+            needs = [
+                name
+                for name, needed in (
+                    ("a teacher that is not fitted", not is_fitted(teacher)),
+                    (f"alpha={self.alpha}", self.alpha < 1),
+                    ("early_stopping=True", self.early_stopping),
+                )
+                if needed
+            ]
+            if needs:
+                more = "" if is_fitted(teacher) else " Or pass a fitted teacher."
+                raise ValueError(f"{needs[0]} requires y to be passed, but the target y is None.{more}")
+
+    def _fit_teacher(self, X, y, rows):
+        """Return the teacher, fitted on some rows (None: on all) if it was not."""
+        teacher = unwrap_frozen(self.teacher)
+        if is_fitted(teacher):
+            return teacher
+        if rows is not None:
+            X, y = _some(X, rows), _some(y, rows)
+        return clone(teacher).fit(X, y)
+
+    def _take_classes(self, labelled, numbers):
+        """Number the labels as the teacher does."""
+        known = np.asarray(self.teacher_.classes_)
+        if labelled:
+            place = {label: k for k, label in enumerate(known.tolist())}
+            own = self.classes_.tolist()
+            new = [label for label in own if label not in place]
+            if new:
+                raise ValueError(f"y has the labels {new}, but the teacher knows only {list(place)}.")
+            spare = [label for label in place if label not in own]
+            if spare and not is_fitted(unwrap_frozen(self.teacher)):
+                raise ValueError(
+                    f"The teacher took {spare} in y for classes, which mark rows without a label. Wrap its "
+                    "last step in LabelFractionClassifier, or fit it on the labelled rows first."
+                )
+            renumbered = np.array([place[label] for label in own])
+            numbers[numbers >= 0] = renumbered[numbers[numbers >= 0]]
+        self.classes_ = known
+
+    def _ask_teacher(self, X, rows):
+        """Return the teacher's network if it sees the student's views, else its log-probabilities."""
+        network = isinstance(self.teacher_, TrainedImageClassifier)
+        able = network and self.teacher_._format == self._format
+        if self.teacher_views == "same" and not able:
+            raise ValueError(
+                "teacher_views='same' needs a teacher that is a network of this package, fitted on images "
+                f"of the same form, got {self.teacher_!r}. Pass 'auto' or 'image'."
+            )
+        if able and self.teacher_views != "image":
+            return nn.Sequential(*copy.deepcopy(list(self.teacher_._fitted_modules().values()))).eval()
+        odds = np.asarray(self.teacher_.predict_proba(_some(X, rows)), dtype=np.float64)
+        unknown = rows[~np.isfinite(odds).all(axis=1)]
+        if len(unknown):
+            raise ValueError(
+                f"The teacher gives row {unknown[0]} of X"
+                + (f" and {len(unknown) - 1} others" if len(unknown) > 1 else "")
+                + " probabilities that are no numbers. Leave these rows out of X."
+            )
+        return np.log(np.maximum(odds, _PROBABILITY_FLOOR)).astype(np.float32)
+
+    def _make_teacher(self, device):
+        if isinstance(self._taught, nn.Module):
+            network = self._taught.to(device)
+
+            @torch.no_grad()
+            def teach(index, views):
+                return network(views).float()
+
+        else:
+            known = torch.from_numpy(self._taught).to(device)
+
+            def teach(index, views):
+                return known[index]
+
+        return teach
+
+    def _reading(self):
+        return unwrap_frozen(self.student) or SimCLRTransformer()
+
+    def _encoder_setting(self):
+        return self._reading().encoder
+
+    def _build_modules(self, source, targets):
+        student = unwrap_frozen(self.student)
+        if is_fitted(student):
+            encoder, out_dim = copy.deepcopy(student.encoder_), student.projector_.in_dim
+        else:
+            encoder, out_dim = self._build_encoder(source)
+        return {"encoder": encoder, "classifier": make_classifier_head(out_dim, len(self.classes_))}
+
+    def _set_first_layer(self, *args):
+        if not is_fitted(unwrap_frozen(self.student)):
+            super()._set_first_layer(*args)
+
+    def _fitted_modules(self):
+        return {"encoder": self.encoder_, "classifier": self.classifier_}
+
+    def _adopt_modules(self, modules):
+        self.encoder_, self.classifier_ = modules["encoder"], modules["classifier"]
+
+    def _describe_more(self):
+        taught = self._taught
+        if isinstance(taught, nn.Module):
+            taught = [value.cpu().numpy() for value in taught.state_dict().values()]
+        student = unwrap_frozen(self.student)
+        weights = student.encoder_.state_dict().values() if is_fitted(student) else ()
+        return {"teacher": taught, "student": [value.cpu().numpy() for value in weights]}
+
+    def _make_loop(self, module, targets, options, batch_size):
+        from ..training.supervised import ClassificationNet
+
+        return ClassificationNet(
+            module,
+            self._make_targets(*targets, teacher=self._make_teacher(options["device"])),
+            alpha=float(self.alpha),
+            temperature=float(self.temperature),
+            chance_level=math.log(max(2, len(self.classes_))),
+            **self._validation(),
+            **options,
+        )
+
+
+def _some(X, rows):
+    X, n = indexable(X)
+    return X if len(rows) == n else take(X, rows)

@@ -1,0 +1,205 @@
+"""Features that are not learnt: pixels, and histograms of oriented gradients."""
+
+import math
+from numbers import Integral
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch.nn import functional as F
+
+from .._utils.sklearn_private import Interval, StrOptions, fit_context
+from .base import BaseImageTransformer
+
+__all__ = ["HOGTransformer", "PixelTransformer"]
+
+# Dalal and Triggs 2005, section 6.4: the second of two normalisations clips at 0.2.
+_CLIP = 0.2
+_EPS = 1e-5
+
+
+class _FixedFeatures(BaseImageTransformer):
+    """Base of transformers whose fit only looks at what images are like."""
+
+    _parameter_constraints = {
+        "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
+        "pixel_range": [StrOptions({"auto"}), tuple, list],
+    }
+    device = "cpu"
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn the size and the pixel range of the images.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
+            Images.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        transformer
+            Itself.
+        """
+        with self._unchanged_on_error():
+            source = self._read_images(X, reset=True)
+            self._n_features_out = self._features(torch.zeros(1, *source.shape)).shape[1]
+        return self
+
+    def transform(self, X):
+        """Return the features of images.
+
+        Parameters
+        ----------
+        X : array-like
+            Images of the size, channels and layout seen in fit.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32.
+        """
+        check_is_fitted(self, "image_shape_")
+        source = self._read_images(X, reset=False)
+        return self._infer(lambda modules, images: self._features(images), (), source)
+
+
+class PixelTransformer(_FixedFeatures):
+    """The pixels of images as features: the baseline "raw pixels" of a label-fraction study.
+
+    Takes images in any form that :class:`SimCLRTransformer` takes, so that it can stand in its place;
+    followed by :class:`sklearn.decomposition.PCA` it gives the baseline "PCA".
+
+    Parameters
+    ----------
+    image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
+        As in :class:`SimCLRTransformer`.
+    pixel_range : "auto" or (float, float), default="auto"
+        As in :class:`SimCLRTransformer`.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        Shape of one image, as in X.
+    pixel_range_ : (float, float)
+        The values that are mapped to 0 and 1.
+    n_features_in_ : int
+        Pixels of an image, times channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X was a DataFrame of pixels.
+
+    See Also
+    --------
+    HOGTransformer : Features of edges.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_simclr import PixelTransformer
+    >>> images = np.random.default_rng(0).integers(256, size=(4, 32, 32, 3), dtype=np.uint8)
+    >>> PixelTransformer().fit_transform(images).shape
+    (4, 3072)
+    """
+
+    def __init__(self, image_shape="auto", pixel_range="auto"):
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+
+    def _features(self, images):
+        return images.flatten(1)
+
+
+class HOGTransformer(_FixedFeatures):
+    """Histograms of oriented gradients, the features before features were learnt.
+
+    The image is cut into cells; in each, the directions of the gradient, without their sign, are counted with
+    the gradient's length as weight, shared between the two nearest bins. Blocks of 2 x 2 cells are
+    normalised, clipped and normalised again. Of several channels, the one with the longest gradient counts at
+    each pixel.
+
+    Parameters
+    ----------
+    n_orientations : int, default=9
+        Bins of the direction, over 180 degrees.
+    cell_size : "auto" or int, default="auto"
+        Side of a cell in pixels; ``"auto"`` is an eighth of the shorter side, at least 2.
+    block_size : int, default=2
+        Side of a block in cells.
+    image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
+        As in :class:`SimCLRTransformer`.
+    pixel_range : "auto" or (float, float), default="auto"
+        As in :class:`SimCLRTransformer`.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        Shape of one image, as in X.
+    pixel_range_ : (float, float)
+        The values that are mapped to 0 and 1.
+    n_features_in_ : int
+        Pixels of an image, times channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X was a DataFrame of pixels.
+
+    See Also
+    --------
+    PixelTransformer : The pixels themselves.
+
+    References
+    ----------
+    .. [1] Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection", CVPR 2005.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr import HOGTransformer
+    >>> X = load_digits().images
+    >>> HOGTransformer().fit_transform(X).shape
+    (1797, 324)
+    """
+
+    _parameter_constraints = {
+        **_FixedFeatures._parameter_constraints,
+        "n_orientations": [Interval(Integral, 1, None, closed="left")],
+        "cell_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "block_size": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self, n_orientations=9, cell_size="auto", block_size=2, image_shape="auto", pixel_range="auto"
+    ):
+        self.n_orientations = n_orientations
+        self.cell_size = cell_size
+        self.block_size = block_size
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+
+    def _features(self, images):
+        height, width = images.shape[2:]
+        cell = self.cell_size
+        if cell == "auto":
+            cell = max(2, min(height, width) // 8)
+        cell = min(cell, height, width)
+        padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+        dx = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
+        dy = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
+        longest = (dx * dx + dy * dy).argmax(dim=1, keepdim=True)
+        dx, dy = dx.gather(1, longest).squeeze(1), dy.gather(1, longest).squeeze(1)
+        length = (dx * dx + dy * dy).sqrt()
+        # Bin k is centred on the direction (k + 1/2) pi / n_orientations.
+        place = torch.atan2(dy, dx) / math.pi * self.n_orientations - 0.5
+        below = place.floor()
+        share = place - below
+        first = below.long() % self.n_orientations
+        second = (first + 1) % self.n_orientations
+        votes = images.new_zeros(len(images), self.n_orientations, height, width)
+        votes.scatter_add_(1, first.unsqueeze(1), (length * (1 - share)).unsqueeze(1))
+        votes.scatter_add_(1, second.unsqueeze(1), (length * share).unsqueeze(1))
+        cells = F.avg_pool2d(votes, cell)  # what does not fill a cell at the border is left out
+        block = min(self.block_size, *cells.shape[2:])
+        blocks = F.unfold(cells, block)
+        blocks = blocks / (blocks.square().sum(dim=1, keepdim=True) + _EPS**2).sqrt()
+        blocks = blocks.clamp(max=_CLIP)
+        blocks = blocks / (blocks.square().sum(dim=1, keepdim=True) + _EPS**2).sqrt()
+        return blocks.flatten(1)

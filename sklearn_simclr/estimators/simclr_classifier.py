@@ -1,0 +1,336 @@
+"""SimCLRClassifier: pretraining without labels, then fine-tuning with those there are."""
+
+import copy
+import math
+import time
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import clone
+from torch import nn
+
+from .._utils.seeds import draw_seed
+from .._utils.sklearn_private import Interval, fit_context
+from .base import warn_of_bad
+from .classification import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
+from .simclr_transformer import SimCLRTransformer
+
+__all__ = ["SimCLRClassifier"]
+
+# V1 appendix B.7: Nesterov momentum with 0.05 * batch_size / 256; V2's LARS suits batches of thousands.
+_FINE_TUNING_RATE = 0.05
+
+
+class SimCLRClassifier(TrainedImageClassifier):
+    """Pretraining without labels, then fine-tuning with the labels there are.
+
+    ``fit`` trains a :class:`SimCLRTransformer` on all images, puts a linear layer on its representation (or
+    on a hidden layer of its projection head), and trains the whole network on the labelled images with crops
+    and flips.
+
+    Parameters
+    ----------
+    pretrained : SimCLRTransformer, FrozenEstimator or None, default=None
+        Where the encoder comes from: None is ``SimCLRTransformer()``; one that is not fitted is cloned and
+        fitted on all rows of X, with this ``random_state`` if it has none; a fitted one is used as it is.
+        ``clone``, and so cross-validation, forgets the fit of a plain transformer: wrap a fitted one in
+        :class:`sklearn.frozen.FrozenEstimator` to share it between folds. Its ``image_size``, ``cache_dir``
+        and ``on_error`` say how image files are read: with ``on_error="nan"`` those that cannot be read are
+        left out of both trainings, predict_proba gives rows of NaN for them, and predict refuses them.
+    head_layer : int, default=0
+        Layer of the projection head that the linear layer is put on: 0 is the representation h. V2 found 1
+        best with few labels, for a head of 3 layers.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes in the loss, as in scikit-learn.
+    augmentation : Augmentation or None, default=None
+        The random views that are trained on; None is crops and flips only, of the size that the encoder
+        was pretrained on.
+    batch_size : int, default=256
+        Images a step, at least 2. Fewer labelled images than that are one batch.
+    max_epochs : "auto" or int, default="auto"
+        Passes over the labelled images; ``"auto"`` is 60 (V2), but at least 300 steps. 0 leaves the encoder
+        as it is, and the linear layer untrained.
+    max_time : float or None, default=None
+        Seconds to fine-tune for, instead of ``max_epochs``; the pretraining has its own.
+    early_stopping : bool, default=False
+        Whether to hold out a part of the labelled images, end when the loss on it has not become smaller
+        for a while, and keep the weights that were best on it.
+    validation_fraction : float, default=0.1
+        Part of the labelled images that is held out, in (0, 1).
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which early stopping ends the training.
+    optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
+        ``"auto"`` is SGD with Nesterov momentum (V1).
+    learning_rate : "auto" or float, default="auto"
+        Peak learning rate; ``"auto"`` is 0.05 a batch of 256 images (V1) for SGD.
+    weight_decay : "auto" or float, default="auto"
+        ``"auto"`` is 0 (V1, V2).
+    warmup : float, default=0
+        Fraction of the training over which the learning rate rises from 0 (V2: none).
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        As in :class:`SimCLRTransformer`.
+    device : str or torch.device, default="auto"
+        Where to compute.
+    memory : str, joblib.Memory or None, default=None
+        Where to keep trained weights, keyed by images, labels and parameters. The pretraining has its own.
+    checkpoint_dir : str, os.PathLike or None, default=None
+        Folder in which the state of the fine-tuning is kept. The pretraining has its own.
+    callbacks : list or None, default=None
+        Callbacks of skorch.
+    verbose : int, default=0
+        1 shows a progress bar.
+    random_state : int, RandomState or None, default=None
+        Seed of views and batches.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels that occur in y.
+    pretrained_ : SimCLRTransformer
+        As it was before fine-tuning.
+    encoder_ : torch.nn.Module
+        The fine-tuned encoder.
+    head_ : torch.nn.Module
+        The fine-tuned layers of the projection head; with head_layer=0 there are none.
+    classifier_ : torch.nn.Linear
+        From the representation, or the hidden layer, to logits.
+    augmentation_ : Augmentation
+        With the values that were used.
+    image_shape_ : tuple of int
+        Shape of one image, as in X.
+    pixel_range_ : (float, float)
+        The values that are mapped to 0 and 1.
+    n_features_in_ : int
+        Pixels of an image, times channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X was a DataFrame of pixels.
+    n_iter_ : int
+        Epochs of fine-tuning done.
+    loss_curve_ : list of float
+        Mean loss of each epoch.
+    history_ : pandas.DataFrame
+        A row an epoch of fine-tuning: loss, accuracy (of the last batch), with early stopping validation_loss
+        and validation_accuracy, images_per_second, learning_rate, seconds.
+
+    See Also
+    --------
+    DistilledClassifier : Teaches a smaller network, with the images that have no label.
+    LabelFractionClassifier : A classifier on frozen representations.
+
+    References
+    ----------
+    .. [1] Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
+           Representations", ICML 2020, appendix B.7. :arxiv:`2002.05709`
+    .. [2] Chen, Kornblith, Swersky, Norouzi and Hinton, "Big Self-Supervised Models are Strong
+           Semi-Supervised Learners", NeurIPS 2020, section 2. :arxiv:`2006.10029`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr import SimCLRClassifier, SimCLRTransformer
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> y[30:] = -1  # no label
+    >>> pretrained = SimCLRTransformer(max_epochs=3, random_state=0)
+    >>> model = SimCLRClassifier(pretrained, max_epochs=30, random_state=0).fit(X, y)
+    >>> model.predict(X[:3])
+    array([0, 1, 2])
+    """
+
+    # For label_fraction_curve: it also learns from the rows whose labels were not drawn.
+    learns_from_unlabelled = True
+
+    _parameter_constraints = {
+        name: constraint
+        for name, constraint in {
+            **TrainedImageClassifier._classification_constraints,
+            "pretrained": [object, None],
+            "head_layer": [Interval(Integral, 0, None, closed="left")],
+        }.items()
+        if name not in ("encoder", "image_shape", "pixel_range")
+    }
+
+    def __init__(
+        self,
+        pretrained=None,
+        *,
+        head_layer=0,
+        class_weight=None,
+        augmentation=None,
+        batch_size=256,
+        max_epochs="auto",
+        max_time=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        optimizer="auto",
+        learning_rate="auto",
+        weight_decay="auto",
+        warmup=0.0,
+        precision="auto",
+        device="auto",
+        memory=None,
+        checkpoint_dir=None,
+        callbacks=None,
+        verbose=0,
+        random_state=None,
+    ):
+        self.pretrained = pretrained
+        self.head_layer = head_layer
+        self.class_weight = class_weight
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.max_time = max_time
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.precision = precision
+        self.device = device
+        self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Pretrain on all images, then fine-tune on the labelled ones.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
+            Images.
+        y : array-like of shape (n,)
+            A class an image; -1, None or NaN where there is none.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the images in the loss of fine-tuning, >= 0.
+
+        Returns
+        -------
+        SimCLRClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X, y or a parameter cannot be used; the estimator is then as it was before.
+        """
+        with self._unchanged_on_error():
+            given, fitted = self._given()
+            # Labels first: a mistake there must not cost a pretraining.
+            if fitted:
+                self._take_format(given)
+            source = self._read_images(X, reset=not fitted)
+            numbers, weights = self._read_labels(y, sample_weight, source)
+            seed = draw_seed(self.random_state)
+            rows, held = self._split_validation(np.flatnonzero(weights > 0), numbers, seed)
+            warn_of_bad(source)
+            if fitted:
+                self.pretrained_ = given
+            elif type(given).fit is SimCLRTransformer.fit:
+                self.pretrained_ = given._fit_source(source, self)  # files are decoded once
+            else:
+                self.pretrained_ = given.fit(X)
+            layers = self.pretrained_.projector_.n_layers
+            if self.head_layer > layers:
+                raise ValueError(
+                    f"head_layer={self.head_layer}, but the projection head has {layers} layers. Pass 0 to "
+                    f"{layers}."
+                )
+            self._take_format(self.pretrained_)
+            started = time.perf_counter()
+            self._held = (source.select(held), numbers[held], weights[held])
+            targets = np.stack([numbers[rows], weights[rows]])
+            self._train(source.select(rows), seed, started, targets=targets)
+            del self._held
+        return self
+
+    def _given(self):
+        """Return the transformer to begin with, and whether it is fitted."""
+        if self.pretrained is None:
+            return SimCLRTransformer(random_state=self.random_state, device=self.device), False
+        given = unwrap_frozen(self.pretrained)
+        if not isinstance(given, SimCLRTransformer):
+            raise TypeError(
+                "pretrained must be a SimCLRTransformer, a FrozenEstimator of one or None, got "
+                f"{self.pretrained!r}."
+            )
+        if is_fitted(given):
+            return given, True
+        if given is not self.pretrained:
+            raise ValueError(
+                "pretrained is a FrozenEstimator of a transformer that is not fitted; fit it first."
+            )
+        given = clone(given)
+        if given.random_state is None:
+            given.set_params(random_state=self.random_state)
+        return given, False
+
+    def _reading(self):
+        return unwrap_frozen(self.pretrained) or SimCLRTransformer()
+
+    def _encoder_setting(self):
+        return self.pretrained_.encoder
+
+    def _default_augmentation(self):
+        known = self.pretrained_.augmentation_ if hasattr(self, "pretrained_") else None
+        views = super()._default_augmentation()
+        if known is not None:
+            views.set_params(size=known.size, crop_scale=known.crop_scale, crop_ratio=known.crop_ratio)
+            views.set_params(flip_probability=known.flip_probability)
+        return views
+
+    def _resolve_optimizer(self, batch_size):
+        return "sgd" if self.optimizer == "auto" else self.optimizer
+
+    def _resolve_rates(self, optimizer, batch_size):
+        rate, decay = super()._resolve_rates(optimizer, batch_size)
+        if self.learning_rate == "auto" and optimizer == "sgd":
+            rate = _FINE_TUNING_RATE * batch_size / 256
+        return rate, 0.0 if self.weight_decay == "auto" else decay
+
+    def _build_modules(self, source, targets):
+        head = copy.deepcopy(self.pretrained_.projector_.layers[: self.head_layer])
+        in_dim = self.pretrained_.projector_.layer_dim(self.head_layer)
+        return {
+            "encoder": copy.deepcopy(self.pretrained_.encoder_),
+            "head": nn.Sequential(*head),
+            "classifier": make_classifier_head(in_dim, len(self.classes_)),
+        }
+
+    def _fitted_modules(self):
+        return {"encoder": self.encoder_, "head": self.head_, "classifier": self.classifier_}
+
+    def _adopt_modules(self, modules):
+        self.encoder_, self.head_ = modules["encoder"], modules["head"]
+        self.classifier_ = modules["classifier"]
+
+    def _set_first_layer(self, *args):
+        """Leave the encoder's first layer as it was pretrained."""
+
+    def _describe_more(self):
+        state = [
+            *self.pretrained_.encoder_.state_dict().items(),
+            *self.pretrained_.projector_.state_dict().items(),
+        ]
+        return {"pretrained": [[name, value.cpu().numpy()] for name, value in state]}
+
+    def _make_loop(self, module, targets, options, batch_size):
+        from ..training.supervised import ClassificationNet
+
+        return ClassificationNet(
+            module,
+            self._make_targets(*targets),
+            chance_level=math.log(max(2, len(self.classes_))),
+            **self._validation(),
+            **options,
+        )

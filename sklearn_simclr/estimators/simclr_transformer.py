@@ -1,0 +1,631 @@
+"""SimCLRTransformer: contrastive image representations as a scikit-learn transformer."""
+
+import enum
+import os
+import time
+from functools import partial
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from .._utils.seeds import draw_seed
+from .._utils.sklearn_private import Interval, StrOptions, fit_context
+from ..encoders.heads import ProjectionHead
+from ..encoders.make import is_compact_name
+from ..encoders.mirror import is_open, mirror_images_fit_in
+from ..encoders.networks import MirroredNetwork, PreprocessedNetwork, encoder_name, input_channels, is_compact
+from ..encoders.weights.pretrained import load_pretrained
+from ..images.source import ImageSource
+from ..losses.contrastive import curl_hinge, curl_logistic, margin_triplet, nt_logistic, nt_xent
+from ..losses.measures import chance_level, contrastive_accuracy
+from ..views.augmentation import Augmentation
+from .base import BaseImageTransformer, warn_of_bad
+from .trained import TrainedImageEstimator, describe_function
+
+__all__ = ["SimCLRTransformer"]
+
+# Pairs of views among which score looks for the positive one.
+_SCORE_PAIRS = 256
+
+# Losses without a temperature.
+_LOSSES = {"margin_triplet": margin_triplet, "curl_logistic": curl_logistic, "curl_hinge": curl_hinge}
+
+
+class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
+    """Contrastive representations of images (SimCLR), learnt without labels.
+
+    ``fit`` trains an encoder to recognise which two of a batch of randomly augmented views come from the
+    same image; ``transform`` returns the encoder's output, on which a simple classifier needs few labels.
+
+    Parameters
+    ----------
+    encoder : str, torch.nn.Module or callable, default="auto"
+        The network that turns images (N, C, H, W) into representations (N, d).
+
+        - ``"auto"``: ``"compact"`` for images of at most 96 pixels, else ``"resnet18"``. With a ``max_time``
+          of ten minutes or more, for images of 17 to 96 pixels, ``"compactx1.5"``.
+        - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``,
+          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide. The first half of
+          the representation are means over the image, which the projection head reads; in those of the
+          second half the middle of the image counts most.
+        - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``; with a width
+          as in ``"resnet50x2"``, with selective kernels as in ``"resnet50-sk"``. Small images get a stem
+          that keeps their resolution.
+        - ``"timm:NAME"``: a model of timm, untrained; needs the extra ``timm``.
+        - a module: a copy is trained from its present weights. A callable: returns a module.
+
+        With ``weights`` it is what they are of: leave it at ``"auto"``.
+    weights : str, os.PathLike, torchvision weight enum or None, default=None
+        Where training starts: a checkpoint of SimCLR's authors, a file of
+        :func:`~sklearn_simclr.encoders.convert_checkpoint` or
+        :func:`~sklearn_simclr.export.export_encoder`, torchvision's weights, or whatever else
+        :func:`~sklearn_simclr.encoders.load_pretrained` takes. ``max_epochs=0`` takes the encoder as it is;
+        by default fit trains it further on X. The preprocessing in the file, such as a resize to 224 pixels,
+        comes before the encoder, in training (after the random views) as in transform. None: new weights.
+    image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
+        Shape of one image: (H, W), (H, W, C) or (C, H, W). Needed where X is flat and not square and grey,
+        or where the axes are ambiguous; "HWC" and "CHW" say only what the axes of X mean.
+    pixel_range : "auto" or (float, float), default="auto"
+        Values that are mapped to 0 and 1. ``"auto"``: (0, 255) for uint8, (0, 65535) for uint16,
+        (0, 1) for bool and for numbers within it; else the smallest and the largest value of X in fit.
+    image_size : None, int or (int, int), default=None
+        Size that image files, Pillow images and the like are brought to as they are read, antialiased. An int
+        is the side of the square that the centre of each image is resized to, the largest square that fits;
+        (height, width) is the size that the whole of it is resized to. None: all must have one size. Arrays
+        are not resized.
+    cache_dir : str, os.PathLike or None, default=None
+        Folder that keeps decoded image files, so that folds, searches and later runs decode each but once;
+        a file is known by its path, size and time of change. It only grows: remove it when it is not
+        needed. None decodes once a call, into memory, or into a temporary file if the images would take
+        more than a quarter of it.
+    on_error : {"raise", "nan"}, default="raise"
+        What to do with image files that cannot be read: with ``"raise"`` an error says which, before any
+        training; with ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN.
+    augmentation : Augmentation or None, default=None
+        The random views; None is ``Augmentation()``, a recipe chosen by the size of the images.
+    loss : str or callable, default="nt_xent"
+        Contrastive loss: ``"nt_xent"``, ``"nt_logistic"``, ``"margin_triplet"``, ``"curl_logistic"`` or
+        ``"curl_hinge"`` of :mod:`sklearn_simclr.losses`. A callable takes projections
+        (2N, projection_dim), rows i and i + N of which belong together, and returns a scalar tensor;
+        ``partial(curl_logistic, n_negatives=1)`` sets the number of negatives. For blocks of more than
+        one positive see :class:`PACBayesContrastiveTransformer`.
+    temperature : float, default=0.2
+        Temperature of NT-Xent and NT-Logistic, > 0.
+    projection_dim : int, default=128
+        Length of the projections z that the loss compares.
+    projection_layers : int, default=2
+        Layers of the projection head: 2 as in SimCLR, 3 as in SimCLRv2; 0 compares representations. A head
+        that comes with ``weights`` stays as it is.
+    batch_size : int, default=256
+        Images a step, at least 2; each is compared with the views of all others. A smaller X is one batch.
+        An epoch leaves out what does not fill a batch, other images each time.
+    micro_batch_size : int or None, default=None
+        Images that go through the encoder at a time. The gradient is that of the whole batch, with
+        BatchNorm over the images of a micro-batch; memory is that of a micro-batch, time is about 4/3.
+    max_epochs : int, default=100
+        Passes over the images. 0 leaves the encoder as it starts: the random baseline, or with ``weights``
+        the published encoder.
+    max_time : float or None, default=None
+        Seconds to train for, instead of ``max_epochs``; the learning rate falls over that time.
+    optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
+        ``"auto"`` is LARS from a batch size of 1024 on, else Muon. See :mod:`sklearn_simclr.training`.
+    learning_rate : "auto" or float, default="auto"
+        Peak learning rate; ``"auto"`` depends on the optimizer and the batch size.
+    weight_decay : "auto" or float, default="auto"
+        Weight decay, not on biases and BatchNorm; ``"auto"`` depends on the optimizer.
+    warmup : float, default=0.1
+        Fraction of the training over which the learning rate rises from 0; then it falls to 0 by half a
+        cosine.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the encoder's forward in training; ``"auto"`` is bfloat16 on GPUs and on CPUs with AMX, where
+        it takes half to three quarters of the time for the same accuracy, else float32. The loss and
+        transform are always computed in float32.
+    device : str or torch.device, default="auto"
+        Where to compute; ``"auto"`` is CUDA where there is one, else the CPU.
+    output : {"encoder", "projection"} or int, default="encoder"
+        What transform returns: the representation h, the projection z, or the output of the k-th layer
+        of the projection head. Can be changed after fit.
+    mirror : "auto" or bool, default="auto"
+        Whether transform takes the mean of the representations of an image and of its mirror image (before
+        the projection head, if the output is behind it): a classifier on it errs less (photographs of
+        CIFAR-10: 2 points with 10,000 labels, none with 100), and it takes twice the time. True and False
+        hold for any encoder. ``"auto"`` does so for the compact encoder if views are mirrored
+        (``flip_probability`` above 0) and left and right do not matter in the images: a linear classifier
+        tells at most 60% of 500 of them from their mirror images, or of fewer what chance explains. Can be
+        changed after fit.
+    memory : str, joblib.Memory or None, default=None
+        Where to keep trained encoders. A fit on the same images with the same parameters (other than
+        ``callbacks``, ``device``, ``memory``, ``mirror``, ``output`` and ``verbose``) takes the encoder from
+        there, also where ``random_state`` is None.
+    checkpoint_dir : str, os.PathLike or None, default=None
+        Folder in which fit keeps the state of the training, after every epoch and every minute. A fit that
+        was interrupted goes on from there when it is called again with the same images and parameters, and
+        on a CPU ends with the weights, bit by bit, of one that was not; one that had ended is not repeated.
+        A folder serves one training: of other images or parameters it is refused. Callbacks start anew.
+    callbacks : list or None, default=None
+        Callbacks of skorch, such as ``EarlyStopping(monitor="train_loss")`` or
+        ``Checkpoint(monitor="train_loss_best")``.
+    warm_start : bool, default=False
+        Whether fit continues from the weights of the last fit.
+    verbose : int, default=0
+        1 shows a progress bar: images a second, time left, and the loss beside the loss of an encoder that
+        cannot tell images apart.
+    random_state : int, RandomState or None, default=None
+        Seed of weights, views and batches. The same int gives the same numbers, bit by bit on one machine
+        with one number of threads. None differs from fit to fit.
+
+    Attributes
+    ----------
+    encoder_ : torch.nn.Module
+        The trained encoder, on the CPU. With ``weights`` it takes images as in X, and begins with their
+        preprocessing where that changes anything.
+    projector_ : torch.nn.Module
+        The trained projection head, on the CPU. Of no layers if the file of ``weights`` has none and fit did
+        not train.
+    augmentation_ : Augmentation
+        With the values that were used.
+    mirror_ : bool
+        What ``mirror="auto"`` means for this encoder, found out in the first fit or partial_fit; another
+        ``mirror`` goes before it.
+    image_shape_ : tuple of int
+        Shape of one image, as in X.
+    pixel_range_ : (float, float)
+        The values that are mapped to 0 and 1.
+    n_features_in_ : int
+        Pixels of an image, times channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X was a DataFrame of pixels.
+    n_iter_ : int
+        Epochs done.
+    loss_curve_ : list of float
+        Mean loss of each epoch.
+    history_ : pandas.DataFrame
+        A row an epoch: loss, chance_level, contrastive_accuracy, effective_rank, images_per_second,
+        learning_rate, seconds. Accuracy and rank are those of its last batch.
+
+    See Also
+    --------
+    LabelFractionClassifier : Fits a classifier on a fraction of the labels.
+    Augmentation : The random views.
+    sklearn_simclr.encoders.load_pretrained : The files that ``weights`` can be.
+
+    Notes
+    -----
+    Published encoders were trained on pixels in [0, 1]. Use ``weights`` with images of uint8, or of floats in
+    [0, 1], or say with ``pixel_range`` what black and white are: else the extremes of X are taken for them.
+
+    With ``max_time``, two runs with the same seed differ, since the machine's speed decides how many steps
+    they take. Only representations of the same fitted encoder can be compared with each other.
+
+    References
+    ----------
+    .. [1] Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
+           Representations", ICML 2020. :arxiv:`2002.05709`
+    .. [2] Chen, Kornblith, Swersky, Norouzi and Hinton, "Big Self-Supervised Models are Strong
+           Semi-Supervised Learners", NeurIPS 2020. :arxiv:`2006.10029`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_simclr import SimCLRTransformer
+    >>> X, y = load_digits(return_X_y=True)
+    >>> simclr = SimCLRTransformer(max_epochs=2, random_state=0)
+    >>> model = make_pipeline(simclr, LogisticRegression(max_iter=1000)).fit(X, y)
+    >>> model[:-1].transform(X[:5]).shape[0]
+    5
+
+    Start from an encoder that was trained elsewhere, here the one above, and take it as it is:
+
+    >>> import os, tempfile
+    >>> from sklearn_simclr import export_encoder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "digits.safetensors")
+    ...     how = export_encoder(model[0], path)
+    ...     again = SimCLRTransformer(weights=path, max_epochs=0).fit(X)
+    >>> bool((again.transform(X) == model[0].transform(X)).all())
+    True
+    """
+
+    _parameter_constraints = {
+        **TrainedImageEstimator._training_constraints,
+        "weights": [str, os.PathLike, enum.Enum, None],
+        "loss": [StrOptions({"nt_xent", "nt_logistic", *_LOSSES}), callable],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "projection_dim": [Interval(Integral, 1, None, closed="left")],
+        "projection_layers": [Interval(Integral, 0, None, closed="left")],
+        "micro_batch_size": [Interval(Integral, 2, None, closed="left"), None],
+        "output": [StrOptions({"encoder", "projection"}), Interval(Integral, 0, None, closed="left")],
+        "mirror": [StrOptions({"auto"}), "boolean"],
+        "warm_start": ["boolean"],
+    }
+
+    _history = {
+        "train_loss": "loss",
+        "chance_level": "chance_level",
+        "contrastive_accuracy": "contrastive_accuracy",
+        "effective_rank": "effective_rank",
+        "images_per_second": "images_per_second",
+        "lr": "learning_rate",
+        "dur": "seconds",
+    }
+
+    def __init__(
+        self,
+        encoder="auto",
+        *,
+        weights=None,
+        image_shape="auto",
+        pixel_range="auto",
+        image_size=None,
+        cache_dir=None,
+        on_error="raise",
+        augmentation=None,
+        loss="nt_xent",
+        temperature=0.2,
+        projection_dim=128,
+        projection_layers=2,
+        batch_size=256,
+        micro_batch_size=None,
+        max_epochs=100,
+        max_time=None,
+        optimizer="auto",
+        learning_rate="auto",
+        weight_decay="auto",
+        warmup=0.1,
+        precision="auto",
+        device="auto",
+        output="encoder",
+        mirror="auto",
+        memory=None,
+        checkpoint_dir=None,
+        callbacks=None,
+        warm_start=False,
+        verbose=0,
+        random_state=None,
+    ):
+        self.encoder = encoder
+        self.weights = weights
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.image_size = image_size
+        self.cache_dir = cache_dir
+        self.on_error = on_error
+        self.augmentation = augmentation
+        self.loss = loss
+        self.temperature = temperature
+        self.projection_dim = projection_dim
+        self.projection_layers = projection_layers
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.max_epochs = max_epochs
+        self.max_time = max_time
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.precision = precision
+        self.device = device
+        self.output = output
+        self.mirror = mirror
+        self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
+        self.callbacks = callbacks
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Train the encoder.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
+            At least two images; numbers of any real dtype, torch tensors too. Or a list, array, Series or
+            column of paths, Pillow images or bytes of files, or a dataset of them: grey ones become RGB if
+            any has colours, transparent parts white, 8 bits 16 if any has 16. See
+            :mod:`sklearn_simclr.images`.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        SimCLRTransformer
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X, a parameter or a file of ``weights`` cannot be used, or the training diverges; the estimator
+            is then as it was before.
+        FileNotFoundError
+            If there is no such file of ``weights``, or torchvision's are not in torch's cache.
+        """
+        started = time.perf_counter()
+        again = self.warm_start and hasattr(self, "encoder_")
+        with self._unchanged_on_error():
+            source = self._read_training_images(X, again)
+            seed = draw_seed(self.random_state)
+            self._train(source, seed, started, warm=again)
+        return self
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None):
+        """Train for one epoch on the images given.
+
+        The learning rate rises over the first ``warmup * max_epochs`` calls and then stays: how many
+        calls will follow is not known. The first call decides size and pixel range of the images.
+
+        Parameters
+        ----------
+        X : array-like
+            At least two images, as in fit.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        SimCLRTransformer
+            Itself.
+        """
+        started = time.perf_counter()
+        again = hasattr(self, "encoder_")
+        with self._unchanged_on_error():
+            source = self._read_training_images(X, again)
+            if not again or not hasattr(self, "_seed"):
+                self._seed = draw_seed(self.random_state)
+            self._train(source, self._seed, started, warm=again, epochs=1, single=True)
+        return self
+
+    def transform(self, X):
+        """Return the representations of images.
+
+        Parameters
+        ----------
+        X : array-like
+            Images of the size, channels and layout seen in fit.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32; a row does not depend on the rows around it.
+        """
+        check_is_fitted(self, "encoder_")
+        output = self._check_output()
+        source = self._read_images(X, reset=False)
+
+        def represent(modules, images):
+            encoder, projector = modules
+            h = encoder(images)
+            return h if output == 0 else projector(h, output)
+
+        encoder = self._served_encoder()
+        # The compact network is at its best with twice as many images; mirror images count.
+        scale = (2.0 if is_compact(self.encoder_) else 1.0) / (1.0 if encoder is self.encoder_ else 2.0)
+        return self._infer(
+            represent,
+            (encoder, self.projector_),
+            source,
+            channels_last=self._channels_last,
+            scale=scale,
+        )
+
+    def score(self, X, y=None):
+        """Return the contrastive accuracy on views of images, best on images that fit has not seen.
+
+        Each image is augmented twice, always with the same seed. The score is the fraction of the views
+        whose most similar projection, among those of up to 256 images, is that of the other view of the
+        same image. It needs no labels, and says how well the task was learnt that the encoder was
+        trained on; use it to choose between learning rates or batch sizes, not between augmentations,
+        which make this task easier or harder.
+
+        Parameters
+        ----------
+        X : array-like
+            At least two images, of the size, channels and layout seen in fit.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        float
+            In [0, 1]; about 1 / (2N - 1) for an encoder that tells nothing apart.
+        """
+        check_is_fitted(self, "encoder_")
+        source = self._read_images(X, reset=False).without_bad()
+        if len(source) < 2:
+            raise ValueError("score needs at least 2 images to tell apart, got 1.")
+
+        def project(modules, images):
+            encoder, projector = modules
+            return projector(encoder(images))
+
+        generator = torch.Generator().manual_seed(0)
+        hits = 0.0
+        parts = np.array_split(np.arange(len(source)), -(-len(source) // _SCORE_PAIRS))
+        for part in parts:
+            images = source.take(slice(int(part[0]), int(part[-1]) + 1))
+            draws = self.augmentation_.draw(2 * len(images), source.shape, generator=generator)
+            views = self.augmentation_.apply(images, draws)
+            z = self._infer(
+                project,
+                (self.encoder_, self.projector_),
+                ImageSource(views, (0.0, 1.0)),
+                channels_last=self._channels_last,
+            )
+            hits += contrastive_accuracy(z) * len(part)
+        return hits / len(source)
+
+    @property
+    def _n_features_out(self):
+        output = self._check_output()
+        return self.projector_.layer_dim(output)
+
+    def _served_encoder(self):
+        """Return the module by which transform represents images."""
+        mirror = self.mirror
+        if not isinstance(mirror, (bool, np.bool_)) and mirror != "auto":
+            raise ValueError(f"mirror must be 'auto', True or False, got {mirror!r}.")
+        if mirror == "auto":
+            mirror = getattr(self, "mirror_", False)
+        return MirroredNetwork(self.encoder_) if mirror else self.encoder_
+
+    def _check_output(self):
+        """Return which layer of the head is the output, 0 for the encoder itself."""
+        layers = self.projector_.n_layers
+        if self._lacks_head(self.projector_) and self.output not in ("encoder", 0):
+            raise ValueError(
+                f"output={self.output!r}, but weights={str(self.weights)!r} has no projection head, and none "
+                "was trained. Pass output='encoder', or train one: max_epochs of at least 1."
+            )
+        if self.output == "encoder":
+            return 0
+        if self.output == "projection":
+            return layers
+        if not isinstance(self.output, Integral) or not 0 <= self.output <= layers:
+            raise ValueError(
+                f"output must be 'encoder', 'projection' or a layer of the projection head, 0 to {layers}, "
+                f"got {self.output!r}."
+            )
+        return int(self.output)
+
+    def _read_training_images(self, X, again):
+        source = self._read_images(X, reset=not again, smallest=1 if again else 2)
+        warn_of_bad(source)
+        return _enough(source.without_bad())
+
+    def _fit_source(self, source, reader):
+        """Fit on images that another estimator has read, by the parameters of this one."""
+        self._validate_params()
+        self._take_format(reader)
+        self._train(_enough(source.without_bad()), draw_seed(self.random_state), time.perf_counter())
+        return self
+
+    def _train(self, source, seed, started, *, warm=False, **options):
+        known = warm and hasattr(self, "mirror_")
+        fit_in = self.mirror_ if known else self._mirror_images_fit_in(source)
+        super()._train(source, seed, started, warm=warm, **options)
+        self.mirror_ = fit_in and is_compact(self.encoder_) and self.augmentation_.flip_probability > 0
+
+    def _mirror_images_fit_in(self, source):
+        """Return whether mirror images look like the images, as far as the views do not tell."""
+        given = self.augmentation or Augmentation()
+        if is_open(given):
+            return True
+        by_name = isinstance(self.encoder, str) and is_compact_name(self.encoder, source.shape[1:])
+        if not (by_name or self.weights is not None) or given.resolve(source.shape).flip_probability == 0:
+            return False
+        return mirror_images_fit_in(source)
+
+    def _build_modules(self, source, targets):
+        if self.weights is not None:
+            return self._load_modules(source)
+        encoder, out_dim = self._build_encoder(source)
+        return {"encoder": encoder, "projector": self._make_head(encoder, out_dim)}
+
+    def _make_head(self, encoder, out_dim):
+        layers = self.projection_layers
+        read = encoder.read_dim if is_compact(encoder) else None
+        return ProjectionHead(out_dim, self.projection_dim if layers else out_dim, layers, read_dim=read)
+
+    def _load_modules(self, source):
+        """Return the encoder and the head of the file; a head of no layers if it has none."""
+        where = f"weights={str(self.weights)!r}"
+        try:
+            loaded = load_pretrained(self.weights)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{where}: {error}") from error
+        encoder = loaded.encoder
+        name = encoder_name(encoder)
+        if not isinstance(self.encoder, str) or self.encoder not in ("auto", name):
+            given = repr(self.encoder) if isinstance(self.encoder, str) else type(self.encoder).__name__
+            raise ValueError(
+                f"{where} is a {name}, but encoder is {given}. Pass encoder='auto', or no weights."
+            )
+        channels = input_channels(encoder)
+        if source.shape[0] not in (1, channels):
+            raise ValueError(
+                f"{where} takes images of {channels} channels (or grey ones), and those of X have "
+                f"{source.shape[0]}. Convert them."
+            )
+        if not _changes_nothing(loaded.preprocessing, source.shape, channels):
+            encoder = PreprocessedNetwork(encoder, loaded.preprocessing)
+        head = loaded.projector
+        return {
+            "encoder": encoder,
+            "projector": ProjectionHead(encoder.out_dim, n_layers=0) if head is None else head,
+        }
+
+    def _lacks_head(self, projector):
+        """Return whether a file of weights had no head, and training would make one."""
+        return self.weights is not None and projector.n_layers == 0 < self.projection_layers
+
+    def _complete_modules(self, modules):
+        if not self._lacks_head(modules["projector"]):
+            return modules
+        return {**modules, "projector": self._make_head(modules["encoder"], modules["encoder"].out_dim)}
+
+    def _set_first_layer(self, *args):
+        if self.weights is None:
+            super()._set_first_layer(*args)
+
+    def _fitted_modules(self):
+        return {"encoder": self.encoder_, "projector": self.projector_}
+
+    def _adopt_modules(self, modules):
+        self.encoder_, self.projector_ = modules["encoder"], modules["projector"]
+
+    def _make_loop(self, module, targets, options, batch_size):
+        from ..training.contrastive import ContrastiveNet
+
+        loss = self._make_loss()
+        return ContrastiveNet(
+            module,
+            loss,
+            micro_batch_size=self.micro_batch_size,
+            chance_level=_chance_level(loss, self.loss, batch_size),
+            **options,
+        )
+
+    def _describe_architecture(self):
+        layers = self.projection_layers
+        return {
+            **super()._describe_architecture(),
+            "weights": None if self.weights is None else str(self.weights),
+            "projection_layers": layers,
+            "projection_dim": layers and self.projection_dim,
+        }
+
+    def _describe_more(self):
+        return {"loss": self.loss if isinstance(self.loss, str) else describe_function(self.loss)}
+
+    def _make_loss(self):
+        if self.loss == "nt_xent":
+            return partial(nt_xent, temperature=self.temperature)
+        if self.loss == "nt_logistic":
+            return partial(nt_logistic, temperature=self.temperature)
+        return self.loss if callable(self.loss) else _LOSSES[self.loss]
+
+
+def _enough(source):
+    """Return a source, if there are two images to tell apart."""
+    if len(source) < 2:
+        raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
+    return source
+
+
+def _changes_nothing(preprocessing, shape, channels):
+    """Return whether images (C, H, W) enter a network as they are."""
+    whole = shape == (channels, preprocessing.size, preprocessing.size)
+    return whole and preprocessing.crop_fraction == 1 and preprocessing.mean is None
+
+
+def _chance_level(loss, name, n_pairs):
+    """Return the loss of an encoder that maps every view to one point."""
+    if name == "nt_xent":
+        return chance_level(n_pairs)
+    return float(loss(torch.ones(2 * min(n_pairs, 1024), 2)))

@@ -1,0 +1,212 @@
+"""What the classifier and the regressor that train on a fraction of the labels share."""
+
+import inspect
+
+import numpy as np
+from sklearn import get_config
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.utils import get_tags
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from .._utils.labels import check_fraction, check_n_drawn, class_codes, turns
+from ..images.rows import indexable, length_mismatch, take, take_columns, take_if_aligned
+
+__all__ = ["BaseLabelFraction", "balanced_prefix", "inner_has", "sorted_prefix"]
+
+
+def sorted_prefix(codes, fraction, random_state, n_needed, name):
+    """Sorted positions of the first rows, `fraction` of all, of those that take turns by their `codes`."""
+    n = len(codes)
+    fraction = check_fraction(fraction, name)
+    # round, not floor or ceil: 0.29 * 100 < 29 and 0.07 * 100 > 7 in binary floating point.
+    n_drawn = round(fraction * n)
+    check_n_drawn(n_drawn, n_needed, n, fraction, name)
+    if n_drawn == n:
+        return np.arange(n)
+    return np.sort(turns(codes, random_state)[:n_drawn])
+
+
+def balanced_prefix(labels, fraction, random_state, name):
+    """Sorted positions in `labels`, all of which are labels, of the subset that `label_subset` describes."""
+    codes = class_codes(labels)
+    return sorted_prefix(codes, fraction, random_state, int(codes.max()) + 1, name)
+
+
+def inner_has(name):
+    """For `available_if`: the estimator, fitted where it is, has the method `name`."""
+
+    def check(self):
+        inner = self.estimator_ if hasattr(self, "estimator_") else self._inner()
+        # Raises the estimator's own AttributeError, which may say why the method is missing.
+        getattr(inner, name)
+        return True
+
+    return check
+
+
+class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
+    """Fit a clone of the estimator on a nested fraction of the labelled rows.
+
+    Subclasses say what is labelled (``_labelled``), which of it to draw (``_draw``), which estimator
+    None stands for (``_inner``), which kind they accept (``_kind``, ``_is_kind``, ``_example``) and what else
+    is learnt (``_set_learnt``).
+    """
+
+    def fit(self, X, y, **params):
+        """Fit the estimator on the fraction of the labelled rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, DataFrame, tensor or list, with n_samples rows
+            Whatever `estimator` accepts. It is passed on as it is when every row is used; otherwise its rows
+            are taken, from an object without a shape as a list.
+        y : array-like of shape (n_samples,)
+            Labels. For classes, -1, None or NaN is none; for numbers, NaN or None.
+        **params : dict
+            Parameters for the `fit` of `estimator`, such as `sample_weight`; with metadata routing enabled,
+            those that it requests. What has one entry a row is reduced to the rows trained on.
+
+        Returns
+        -------
+        self : object
+            The fitted instance.
+
+        Raises
+        ------
+        TypeError
+            If `estimator` is of another kind, if `label_fraction` is no number, or if `X` or `y` holds
+            something unusable.
+        ValueError
+            If `label_fraction` is outside (0, 1] or leaves a class without a label, if `X` and `y` differ in
+            length, or if `y` has no labelled row, labels of one class only, or is no vector of labels.
+        """
+        inner = self._checked_inner()
+        X, n = indexable(X)
+        rows, labels, n_y = self._labelled(y)
+        if n != n_y:
+            raise ValueError(length_mismatch(n, n_y))
+        drawn = self._draw(labels, n)
+        indices = rows[drawn]
+
+        if get_config()["enable_metadata_routing"]:
+            params = process_routing(self, "fit", **params)["estimator"]["fit"]
+        pairwise = get_tags(inner).input_tags.pairwise
+        if len(indices) == n:
+            # No copy of what may be most of the memory.
+            X_drawn = X
+        else:
+            X_drawn = take(X, indices)
+            params = {name: take_if_aligned(value, indices, n) for name, value in params.items()}
+            shape = np.shape(X)
+            if pairwise and len(shape) == 2:
+                if shape[1] != n:
+                    raise ValueError(f"X should be a square kernel or distance matrix, found shape {shape}.")
+                X_drawn = take_columns(X_drawn, indices)
+
+        self.estimator_ = clone(inner).fit(X_drawn, labels[drawn], **params)
+        self.indices_ = indices
+        self.n_labels_ = len(indices)
+        self._set_learnt(labels)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
+            elif hasattr(self, name):
+                # Of an earlier fit on other data.
+                delattr(self, name)
+        if pairwise:
+            self.n_features_in_ = n
+        return self
+
+    def _checked_inner(self):
+        inner = self._inner()
+        if inspect.isclass(inner):
+            raise TypeError(
+                f"estimator must be an instance, found the class {inner.__name__}. Pass {inner.__name__}()."
+            )
+        usable = hasattr(inner, "fit") and hasattr(inner, "predict")
+        if not usable or not self._is_kind(inner):
+            raise TypeError(f"estimator must be a {self._kind}, found {inner!r}. Pass {self._example}.")
+        return inner
+
+    def _fitted_input(self, X):
+        """`X` as `estimator_` saw it in fit: of a precomputed kernel, the columns of the rows trained on."""
+        check_is_fitted(self)
+        if not get_tags(self.estimator_).input_tags.pairwise or self.n_labels_ == self.n_features_in_:
+            return X
+        X, _ = indexable(X)
+        shape = np.shape(X)
+        if len(shape) != 2:
+            # The estimator says best what it takes.
+            return X
+        if shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
+                "features as input: the kernel or distance to each row given to fit."
+            )
+        return take_columns(X, self.indices_)
+
+    def _delegate(self, method, X):
+        X = self._fitted_input(X)
+        return getattr(self.estimator_, method)(X)
+
+    @available_if(inner_has("predict"))
+    def predict(self, X):
+        """Predict the label of each row with the fitted estimator.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, DataFrame, tensor or list, with n_samples rows
+            Whatever `estimator` accepts.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            The labels predicted.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        """
+        return self._delegate("predict", X)
+
+    def _score_labelled(self, metric, X, y, sample_weight):
+        check_is_fitted(self)
+        X, n = indexable(X)
+        rows, labels, n_y = self._labelled(y, fitted=True)
+        if n != n_y:
+            raise ValueError(length_mismatch(n, n_y))
+        if sample_weight is not None:
+            sample_weight, n_weights = indexable(sample_weight, "sample_weight")
+            if n_weights != n:
+                raise ValueError(f"sample_weight has {n_weights} entries and X has {n} rows; pass one a row.")
+            sample_weight = take(sample_weight, rows)
+        predicted = self.predict(X if len(rows) == n else take(X, rows))
+        return float(metric(labels, predicted, sample_weight=sample_weight))
+
+    def get_metadata_routing(self):
+        """Get the metadata routing of this object.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            `fit` routes to the `fit` of `estimator`; `score` itself takes `sample_weight`.
+        """
+        return (
+            MetadataRouter(owner=type(self).__name__)
+            .add_self_request(self)
+            .add(estimator=self._inner(), method_mapping=MethodMapping().add(caller="fit", callee="fit"))
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self._inner())
+        tags.input_tags = inner.input_tags
+        tags.non_deterministic = inner.non_deterministic
+        tags.no_validation = inner.no_validation
+        # Of the wrong kind, it is refused in fit.
+        tags.classifier_tags = tags.classifier_tags and inner.classifier_tags or tags.classifier_tags
+        tags.regressor_tags = tags.regressor_tags and inner.regressor_tags or tags.regressor_tags
+        return tags

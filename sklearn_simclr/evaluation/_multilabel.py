@@ -1,0 +1,126 @@
+"""Several labels an image, as in VOC 2007: a linear classifier of features, and fine-tuning."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..estimators.simclr_classifier import SimCLRClassifier
+from ..training.supervised import ClassificationNet, Targets
+from ._logistic import LogisticPath
+from .metrics import mean_average_precision_11point
+
+__all__ = ["MultiLabelFineTuning", "MultiLabelProbe"]
+
+_MAX_ITER, _TOL = 1000, 1e-5
+
+# The path only has to rank penalties; what is kept is fitted so much more exactly.
+_REFIT_TOL = 0.01
+
+
+class MultiLabelProbe:
+    """Logistic regression of each label by itself, with one penalty for all, chosen on validation rows.
+
+    Parameters
+    ----------
+    penalties : ndarray of shape (n_penalties,)
+        Candidates, > 0, as of :class:`LinearEvaluationClassifier`.
+    held : ndarray of int
+        Validation rows.
+
+    Attributes
+    ----------
+    penalty_ : float
+        Of those with the largest mean average precision the largest.
+    validation_scores_ : ndarray of shape (n_penalties,)
+        Mean average precision on the validation rows.
+    """
+
+    def __init__(self, penalties, held):
+        self.penalties = np.asarray(penalties, dtype=np.float64)
+        self.held = held
+
+    def fit(self, X, Y):
+        """Choose the penalty on the validation rows, and fit again on all."""
+        X = torch.from_numpy(np.ascontiguousarray(X))
+        training = np.ones(len(X))
+        training[self.held] = 0
+        order = np.argsort(-self.penalties, kind="stable")
+        held_out = X[torch.from_numpy(self.held)].double()
+        logits = np.empty((len(order), len(self.held), Y.shape[1]))
+        for label in range(Y.shape[1]):
+            for i, coef, intercept in self._follow(X, Y[:, label], training, order):
+                logits[i, :, label] = held_out @ coef + intercept
+        truth = Y[self.held]
+        scores = np.array([mean_average_precision_11point(truth, each) for each in logits])
+        if np.isnan(scores).any():
+            raise ValueError("validation has no row with any label. Pass a larger share, or other rows.")
+        self.validation_scores_ = scores
+        self.penalty_ = float(self.penalties[scores >= scores.max() - 1e-12].max())
+        parts = []
+        for label in range(Y.shape[1]):
+            at = np.flatnonzero(self.penalties == self.penalty_)[:1]
+            ((_, *part),) = self._follow(X, Y[:, label], np.ones(len(X)), at, _REFIT_TOL)
+            parts.append(part)
+        self.coef_ = torch.stack([coef for coef, _ in parts]).numpy()
+        self.intercept_ = np.array([float(intercept) for _, intercept in parts])
+        return self
+
+    def _follow(self, X, y, weights, order, factor=1.0):
+        """Yield (place of the penalty, coefficients, intercept) for one label."""
+        if len(np.unique(y[weights > 0])) < 2:
+            # Nothing to tell apart: every image has the label, or none.
+            for i in order:
+                yield i, torch.zeros(X.shape[1], dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
+            return
+        codes, weights = torch.from_numpy(y.astype(np.int64)), torch.from_numpy(weights)
+        path = LogisticPath(X, codes, weights, 2, standardize=False, max_iter=_MAX_ITER, tol=_TOL * factor)
+        for i in order:
+            # One vector of coefficients w is two of -w / 2 and w / 2, with half the squared norm.
+            path.fit(2 * float(self.penalties[i]))
+            coef, intercept = path.coefficients()
+            yield i, coef[1] - coef[0], intercept[1] - intercept[0]
+
+    def decision_function(self, X):
+        """Return the logits (n, n_labels)."""
+        return np.asarray(X, dtype=np.float64) @ self.coef_.T + self.intercept_
+
+
+class _MultiLabelNet(ClassificationNet):
+    """Trains for labels that do not exclude each other: sigmoids and their cross-entropy."""
+
+    def _cross_entropy(self, logits, labels, weights):
+        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
+        return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
+
+    def _record_outputs(self, labels, logits):
+        self.history.record("train_accuracy", ((logits > 0) == (labels > 0)).float().mean().item())
+
+
+class MultiLabelFineTuning(SimCLRClassifier):
+    """SimCLRClassifier for a matrix y (n, n_labels) of 0 and 1; ``decision_function`` gives a logit a label.
+
+    Without early stopping and class weights.
+    """
+
+    def _read_labels(self, y, sample_weight, source):
+        self._labels = np.asarray(y, dtype=np.float32)
+        self.classes_ = np.arange(self._labels.shape[1])
+        readable = np.ones(len(source), dtype=np.float32)
+        readable[source.bad] = 0
+        return np.arange(len(source)), readable
+
+    def _make_targets(self, numbers, weights, teacher=None):
+        labels = torch.from_numpy(self._labels[numbers.astype(np.int64)])
+        return Targets(labels, torch.from_numpy(np.asarray(weights, dtype=np.float32)))
+
+    def _describe_more(self):
+        return {**super()._describe_more(), "labels": self._labels}
+
+    def _make_loop(self, module, targets, options, batch_size):
+        # What an even guess loses.
+        chance = float(np.log(2))
+        return _MultiLabelNet(module, self._make_targets(*targets), chance_level=chance, **options)
+
+    def decision_function(self, X):
+        """Return the logits (n, n_labels)."""
+        return self._logits(X)

@@ -1,0 +1,391 @@
+"""The label-fraction study: scores of estimators against the share of the labels that they learn from."""
+
+from collections import Counter
+from itertools import chain, product
+from numbers import Integral, Real
+
+import joblib
+import numpy as np
+import sklearn
+from sklearn.exceptions import FitFailedWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_memory
+from tqdm.auto import tqdm
+
+from .._utils.labels import labelled_rows, labelled_targets
+from .._utils.warn import warn
+from .._version import __version__
+from ..images.rows import indexable, length_mismatch
+from ._curve_plan import draws, make_folds, make_plans, make_splitter, numbers_of_labels, target_kind
+from ._curve_steps import key_of, named_estimators
+from ._curve_tasks import Fit, FoldData, is_cached, run_fit, run_shared
+from .splitters import is_continuous
+
+__all__ = ["label_fraction_curve"]
+
+_COLUMNS = ("estimator", "fraction", "n_labels", "fold", "draw")
+_TIMES = ("fit_time", "score_time", "shared_time")
+
+
+def label_fraction_curve(
+    estimators,
+    X,
+    y,
+    *,
+    fractions,
+    cv=None,
+    scoring=None,
+    n_draws=1,
+    n_jobs=None,
+    random_state=None,
+    params=None,
+    groups=None,
+    error_score=np.nan,
+    memory=None,
+    verbose=0,
+    return_train_score=False,
+    return_indices=False,
+    return_estimator=False,
+):
+    """Score estimators that learn from fractions of the labels.
+
+    In each fold of a cross-validation every estimator is fitted on balanced, nested draws of the labels of
+    the training set, and scored on the test set. The first steps of a Pipeline, those that need no labels,
+    are fitted once a fold, on all training rows, whatever the number of fractions and draws; Pipelines that
+    begin with equal steps share them.
+
+    Parameters
+    ----------
+    estimators : dict of str to estimator, list, or estimator
+        What to compare: Pipelines, classifiers, or regressors. In a list, pairs of a name and an estimator,
+        or estimators, which are named after their classes.
+    X : array-like, sparse matrix, DataFrame, list or dataset, with n_samples rows
+        Whatever the estimators accept.
+    y : array-like of shape (n_samples,)
+        Labels. Rows where it is -1 (classes only), None or NaN have none.
+    fractions : list of float or list of int
+        Shares in (0, 1] of the labels of the training set. If all are ints, they are numbers of labels, all
+        classes together, as ``train_sizes`` of ``learning_curve`` are.
+    cv : int, cross-validator, iterable or None, default=None
+        How to split the labelled rows, as in ``cross_validate``: None is 5 folds, stratified for classifiers.
+        Rows without a label are in every training set, and in no test set; see `SemiSupervisedKFold`.
+    scoring : str, callable, list, tuple, dict or None, default=None
+        As in ``cross_validate``: one metric, or several. None is the `score` of each estimator.
+    n_draws : int, default=1
+        How many times to draw the labels in each fold, at least 1. More draws tell the luck of the draw.
+    n_jobs : int or None, default=None
+        Number of parallel jobs, first over folds, then over fits; it does not change the results.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the draws. Draw k of fold j is the same for all estimators, fractions and values of `n_draws`.
+    params : dict or None, default=None
+        What to pass on. With metadata routing enabled: to the estimators, scorers and splitter that request
+        it. Otherwise to `fit`: ``step__name`` of a Pipeline's step, ``name`` of other estimators; each gets
+        what it knows. What has one entry a row is sliced.
+    groups : array-like of shape (n_samples,) or None, default=None
+        Groups for `cv`. With metadata routing enabled, pass them in `params`.
+    error_score : "raise" or float, default=nan
+        Score of a fit that fails, with a ``FitFailedWarning``; "raise" raises what it raised.
+    memory : str, joblib.Memory or None, default=None
+        Where to keep the shared steps and the outcome of each fit, failures excepted. A study that was
+        interrupted goes on where it was, and one with further fractions, draws or estimators fits those only.
+        `cv`, shared steps and `random_state` need ints for seeds, not None, to be recognised.
+    verbose : int, default=0
+        1 shows a progress bar.
+    return_train_score : bool, default=False
+        Whether to score on the labels drawn, too.
+    return_indices : bool, default=False
+        Whether to add the columns ``train_indices``, rows of X whose labels were drawn, and
+        ``test_indices``.
+    return_estimator : bool, default=False
+        Whether to add the column ``fitted_estimator``: with the shared steps in it, it takes rows of X.
+
+    Returns
+    -------
+    results : DataFrame
+        A row a fit, ordered by estimator, fraction, fold and draw, with the columns
+
+        - ``estimator`` (name), ``fraction``, ``n_labels``, ``fold`` and ``draw`` (from 0 on). For numbers of
+          labels, ``fraction`` is the share of the labels in the largest training set;
+        - ``score``, and ``train_score`` if asked for; of several metrics, one column each by its name, and
+          ``train_`` and its name;
+        - ``fit_time``, ``score_time`` and ``shared_time`` in seconds: fitting the rest of the estimator on
+          the draw, scoring on the test set, and fitting the shared steps and applying them to all rows of
+          the fold, which is spent once for all fits that share them.
+
+    Raises
+    ------
+    TypeError
+        If an estimator is none.
+    ValueError
+        If a parameter is out of range, a fraction leaves a class without a label in a fold (before anything
+        is fitted), classifiers and regressors are mixed, or all fits fail.
+
+    Warns
+    -----
+    FitFailedWarning
+        If some fits fail.
+
+    See Also
+    --------
+    sklearn_simclr.evaluation.LabelFractionClassifier : The same for searches over parameters.
+    sklearn_simclr.evaluation.SemiSupervisedKFold : The folds.
+    sklearn.model_selection.learning_curve : Fits on fewer rows, where this one fits on fewer labels.
+
+    Notes
+    -----
+    No label leaks: shared steps are given no `y`, and other steps none but the labels drawn. From its first
+    step that needs labels on, a Pipeline is fitted on the rows drawn only. A step needs labels if its tags
+    say so (``target_tags.required``, as of ``LinearDiscriminantAnalysis`` or ``SelectKBest``), if an
+    estimator among its parameters does (``SelectFromModel``), or if it learns from unlabelled rows, too.
+
+    Estimators that learn from labelled and unlabelled rows say so with a true attribute
+    ``learns_from_unlabelled``; ``SelfTrainingClassifier``, ``LabelPropagation`` and ``LabelSpreading`` are
+    known to. They are given all training rows, the labels that were not drawn replaced by -1, or by None
+    where labels are no numbers or -1 is a class; targets of a regression by NaN.
+
+    A `LabelFractionClassifier` or `LabelFractionRegressor`, alone or as the last step, takes all the labels
+    of the draw: its own ``label_fraction`` is set to 1.
+
+    Balanced means what `label_subset` says: equal counts a class, as far as the rare classes reach. Targets
+    of regressors are drawn equally from ten quantile bins.
+
+    Scorers are given the Pipeline with "passthrough" for the shared steps, and what these steps make of the
+    test rows. Where draws are of the same rows, as at fraction 1, one fit stands for all, unless the tags of
+    the estimator say that it is not deterministic.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_simclr.evaluation import label_fraction_curve
+    >>> X, y = load_digits(return_X_y=True)
+    >>> estimators = {
+    ...     "logistic": make_pipeline(PCA(20, random_state=0), LogisticRegression(max_iter=1000)),
+    ...     "bayes": make_pipeline(PCA(20, random_state=0), GaussianNB()),
+    ... }
+    >>> results = label_fraction_curve(
+    ...     estimators, X / 16, y, fractions=[0.03, 1.0], cv=3, n_draws=2, random_state=0
+    ... )
+    >>> results.groupby(["estimator", "n_labels"])["score"].mean().round(1)
+    estimator  n_labels
+    bayes      36          0.5
+               1198        0.9
+    logistic   36          0.8
+               1198        0.9
+    Name: score, dtype: float64
+    """
+    n_draws, raise_error = _checked(n_draws, error_score)
+    named = named_estimators(estimators)
+    X, n = indexable(X)
+    kind = target_kind(named, y)
+    if kind == "auto":
+        kind = "numbers" if is_continuous(y) else "classes"
+    is_classes = kind == "classes"
+    rows, labels, n_y = (labelled_rows if is_classes else labelled_targets)(y)
+    if n != n_y:
+        raise ValueError(length_mismatch(n, n_y))
+    memory = check_memory(memory)
+    stored = getattr(memory, "location", None) is not None
+    splitter = make_splitter(cv, kind)
+    plans, split_params = make_plans(named, splitter, scoring, params, groups, raise_error, stored)
+    folds = make_folds(splitter.split(X, y, **split_params), rows, labels, n)
+    numbers, shares = numbers_of_labels(fractions, folds, is_classes)
+    seed = _seed(random_state)
+    if stored:
+        data_key = key_of([X, sklearn.__version__, __version__], "X")
+        for fold in folds:
+            fold.key = key_of([data_key, fold.train, fold.test])
+
+    options = {
+        "n_rows": n,
+        "return_train_score": bool(return_train_score),
+        "return_estimator": bool(return_estimator),
+        "raise_error": raise_error,
+    }
+    # Rows of the result, and the fit of each; several have the same fit where draws are of the same rows.
+    fits, fit_of = {}, {}
+    for fold in folds:
+        orders = draws(fold, n_draws, seed, is_classes)
+        for p, plan in enumerate(plans):
+            for f, draw in product(range(len(shares)), range(n_draws)):
+                drawn = np.sort(orders[draw][: numbers[f, fold.number]])
+                fit = _make_fit(plan, fold, drawn, () if plan.is_deterministic else (f, draw), options)
+                fit_of[p, f, fold.number, draw] = at = (fold.number, p, fit.key)
+                fits.setdefault(at, fit)
+    outcomes = _run(X, plans, folds, fits, memory, n_jobs, verbose, raise_error)
+    _warn_of_failures(list(outcomes.values()), error_score)
+    metrics = {
+        kind: _metrics(outcomes.values(), kind)
+        for kind in (("score", "train_score") if return_train_score else ("score",))
+    }
+    records = [
+        {
+            "estimator": plans[p].name,
+            "fraction": shares[f],
+            "n_labels": len(fits[at].indices),
+            "fold": number,
+            "draw": draw,
+            **_scores(outcomes[at], metrics, error_score),
+            **{name: getattr(outcomes[at], name) for name in _TIMES},
+            **_extras(outcomes[at], fits[at], folds[number], return_indices, return_estimator),
+        }
+        for (p, f, number, draw), at in sorted(fit_of.items())
+    ]
+    import pandas as pd
+
+    return pd.DataFrame.from_records(records)
+
+
+def _checked(n_draws, error_score):
+    if not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1:
+        raise ValueError(f"n_draws must be an int of at least 1, found {n_draws!r}.")
+    is_number = isinstance(error_score, Real) and not isinstance(error_score, bool)
+    if not is_number and not (isinstance(error_score, str) and error_score == "raise"):
+        raise ValueError(f"error_score must be 'raise' or a number, found {error_score!r}.")
+    return int(n_draws), not is_number
+
+
+def _seed(random_state):
+    if isinstance(random_state, Integral):
+        check_random_state(random_state)
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
+
+
+def _make_fit(plan, fold, drawn, which, options):
+    rows = fold.labelled[drawn]
+    asked_for = options["return_train_score"], options["return_estimator"]
+    steps = plan.chain_key, plan.key
+    key = key_of([fold.key, steps, rows, fold.labels[drawn], fold.test_labels, which, asked_for])
+    return Fit(
+        key=key,
+        estimator=plan.estimator,
+        params=plan.params,
+        scorer=plan.scorer,
+        score_params=plan.score_params,
+        indices=drawn,
+        semi_supervised=plan.semi_supervised,
+        mark=plan.mark,
+        # What shared steps give is no kernel any more.
+        pairwise=plan.pairwise and not plan.chain,
+        **options,
+    )
+
+
+def _run(X, plans, folds, fits, memory, n_jobs, verbose, raise_error):
+    """Outcomes of the fits, of as many folds at a time as there are jobs: their embeddings are in memory."""
+    to_load = {at for at, fit in fits.items() if is_cached(memory, fit)}
+    needs_data = {
+        at for at, fit in fits.items() if at not in to_load or (fit.return_estimator and plans[at[1]].chain)
+    }
+    units = _units(plans, needs_data)
+    outcomes = {}
+    n_together = max(1, joblib.effective_n_jobs(n_jobs))
+    with tqdm(total=len(units) + len(fits), disable=not verbose, desc="label fractions", unit="fit") as bar:
+        for start in range(0, len(folds), n_together):
+            batch = range(start, min(start + n_together, len(folds)))
+            data = _run_units(
+                X, folds, {u: c for u, c in units.items() if u[0] in batch}, memory, n_jobs, raise_error, bar
+            )
+            here = [at for at in fits if at[0] in batch]
+            for at in here:
+                if at in to_load:
+                    outcomes[at] = run_fit(fits[at], folds[at[0]], None, memory)
+                    bar.update()
+            to_fit = [at for at in here if at not in to_load]
+            done = Parallel(n_jobs=n_jobs, return_as="generator")(
+                delayed(run_fit)(fits[at], folds[at[0]], data[at[0], plans[at[1]].chain_key][0], memory)
+                for at in to_fit
+            )
+            for at, outcome in zip(to_fit, done, strict=True):
+                outcomes[at] = outcome
+                bar.update()
+            for at in here:
+                if outcomes[at].estimator is not None and plans[at[1]].chain:
+                    _, transformers = data[at[0], plans[at[1]].chain_key]
+                    names = [step.name for step in plans[at[1]].chain]
+                    outcomes[at].estimator.set_params(**dict(zip(names, transformers, strict=True)))
+    return outcomes
+
+
+def _units(plans, needs_data):
+    """The chains of shared steps that have to be run: {(fold, pairwise, first step): {chain key: chain}}."""
+    units = {}
+    for number, p, _ in sorted(needs_data):
+        chain_key = plans[p].chain_key
+        units.setdefault((number, *chain_key[:2]), {})[chain_key] = plans[p].chain
+    return units
+
+
+def _run_units(X, folds, units, memory, n_jobs, raise_error, bar):
+    """Outputs of the shared steps, and the steps: {(fold, chain key): (FoldData, transformers)}."""
+    # Rows as they are would only travel to a worker and back.
+    local = [unit for unit in units if len(unit) == 2]
+    remote = [unit for unit in units if len(unit) > 2]
+
+    def arguments(unit):
+        return X, folds[unit[0]], list(units[unit].values()), unit[1], memory, raise_error
+
+    here = (run_shared(*arguments(unit)) for unit in local)
+    there = Parallel(n_jobs=n_jobs, return_as="generator")(
+        delayed(run_shared)(*arguments(unit)) for unit in remote
+    )
+    data = {}
+    for unit, outputs in zip((*local, *remote), chain(here, there), strict=True):
+        for chain_key, output in zip(units[unit], outputs, strict=True):
+            bare = FoldData(output.train, output.test, [], output.seconds, output.error)
+            data[unit[0], chain_key] = bare, output.transformers
+        bar.update()
+    return data
+
+
+def _warn_of_failures(outcomes, error_score):
+    failures = Counter(outcome.fit_error for outcome in outcomes if outcome.fit_error is not None)
+    if failures:
+        listed = "\n".join(f"{count} fits failed with:\n{error}" for error, count in failures.items())
+        n_failed = failures.total()
+        if n_failed == len(outcomes):
+            raise ValueError(f"All of the {n_failed} fits failed. Pass error_score='raise'.\n{listed}")
+        warn(
+            f"{n_failed} of {len(outcomes)} fits failed; their scores are {error_score}. Pass "
+            f"error_score='raise' to see the first.\n{listed}",
+            FitFailedWarning,
+        )
+    for error in dict.fromkeys(error for outcome in outcomes for error in outcome.score_errors):
+        warn(f"Scoring failed; the score is {error_score}. Details:\n{error}")
+
+
+def _metrics(outcomes, kind):
+    """Names of the metrics of outcomes, of which those of failed fits have none; None for a single metric."""
+    names = next((list(s) for outcome in outcomes if isinstance(s := getattr(outcome, kind), dict)), None)
+    clashes = {*_COLUMNS, *_TIMES}.intersection(names or ())
+    if clashes:
+        raise ValueError(f"scoring has a metric {min(clashes)!r}, which is the name of another column.")
+    return names
+
+
+def _scores(outcome, metrics, error_score):
+    columns = {}
+    for kind, names in metrics.items():
+        found = getattr(outcome, kind)
+        if names is None:
+            columns[kind] = error_score if found is None else found
+            continue
+        for name in names:
+            score = None if found is None else found[name]
+            columns[name if kind == "score" else f"train_{name}"] = error_score if score is None else score
+    return columns
+
+
+def _extras(outcome, fit, fold, return_indices, return_estimator):
+    extras = {}
+    if return_indices:
+        extras["train_indices"] = fold.train[fold.labelled[fit.indices]]
+        extras["test_indices"] = fold.test
+    if return_estimator:
+        extras["fitted_estimator"] = outcome.estimator
+    return extras

@@ -1,0 +1,180 @@
+"""How many times fewer labels one estimator needs than another for the same score."""
+
+from numbers import Real
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["LabelSaving", "label_saving"]
+
+_COLUMNS = ("estimator", "fraction", "n_labels", "score")
+
+
+class LabelSaving(NamedTuple):
+    """How many times fewer labels one estimator needs than another.
+
+    Parameters
+    ----------
+    factor : float
+        Labels of the reference divided by labels of the estimator; NaN if the estimator does not reach the
+        score.
+    at_least : bool
+        Whether `factor` is only a lower bound: the estimator reaches the score with the fewest labels
+        measured already.
+    score : float
+        The mean score of the reference that has to be reached.
+    fraction : float
+        The fraction of the labels with which the estimator reaches it; NaN if it does not.
+    reference_fraction : float
+        The fraction of the labels with which the reference has it.
+
+    See Also
+    --------
+    label_saving : Computes it.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.evaluation import LabelSaving
+    >>> str(LabelSaving(12.3, False, 0.9, 0.01, 0.123)), str(LabelSaving(0.82, True, 0.9, 0.01, 0.0082))
+    ('12× fewer labels', '≥ 0.8× fewer labels')
+    """
+
+    factor: float
+    at_least: bool
+    score: float
+    fraction: float
+    reference_fraction: float
+
+    def __str__(self):
+        if np.isnan(self.factor):
+            return "not reached"
+        number = f"{self.factor:,.0f}" if self.factor >= 9.95 else f"{self.factor:.1f}"
+        return f"{'≥ ' if self.at_least else ''}{number.removesuffix('.0')}× fewer labels"
+
+
+def label_saving(results, estimator, reference, *, at=None):
+    """Compute how many times fewer labels an estimator needs to reach the score of a reference.
+
+    The scores are averaged over folds and draws; between two fractions the mean score is taken to grow
+    linearly with the logarithm of the number of labels.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Columns ``estimator``, ``fraction`` (in (0, 1]), ``n_labels`` (> 0) and ``score`` (greater is
+        better), a row each fit. Rows without a score are left out.
+    estimator : str
+        Whose labels are counted.
+    reference : str
+        Whose score is to be reached.
+    at : float, default=None
+        Fraction of the labels that the reference is given, within its measured fractions. None is the
+        largest one.
+
+    Returns
+    -------
+    LabelSaving
+        The factor is
+
+        - the ratio of the two numbers of labels where the estimator's mean curve first reaches the score;
+        - a lower bound, ``at_least=True``, where the estimator has reached it at its smallest fraction;
+        - NaN where it does not reach it at any measured fraction.
+
+    Raises
+    ------
+    TypeError
+        If `results` is no DataFrame.
+    ValueError
+        If a column or an estimator is missing, or `at` is outside of the reference's fractions.
+
+    See Also
+    --------
+    LabelFractionDisplay : Draws the saving as an arrow between the curves.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_simclr.evaluation import label_saving
+    >>> results = pd.DataFrame({
+    ...     "estimator": ["SimCLR"] * 3 + ["supervised"] * 3,
+    ...     "fraction": [0.01, 0.1, 1.0] * 2,
+    ...     "n_labels": [10, 100, 1000] * 2,
+    ...     "score": [0.7, 0.8, 0.9, 0.5, 0.6, 0.75],
+    ... })
+    >>> label_saving(results, "SimCLR", "supervised").factor
+    31.62
+    >>> label_saving(results, "SimCLR", "supervised", at=0.1)
+    LabelSaving(factor=10.0, at_least=True, score=0.6, fraction=0.01, reference_fraction=0.1)
+    """
+    results = check_results(results)
+    for name in (estimator, reference):
+        check_known(results, name)
+    fractions, n_labels, scores = mean_curve(results, reference)
+    if at is None:
+        at = fractions[-1]
+    if not isinstance(at, Real) or not fractions[0] <= at <= fractions[-1]:
+        raise ValueError(
+            f"at={at!r}, but {reference!r} was measured at fractions from {fractions[0]:g} to "
+            f"{fractions[-1]:g}. Pass a fraction between them."
+        )
+    target = float(np.interp(np.log(at), np.log(fractions), scores))
+    needed_by_reference = _interpolate_log(at, fractions, n_labels)
+
+    fractions, n_labels, scores = mean_curve(results, estimator)
+    reached = scores >= target
+    if not reached.any():
+        return LabelSaving(np.nan, False, target, np.nan, float(at))
+    first = int(reached.argmax())
+    if first == 0:
+        at_least = bool(scores[0] > target)
+        return LabelSaving(
+            needed_by_reference / float(n_labels[0]), at_least, target, float(fractions[0]), float(at)
+        )
+    share = (target - scores[first - 1]) / (scores[first] - scores[first - 1])
+    fraction = np.exp(np.interp(share, [0, 1], np.log(fractions[first - 1 : first + 1])))
+    needed = np.exp(np.interp(share, [0, 1], np.log(n_labels[first - 1 : first + 1])))
+    return LabelSaving(needed_by_reference / float(needed), False, target, float(fraction), float(at))
+
+
+def _interpolate_log(x, xs, ys):
+    return float(np.exp(np.interp(np.log(x), np.log(xs), np.log(ys))))
+
+
+def check_results(results):
+    """Return the rows that have a score."""
+    if not hasattr(results, "columns"):
+        raise TypeError(
+            "results must be a DataFrame with a row each fit, as label_fraction_curve returns it, got "
+            f"{type(results).__name__}."
+        )
+    missing = [name for name in _COLUMNS if name not in results.columns]
+    if missing:
+        raise ValueError(
+            f"results lacks the columns {missing}; it has {list(results.columns)}. "
+            "Pass what label_fraction_curve returns."
+        )
+    for name, low, high in (("fraction", 0, 1), ("n_labels", 0, np.inf)):
+        bad = ~((results[name] > low) & (results[name] <= high)).to_numpy()
+        if bad.any():
+            value = results[name].iloc[int(bad.argmax())]
+            raise ValueError(
+                f"{name} must be in (0, {high:g}{']' if high == 1 else ')'}, but row {int(bad.argmax())} of "
+                f"results has {value}."
+            )
+    results = results[results["score"].notna()]
+    if not len(results):
+        raise ValueError("results has no row with a score.")
+    return results
+
+
+def check_known(results, name):
+    """Raise unless an estimator has a score."""
+    known = list(results["estimator"].unique())
+    if name not in known:
+        raise ValueError(f"{name!r} is not among the estimators with a score in results: {known}.")
+
+
+def mean_curve(results, name):
+    """Fractions in rising order, with the means of labels and scores over folds and draws."""
+    means = results[results["estimator"] == name].groupby("fraction")[["n_labels", "score"]].mean()
+    return means.index.to_numpy(float), *means.to_numpy(float).T

@@ -1,0 +1,393 @@
+"""Linear evaluation: how well a linear classifier reads the classes off frozen features.
+
+It is a scikit-learn classifier of features, (n_samples, n_features), and knows nothing of images.
+"""
+
+import numbers
+
+import numpy as np
+import torch
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch.nn import functional as F
+
+from .._utils.devices import resolve_device
+from .._utils.seeds import draw_seed
+from .._utils.sklearn_private import Interval, StrOptions, fit_context
+from .._utils.warn import warn
+from ..images.source import as_tensor
+from ._logistic import LogisticPath
+from ._validation import validation_splits
+
+__all__ = ["LinearEvaluationClassifier"]
+
+# Appendix B.8: "45 logarithmically spaced values between 10^-6 and 10^5".
+_PENALTIES = (-6, 5, 45)
+
+# The path only has to rank penalties; what is kept is fitted so much more exactly.
+_REFIT_TOL = 0.01
+
+# Entries of the rows in a block: 16 MB in float32.
+_BLOCK_ENTRIES = 2**22
+
+
+class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
+    """Linear evaluation: logistic regression whose penalty is chosen on a validation split.
+
+    Fits multinomial logistic regression for each of 45 l2 penalties on a part of the rows, keeps the penalty
+    that is most accurate on the others, and fits it again on all of them. The features are taken as they
+    are: no augmentation, and no scaling unless asked for.
+
+    Parameters
+    ----------
+    penalties : array-like of shape (n_penalties,), default=None
+        Candidates for lambda in ``lambda / 2 |coef|^2 + sum_i loss_i``, each > 0, in any order; None is
+        ``numpy.logspace(-6, 5, 45)``. In scikit-learn's terms lambda is ``1 / C``; see Notes.
+    validation : float, int, array-like, splitter or iterable, default=0.2
+        What the penalty is chosen on:
+
+        - a float in (0, 1): that share of each class, drawn by `random_state`. Equal rows never are on both
+          sides, and the draw depends neither on the order of the rows nor on whether a row is repeated or has
+          a larger weight;
+        - an array of row indices, or a boolean mask of shape (n_samples,): these rows;
+        - an int of at least 2: so many stratified folds, shuffled by `random_state`;
+        - a splitter such as :class:`~sklearn.model_selection.PredefinedSplit`, or an iterable of pairs
+          (training rows, validation rows).
+
+        The mean of the scores decides where there are several splits.
+    scoring : {"accuracy", "balanced_accuracy"}, default="accuracy"
+        What decides: the share of correct rows, or the mean over classes of that share (mean per-class
+        accuracy), which the paper uses for Pets, Caltech-101, Flowers and Aircraft. Rows count by their
+        weights.
+    standardize : bool, default=False
+        False, the protocol: the penalty is on the coefficients of the features as they are. True: on those of
+        features of unit variance over the training rows, so that the result does not depend on the features'
+        units. `coef_` is for the features as they are in either case, and centring would change nothing,
+        because the intercept has no penalty.
+    class_weight : dict, "balanced" or None, default=None
+        Factors of the weights of each class's rows; "balanced" gives every class the same total.
+    tol : float, default=1e-5
+        Relative suboptimality at which a penalty is done, > 0; a hundredth of it for the final fit. The
+        squared relative error of the coefficients is at most about as large.
+    max_iter : int, default=1000
+        Most L-BFGS iterations for each penalty.
+    device : "auto", str or torch.device, default="auto"
+        Where to compute; "auto" is CUDA where there is one, else the CPU.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the split.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels of the rows with positive weight, sorted.
+    coef_ : ndarray of shape (n_classes, n_features) or (1, n_features)
+        Coefficients, in the dtype of X; one row for two classes, as in scikit-learn.
+    intercept_ : ndarray of shape (n_classes,) or (1,)
+        Intercepts, in the dtype of X.
+    penalty_ : float
+        The penalty chosen; of equally good ones the largest.
+    C_ : float
+        ``1 / penalty_``.
+    penalties_ : ndarray of shape (n_penalties,)
+        The candidates.
+    validation_scores_ : ndarray of shape (n_penalties,)
+        Score on the validation rows for each of `penalties_`.
+    n_iter_ : int
+        Evaluations of the objective in the final fit.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X had any.
+
+    See Also
+    --------
+    WeightedKNNClassifier : The evaluation that trains nothing.
+    sklearn.linear_model.LogisticRegression : One penalty.
+
+    Notes
+    -----
+    The optimum is that of ``LogisticRegression(C=1 / penalty)``: with K > 2 classes, of
+
+    .. math:: \\sum_i s_i \\Big(\\log \\sum_k e^{z_{ik}} - z_{i y_i}\\Big) + \\frac{\\lambda}{2} \\|W\\|^2,
+              \\qquad z_i = W x_i + b,
+
+    with s the weights; with two classes, of the binary logistic loss with a single vector of coefficients.
+    The losses are summed, not averaged. The paper leaves that open; so does the reproduction of its
+    transfer results in [3]_, which passes 1 / lambda as C to scikit-learn, understand it.
+
+    Rows are never copied on the CPU: float32 features cost their own memory, and products are computed in
+    float32, sums and the optimiser in float64. float64 features are computed in float64 throughout. Beyond
+    that memory is ``8 n_features^2`` bytes twice, and some twenty times the coefficients in float64. With
+    fewer rows than features the problem is solved in the span of the rows.
+
+    Classes that a training split lacks are never predicted for it.
+
+    References
+    ----------
+    .. [1] T. Chen, S. Kornblith, M. Norouzi, G. Hinton, "A Simple Framework for Contrastive Learning of
+       Visual Representations", ICML 2020, appendix B.8. :doi:`10.48550/arXiv.2002.05709`
+    .. [2] S. Kornblith, J. Shlens, Q. V. Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019.
+       :doi:`10.48550/arXiv.1805.08974`
+    .. [3] L. Ericsson, H. Gouk, T. M. Hospedales, "How Well Do Self-Supervised Models Transfer?", CVPR 2021.
+       :doi:`10.48550/arXiv.2011.13377`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr.evaluation import LinearEvaluationClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> probe = LinearEvaluationClassifier(random_state=0).fit(X[:900], y[:900])
+    >>> probe.validation_scores_.shape
+    (45,)
+    >>> probe.score(X[900:], y[900:]) > 0.9
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "penalties": ["array-like", None],
+        "validation": [Interval(numbers.Real, 0, 1, closed="neither"), "cv_object", "array-like"],
+        "scoring": [StrOptions({"accuracy", "balanced_accuracy"})],
+        "standardize": ["boolean"],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "tol": [Interval(numbers.Real, 0, None, closed="neither")],
+        "max_iter": [Interval(numbers.Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        *,
+        penalties=None,
+        validation=0.2,
+        scoring="accuracy",
+        standardize=False,
+        class_weight=None,
+        tol=1e-5,
+        max_iter=1000,
+        device="auto",
+        random_state=None,
+    ):
+        self.penalties = penalties
+        self.validation = validation
+        self.scoring = scoring
+        self.standardize = standardize
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.device = device
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Choose the penalty and fit the classifier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features, finite. float32 and float64 are taken as they are, other types become float64.
+        y : array-like of shape (n_samples,)
+            Class labels: numbers, booleans or strings; at least two classes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights >= 0 of the losses and of the validation scores. A row of weight 2 is the same as two
+            equal rows, a row of weight 0 as none.
+
+        Returns
+        -------
+        LinearEvaluationClassifier
+            The estimator itself, fitted.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, X, y or a weight does not fit, if there is a single class, or if a split leaves
+            no validation row or a single class for training.
+        """
+        penalties = _check_penalties(self.penalties)
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        weights = _check_weights(sample_weight, len(X))
+        classes, codes = np.unique(y, return_inverse=True)
+        used = np.unique(codes[weights > 0])
+        if len(used) < 2:
+            raise ValueError(
+                f"y contains 1 class, {classes[used].tolist()}, in the rows of positive weight; linear "
+                "evaluation needs samples of at least 2 classes."
+            )
+        renumbered = np.zeros(len(classes), dtype=np.int64)
+        renumbered[used] = np.arange(len(used))
+        classes, codes = classes[used], renumbered[codes]
+        weights = weights * self._class_factors(classes, codes, weights)[codes]
+        seed = draw_seed(self.random_state)
+        splits = validation_splits(self.validation, X, codes, weights, seed)
+
+        device = resolve_device(self.device)
+        if device.type == "mps":
+            raise ValueError("device='mps' has no float64, which the optimiser needs. Pass 'cpu'.")
+        rows, codes_, weights_ = (as_tensor(array).to(device) for array in (X, codes, weights))
+        # One vector of coefficients w is two of -w / 2 and w / 2, with half the squared norm.
+        factor = 2.0 if len(classes) == 2 else 1.0
+
+        scores, unfinished = np.zeros(len(penalties)), 0
+        for training, held_out in splits:
+            split_scores, failed = self._follow_path(
+                rows, codes_, weights_, training, held_out, penalties, factor, len(classes)
+            )
+            scores += split_scores / len(splits)
+            unfinished += failed
+        # Up to rounding: sums of the same scores in another order.
+        best = scores >= scores.max() - 1e-12
+        penalty = float(penalties[best].max())
+
+        path = self._path(rows, codes_, weights_, len(classes), self.tol * _REFIT_TOL)
+        unfinished += not path.fit(penalty * factor)
+        if unfinished:
+            warn(
+                f"{unfinished} fits did not reach the optimum to tol={self.tol:g} in "
+                f"max_iter={self.max_iter} iterations. Increase max_iter or tol, or leave out the smallest "
+                "penalties.",
+                ConvergenceWarning,
+            )
+        coef, intercept = (part.cpu().numpy() for part in path.coefficients())
+        if len(classes) == 2:
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        self.classes_ = classes
+        self.coef_, self.intercept_ = coef.astype(X.dtype), intercept.astype(X.dtype)
+        self.penalties_, self.validation_scores_ = penalties, scores
+        self.penalty_, self.C_ = penalty, 1 / penalty
+        self.n_iter_ = path.n_evaluations
+        return self
+
+    def _class_factors(self, classes, codes, weights):
+        if self.class_weight is None:
+            return np.ones(len(classes))
+        if isinstance(self.class_weight, str):
+            totals = np.bincount(codes, weights=weights, minlength=len(classes))
+            return totals.sum() / (len(classes) * totals)
+        known = classes[codes[weights > 0]]
+        factors = np.asarray(compute_class_weight(self.class_weight, classes=classes, y=known))
+        for label, factor in zip(classes, factors, strict=True):
+            if not 0 < factor < np.inf:
+                raise ValueError(
+                    f"class_weight of class {label!r} is {factor}; pass a positive number, or leave the "
+                    "rows of the class out."
+                )
+        return factors
+
+    def _path(self, rows, codes, weights, n_classes, tol):
+        return LogisticPath(
+            rows, codes, weights, n_classes, standardize=self.standardize, max_iter=self.max_iter, tol=tol
+        )
+
+    def _follow_path(self, rows, codes, weights, training, held_out, penalties, factor, n_classes):
+        """Scores of one split for every penalty, and how many fits did not converge."""
+        training, held_out = as_tensor(training).to(rows.device), as_tensor(held_out).to(rows.device)
+        present = torch.bincount(codes[training > 0], minlength=n_classes) > 0
+        names = present.nonzero()[:, 0]
+        numbering = (present.cumsum(0) - 1).clamp(min=0)
+        path = self._path(rows, numbering[codes], training, len(names), self.tol)
+        truth, held_weights = codes[held_out], weights[held_out]
+        if self.scoring == "balanced_accuracy":
+            totals = held_weights.new_zeros(n_classes).index_add_(0, truth, held_weights)
+            held_weights = held_weights / totals[truth]
+        held_weights = held_weights / held_weights.sum()
+
+        scores, failed = np.zeros(len(penalties)), 0
+        for i in np.argsort(-penalties, kind="stable"):
+            failed += not path.fit(float(penalties[i]) * factor)
+            coef, intercept = path.coefficients()
+            correct = names[_argmax_logits(rows, held_out, coef, intercept)] == truth
+            scores[i] = float((held_weights * correct).sum())
+        return scores, failed
+
+    def decision_function(self, X):
+        """Return the logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes) or (n_samples,)
+            A logit for each class; for two classes that of ``classes_[1]`` alone.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        logits = X @ self.coef_.T.astype(X.dtype, copy=False) + self.intercept_.astype(X.dtype, copy=False)
+        return logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, X):
+        """Return the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`; rows sum to 1.
+        """
+        logits = self.decision_function(X)
+        if logits.ndim == 1:
+            return np.stack([expit(-logits), expit(logits)], axis=1)
+        return softmax(logits, axis=1)
+
+    def predict(self, X):
+        """Return the most probable class of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels out of `classes_`.
+        """
+        logits = self.decision_function(X)
+        return self.classes_[(logits > 0).astype(np.intp) if logits.ndim == 1 else logits.argmax(axis=1)]
+
+
+def _check_penalties(penalties):
+    if penalties is None:
+        low, high, number = _PENALTIES
+        return np.logspace(low, high, number)
+    penalties = np.array(penalties, dtype=np.float64)
+    if penalties.ndim != 1 or not len(penalties):
+        raise ValueError(f"penalties has shape {penalties.shape}; pass a list of at least one number > 0.")
+    fits = (penalties > 0) & np.isfinite(penalties)
+    if not fits.all():
+        at = int(np.argmin(fits))
+        raise ValueError(f"penalties[{at}] is {penalties[at]:g}; pass finite numbers > 0.")
+    return penalties
+
+
+def _check_weights(sample_weight, n):
+    if sample_weight is None:
+        return np.ones(n)
+    weights = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    if weights.shape != (n,):
+        raise ValueError(f"sample_weight has shape {weights.shape}; pass one weight for each of {n} samples.")
+    if (weights < 0).any():
+        at = int(np.argmin(weights))
+        raise ValueError(f"sample_weight[{at}] is {weights[at]:g}; pass weights >= 0.")
+    if not weights.any():
+        raise ValueError(
+            "sample_weight is zero for every row, which leaves no class. Pass some positive weights."
+        )
+    return weights
+
+
+def _argmax_logits(X, rows, coef, intercept):
+    coef, intercept = coef.to(X.dtype), intercept.to(X.dtype)
+    step = max(1, _BLOCK_ENTRIES // max(X.shape[1], len(coef)))
+    return torch.cat([F.linear(X[part], coef, intercept).argmax(1) for part in rows.split(step)])

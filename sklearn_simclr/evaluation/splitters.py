@@ -1,0 +1,224 @@
+"""Cross-validation where labels are missing: hold out labelled rows only, and train on all others.
+
+A row without a label cannot be scored, but an encoder can learn from it: it belongs into every training set.
+"""
+
+from collections.abc import Iterable, Iterator
+from numbers import Integral
+
+import numpy as np
+from sklearn.model_selection import BaseCrossValidator, KFold, PredefinedSplit, StratifiedKFold, check_cv
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
+
+from .._utils.labels import labelled_rows, labelled_targets
+from ..images.rows import indexable, length_mismatch, take
+
+__all__ = ["SemiSupervisedKFold"]
+
+
+class SemiSupervisedKFold(BaseCrossValidator):
+    """Folds whose test rows all have a label, and whose training rows include all that have none.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Number of folds, at least 2, if `cv` is None.
+    shuffle : bool, default=False
+        Whether to shuffle the labelled rows (of each class) before they are split, if `cv` is None.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the shuffling.
+    cv : cross-validator, int, iterable or None, default=None
+        How to split the labelled rows. None is ``StratifiedKFold`` for classes and ``KFold`` for numbers. A
+        splitter is given the labelled rows alone. The pairs of an iterable, and a ``PredefinedSplit``, speak
+        of all rows: rows without a label leave their test sets, and enter their training sets.
+    target : {"auto", "classes", "numbers"}, default="auto"
+        What `y` holds. In classes -1, None and NaN mark a row without a label; in numbers None and NaN do.
+        ``"auto"`` takes floats that are not all whole for numbers, and anything else for classes.
+
+    See Also
+    --------
+    sklearn.model_selection.StratifiedKFold : What it is where every row has a label.
+    sklearn_simclr.evaluation.label_fraction_curve : Splits this way by itself.
+
+    Notes
+    -----
+    Given `groups`, splitters such as ``GroupKFold`` keep the groups of training and test rows apart. Where
+    they do so in a fold, a row without a label whose group is tested is left out of the training set, too:
+    an encoder should not learn from other images of the patients that it is tested on. This is the only case
+    in which a row without a label is not trained on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_validate
+    >>> from sklearn_simclr.evaluation import LabelFractionClassifier
+    >>> from sklearn_simclr.evaluation import SemiSupervisedKFold
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[::3] = -1
+    >>> folds = SemiSupervisedKFold(3)
+    >>> [(len(train), bool((y[test] == -1).any())) for train, test in folds.split(X, y)]
+    [(1397, False), (1398, False), (1398, False)]
+    >>> clf = LabelFractionClassifier(LogisticRegression(max_iter=1000))
+    >>> cross_validate(clf, X / 16, y, cv=folds, scoring="accuracy")["test_score"].round(1)
+    array([0.9, 0.9, 0.9])
+    """
+
+    def __init__(self, n_splits=5, *, shuffle=False, random_state=None, cv=None, target="auto"):
+        self.n_splits = n_splits
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.cv = cv
+        self.target = target
+
+    def split(self, X, y, groups=None):
+        """Generate the rows to train on and to test on.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame, list or dataset, with n_samples rows
+            What to split.
+        y : array-like of shape (n_samples,)
+            Labels, with -1 (in classes), None or NaN where there is none.
+        groups : array-like of shape (n_samples,), default=None
+            Groups of all rows, for a `cv` that needs them.
+
+        Yields
+        ------
+        train : ndarray of int
+            Sorted rows to train on.
+        test : ndarray of int
+            Sorted rows to test on, all of which have a label.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, `X`, `y` and `groups` differ in length, `y` has no label, or no
+            test row of a fold has one.
+        """
+        rows, labels, is_classes, n = self._labelled(y)
+        X, n_X = indexable(X)
+        if n_X != n:
+            raise ValueError(length_mismatch(n_X, n))
+        if groups is not None:
+            groups, n_groups = indexable(groups, "groups")
+            if n_groups != n:
+                raise ValueError(f"groups has {n_groups} entries and X has {n} rows; pass one a row.")
+            groups = np.asarray(groups)
+        labelled = np.zeros(n, dtype=bool)
+        labelled[rows] = True
+        for fold, (train, test) in enumerate(self._inner_splits(X, labels, groups, rows, is_classes)):
+            test = test[labelled[test]]
+            if not len(test):
+                raise ValueError(f"No row of test set {fold} has a label. Pass test sets that have some.")
+            in_train = ~labelled
+            in_train[train] = True
+            if groups is not None:
+                in_train &= labelled | ~_tested_groups(groups, train[labelled[train]], test)
+            yield np.flatnonzero(in_train), np.sort(test)
+
+    def _inner_splits(self, X, labels, groups, rows, is_classes):
+        """Pairs of rows of X, as `cv` would have them if there were labelled rows only."""
+        cv = self._inner_cv(labels, is_classes)
+        if self._speaks_of_all_rows():
+            for train, test in cv.split():
+                yield _positions(train), _positions(test)
+            return
+        if groups is not None:
+            groups = groups[rows]
+        for train, test in cv.split(_light_rows(X, rows), labels, groups):
+            yield rows[train], rows[test]
+
+    def _inner_cv(self, labels, is_classes):
+        if self.cv is None:
+            if not isinstance(self.n_splits, Integral) or self.n_splits < 2:
+                raise ValueError(f"n_splits must be an int of at least 2, found {self.n_splits!r}.")
+            kind = StratifiedKFold if is_classes else KFold
+            return kind(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
+        if isinstance(self.cv, Iterator):
+            raise TypeError("cv is an iterator, which can be used once only. Pass list(cv).")
+        return check_cv(self.cv, labels, classifier=is_classes)
+
+    def _speaks_of_all_rows(self):
+        is_splitter = hasattr(self.cv, "split")
+        return isinstance(self.cv, PredefinedSplit) or (isinstance(self.cv, Iterable) and not is_splitter)
+
+    def _labelled(self, y):
+        if self.target not in ("auto", "classes", "numbers"):
+            raise ValueError(f"target must be 'auto', 'classes' or 'numbers', found {self.target!r}.")
+        is_classes = self.target == "classes" or (self.target == "auto" and not is_continuous(y))
+        return *(labelled_rows if is_classes else labelled_targets)(y)[:2], is_classes, len(y)
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        """Return the number of folds.
+
+        Parameters
+        ----------
+        X : array-like of n_samples rows, default=None
+            Looked at only where the number of folds of `cv` depends on it.
+        y : array-like of shape (n_samples,), default=None
+            Labels; with them, such a `cv` counts labelled rows only.
+        groups : array-like of shape (n_samples,), default=None
+            Groups, for a `cv` whose number of folds depends on them.
+
+        Returns
+        -------
+        n_splits : int
+            The number of folds.
+        """
+        if self.cv is None:
+            return self.n_splits
+        if y is None or self._speaks_of_all_rows():
+            return self._inner_cv(None, False).get_n_splits(X, y, groups)
+        rows, labels, is_classes, n = self._labelled(y)
+        X = np.zeros((n, 1)) if X is None else indexable(X)[0]
+        groups = None if groups is None else np.asarray(groups)[rows]
+        return self._inner_cv(labels, is_classes).get_n_splits(_light_rows(X, rows), labels, groups)
+
+    def get_metadata_routing(self):
+        """Get the metadata routing of this object.
+
+        Returns
+        -------
+        routing : MetadataRouter or MetadataRequest
+            `split` passes on to `cv` what that one requests, such as `groups`.
+        """
+        if not hasattr(self.cv, "get_metadata_routing"):
+            return super().get_metadata_routing()
+        mapping = MethodMapping().add(caller="split", callee="split")
+        return MetadataRouter(owner=type(self).__name__).add(cv=self.cv, method_mapping=mapping)
+
+
+def is_continuous(y):
+    """Whether `y` holds floats that are not all whole."""
+    if hasattr(y, "detach"):
+        y = y.detach().cpu().numpy()
+    values = np.asarray(y)
+    if values.dtype == object:
+        values = np.array([value for value in values.ravel().tolist() if isinstance(value, float)])
+    if values.dtype.kind != "f":
+        return False
+    values = values[np.isfinite(values)]
+    return bool((values != np.floor(values)).any())
+
+
+def _positions(rows):
+    """Rows given as numbers or as a mask, as numbers."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp, copy=False)
+
+
+def _light_rows(X, rows):
+    """The rows for a splitter to look at; of a dataset only their number, since to read them takes long."""
+    if hasattr(X, "shape") or isinstance(X, (list, tuple)):
+        return X if len(rows) == indexable(X)[1] else take(X, rows)
+    return np.zeros((len(rows), 1))
+
+
+def _tested_groups(groups, train, test):
+    """Which rows are of a group that is tested, if training and test rows share no group; none otherwise."""
+    tested = np.unique(groups[test])
+    if np.isin(groups[train], tested).any():
+        return np.zeros(len(groups), dtype=bool)
+    return np.isin(groups, tested)

@@ -1,0 +1,459 @@
+"""Fitted estimators as JSON and tensors, and back: nothing in a file is code, or names any."""
+
+import enum
+import hashlib
+import json
+import math
+import numbers
+import os
+import reprlib
+
+import numpy as np
+import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from .._utils.state import arrays_to_tensors, tensors_to_arrays
+from .._version import __version__
+from ..encoders.make import make_encoder
+from ..encoders.networks import build_network, describe_network, fill_network
+from ..encoders.weights.pretrained import torchvision_name
+from ..estimators.baselines import AutoencoderTransformer, Decoder, SupervisedTransformer
+from ..estimators.distilled_classifier import DistilledClassifier
+from ..estimators.simclr_classifier import SimCLRClassifier
+from ..estimators.simclr_transformer import SimCLRTransformer
+from ..images.formats import ImageFormat
+from ..views.augmentation import Augmentation
+
+__all__ = ["ESTIMATORS", "decode_estimator", "digest", "encode_estimator"]
+
+_FORMAT = 1
+
+ESTIMATORS = {
+    cls.__name__: cls
+    for cls in (
+        AutoencoderTransformer,
+        DistilledClassifier,
+        SimCLRClassifier,
+        SimCLRTransformer,
+        SupervisedTransformer,
+    )
+}
+
+# Parameters that name places on this machine, and another would write to or read from.
+_PLACES = ("cache_dir", "checkpoint_dir", "memory")
+
+# What may be set on an estimator, and of which type it has to be.
+_ATTRIBUTES = {
+    "encoder_": nn.Module,
+    "projector_": nn.Module,
+    "classifier_": nn.Module,
+    "head_": nn.Module,
+    "decoder_": nn.Module,
+    "pretrained_": SimCLRTransformer,
+    "augmentation_": (Augmentation, type(None)),
+    "classes_": np.ndarray,
+    "feature_names_in_": np.ndarray,
+    "history_": object,
+    "image_shape_": tuple,
+    "loss_curve_": list,
+    "mirror_": bool,
+    "n_features_in_": int,
+    "n_iter_": int,
+    "pixel_range_": tuple,
+    "_architecture": dict,
+    "_encoder_takes_channels_last": bool,
+    "_format": ImageFormat,
+    "_optimizer_state": object,
+    "_seed": int,
+    "_sklearn_output_config": dict,
+}
+
+# A student does without its teacher.
+_NOT_KEPT = ("teacher_",)
+
+_NEEDED = ("encoder_", "_architecture", "_format", "image_shape_", "pixel_range_", "n_features_in_")
+
+_TIMM = "timm:"
+
+
+def encode_estimator(estimator):
+    """Return an estimator as a text and tensors.
+
+    Parameters
+    ----------
+    estimator : estimator
+        One of `ESTIMATORS`, fitted.
+
+    Returns
+    -------
+    text : str
+        JSON.
+    tensors : dict of str to tensor
+        What the text refers to.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    TypeError
+        If it, a parameter or an attribute is of a class that is not known.
+    ValueError
+        If a parameter is out of its range.
+    """
+    writer = _Writer()
+    writer.value(estimator, "estimator")
+    # JSON has no NaN, but Python's reads what it writes.
+    text = json.dumps({"format": _FORMAT, "version": __version__, "estimators": writer.estimators})
+    return text, writer.tensors
+
+
+def decode_estimator(text, tensors, origin):
+    """Undo `encode_estimator`.
+
+    Parameters
+    ----------
+    text : str
+        As it returned.
+    tensors : dict of str to tensor
+        As it returned.
+    origin : str
+        Where they are from, for messages.
+
+    Returns
+    -------
+    estimator : estimator
+        One of `ESTIMATORS`.
+
+    Raises
+    ------
+    ValueError
+        If they were not written by `encode_estimator` of this or an earlier version.
+    """
+    try:
+        content = json.loads(text)
+        if content["format"] != _FORMAT:
+            raise ValueError(
+                f"its format {content['format']!r} is not {_FORMAT}; update sklearn-simclr to read it"
+            )
+        return _Reader(content["estimators"], tensors).last()
+    except KeyError as error:
+        raise ValueError(f"{origin} is not a valid file of an estimator: {error} is missing.") from None
+    except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().rstrip(".")
+        raise ValueError(f"{origin} is not a valid file of an estimator: {reason}.") from None
+
+
+def digest(text, tensors):
+    """Return what a text and tensors have in common with no others.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+    tensors : dict of str to tensor
+        On the CPU.
+
+    Returns
+    -------
+    digest : str
+        SHA-256, in hexadecimal.
+    """
+    total = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+class _Writer:
+    """Turns values into JSON; ``{kind: content}`` is what JSON has no type for."""
+
+    def __init__(self):
+        self.tensors = {}
+        self.estimators = []
+        self.places = {}
+
+    def value(self, value, where):
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if type(value) in (tuple, list):
+            items = [self.value(item, f"{where}[{i}]") for i, item in enumerate(value)]
+            return {type(value).__name__: items}
+        if type(value) is dict:
+            items = [[self.value(k, where), self.value(v, f"{where}[{k!r}]")] for k, v in value.items()]
+            return {"dict": items}
+        if type(value) is ImageFormat:
+            return {"format": self.value(tuple(value), where)}
+        if isinstance(value, np.ndarray):
+            return self.array(value, where)
+        if isinstance(value, np.generic):
+            return {"scalar": self.array(np.asarray(value), where)}
+        if isinstance(value, torch.Tensor):
+            return {"tensor": self.tensor(value)}
+        # As a text they name the same weights.
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, enum.Enum) and type(value).__module__.startswith("torchvision."):
+            return torchvision_name(value)
+        if isinstance(value, torch.device):
+            return {"device": str(value)}
+        if isinstance(value, np.random.RandomState):
+            return {"random_state": self.value(value.get_state(), where)}
+        if type(value) is Augmentation:
+            return {"augmentation": self.params(value, where)}
+        if type(value) is FrozenEstimator:
+            return {"frozen": self.value(value.estimator, where)}
+        if type(value) in ESTIMATORS.values():
+            return {"estimator": self.estimator(value, where)}
+        if isinstance(value, nn.Module):
+            return {"network": self.network(value, where)}
+        if (type(value).__module__.partition(".")[0], type(value).__name__) == ("pandas", "DataFrame"):
+            columns = {str(name): value[name].to_numpy() for name in value.columns}
+            return {"frame": self.value(columns, where)}
+        raise TypeError(f"{where} is {_shown(value)}, which a file without code cannot hold. {_ADVICE}")
+
+    def array(self, value, where):
+        if value.dtype.kind == "O":
+            items = self.value(value.ravel().tolist(), where)
+            return {"array": ["object", list(value.shape), items]}
+        if value.dtype.kind not in "biufU" or value.dtype.itemsize > 8 and value.dtype.kind == "f":
+            raise TypeError(f"{where} is an array of {value.dtype}, which is not written. {_ADVICE}")
+        return {"array": [value.dtype.newbyteorder("=").str, list(value.shape), value.ravel().tolist()]}
+
+    def tensor(self, value):
+        name = str(len(self.tensors))
+        self.tensors[name] = value.detach().cpu().contiguous().clone()
+        return name
+
+    def network(self, module, where, timm=None):
+        if timm is not None:
+            description = {"kind": "timm", **timm}
+        elif type(module) is Decoder:
+            shape = [module.last.out_channels, *module.sides[-1]]
+            description = {"kind": "decoder", "in_dim": module.in_dim, "image_shape": shape}
+        else:
+            description = describe_network(module)
+        if description is None:
+            raise TypeError(
+                f"{where} is a {type(module).__name__}, a network of another package or of your own, which a "
+                "file without code cannot build again. Pass format='torch' to export_encoder for its weights "
+                "alone, or give the encoder by name."
+            )
+        state = {name: self.tensor(tensor) for name, tensor in module.state_dict().items()}
+        return {"of": description, "state": state}
+
+    def params(self, estimator, where):
+        params = estimator.get_params(deep=False)
+        return {
+            name: None if name in _PLACES else self.value(value, f"{where}.{name}")
+            for name, value in params.items()
+        }
+
+    def estimator(self, estimator, where):
+        """Write an estimator, once, and return its place among all."""
+        # The estimator itself is kept too: its id must not be taken by another object meanwhile.
+        if id(estimator) in self.places:
+            return self.places[id(estimator)][0]
+        # A file that could not be read is not written.
+        estimator._validate_params()
+        record = {"class": type(estimator).__name__, "params": self.params(estimator, where)}
+        fitted = vars(estimator).keys() - estimator.get_params(deep=False).keys() - {*_NOT_KEPT}
+        unknown = sorted(fitted - _ATTRIBUTES.keys())
+        if unknown:
+            raise TypeError(
+                f"{where} has the attribute {unknown[0]!r}, which is none of {type(estimator).__name__}: it "
+                "would be lost. Delete it first."
+            )
+        record["attributes"] = {
+            name: self.attribute(estimator, name, f"{where}.{name}") for name in sorted(fitted)
+        }
+        self.estimators.append(record)
+        self.places[id(estimator)] = (len(self.estimators) - 1, estimator)
+        return len(self.estimators) - 1
+
+    def attribute(self, estimator, name, where):
+        value = getattr(estimator, name)
+        if name == "encoder_":
+            built_by = estimator._architecture["encoder"]
+            if built_by is not None and built_by.startswith(_TIMM):
+                channels, *size = estimator._format.shape
+                timm = {"name": built_by, "in_channels": channels, "image_size": size}
+                return {"network": self.network(value, where, timm)}
+        if name == "_optimizer_state":
+            value = arrays_to_tensors(value)
+        return self.value(value, where)
+
+
+_ADVICE = "Set another value with set_params, or pickle the estimator for your own use."
+
+
+def _shown(value):
+    return f"{reprlib.repr(value)} of type {type(value).__name__}"
+
+
+class _Reader:
+    """Turns what `_Writer` wrote into values."""
+
+    def __init__(self, records, tensors):
+        self.records = records
+        self.tensors = tensors
+        self.unread = set(tensors)
+        self.estimators = []
+
+    def last(self):
+        for record in self.records:
+            self.estimators.append(self.estimator(record))
+        if self.unread:
+            raise ValueError(f"{len(self.unread)} of its tensors belong to nothing")
+        estimator = self.estimators[-1]
+        try:
+            check_is_fitted(estimator, "encoder_")
+        except NotFittedError as error:
+            raise ValueError(str(error)) from None
+        return estimator
+
+    def value(self, value):
+        if not isinstance(value, dict):
+            if isinstance(value, list):
+                raise ValueError("a list stands where a value should")
+            return value
+        ((kind, content),) = value.items()
+        read = _KINDS.get(kind)
+        if read is None:
+            raise ValueError(f"it has a value of the unknown kind {kind!r}")
+        return read(self, content)
+
+    def items(self, content):
+        return [self.value(item) for item in content]
+
+    def tuple(self, content):
+        return tuple(self.items(content))
+
+    def dict(self, content):
+        return {self.value(key): self.value(item) for key, item in content}
+
+    def array(self, content):
+        dtype, shape, items = content
+        if dtype == "object":
+            items = self.value(items)
+            array = np.empty(len(items), dtype=object)
+            array[:] = items
+            return array.reshape(shape)
+        dtype = np.dtype(dtype)
+        if dtype.kind not in "biufU":
+            raise ValueError(f"it has an array of {dtype}")
+        return np.array(items, dtype=dtype).reshape(shape)
+
+    def scalar(self, content):
+        return self.value(content)[()]
+
+    def tensor(self, name):
+        self.unread.discard(name)
+        return self.tensors[name]
+
+    def format(self, content):
+        layout, shape, flat, pixel_range, decoded_dtype = self.value(content)
+        low, high = pixel_range
+        right = (
+            layout in ("HW", "HWC", "CHW")
+            and len(shape) == len(layout)
+            and all(type(size) is int and size >= 1 for size in shape)
+            and type(flat) is bool
+            and all(isinstance(v, numbers.Real) and math.isfinite(v) for v in pixel_range)
+            and low < high
+            and decoded_dtype in ("", "uint8", "uint16")
+        )
+        if not right:
+            raise ValueError("its description of the images is not valid")
+        return ImageFormat(layout, shape, flat, pixel_range, decoded_dtype)
+
+    def device(self, content):
+        return torch.device(content)
+
+    def random_state(self, content):
+        random_state = np.random.RandomState()
+        random_state.set_state(self.value(content))
+        return random_state
+
+    def augmentation(self, content):
+        return Augmentation(**{name: self.value(value) for name, value in content.items()})
+
+    def frozen(self, content):
+        value = self.value(content)
+        if type(value) not in ESTIMATORS.values():
+            raise ValueError("something that is no estimator is frozen")
+        return FrozenEstimator(value)
+
+    def place(self, content):
+        if type(content) is not int or not 0 <= content < len(self.estimators):
+            raise ValueError(f"there is no estimator {content!r} before the one that refers to it")
+        return self.estimators[content]
+
+    def network(self, content):
+        state = {name: self.tensor(place) for name, place in content["state"].items()}
+        description = content["of"]
+        kind = description["kind"]
+        if kind == "timm":
+            if not description["name"].startswith(_TIMM):
+                raise ValueError(f"{description['name']!r} is no network of timm")
+            # On the CPU: not all that its networks compute when they are built is in their state.
+            with torch.random.fork_rng(devices=[]):
+                module, _ = make_encoder(
+                    description["name"], description["in_channels"], tuple(description["image_size"])
+                )
+        elif kind == "decoder":
+            with torch.device("meta"):
+                module = Decoder(description["in_dim"], tuple(description["image_shape"]))
+        else:
+            module = build_network(description, len(state))
+        return fill_network(module, state)
+
+    def frame(self, content):
+        import pandas as pd
+
+        return pd.DataFrame(self.value(content))
+
+    def estimator(self, record):
+        name = record["class"]
+        if name not in ESTIMATORS:
+            raise ValueError(f"it holds a {name!r}, and only {', '.join(ESTIMATORS)} are read")
+        cls = ESTIMATORS[name]
+        params = {key: self.value(value) for key, value in record["params"].items()}
+        unknown = sorted(params.keys() - set(cls._get_param_names()))
+        if unknown:
+            raise ValueError(f"{name} has no parameter {unknown[0]!r} here; update sklearn-simclr to read it")
+        estimator = cls(**params)
+        estimator._validate_params()
+        attributes = {}
+        for key, content in record["attributes"].items():
+            value = self.value(content)
+            if key not in _ATTRIBUTES or not isinstance(value, _ATTRIBUTES[key]):
+                raise ValueError(f"{name} cannot have {_shown(value)} as {key!r}")
+            attributes[key] = tensors_to_arrays(value) if key == "_optimizer_state" else value
+        missing = [key for key in _NEEDED if key not in attributes]
+        if attributes and missing:
+            raise ValueError(f"{name} is without {missing[0]!r}")
+        vars(estimator).update(attributes)
+        return estimator
+
+
+_KINDS = {
+    "array": _Reader.array,
+    "augmentation": _Reader.augmentation,
+    "device": _Reader.device,
+    "dict": _Reader.dict,
+    "estimator": _Reader.place,
+    "format": _Reader.format,
+    "frame": _Reader.frame,
+    "frozen": _Reader.frozen,
+    "list": _Reader.items,
+    "network": _Reader.network,
+    "random_state": _Reader.random_state,
+    "scalar": _Reader.scalar,
+    "tensor": _Reader.tensor,
+    "tuple": _Reader.tuple,
+}

@@ -1,0 +1,427 @@
+"""One image as people have it, the bytes of a file or a Pillow image, as an array of whole numbers."""
+
+import contextlib
+import functools
+import importlib.util
+import io
+import struct
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .tiff import TiffError, over_white, read_tiff
+
+__all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "strict_pillow"]
+
+# Formats by content. Those that start other programs (EPS) or that have no signature (TGA) are left out.
+_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
+
+# Where a JPEG is decoded at a reduced scale, it keeps at least this many times the pixels a side asked for:
+# the antialiased resize that follows does the rest.
+_DRAFT_GAP = 2
+
+# How EXIF's orientation is undone, by the names that Pillow has for it.
+_TRANSPOSE = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+# 16-bit PNGs with colours or alpha, which Pillow reads with 8 bits: how it reads their high bytes and,
+# the second time, their low ones.
+_PNG_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+
+# Pixels up to which torchvision's decoder is used: it starts in less time, but is no faster afterwards.
+_SMALL_JPEG = 256 * 256
+
+_STRICT = threading.RLock()
+
+
+class ImageError(ValueError):
+    """Why one image cannot be read."""
+
+
+@contextlib.contextmanager
+def strict_pillow():
+    """Have Pillow refuse truncated files and keep its warnings to itself, in all threads."""
+    from PIL import Image, ImageFile
+
+    with _STRICT, warnings.catch_warnings():
+        Image.init()
+        warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def decode(file, image_size=None):
+    """Return the first image of a file.
+
+    Parameters
+    ----------
+    file : bytes or binary file
+        In any of the formats, whatever its name says.
+    image_size : None, int or (int, int)
+        None keeps the size. An int is the side of the square that the centre of the image, a square of its
+        shorter side, is resized to. (height, width) is the size that the whole image is resized to.
+
+    Returns
+    -------
+    ndarray of shape (H, W, C)
+        uint8 or uint16; C is 1 for grey, 3 for RGB, anything for a multi-channel TIFF.
+
+    Raises
+    ------
+    ImageError
+        If there is no whole image.
+    """
+    try:
+        if isinstance(file, bytes):
+            if not file:
+                raise ImageError("the file is empty")
+            array = _decode_plain_jpeg(file, image_size)
+            if array is not None:
+                return array
+            file = io.BytesIO(file)
+        array = read_tiff(file, _most_pixels())
+        if array is not None:
+            return _resize_array(array, image_size)
+        return _decode_by_pillow(file, image_size)
+    except (ImageError, TiffError) as error:
+        raise ImageError(str(error)) from None
+    except MemoryError:
+        raise ImageError("there is not enough memory for its pixels") from None
+    # Damaged files make decoders fail in any way: struct.error, KeyError, SyntaxError, OverflowError...
+    except Exception as error:
+        raise ImageError(_reason(error)) from error
+
+
+def from_pillow(image, image_size=None):
+    """Return a Pillow image as an array.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Of any mode with whole numbers.
+    image_size : None, int or (int, int)
+        As in `decode`.
+
+    Returns
+    -------
+    ndarray of shape (H, W, C)
+        uint8 or uint16. The pixels as they are: whoever opened the file decided about its orientation.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be loaded.
+    """
+    try:
+        _check_size(*image.size)
+        return _pixels(image, image_size)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(_reason(error)) from error
+
+
+def from_array(array, image_size=None):
+    """Return one image that is an array already.
+
+    Parameters
+    ----------
+    array : ndarray of shape (H, W) or (H, W, C)
+        bool, uint8 or uint16.
+    image_size : None, int or (int, int)
+        As in `decode`.
+
+    Returns
+    -------
+    ndarray of shape (H, W, C)
+        uint8 or uint16.
+
+    Raises
+    ------
+    ImageError
+        If it is something else.
+    """
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ImageError(f"an array among image files must be (H, W) or (H, W, C), got shape {array.shape}")
+    if array.dtype == np.bool_:
+        array = array * np.uint8(255)
+    if array.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"an array among image files must be uint8 or uint16, got {array.dtype}")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return _resize_array(array if array.ndim == 3 else array[:, :, None], image_size)
+
+
+def convert(images, channels, dtype):
+    """Return images with other channels and bits.
+
+    Parameters
+    ----------
+    images : ndarray of shape (..., C)
+        uint8 or uint16.
+    channels : int
+        C, or 3 where C is 1 (grey three times), or 1 where C is 3 (luma, ITU-R BT.601).
+    dtype : dtype
+        uint8 or uint16; black stays black and white stays white.
+
+    Returns
+    -------
+    ndarray of shape (..., channels)
+        The same images.
+    """
+    dtype = np.dtype(dtype)
+    if images.dtype != dtype:
+        if dtype == np.uint16:
+            images = images * np.uint16(257)
+        else:
+            images = ((images.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    found = images.shape[-1]
+    if found == 1 and channels == 3:
+        return np.repeat(images, 3, axis=-1)
+    if found == 3 and channels == 1:
+        # The fixed-point weights of Pillow's convert("L").
+        weights = np.array([19595, 38470, 7471], dtype=np.int64)
+        return ((images @ weights + 0x8000) >> 16).astype(dtype)[..., None]
+    return images
+
+
+def _decode_plain_jpeg(data, image_size):
+    """Return the pixels of a JPEG as datasets have them, or None if Pillow has to look at it.
+
+    Pillow takes longer to find out what a small JPEG is than to decode it. All of the decoders here are
+    libjpeg's, so the pixels are the same.
+    """
+    header = _jpeg_header(data)
+    if header is None:
+        return None
+    mode, width, height = header
+    if image_size is not None and _draft_size(width, height, image_size) is not None:
+        return None
+    try:
+        if image_size is None and width * height <= _SMALL_JPEG and (native := _torchvision_jpeg()):
+            # Not from the bytes themselves: torch warns of what is not writable.
+            pixels = native(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0, False).numpy()
+            return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        from PIL import Image
+
+        _check_size(width, height)
+        image = Image.frombytes(mode, (width, height), data, "jpeg", mode, "")
+    except ImageError:
+        raise
+    except (RuntimeError, ValueError, OSError):
+        return None
+    return _pixels(image, image_size)
+
+
+@functools.cache
+def _torchvision_jpeg():
+    """Return the decoder of torchvision, loaded without torchvision, or None if there is none.
+
+    The import of torchvision takes as long as thousands of small images.
+    """
+    try:
+        [folder] = importlib.util.find_spec("torchvision").submodule_search_locations
+        for path in Path(folder).glob("image*"):
+            if path.suffix in (".so", ".pyd", ".dylib"):
+                torch.ops.load_library(str(path))
+        native = torch.ops.image.decode_jpeg.default
+        return native if len(native._schema.arguments) == 3 else None
+    # Whatever is missing, Pillow does it.
+    except Exception:
+        return None
+
+
+def _jpeg_header(data):
+    """Return (mode, width, height), or None for JPEGs with EXIF, of several images, in unusual colours."""
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+        return None
+    at = 2
+    while at + 10 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker in (0xC0, 0xC1, 0xC2):
+            bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+            if bits != 8 or components not in (1, 3) or not (width and height):
+                return None
+            return "L" if components == 1 else "RGB", width, height
+        if marker not in (0xDB, 0xC4, 0xDD, 0xE0, 0xE2, 0xFE) or data[at + 4 : at + 8] == b"MPF\0":
+            return None
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        at += 2 + max(length, 2)
+    return None
+
+
+def _decode_by_pillow(file, image_size):
+    from PIL import Image
+
+    file.seek(0)
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    try:
+        image = Image.open(file, formats=formats)
+    except Image.UnidentifiedImageError:
+        file.seek(0)
+        start = file.read(8)
+        raise ImageError(f"it is no image of a known format, or damaged at its start ({start!r})") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{error} The limit is PIL.Image.MAX_IMAGE_PIXELS") from None
+    with image:
+        _check_size(*image.size)
+        low = _low_bytes(image, file)
+        if low is not None:
+            return _resize_array(low, image_size)
+        if image_size is not None and image.format in ("JPEG", "MPO"):
+            swapped = _orientation(image) >= 5
+            width, height = image.size
+            wanted = image_size[::-1] if swapped and not isinstance(image_size, int) else image_size
+            size = _draft_size(width, height, wanted)
+            if size is not None:
+                image.draft(image.mode, size)
+        image.load()
+        # Only now: PNGs may have it at their end, and TIFFs are turned while they are loaded.
+        method = _TRANSPOSE.get(_orientation(image))
+        if method is not None:
+            image = image.transpose(getattr(Image.Transpose, method))
+        return _pixels(image, image_size)
+
+
+def _orientation(image):
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    # Of a damaged EXIF block only the orientation is lost.
+    except Exception:
+        return 1
+
+
+def _draft_size(width, height, image_size):
+    """Return the size to keep of a JPEG that is decoded at 1/2, 1/4 or 1/8, None for the full scale."""
+    (to_width, to_height), box = _target(width, height, image_size)
+    scale = max(to_width / (box[2] - box[0]), to_height / (box[3] - box[1])) * _DRAFT_GAP
+    if scale > 0.5:
+        return None
+    return int(np.ceil(width * scale)), int(np.ceil(height * scale))
+
+
+def _low_bytes(image, file):
+    """Return the uint16 pixels of a 16-bit PNG with colours or alpha, None for any other image."""
+    from PIL import Image
+
+    if image.format != "PNG" or len(image.tile) != 1:
+        return None
+    raw = image.tile[0][3]
+    if raw == "LA;16B":
+        # Two channels of two bytes are read as four channels of one byte.
+        quads = np.asarray(_reopened(file, "RGBA")).astype(np.uint16)
+        return over_white(quads[..., 0::2] * np.uint16(256) + quads[..., 1::2])
+    if raw not in _PNG_LOW_BYTES:
+        return None
+    low = np.asarray(_reopened(file, _PNG_LOW_BYTES[raw]))
+    image.load()
+    if image.mode not in ("RGB", "RGBA"):
+        image = image.convert(Image.getmodebase(image.mode))
+    pixels = np.asarray(image).astype(np.uint16) * np.uint16(256) + low
+    return over_white(pixels) if pixels.shape[2] == 4 else pixels
+
+
+def _reopened(file, raw):
+    from PIL import Image
+
+    file.seek(0)
+    image = Image.open(file, formats=["PNG"])
+    codec, box, offset, _ = image.tile[0]
+    image.tile = [type(image.tile[0])(codec, box, offset, raw)]
+    image.load()
+    file.seek(0)
+    return image
+
+
+def _pixels(image, image_size):
+    """Return the pixels of a Pillow image, in the size asked for."""
+    from PIL import Image
+
+    mode = image.mode
+    if mode.startswith("I"):
+        array = np.asarray(image)
+        if mode == "I" and (array.min(initial=0) < 0 or array.max(initial=0) > 65535):
+            raise ImageError("its pixels have 32 bits; load it as an array")
+        return _resize_array(array.astype(np.uint16)[:, :, None], image_size)
+    if mode == "F":
+        raise ImageError("its pixels are floating-point numbers; load it as an array")
+    base = "L" if mode in ("1", "L", "LA", "La") else "RGB"
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    if image.mode != base:
+        image = image.convert(base)
+    if image_size is not None:
+        size, box = _target(*image.size, image_size)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR, box=box)
+    width, height = image.size
+    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(height, width, -1)
+
+
+def _resize_array(array, image_size):
+    """Resize an image of any channels and whole numbers as Pillow does one of bytes."""
+    from PIL import Image
+
+    if image_size is None:
+        return array
+    size, box = _target(array.shape[1], array.shape[0], image_size)
+    if (array.shape[1], array.shape[0]) == size:
+        return array
+    channels = [
+        np.asarray(
+            Image.fromarray(array[:, :, c].astype(np.float32)).resize(size, Image.Resampling.BILINEAR, box)
+        )
+        for c in range(array.shape[2])
+    ]
+    top = np.iinfo(array.dtype).max
+    return np.stack(channels, axis=-1).round().clip(0, top).astype(array.dtype)
+
+
+def _target(width, height, image_size):
+    """Return (width, height) asked for, and the part of the image that is resized to it."""
+    if isinstance(image_size, int):
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        return (image_size, image_size), (left, top, left + side, top + side)
+    return (image_size[1], image_size[0]), (0, 0, width, height)
+
+
+def _most_pixels():
+    from PIL import Image
+
+    return Image.MAX_IMAGE_PIXELS
+
+
+def _check_size(width, height):
+    limit = _most_pixels()
+    if width < 1 or height < 1:
+        raise ImageError(f"it has no pixels ({width} x {height})")
+    if limit is not None and width * height > limit:
+        raise ImageError(
+            f"{width} x {height} pixels are more than the limit PIL.Image.MAX_IMAGE_PIXELS = {limit}; raise "
+            "it if you trust the file"
+        )
+
+
+def _reason(error):
+    text = str(error).strip()
+    lines = text.splitlines()
+    return f"it is damaged ({lines[0][:200] if lines else type(error).__name__})"

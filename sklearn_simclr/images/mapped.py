@@ -1,0 +1,119 @@
+"""Arrays in files that are mapped into memory: what comes next is asked for, what was read is let go of."""
+
+import mmap
+
+import numpy as np
+
+__all__ = ["MappedRows", "mapped_rows"]
+
+# Bytes of a map that may be in the memory of the process. They belong to the cache of the system, which can
+# take them back; but they count, and where memory is limited that way the process can be ended for it.
+_HELD = 512 << 20
+
+# A page that is touched brings its neighbours along.
+_AROUND = 64 << 10
+
+_ASKS = hasattr(mmap, "MADV_WILLNEED") and hasattr(mmap.mmap, "madvise")
+_DROPS = hasattr(mmap, "MADV_DONTNEED") and hasattr(mmap.mmap, "madvise")
+
+
+class MappedRows:
+    """Where the rows of an array are in the file that it is mapped from.
+
+    Parameters
+    ----------
+    file : mmap.mmap
+        The map.
+    first : int
+        Position of the first row in the map.
+    n_bytes : int
+        Of a row.
+    n_rows : int
+        Rows there are.
+    only_read : bool
+        Whether the map has no pages of its own, that would be lost.
+
+    Attributes
+    ----------
+    asks : bool
+        Whether the system reads ahead on request.
+    """
+
+    asks = _ASKS
+
+    def __init__(self, file, first, n_bytes, n_rows, only_read):
+        self._file, self._first, self._n_bytes = file, first, n_bytes
+        self._size = n_rows * n_bytes
+        self._drops = _DROPS and only_read and self._size > _HELD
+        self._held = 0
+
+    def ask(self, rows):
+        """Have rows read from the disk while something else is done.
+
+        Parameters
+        ----------
+        rows : iterable of int
+            Which.
+        """
+        if not self.asks:
+            return
+        for row in rows:
+            start = self._first + row * self._n_bytes
+            page = start - start % mmap.PAGESIZE
+            self._file.madvise(mmap.MADV_WILLNEED, page, start + self._n_bytes - page)
+
+    def seen(self, n_rows, *, scattered=False):
+        """Tell that rows were read; now and then the pages of all are let go of.
+
+        Parameters
+        ----------
+        n_rows : int
+            How many.
+        scattered : bool, default=False
+            Whether they were in different places.
+        """
+        if not self._drops:
+            return
+        self._held += n_rows * (self._n_bytes + (_AROUND if scattered else 0))
+        if self._held > _HELD:
+            self._held = 0
+            page = self._first - self._first % mmap.PAGESIZE
+            self._file.madvise(mmap.MADV_DONTNEED, page, self._first + self._size - page)
+
+
+def mapped_rows(array):
+    """Return where the rows of an array are in a file, None for an array that is in memory.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n, ...)
+        As numpy.memmap gives it, or a view of such an array.
+
+    Returns
+    -------
+    MappedRows or None
+        Not by its type: a copy of a part of a memory map has that, too.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from sklearn_simclr.images.mapped import mapped_rows
+    >>> with tempfile.TemporaryFile() as file:
+    ...     X = np.memmap(file, dtype=np.uint8, shape=(10, 8, 8))
+    ...     mapped_rows(X) is None, mapped_rows(X[2:]) is None, mapped_rows(X[2:].copy()) is None
+    (False, False, True)
+    """
+    whole, mode = array, None
+    while isinstance(whole, np.ndarray):
+        mode = getattr(whole, "mode", mode)
+        whole = whole.base
+    if not isinstance(whole, mmap.mmap) or array.size == 0:
+        return None
+    n_bytes = array.nbytes // len(array)
+    if array.strides[0] != n_bytes and len(array) > 1:
+        return None  # not one row after the other
+    start = np.frombuffer(whole, dtype=np.uint8).ctypes.data
+    first = array.ctypes.data - start
+    # Copy-on-write: pages that were written to exist nowhere else.
+    return MappedRows(whole, first, n_bytes, len(array), mode in ("r", "r+", "w+"))

@@ -1,0 +1,422 @@
+"""Image files and the like, decoded once by threads, as rows of pixels of one kind."""
+
+import hashlib
+import os
+import stat
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from joblib import cpu_count
+from tqdm import tqdm
+
+from .._utils.warn import warn
+from .._version import __version__
+from .decode import ImageError, convert, decode, from_array, from_pillow, strict_pillow
+from .items import fetch, is_pillow, name_of, reference
+from .store import FolderStore, scratch_rows
+
+__all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
+
+# Bad images and odd sizes that a message lists; reading ends soon after as many were found.
+_LISTED = 10
+
+# Decoded pixels that a thread hands over at a time, and the images that may be.
+_BYTES_A_CHUNK = 4 << 20
+_ROWS_A_CHUNK = 256
+
+# Smaller files cost the interpreter more time than the decoder: threads would wait for each other.
+_SMALL_FILE = 8 << 10
+
+_FIRST_READ = 64 << 10
+
+# A larger file is not read as a whole before it is known to be an image.
+_READ_AT_ONCE = 64 << 20
+
+_MOST_THREADS = 16
+
+
+class DecodedRows(NamedTuple):
+    """Decoded images, some of which may be missing.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (m, H, W, C)
+        uint8 or uint16, perhaps a read-only memory map.
+    rows : int64 ndarray of shape (k,) or None
+        Where in ``pixels`` the k images are that could be read, in their order; None is 0, ..., k - 1.
+    bad : int64 ndarray of shape (b,)
+        Rows of X that could not be read, ascending.
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray | None
+    bad: np.ndarray
+
+
+def read_rows(rows, *, image_size=None, cache_dir=None, kind=None, on_error="raise", verbose=0):
+    """Decode images, each of them once.
+
+    Parameters
+    ----------
+    rows : list
+        As `as_rows` returns it.
+    image_size : None, int or (int, int), default=None
+        None: all images must have one size. An int: the side of the square that the centre of each image
+        is resized to, the largest square that fits. (height, width): the size each image is resized to.
+    cache_dir : str, os.PathLike or None, default=None
+        Folder that keeps decoded files; None decodes into memory, or into a temporary file if they would
+        take more than a quarter of it.
+    kind : (int, str) or None, default=None
+        Channels and dtype of the result. None: RGB if any image has colours, uint16 if any has 16 bits.
+    on_error : {"raise", "nan"}, default="raise"
+        Whether an image that cannot be read is an error, or one of the ``bad`` ones.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Returns
+    -------
+    DecodedRows
+        Pixels, and where they are.
+
+    Raises
+    ------
+    ValueError
+        If images cannot be read or differ in size or channels. It is a FileNotFoundError, too, if the
+        files are missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from sklearn_simclr.images.reading import read_rows
+    >>> read_rows([Image.new("L", (9, 6)), Image.new("RGB", (4, 4))], image_size=8).pixels.shape
+    (2, 8, 8, 3)
+    """
+    if image_size is not None:
+        image_size = int(image_size) if np.ndim(image_size) == 0 else tuple(int(size) for size in image_size)
+    found = _Found(len(rows), rows, on_error)
+    with strict_pillow(), tqdm(total=len(rows), desc="images", unit="image", disable=not verbose) as progress:
+        if cache_dir is None:
+            pixels, places = _read_to_scratch(rows, image_size, kind, found, progress)
+        else:
+            pixels, places = _read_through_store(rows, image_size, cache_dir, kind, found, progress)
+    if kind is not None and kind[0] == 1 and any(channels == 3 for channels, _ in found.kinds):
+        warn(
+            "X has images with colours, but fit saw only grey ones: they are turned to grey.",
+        )
+    return DecodedRows(pixels, places, np.array(sorted(found.bad), dtype=np.int64))
+
+
+def _read_to_scratch(rows, image_size, kind, found, progress):
+    out = current = None
+    for chunk in _decoded(range(len(rows)), rows, image_size, progress):
+        good = found.good(chunk)
+        if not good:
+            continue
+        images = [image for _, image in good]
+        kinds = {_kind(image) for image in images}
+        found.kinds |= kinds
+        wanted = _common_kind(kinds if current is None else kinds | {current}, kind)
+        if out is None or wanted != current:
+            larger = scratch_rows((*found.size, wanted[0]), wanted[1], len(rows))
+            for start in range(0, 0 if out is None else len(out.array()), _ROWS_A_CHUNK):
+                larger.append(convert(out.array()[start : start + _ROWS_A_CHUNK], *wanted))
+            out, current = larger, wanted
+        if kinds != {wanted}:
+            images = [convert(image, *wanted) for image in images]
+        out.append(np.stack(images))
+    found.finish()
+    return np.empty((0, 0, 0, 1), dtype=np.uint8) if out is None else out.array(), None
+
+
+def _read_through_store(rows, image_size, cache_dir, kind, found, progress):
+    with FolderStore(cache_dir) as store:
+        version = _decoder_version()
+        keys = [_key(row, image_size, version) for row in rows]
+        places = store.find({key for key in keys if key is not None})
+        first = {}
+        for i, key in enumerate(keys):
+            if key in places:
+                found.check_size(i, places[key][0][1:3])
+            elif key is not None:
+                first.setdefault(key, i)
+        missing = [i for i, key in enumerate(keys) if key is None or first.get(key) == i]
+        progress.update(len(rows) - len(missing))
+        for chunk in _decoded(missing, rows, image_size, progress):
+            added = {}
+            for i, image in found.good(chunk):
+                if keys[i] is None:
+                    keys[i] = _digest(
+                        "pixels", image.shape, image.dtype.name, np.ascontiguousarray(image).data
+                    )
+                    places.update(store.find([keys[i]]))
+                if keys[i] not in places:
+                    added.setdefault((image.dtype, image.shape), {})[keys[i]] = image
+            for images in added.values():
+                places.update(store.add(list(images), np.stack(list(images.values()))))
+        bad_keys = {keys[i]: reason for i, reason in found.bad.items() if keys[i] is not None}
+        for i, key in enumerate(keys):
+            if key in bad_keys and i not in found.bad:
+                found.add_bad(i, bad_keys[key])
+        good = [i for i in range(len(rows)) if i not in found.bad and keys[i] in places]
+        found.finish()
+        if not good:
+            return np.empty((0, 0, 0, 1), dtype=np.uint8), None
+        found.kinds = {(places[keys[i]][0][3], places[keys[i]][0][0]) for i in good}
+        wanted = _common_kind(found.kinds, kind)
+        target = (wanted[1], *found.size, wanted[0])
+        rows = _of_kind(store, [keys[i] for i in good], places, target)
+        return store.array(target), rows
+
+
+def _of_kind(store, keys, places, target):
+    """Return the rows of images in the file of one kind; those of other kinds are converted once."""
+    others = {key: f"{key}>{target}" for key in keys if places[key][0] != target}
+    converted = store.find(others.values())
+    missing = [key for key, name in others.items() if name not in converted]
+    arrays = {kind: store.array(kind) for kind in {places[key][0] for key in missing}}
+    for start in range(0, len(missing), _ROWS_A_CHUNK):
+        some = missing[start : start + _ROWS_A_CHUNK]
+        images = [convert(arrays[places[key][0]][places[key][1]], target[3], target[0]) for key in some]
+        converted.update(store.add([others[key] for key in some], np.stack(images)))
+    return np.array(
+        [(converted[others[key]] if key in others else places[key])[1] for key in keys], dtype=np.int64
+    )
+
+
+class _Found:
+    """What is wrong with images, until it is said."""
+
+    def __init__(self, n, rows, on_error):
+        self.n, self.rows, self.on_error = n, rows, on_error
+        self.bad = {}
+        self.size = None
+        self.odd = []
+        self.kinds = set()
+        self.seen = 0
+
+    def good(self, chunk):
+        """Return the (row, image) of a chunk that could be read."""
+        good = []
+        for i, image in chunk:
+            self.seen += 1
+            if isinstance(image, Exception):
+                self.add_bad(i, image)
+            elif self.check_size(i, image.shape[:2]):
+                good.append((i, image))
+        if len(self.odd) >= _LISTED or (self.on_error == "raise" and len(self.bad) >= _LISTED):
+            self.finish(all_seen=self.seen == self.n)
+        return good
+
+    def add_bad(self, i, reason):
+        self.bad[i] = reason
+
+    def check_size(self, i, size):
+        """Return whether the image of a row has the size of the first."""
+        if self.size is None:
+            self.size = size
+            self.first = i
+        if size == self.size:
+            return True
+        self.odd.append((i, size))
+        return False
+
+    def finish(self, all_seen=True):
+        """Raise what there is to raise."""
+        if self.bad and self.on_error == "raise":
+            lines = [f"row {i}, {name_of(self.rows[i])}: {self.bad[i]}" for i in sorted(self.bad)[:_LISTED]]
+            more = len(self.bad) - _LISTED
+            lines += [f"and {more} more" if more > 0 else ""] if all_seen else ["and perhaps more"]
+            count = f"{len(self.bad)}" if all_seen else f"At least {len(self.bad)}"
+            missing = all(isinstance(reason, _NoSuchFile) for reason in self.bad.values())
+            raise (MissingImagesError if missing else ValueError)(
+                f"{count} of {self.n} images cannot be read:\n  "
+                + "\n  ".join(line for line in lines if line)
+                + "\nLeave them out of X, or pass on_error='nan': fit leaves them out, transform gives rows "
+                "of NaN for them."
+            )
+        if self.odd:
+            lines = [f"row {i}, {name_of(self.rows[i])}: {h} x {w}" for i, (h, w) in self.odd[:_LISTED]]
+            raise ValueError(
+                f"Images of mixed sizes (height x width). Row {self.first}, "
+                f"{name_of(self.rows[self.first])}, is {self.size[0]} x {self.size[1]}, but\n  "
+                + "\n  ".join(lines)
+                + ("\n  and perhaps more" if len(self.odd) > _LISTED or not all_seen else "")
+                + "\nPass image_size=96, say, or image_size=(height, width), to have all resized."
+            )
+
+
+class MissingImagesError(FileNotFoundError, ValueError):
+    """Image files that do not exist."""
+
+
+class _NoSuchFile(ImageError):
+    """A file that does not exist."""
+
+
+def _decoded(indices, rows, image_size, progress):
+    """Yield lists of (row, image or ImageError), in order, read and decoded by threads some chunks ahead.
+
+    Small files that are quickly read need no threads: they would wait for the interpreter, not for the disk.
+    Which ones these are is found out without threads, from few files at first: among threads, reading seems
+    slow while it waits for the interpreter.
+    """
+    threads = max(2, min(_MOST_THREADS, cpu_count()))
+    indices = iter(indices)
+    size, alone = 2, True
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        waiting = deque()
+        try:
+            while True:
+                while len(waiting) < (1 if alone else 2 * threads):
+                    some = [(i, _fetched(rows[i])) for i in islice(indices, size)]
+                    if not some:
+                        break
+                    if alone and not waiting:
+                        done = Future()
+                        done.set_result(_decode_chunk(some, image_size))
+                        waiting.append(done)
+                    else:
+                        waiting.append(pool.submit(_decode_chunk, some, image_size))
+                if not waiting:
+                    return
+                read, seconds = waiting.popleft().result()
+                started = time.perf_counter()
+                chunk = [
+                    (i, _decode_one(item, image_size) if isinstance(item, bytes) else item)
+                    for i, item in read
+                ]
+                progress.update(len(chunk))
+                alone = seconds < time.perf_counter() - started and isinstance(read[-1][1], bytes)
+                largest = max(
+                    (image.nbytes for _, image in chunk if isinstance(image, np.ndarray)), default=0
+                )
+                size = max(1, min(8 * size, _ROWS_A_CHUNK, _BYTES_A_CHUNK // max(1, largest)))
+                yield chunk
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _fetched(row):
+    try:
+        return fetch(row)
+    except Exception as error:
+        return ImageError(f"it cannot be loaded ({type(error).__name__}: {error})")
+
+
+def _decode_chunk(chunk, image_size):
+    """Return the images of a chunk, or the bytes of those that are small, and the seconds it took."""
+    started = time.perf_counter()
+    images = []
+    for i, item in chunk:
+        if isinstance(item, str | os.PathLike):
+            item = _read_file(os.fspath(item), image_size)
+            if isinstance(item, bytes) and len(item) > _SMALL_FILE:
+                item = _decode_one(item, image_size)
+        elif not isinstance(item, bytes) or len(item) > _SMALL_FILE:
+            item = _decode_one(item, image_size)
+        images.append((i, item))
+    return images, time.perf_counter() - started
+
+
+def _decode_one(item, image_size):
+    try:
+        if isinstance(item, bytes):
+            return decode(item, image_size)
+        if isinstance(item, np.ndarray):
+            return from_array(item, image_size)
+        if is_pillow(item):
+            return from_pillow(item, image_size)
+        if isinstance(item, ImageError):
+            return item
+        raise ImageError(f"{type(item).__name__} is no path, no Pillow image and no bytes")
+    except ImageError as error:
+        return error
+
+
+def _read_file(path, image_size):
+    """Return the bytes of a file, the image if it is too large for that, or an ImageError."""
+    try:
+        # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
+        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        handle = os.open(path, flags)
+        try:
+            data = os.read(handle, _FIRST_READ)
+            if 0 < len(data) < _FIRST_READ:
+                return data
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("it is no regular file")
+            if status.st_size <= _READ_AT_ONCE:
+                parts = [data]
+                while part := os.read(handle, _READ_AT_ONCE):
+                    parts.append(part)
+                return b"".join(parts)
+            with os.fdopen(os.dup(handle), "rb") as file:
+                return decode(file, image_size)
+        finally:
+            os.close(handle)
+    except FileNotFoundError:
+        return _NoSuchFile("no such file")
+    except IsADirectoryError:
+        return ImageError("it is a folder")
+    except OSError as error:
+        return ImageError((error.strerror or str(error)).lower())
+    except ValueError as error:
+        return error if isinstance(error, ImageError) else ImageError(str(error))
+
+
+def _key(row, image_size, version):
+    """Return the key of a file or of bytes; None for what has one only when it is decoded."""
+    source = reference(row)
+    if isinstance(source, bytes):
+        return _digest("bytes", image_size, version, source)
+    try:
+        status = os.stat(source)
+        path = os.path.abspath(os.fsdecode(source))
+    except (OSError, TypeError, ValueError):
+        return None
+    text = f"file\0{path}\0{status.st_size}\0{status.st_mtime_ns}\0{image_size}\0{version}"
+    return _digest(text.encode(errors="surrogateescape"))
+
+
+def _digest(*parts):
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part if isinstance(part, bytes | memoryview) else repr(part).encode(errors="surrogateescape")
+        digest.update(data)
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _decoder_version():
+    import PIL
+
+    return f"{__version__}/{PIL.__version__}"
+
+
+def _kind(image):
+    # dtype.name takes as long as the decoding of a small image.
+    return image.shape[-1], "uint8" if image.itemsize == 1 else "uint16"
+
+
+def _common_kind(kinds, wanted):
+    """Return the channels and the dtype that images of several kinds have in common, or those wanted."""
+    channels = {channels for channels, _ in kinds}
+    if wanted is not None and channels | {wanted[0]} not in ({wanted[0]}, {1, 3}):
+        raise ValueError(
+            f"X has images with {sorted(channels)} channels, but images with {wanted[0]} channels were seen "
+            "in fit. Pass images with the same channels."
+        )
+    if len(channels) > 1 and channels != {1, 3}:
+        raise ValueError(
+            f"X has images with {sorted(channels)} channels; only grey and RGB images can be mixed. Pass "
+            "images with the same channels."
+        )
+    dtype = "uint16" if any(dtype == "uint16" for _, dtype in kinds) else "uint8"
+    return wanted or (max(channels), dtype)

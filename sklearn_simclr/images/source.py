@@ -1,0 +1,426 @@
+"""X of any accepted form as a source of images: indexable, of one known shape and pixel range."""
+
+import math
+import warnings
+
+import numpy as np
+import torch
+
+from .formats import warn_about_range
+from .mapped import mapped_rows
+
+__all__ = ["ImageSource", "as_array", "as_float", "decoded_source", "image_source"]
+
+# Images that are copied at a time.
+_ROWS_AT_A_TIME = 1024
+
+
+class ImageSource:
+    """Images of one shape, drawn by index; the pixels stay where and as they are until then.
+
+    Parameters
+    ----------
+    pixels : tensor of shape (n, C, H, W)
+        Of any real dtype; may be a strided view of the user's array.
+    pixel_range : (float, float)
+        The values that are mapped to 0 and 1; what lies outside is clipped.
+    rows : int64 tensor of shape (m,) or None, default=None
+        Which of the pixels the images are, in their order; None is all of them.
+    bad : array-like of int, default=()
+        Images that could not be read: others stand in their places.
+    file : MappedRows or None, default=None
+        Where the pixels are in a file that is mapped into memory.
+
+    Attributes
+    ----------
+    pixels : tensor-like of shape (m, C, H, W)
+        Slices of it are tensors.
+    bad : int64 ndarray
+        As given.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_simclr.images import ImageSource
+    >>> source = ImageSource(torch.arange(32).view(2, 1, 4, 4), (0, 31))
+    >>> source.take(torch.tensor([1])).amax()
+    tensor(1.)
+    """
+
+    def __init__(self, pixels, pixel_range, *, rows=None, bad=(), file=None):
+        self.pixels = pixels if rows is None else _ChosenRows(pixels, rows)
+        self.pixel_range = pixel_range
+        self.bad = np.asarray(bad, dtype=np.int64)
+        self.file = file
+        # The bytes of uint8 images are handed out as they are: a quarter of the memory traffic.
+        self._raw = pixels.dtype == torch.uint8 and tuple(pixel_range) == (0.0, 255.0)
+
+    def __len__(self):
+        """Return the number of images."""
+        return len(self.pixels)
+
+    @property
+    def shape(self):
+        """Channels, height and width."""
+        return tuple(self.pixels.shape[1:])
+
+    @property
+    def device(self):
+        """Where the images are."""
+        return self.pixels.device
+
+    @property
+    def nbytes(self):
+        """Bytes of all images, as ``to`` would put them on a device."""
+        return len(self) * math.prod(self.shape) * (1 if self._raw else 4)
+
+    def take(self, index):
+        """Return some of the images.
+
+        Parameters
+        ----------
+        index : slice or int64 tensor of shape (m,)
+            Rows, on the device of the source.
+
+        Returns
+        -------
+        tensor of shape (m, C, H, W)
+            uint8 as it is, anything else as float32 in [0, 1].
+        """
+        batch = _gather(self.pixels, index)
+        self.seen(len(batch), scattered=not isinstance(index, slice))
+        return batch if self._raw else _scale(batch, self.pixel_range)
+
+    def ask(self, index):
+        """Have images that are in a file read from the disk while something else is done.
+
+        Parameters
+        ----------
+        index : int64 tensor of shape (m,)
+            Those that will be taken next.
+        """
+        if self.file is not None:
+            rows = self.pixels.rows[index] if isinstance(self.pixels, _ChosenRows) else index
+            self.file.ask(rows.tolist())
+
+    def seen(self, n, *, scattered=False):
+        """Tell that images were read: of those that are in a file not all are to stay in memory.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        scattered : bool, default=False
+            Whether they were in different places.
+        """
+        if self.file is not None:
+            self.file.seen(n, scattered=scattered or isinstance(self.pixels, _ChosenRows))
+
+    def select(self, rows):
+        """Return a source of some of the images; the pixels are not copied.
+
+        Parameters
+        ----------
+        rows : array-like of int of shape (m,)
+            Which.
+
+        Returns
+        -------
+        ImageSource
+            In the order of ``rows``.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        bad = np.flatnonzero(np.isin(rows, self.bad))
+        rows = torch.from_numpy(rows).to(self.device)
+        pixels = self.pixels
+        if isinstance(pixels, _ChosenRows):
+            pixels, rows = pixels.pixels, pixels.rows[rows]
+        return ImageSource(pixels, self.pixel_range, rows=rows, bad=bad, file=self.file)
+
+    def without_bad(self):
+        """Return a source of the images that could be read.
+
+        Returns
+        -------
+        ImageSource
+            Itself if all could.
+        """
+        return self.select(np.setdiff1d(np.arange(len(self)), self.bad)) if len(self.bad) else self
+
+    def to(self, device):
+        """Return the same images on a device, as bytes or as float32 in [0, 1].
+
+        Parameters
+        ----------
+        device : torch.device
+            Where to.
+
+        Returns
+        -------
+        ImageSource
+            Itself if it is there already.
+        """
+        if self.device == device:
+            return self
+        if self._raw and isinstance(self.pixels, torch.Tensor):
+            return ImageSource(self.pixels.to(device), self.pixel_range, bad=self.bad)
+        dtype = torch.uint8 if self._raw else torch.float32
+        there = torch.empty(self.pixels.shape, dtype=dtype, device=device)
+        for start in range(0, len(self), _ROWS_AT_A_TIME):
+            there[start : start + _ROWS_AT_A_TIME] = self.take(slice(start, start + _ROWS_AT_A_TIME))
+        return ImageSource(there, self.pixel_range if self._raw else (0.0, 1.0), bad=self.bad)
+
+
+class _ChosenRows:
+    """Some rows of a tensor, in any order, as far as they are used like a tensor."""
+
+    def __init__(self, pixels, rows):
+        self.pixels, self.rows = pixels, rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return _gather(self.pixels, self.rows[index])
+
+    def view(self, dtype):
+        return _ChosenRows(self.pixels.view(dtype), self.rows)
+
+    def numel(self):
+        return math.prod(self.shape)
+
+    @property
+    def shape(self):
+        return torch.Size((len(self.rows), *self.pixels.shape[1:]))
+
+    @property
+    def dtype(self):
+        return self.pixels.dtype
+
+    @property
+    def device(self):
+        return self.pixels.device
+
+
+def _gather(pixels, index):
+    if isinstance(index, slice) or isinstance(pixels, _ChosenRows):
+        return pixels[index]
+    if pixels.dtype == torch.uint16:  # has no index_select
+        return pixels.view(torch.int16).index_select(0, index).view(torch.uint16)
+    return pixels.index_select(0, index)
+
+
+def as_array(X):
+    """Return X as a numpy array where it is one in all but name; anything else as it came.
+
+    Parameters
+    ----------
+    X : object
+        Torch tensors become arrays (without a copy on a CPU); a list, object array, Series or
+        one-column DataFrame of equally shaped arrays is stacked.
+
+    Returns
+    -------
+    object
+        An array, or X.
+
+    Raises
+    ------
+    ValueError
+        If the images of a list have different shapes; the message names the first odd row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_simclr.images import as_array
+    >>> as_array([np.zeros((8, 8)), np.ones((8, 8))]).shape
+    (2, 8, 8)
+    """
+    if isinstance(X, torch.Tensor):
+        X = X.detach()
+        return X.float().cpu().numpy() if X.dtype == torch.bfloat16 else X.cpu().numpy()
+    rows = X
+    if hasattr(X, "iloc"):
+        if getattr(X, "ndim", 0) == 2 and X.shape[1] == 1:
+            rows = X.iloc[:, 0]
+        rows = rows.to_numpy() if getattr(rows, "ndim", 0) == 1 and rows.dtype == object else rows
+    if isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 2 and rows.shape[1] == 1:
+        rows = rows[:, 0]
+    is_sequence = isinstance(rows, list | tuple) or (
+        isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 1
+    )
+    if not is_sequence or len(rows) == 0:
+        return X
+    if not all(
+        isinstance(row, np.ndarray | torch.Tensor) or hasattr(row, "__array_interface__") for row in rows
+    ):
+        return X
+    rows = [as_array(row) if isinstance(row, torch.Tensor) else np.asarray(row) for row in rows]
+    if rows[0].ndim < 1:
+        return X
+    for i, row in enumerate(rows):
+        if row.shape != rows[0].shape:
+            raise ValueError(
+                f"Images of mixed sizes: row 0 of X has shape {rows[0].shape}, row {i} has {row.shape}. "
+                "Resize or crop them to one size and stack them into one array."
+            )
+    return np.stack(rows)
+
+
+def image_source(X, fmt, *, fitted=False):
+    """Return the images of X.
+
+    Parameters
+    ----------
+    X : array
+        Finite numbers, of the form that ``fmt`` describes.
+    fmt : ImageFormat
+        As found in fit.
+    fitted : bool, default=False
+        Whether X is other data than ``fmt`` was found on; values outside of the range warn.
+
+    Returns
+    -------
+    ImageSource
+        On the CPU; shares memory with X where it can.
+
+    Raises
+    ------
+    ValueError
+        If the images of X have another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_simclr.images import image_format
+    >>> from sklearn_simclr.images import image_source
+    >>> X = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    >>> image_source(X, image_format(X)).shape
+    (3, 8, 8)
+    """
+    expected = (math.prod(fmt.image_shape),) if fmt.flat else fmt.image_shape
+    if X.shape[1:] != expected:
+        if fmt.flat and X.ndim == 2:
+            found = f"X has {X.shape[1]} features, but {expected[0]} features were seen in fit"
+        else:
+            found = f"X has images of shape {X.shape[1:]}, but images of shape {expected} were seen in fit"
+            if fmt.flat and math.prod(X.shape[1:]) == expected[0]:
+                raise ValueError(f"{found}. Pass X.reshape(len(X), -1).")
+        raise ValueError(f"{found}. Pass images of the same size, channels and layout.")
+    if fitted:
+        warn_about_range(X, None, fmt.pixel_range)
+    pixels = as_tensor(X.reshape(len(X), *fmt.image_shape))
+    if fmt.layout == "HW":
+        pixels = pixels[:, None]
+    elif fmt.layout == "HWC":
+        pixels = pixels.permute(0, 3, 1, 2)
+    if X.dtype == np.bool_ and fmt.pixel_range == (0.0, 1.0):
+        return ImageSource(pixels * np.uint8(255), (0.0, 255.0))
+    file = mapped_rows(X) if pixels.data_ptr() == X.ctypes.data else None  # else they were copied
+    return ImageSource(pixels, fmt.pixel_range, file=file)
+
+
+def decoded_source(pixels, fmt, rows=None, *, bad=(), fitted=False):
+    """Return decoded images, of which some may be bad.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (m, H, W, C)
+        uint8 or uint16.
+    fmt : ImageFormat
+        As found in fit.
+    rows : int64 ndarray of shape (k,) or None, default=None
+        Which of the pixels the good images are; None is all of them.
+    bad : int64 ndarray of shape (b,), default=()
+        Rows of the bad images among all k + b.
+    fitted : bool, default=False
+        Whether X is other data than ``fmt`` was found on; values outside of the range warn.
+
+    Returns
+    -------
+    ImageSource
+        Of k + b images.
+
+    Raises
+    ------
+    ValueError
+        If the images have another size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_simclr.images import decoded_format
+    >>> from sklearn_simclr.images import decoded_source
+    >>> pixels = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
+    >>> len(decoded_source(pixels, decoded_format(pixels), bad=[1]))
+    3
+    """
+    good = len(pixels) if rows is None else len(rows)
+    if good == 0:
+        channels, height, width = fmt.shape
+        pixels, rows = np.zeros((1, height, width, channels), dtype=np.uint8), None
+    found = (pixels.shape[3], *pixels.shape[1:3])
+    if found != fmt.shape:
+        raise ValueError(
+            f"X has images of height {found[1]} and width {found[2]} with {found[0]} channels, but images of "
+            f"height {fmt.shape[1]} and width {fmt.shape[2]} with {fmt.shape[0]} channels were seen in fit. "
+            f"Pass image_size={fmt.shape[1:]} to have all resized."
+        )
+    pixel_range = fmt.pixel_range
+    if not fmt.decoded_dtype and pixel_range == (0.0, 1.0):
+        # Fitted on scaled arrays: decoded images are on the scale of their dtype.
+        pixel_range = (0.0, float(np.iinfo(pixels.dtype).max))
+    elif fitted and good:
+        warn_about_range(pixels, rows, pixel_range)
+    if len(bad):
+        full = np.zeros(good + len(bad), dtype=np.int64)
+        full[np.setdiff1d(np.arange(len(full)), bad)] = np.arange(good) if rows is None else rows
+        rows = full
+    return ImageSource(
+        as_tensor(pixels).permute(0, 3, 1, 2),
+        pixel_range,
+        rows=None if rows is None else torch.from_numpy(rows),
+        bad=bad,
+        file=mapped_rows(pixels),
+    )
+
+
+def as_tensor(array):
+    """Share the memory of an array, whatever its byte order, strides or flags."""
+    if array.dtype == np.longdouble or not array.dtype.isnative:
+        array = array.astype(np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("="))
+    if array.dtype in (np.uint32, np.uint64):
+        array = array.astype(np.float64)
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    with warnings.catch_warnings():
+        # Read-only arrays (memory maps, joblib's) are only read here.
+        warnings.filterwarnings("ignore", message=".*not writable.*", category=UserWarning)
+        return torch.from_numpy(array)
+
+
+def _scale(batch, pixel_range):
+    low, high = pixel_range
+    if batch.dtype in (torch.float32, torch.float64):
+        batch = batch.sub(low)
+    else:  # integers of up to 32 bits and half precision are exact in float64
+        batch = batch.to(torch.float64).sub_(low)
+    return batch.mul_(1.0 / (high - low)).to(torch.float32).clamp_(0.0, 1.0)
+
+
+def as_float(images):
+    """Return images as float32 in [0, 1].
+
+    Parameters
+    ----------
+    images : tensor
+        uint8, or float32 in [0, 1].
+
+    Returns
+    -------
+    tensor
+        float32, contiguous.
+    """
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
+    return images.contiguous()

@@ -1,0 +1,15 @@
+from .augmentation_display import AugmentationDisplay as AugmentationDisplay
+from .diagnostics import LossPrediction as LossPrediction
+from .diagnostics import alignment as alignment
+from .diagnostics import chance_level as chance_level
+from .diagnostics import contrastive_accuracy as contrastive_accuracy
+from .diagnostics import predict_loss as predict_loss
+from .diagnostics import rankme as rankme
+from .diagnostics import uniformity as uniformity
+from .embedding_display import EmbeddingDisplay as EmbeddingDisplay
+from .label_fraction_display import LabelFractionDisplay as LabelFractionDisplay
+from .report import Finding as Finding
+from .report import RepresentationReport as RepresentationReport
+from .report import representation_report as representation_report
+from .similarity_display import SimilarityDisplay as SimilarityDisplay
+from .training_display import TrainingDisplay as TrainingDisplay

@@ -1,0 +1,318 @@
+"""What numbers about an encoder mean, in plain words."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Finding", "judge"]
+
+# Views that lie so close together are one point; and so are views that lie a little less close, if the other
+# view is found at most so many times as often as by chance.
+_ONE_POINT = 1e-6
+_NEARLY_ONE_POINT = 1e-3
+_BY_CHANCE = 2.0
+
+# An encoder is better than an untrained one from so much on: in the loss as a share of the chance level, in
+# the contrastive accuracy and in standard errors of it, and in the votes of neighbours, in standard errors.
+_BETTER_LOSS = 0.02
+_BETTER_ACCURACY = 0.02
+_BETTER_ERRORS = 2.0
+_BETTER_VOTES = 2.0
+
+# From so many epochs on, a loss that moved by less than this part of it stood still.
+_STILL_EPOCHS = 5
+_STILL = 0.05
+
+# What twice the epochs are predicted to gain, as a share of what was gained: much, and something.
+_MUCH = 0.15
+_SOMETHING = 0.04
+
+# Steps that are too few to learn anything, and epochs' steps that are enough if there is no curve to look at.
+_FEW_STEPS = 300
+_FEW_EPOCHS = 20
+_MANY_STEPS = 1000
+
+# Share of the directions below which a representation is narrow, and accuracy at which the task is solved.
+_NARROW = 0.05
+_SOLVED = 0.98
+
+# Images below which all numbers are rough, and below which directions cannot be counted.
+_FEW_IMAGES = 100
+_FEWEST_FOR_DIRECTIONS = 20
+
+_LEVELS = ("problem", "note", "good")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a report has to say.
+
+    Parameters
+    ----------
+    level : {"good", "note", "problem"}
+        How bad it is.
+    title : str
+        What was found.
+    advice : str
+        What it means, and what to do.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.inspection import Finding
+    >>> print(Finding("note", "few images", "Pass more."))
+    note: few images. Pass more.
+    """
+
+    level: str
+    title: str
+    advice: str
+
+    def __str__(self):
+        """Say it in one line."""
+        return f"{self.level}: {self.title}. {self.advice}"
+
+
+def judge(measures, course, prediction):
+    """Judge an encoder.
+
+    Parameters
+    ----------
+    measures : Measures
+        Of it and of untrained ones.
+    course : dict
+        Of its training: ``epochs``, ``steps``, ``start`` and ``end`` of the loss, ``last_fall``, the part of
+        it by which it ``moved``, whether it ``ended_high`` or was trained ``by_labels``; and whether there
+        are ``useless_labels``.
+    prediction : LossPrediction or None
+        For twice the epochs.
+
+    Returns
+    -------
+    verdict : {"collapsed", "untrained", "undertrained", "trained"}
+        The first that applies.
+    findings : list of Finding
+        The verdict's, then the others, the worst first.
+    """
+    verdict, first = _verdict(measures, course, prediction)
+    more = []
+    if verdict == "trained" and prediction is not None:
+        more.append(_outlook(prediction, course))
+    if verdict == "trained" and measures.trained.accuracy >= _SOLVED:
+        more.append(_solved(measures))
+    if verdict in ("trained", "undertrained") and measures.n_images >= _FEWEST_FOR_DIRECTIONS:
+        more.append(_on_directions(measures))
+    if _diverged(course) and verdict in ("trained", "undertrained"):
+        more.append(
+            Finding(
+                "problem",
+                "the loss ended above that of an encoder that tells nothing apart",
+                "The training diverged. Lower learning_rate, or raise warmup.",
+            )
+        )
+    if measures.neighbours is not None and verdict != "collapsed":
+        more.append(_on_neighbours(measures.neighbours, course))
+    if course["useless_labels"]:
+        more.append(
+            Finding(
+                "note",
+                "the labels say nothing about neighbours",
+                "For that at least two classes need at least two labelled images each. Pass more labels.",
+            )
+        )
+    if not measures.has_head:
+        more.append(
+            Finding(
+                "note",
+                "there is no projection head",
+                "The contrastive numbers are of the representations themselves. They are lower than those of "
+                "projections that are trained for this task.",
+            )
+        )
+    if measures.n_images < _FEW_IMAGES:
+        more.append(
+            Finding(
+                "note",
+                f"only {measures.n_images} images were looked at",
+                "All numbers are rough, and the contrastive task is easier among few images. Pass more.",
+            )
+        )
+    return verdict, [first, *sorted(more, key=lambda finding: _LEVELS.index(finding.level))]
+
+
+def _verdict(measures, course, prediction):
+    trained = measures.trained
+    found = _found(measures)
+    by_chance = trained.accuracy <= _BY_CHANCE * measures.chance_accuracy
+    limit = _NEARLY_ONE_POINT if by_chance else _ONE_POINT
+    if min(trained.spread, trained.spread_representations) < limit:
+        if trained.spread_representations < limit:
+            title = "collapsed: every view maps to one point"
+        else:
+            title = "collapsed: every projection is one point"
+        return "collapsed", Finding(
+            "problem",
+            title,
+            "Nothing can be told apart by it. Lower learning_rate or weight_decay, raise warmup or "
+            "batch_size, use projection_layers=2, and fit again; a loss of your own must push views of "
+            "different images apart.",
+        )
+    if not _is_better(measures, course):
+        return _no_better(course, found)
+    epochs, steps = course["epochs"], course["steps"]
+    trained_for = _epochs(course)
+    # By the better end of the range: a short curve leaves much open.
+    if prediction is not None and prediction.loss - prediction.low > _MUCH * _gained(course):
+        return "undertrained", Finding(
+            "note",
+            f"still learning after {trained_for}: 2x the epochs is predicted to help",
+            f"{found} {_sentence(prediction)} Raise max_epochs.",
+        )
+    falling = steps < _MANY_STEPS or course["last_fall"] > _SOMETHING * _gained(course)
+    if prediction is None and epochs > 0 and falling:
+        return "undertrained", Finding(
+            "note",
+            f"hardly begun to learn after {trained_for} ({steps} steps)",
+            f"{found} That is too short for a loss curve to predict anything"
+            + ("" if course["by_labels"] else "; on a small data set SimCLR takes a hundred epochs or more")
+            + ". Raise max_epochs.",
+        )
+    return "trained", Finding("good", "it has learnt to tell images apart", found)
+
+
+def _no_better(course, found):
+    """Return the verdict on an encoder that is no better than an untrained one."""
+    if course["epochs"] == 0:
+        return "untrained", Finding(
+            "problem",
+            "untrained: it is no better than a network with random weights",
+            f"{found} Fit it with max_epochs > 0.",
+        )
+    no_better = f"{found} That is not clearly more than with random weights."
+    epochs, steps = course["epochs"], course["steps"]
+    if epochs >= _STILL_EPOCHS and course["moved"] < _STILL:
+        return "untrained", Finding(
+            "problem",
+            f"learnt nothing in {_epochs(course)}: the loss stood still",
+            f"{no_better} Raise learning_rate.",
+        )
+    if _diverged(course):
+        return "untrained", Finding(
+            "problem",
+            f"learnt nothing in {_epochs(course)}: the training diverged",
+            f"{no_better} The loss ended above that of an encoder that tells nothing apart. Lower "
+            "learning_rate or weight_decay, or raise warmup.",
+        )
+    counted = f"{steps} step{'' if steps == 1 else 's'}"
+    if steps < _FEW_STEPS and epochs < _FEW_EPOCHS:
+        return "undertrained", Finding(
+            "problem",
+            f"hardly begun to learn: {_epochs(course)} of training, only {counted}",
+            f"{no_better} Raise max_epochs, or lower batch_size for more steps an epoch.",
+        )
+    more = "Raise max_epochs, or lower batch_size for more steps an epoch. " if steps < _FEW_STEPS else ""
+    return "untrained", Finding(
+        "problem",
+        f"learnt nothing in {_epochs(course)}" + (f", which are {counted}" if more else ""),
+        f"{no_better} {more}Lower learning_rate if the loss went up and down. Look at the views "
+        "(AugmentationDisplay): if you cannot tell which two are of one image, weaken the augmentation.",
+    )
+
+
+def _diverged(course):
+    # In its first steps a training may be anywhere.
+    return course["ended_high"] and course["steps"] >= 50
+
+
+def _is_better(measures, course):
+    trained, twins = measures.trained, measures.untrained
+    accuracy = max(twin.accuracy for twin in twins)
+    between = (trained.accuracy + accuracy) / 2
+    error = np.sqrt(between * (1 - between) / measures.n_images)
+    gain = trained.accuracy - accuracy
+    if gain > max(_BETTER_ACCURACY, _BETTER_ERRORS * error):
+        return True
+    # Random weights can have a loss above that of a point: to be nearer to a point is no merit.
+    if measures.chance_loss > 0 and gain > -_BETTER_ERRORS * error and not _diverged(course):
+        margin = _BETTER_LOSS * measures.chance_loss
+        if trained.loss < min(measures.chance_loss, *(twin.loss for twin in twins)) - margin:
+            return True
+    votes = measures.neighbours
+    return votes is not None and votes.encoder > votes.untrained + _BETTER_VOTES * votes.error
+
+
+def _found(measures):
+    untrained = np.mean([twin.accuracy for twin in measures.untrained])
+    return (
+        f"Shown a view, it picks the other view of the same image among {2 * measures.n_pairs - 1} in "
+        f"{measures.trained.accuracy:.0%} of cases; with random weights it is {untrained:.0%}, by guessing "
+        f"{measures.chance_accuracy:.1%}."
+    )
+
+
+def _epochs(course):
+    return f"{course['epochs']} epoch{'s' if course['epochs'] != 1 else ''}"
+
+
+def _gained(course):
+    return max(course["start"] - course["end"], 1e-12)
+
+
+def _sentence(prediction):
+    return str(prediction)[0].upper() + str(prediction)[1:] + "."
+
+
+def _outlook(prediction, course):
+    more = "Train longer if a classifier gains from it, which the loss does not tell."
+    if prediction.gain > _SOMETHING * _gained(course):
+        title = "still learning: 2x the epochs is predicted to help a little"
+        return Finding("note", title, _said(prediction, more))
+    return Finding(
+        "good",
+        "nearly done: 2x the epochs is predicted to change little",
+        _said(prediction, "A larger encoder or more images would help more."),
+    )
+
+
+def _said(prediction, more):
+    return f"{_sentence(prediction)} {more}"
+
+
+def _on_directions(measures):
+    trained = measures.trained
+    possible = min(trained.n_dimensions, measures.n_images)
+    used = f"the representations use about {trained.rank:.0f} of {possible} directions"
+    before = np.mean([twin.rank for twin in measures.untrained])
+    if trained.rank < _NARROW * possible or trained.rank < before / 2:
+        return Finding(
+            "note",
+            f"dimensional collapse: {used}",
+            f"With random weights it is {before:.0f}. A classifier has little to choose from. Raise "
+            "batch_size or temperature, or use a stronger augmentation.",
+        )
+    return Finding("good", used, f"With random weights it is {before:.0f}.")
+
+
+def _solved(measures):
+    return Finding(
+        "note",
+        "the contrastive task is solved",
+        f"It is right in {measures.trained.accuracy:.1%} of cases: the views teach nothing more. Use a "
+        "stronger augmentation or a larger batch_size.",
+    )
+
+
+def _on_neighbours(votes, course):
+    numbers = (
+        f"The {votes.n_neighbors} nearest of {votes.n_labels} labelled images give the class of an image in "
+        f"{votes.encoder:.1%} of cases; by random weights it is {votes.untrained:.1%}, by raw pixels "
+        f"{votes.pixels:.1%}, by always guessing the most frequent class {votes.guess:.1%}."
+    )
+    if course["by_labels"]:
+        numbers += " It was trained on labels; if on these, the first number is too good."
+    gap = _BETTER_VOTES * votes.error
+    if votes.encoder < max(votes.pixels, votes.untrained) - gap:
+        better = "raw pixels" if votes.pixels >= votes.untrained else "random weights"
+        return Finding("problem", f"{better} tell the classes apart better", numbers)
+    if votes.encoder > max(votes.pixels, votes.untrained) + gap:
+        return Finding("good", "neighbours are of one class more often than by raw pixels", numbers)
+    return Finding("note", "neighbours are of one class about as often as by raw pixels", numbers)

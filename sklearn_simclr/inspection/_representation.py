@@ -1,0 +1,298 @@
+"""What can be measured of a fitted encoder, and of untrained twins: views, representations, neighbours."""
+
+import copy
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from sklearn.base import clone
+
+from .._utils.seeds import isolated_generators
+from ..encoders.make import make_encoder
+from ..encoders.networks import encoder_name
+from ..images.source import ImageSource, as_float
+from ..losses.contrastive import nt_xent
+from ..losses.measures import alignment, contrastive_accuracy, rankme, uniformity
+from ..training.watch import spread
+from ..views.augmentation import Augmentation
+
+__all__ = ["Measures", "Neighbours", "ViewMeasures", "measure_neighbours", "measure_views", "untrained_twin"]
+
+# Images whose views are compared with each other, as in the score of SimCLRTransformer.
+_PAIRS = 256
+
+# Similarities of views of different images that are kept, for a histogram.
+_NEGATIVES = 20_000
+
+# Images that a data-driven first layer is set from.
+_STEM_IMAGES = 2048
+
+# Of an estimator without a contrastive loss: SimCLRTransformer's default.
+_TEMPERATURE = 0.2
+
+# Temperature of the vote of neighbours (Wu et al. 2018, arXiv:1805.01978).
+_VOTE_TEMPERATURE = 0.07
+
+_BLOCK_ENTRIES = 2**22
+
+
+@dataclass
+class ViewMeasures:
+    """Numbers of one encoder; loss and similarities are of its projections, if it has any."""
+
+    loss: float
+    accuracy: float
+    alignment: float
+    uniformity: float
+    spread: float
+    spread_representations: float
+    rank: float
+    n_dimensions: int
+    positives: np.ndarray
+    negatives: np.ndarray
+    spectrum: np.ndarray
+
+
+@dataclass
+class Neighbours:
+    """Accuracies of the vote of the nearest labelled images."""
+
+    encoder: float
+    untrained: float
+    pixels: float
+    guess: float
+    n_labels: int
+    n_classes: int
+    n_neighbors: int
+
+    @property
+    def error(self):
+        """Standard error of an accuracy, the largest there is."""
+        return 0.5 / np.sqrt(self.n_labels)
+
+
+@dataclass
+class Measures:
+    """All that a report is made from."""
+
+    n_images: int
+    n_pairs: int
+    has_head: bool
+    chance_loss: float
+    trained: ViewMeasures
+    untrained: list
+    neighbours: Neighbours | None
+
+    @property
+    def chance_accuracy(self):
+        """Accuracy of a guess among all other views."""
+        return 1 / (2 * self.n_pairs - 1)
+
+
+def measure_views(step, networks, source, seed):
+    """Measure encoders on the same random views.
+
+    Parameters
+    ----------
+    step : estimator
+        Fitted; whose views and loss.
+    networks : list of list of nn.Module
+        Of each the encoder, and perhaps the projection head.
+    source : ImageSource
+        At least two images.
+    seed : int
+        Of the views.
+
+    Returns
+    -------
+    list of ViewMeasures
+        Of each.
+    n_pairs : int
+        Images compared at a time, at most.
+    chance : float
+        Loss of an encoder that maps every view to one point.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    augmentation = _augmentation(step, source.shape)
+    loss = _loss(step)
+    parts = np.array_split(np.arange(len(source)), -(-len(source) // _PAIRS))
+    views = []
+    for part in parts:
+        images = source.take(torch.from_numpy(part).to(source.device))
+        views.append([augmentation(images, generator=generator).cpu() for _ in range(2)])
+    measured = []
+    for network in networks:
+        h = _represent(step, network[:1], source)
+        pairs = [
+            [_represent(step, network, ImageSource(view, (0.0, 1.0))) for view in pair] for pair in views
+        ]
+        measured.append(_measure(h, pairs, loss))
+    sizes = [len(part) for part in parts]
+    chance = np.average([_value(loss, np.ones((2 * size, 2))) for size in sizes], weights=sizes)
+    return measured, max(sizes), float(chance)
+
+
+def _measure(h, pairs, loss):
+    sizes = [len(first) for first, _ in pairs]
+    stacked = [np.concatenate(pair) for pair in pairs]
+    first, second = (np.concatenate(views) for views in zip(*pairs, strict=True))
+    positives = (_unit(first) * _unit(second)).sum(1)
+    negatives = [(_unit(a) @ _unit(b).T)[~np.eye(len(a), dtype=bool)] for a, b in pairs]
+    negatives = np.concatenate(negatives)
+    centred = h.astype(np.float64) - h.mean(axis=0, dtype=np.float64)
+    return ViewMeasures(
+        loss=float(np.average([_value(loss, z) for z in stacked], weights=sizes)),
+        accuracy=float(np.average([contrastive_accuracy(z) for z in stacked], weights=sizes)),
+        alignment=alignment(first, second),
+        uniformity=uniformity(first),
+        spread=spread(torch.from_numpy(first)),
+        spread_representations=spread(torch.from_numpy(h)),
+        rank=rankme(h),
+        n_dimensions=h.shape[1],
+        positives=positives,
+        negatives=negatives[:: -(-len(negatives) // _NEGATIVES)],
+        spectrum=np.linalg.svd(centred, compute_uv=False),
+    )
+
+
+def measure_neighbours(step, encoder, twins, source, codes, n_neighbors):
+    """Classify each labelled image by the others nearest to it.
+
+    Parameters
+    ----------
+    step : estimator
+        Fitted.
+    encoder : nn.Module
+        Its encoder.
+    twins : list of nn.Module
+        Untrained ones.
+    source : ImageSource
+        The labelled images.
+    codes : int array of shape (n,)
+        Their classes, 0 to n_classes - 1, of at least two.
+    n_neighbors : int
+        Most neighbours that vote.
+
+    Returns
+    -------
+    Neighbours
+        Accuracies.
+    """
+    k = min(n_neighbors, len(codes) - 1)
+    images = as_float(source.take(slice(None)).cpu())
+
+    def vote(h):
+        return _leave_one_out(h, codes, k)
+
+    return Neighbours(
+        encoder=vote(_represent(step, [encoder], source)),
+        untrained=float(np.mean([vote(_represent(step, [twin], source)) for twin in twins])),
+        pixels=vote(images.reshape(len(images), -1).numpy()),
+        guess=float(np.bincount(codes).max() / len(codes)),
+        n_labels=len(codes),
+        n_classes=len(np.unique(codes)),
+        n_neighbors=k,
+    )
+
+
+def _leave_one_out(h, codes, k):
+    """Return how often the weighted vote of the k most similar other rows is right."""
+    unit, right = _unit(h), 0
+    step = max(_BLOCK_ENTRIES // len(unit), 1)
+    for start in range(0, len(unit), step):
+        similarity = unit[start : start + step] @ unit.T
+        rows = np.arange(len(similarity))
+        similarity[rows, start + rows] = -np.inf
+        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        values = np.take_along_axis(similarity, nearest, axis=1)
+        weights = np.exp((values - values.max(axis=1, keepdims=True)) / _VOTE_TEMPERATURE)
+        votes = np.zeros((len(rows), codes.max() + 1))
+        np.add.at(votes, (rows[:, None], codes[nearest]), weights)
+        right += int((votes.argmax(axis=1) == codes[start : start + step]).sum())
+    return right / len(unit)
+
+
+def untrained_twin(step, source, seed):
+    """Return the encoder of an estimator, and its projection head if any, with new random weights.
+
+    Parameters
+    ----------
+    step : estimator
+        Fitted.
+    source : ImageSource
+        Some of its images: some initial weights depend on them.
+    seed : int
+        Of the weights.
+
+    Returns
+    -------
+    list of nn.Module
+        In eval mode.
+    """
+    cpu = torch.device("cpu")
+    with isolated_generators(seed, cpu):
+        if hasattr(step, "_build_encoder") and _is_named(step):
+            name = step._encoder_setting()
+            name = encoder_name(step.encoder_) if name == "auto" else name
+            encoder, _ = make_encoder(name, source.shape[0], source.shape[1:])
+        elif hasattr(step, "_build"):
+            encoder = clone(step)._build(source)
+        else:
+            encoder = _reset(copy.deepcopy(step.encoder_))
+        twin = [encoder]
+        if hasattr(step, "projector_"):
+            twin.append(_reset(copy.deepcopy(step.projector_)))
+    if hasattr(encoder, "initialize_from_images"):
+        images = as_float(source.take(slice(0, _STEM_IMAGES)).to(cpu))
+        encoder.initialize_from_images(images, torch.Generator().manual_seed(seed))
+    return [module.eval() for module in twin]
+
+
+def _is_named(step):
+    """Return whether the encoder is built by name, and began with new weights."""
+    origin = getattr(step, "pretrained_", step)
+    return isinstance(step._encoder_setting(), str) and getattr(origin, "weights", None) is None
+
+
+def _reset(module):
+    for part in module.modules():
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
+    return module
+
+
+def _augmentation(step, shape):
+    """Return the views that an encoder was trained on, SimCLR's where it was not trained on views."""
+    origin = getattr(step, "pretrained_", step)
+    fitted = getattr(origin, "augmentation_", None)
+    if fitted is not None:
+        return fitted
+    given = getattr(origin, "augmentation", None) or Augmentation()
+    # An encoder that was given no views takes images of one size.
+    return clone(given).set_params(size=tuple(shape[1:])).resolve(shape)
+
+
+def _loss(step):
+    origin = getattr(step, "pretrained_", step)
+    if hasattr(origin, "_make_loss"):
+        return origin._make_loss()
+    return partial(nt_xent, temperature=_TEMPERATURE)
+
+
+def _value(loss, z):
+    return float(loss(torch.as_tensor(z, dtype=torch.float32)))
+
+
+def _represent(step, modules, source):
+    def chain(modules, images):
+        for module in modules:
+            images = module(images)
+        return images
+
+    return step._infer(chain, modules, source, channels_last=getattr(step, "_channels_last", False))
+
+
+def _unit(x):
+    x = x.astype(np.float64)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny)

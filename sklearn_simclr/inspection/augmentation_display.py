@@ -1,0 +1,201 @@
+"""What the random views of images look like."""
+
+import numpy as np
+import torch
+
+from ..images.formats import image_format
+from ..images.source import as_array, image_source
+from ..views.augmentation import Augmentation
+from ._plotting import (
+    check_count,
+    new_axes,
+    pictures,
+    random_numbers,
+    read_images,
+    require_image_step,
+    require_matplotlib,
+    sample_rows,
+    show_picture,
+)
+
+__all__ = ["AugmentationDisplay"]
+
+# Gap between pictures, in widths of a picture.
+_GAP = 0.08
+
+
+class AugmentationDisplay:
+    """Images and random views of them, a row an image.
+
+    Use :meth:`from_estimator` or :meth:`from_augmentation` to create it.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, H, W) or (n, H, W, 3)
+        The originals, in [0, 1].
+    views : ndarray of shape (n, n_views, S, S) or (n, n_views, S, S, 3)
+        Views of each, in [0, 1].
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        With the grid: the originals are the first column.
+    figure_ : matplotlib Figure
+        It belongs to.
+    images_ : ndarray of matplotlib AxesImage, shape (n, 1 + n_views)
+        The pictures.
+
+    See Also
+    --------
+    Augmentation : Makes the views.
+    SimilarityDisplay : How similar an encoder finds the views.
+
+    References
+    ----------
+    .. [1] Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
+           Representations", ICML 2020, section 3, figure 4. :arxiv:`2002.05709`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr import Augmentation
+    >>> from sklearn_simclr.inspection import AugmentationDisplay
+    >>> X = load_digits().images
+    >>> display = AugmentationDisplay.from_augmentation(Augmentation(), X, n_images=3, n_views=5)
+    >>> display.images_.shape
+    (3, 6)
+    """
+
+    def __init__(self, images, views):
+        self.images = images
+        self.views = views
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, n_images=4, n_views=7, random_state=None, ax=None):
+        """Draw the views that an estimator is trained on.
+
+        Parameters
+        ----------
+        estimator : SimCLRTransformer or another estimator with an ``augmentation``, or a Pipeline with one
+            Fitted or not.
+        X : array-like
+            Images, as for its fit.
+        n_images : int, default=4
+            How many of the images, drawn at random.
+        n_views : int, default=7
+            How many views of each.
+        random_state : int, RandomState or None, default=None
+            Which images, and which views.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        AugmentationDisplay
+            Drawn.
+        """
+        require_matplotlib(f"{cls.__name__}.from_estimator")
+        step, before = require_image_step(estimator, f"{cls.__name__}.from_estimator")
+        if not hasattr(step, "augmentation"):
+            raise TypeError(f"{type(step).__name__} has no augmentation; pass one to from_augmentation.")
+        source, step = read_images(step, before, X)
+        augmentation = getattr(step, "augmentation_", None) or step.augmentation
+        if augmentation is None:
+            augmentation = step._default_augmentation()
+        return cls._from_source(augmentation, source, n_images, n_views, random_state, ax)
+
+    @classmethod
+    def from_augmentation(
+        cls,
+        augmentation,
+        X,
+        *,
+        n_images=4,
+        n_views=7,
+        image_shape="auto",
+        pixel_range="auto",
+        random_state=None,
+        ax=None,
+    ):
+        """Draw the views that an augmentation makes.
+
+        Parameters
+        ----------
+        augmentation : Augmentation, callable or None
+            Takes images (N, C, H, W) and a ``generator``; None is ``Augmentation()``.
+        X : array-like of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
+            Images, as for SimCLRTransformer.
+        n_images : int, default=4
+            How many of the images, drawn at random.
+        n_views : int, default=7
+            How many views of each.
+        image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
+            As for SimCLRTransformer.
+        pixel_range : "auto" or (float, float), default="auto"
+            As for SimCLRTransformer.
+        random_state : int, RandomState or None, default=None
+            Which images, and which views.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        AugmentationDisplay
+            Drawn.
+        """
+        require_matplotlib(f"{cls.__name__}.from_augmentation")
+        X = np.asarray(as_array(X))
+        source = image_source(X, image_format(X, image_shape=image_shape, pixel_range=pixel_range))
+        if augmentation is None:
+            augmentation = Augmentation()
+        return cls._from_source(augmentation, source, n_images, n_views, random_state, ax)
+
+    @classmethod
+    def _from_source(cls, augmentation, source, n_images, n_views, random_state, ax):
+        check_count("n_images", n_images)
+        check_count("n_views", n_views)
+        rng = random_numbers(random_state)
+        images = source.take(torch.from_numpy(sample_rows(len(source), n_images, rng, "n_images")))
+        generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+        views = [pictures(augmentation(images, generator=generator)) for _ in range(n_views)]
+        return cls(pictures(images), np.stack(views, axis=1)).plot(ax)
+
+    def plot(self, ax=None):
+        """Draw the grid.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        AugmentationDisplay
+            Itself.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        n, n_views = self.views.shape[:2]
+        height, width = self.images.shape[1:3]
+        aspect = height / width
+        columns, rows = n_views + 1 + 2 * _GAP, n * aspect
+        scale = min(1.1, 10 / columns)
+        ax = new_axes(ax, (scale * columns, scale * rows + 0.35), f"{type(self).__name__}.plot")
+        self.ax_, self.figure_ = ax, ax.figure
+        self.images_ = np.empty((n, n_views + 1), dtype=object)
+        # The original stands a little apart from its views.
+        lefts = [j * (1 + _GAP) + (2 * _GAP if j else 0) for j in range(n_views + 1)]
+        tops = [i * (aspect + _GAP) for i in range(n)]
+        for i, top in enumerate(tops):
+            for j, left in enumerate(lefts):
+                picture = self.images[i] if j == 0 else self.views[i, j - 1]
+                self.images_[i, j] = show_picture(ax, picture, (left, left + 1, top + aspect, top))
+        ax.set(xlim=(0, lefts[-1] + 1), ylim=(tops[-1] + aspect, 0), yticks=[])
+        middle = (lefts[1] + lefts[-1] + 1) / 2
+        ax.set_xticks([0.5, middle], ["image", "random view" if n_views == 1 else "random views"])
+        ax.tick_params(length=0, labeltop=True, labelbottom=False)
+        ax.spines[:].set_visible(False)
+        return self

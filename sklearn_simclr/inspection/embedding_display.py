@@ -1,0 +1,435 @@
+"""Representations of images in two dimensions, coloured by label, with some of the images beside them."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.utils.validation import check_is_fitted
+
+from ..images.formats import image_format
+from ..images.source import as_array, image_source
+from ._plotting import image_step, new_axes, pictures, random_numbers, require_matplotlib
+
+__all__ = ["EmbeddingDisplay"]
+
+# Colours that can be told apart, and that a legend has room for.
+_MOST_CLASSES = 20
+
+_UNLABELLED = "0.8"
+
+# Of scikit-learn's t-SNE.
+_PERPLEXITY = 30
+
+
+class EmbeddingDisplay:
+    """Points in the plane, one an image, coloured by label.
+
+    Use :meth:`from_estimator` to compute the points from images, or :meth:`from_embedding` to draw points
+    that were computed before.
+
+    Parameters
+    ----------
+    embedding : ndarray of shape (n, 2)
+        The points.
+    y : array-like of shape (n,), default=None
+        Labels or numbers by which to colour the points. Unlabelled are -1 among numbers of classes, None and
+        NaN; only -1 and 1 are two classes.
+    images : ndarray of shape (n, H, W) or (n, H, W, 3), default=None
+        In [0, 1], for thumbnails.
+    axis_names : (str, str), default=None
+        What the axes are. None is for axes without a meaning: they get no ticks.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        With the points.
+    figure_ : matplotlib Figure
+        It belongs to.
+    scatter_ : dict of object to matplotlib PathCollection
+        The points by class; None is the key of unlabelled ones. If y is continuous, the key is "y".
+    legend_ : matplotlib Legend or None
+        The classes, if there are at most 20.
+    colorbar_ : matplotlib Colorbar or None
+        If y is continuous.
+    thumbnails_ : list of matplotlib AnnotationBbox
+        The images drawn.
+    thumbnail_rows_ : list of int
+        Which images they are.
+
+    See Also
+    --------
+    SimCLRTransformer : Computes representations.
+    sklearn.manifold.TSNE : The default way to two dimensions.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr import SimCLRTransformer
+    >>> from sklearn_simclr.inspection import EmbeddingDisplay
+    >>> X, y = load_digits().images[:200], load_digits().target[:200]
+    >>> simclr = SimCLRTransformer(max_epochs=1, random_state=0).fit(X)
+    >>> display = EmbeddingDisplay.from_estimator(simclr, X, y, reducer="pca")
+    >>> len(display.scatter_)
+    10
+    """
+
+    def __init__(self, embedding, y=None, *, images=None, axis_names=None):
+        self.embedding = embedding
+        self.y = y
+        self.images = images
+        self.axis_names = axis_names
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y=None,
+        *,
+        reducer="tsne",
+        n_thumbnails=None,
+        random_state=None,
+        ax=None,
+        **plot_options,
+    ):
+        """Compute the representations of images, reduce them to two dimensions, and draw them.
+
+        Parameters
+        ----------
+        estimator : transformer or Pipeline
+            Fitted. Of a Pipeline that ends in a classifier, the steps before it are used.
+        X : array-like
+            Images, as the estimator takes them.
+        y : array-like of shape (n,), default=None
+            By which to colour the points.
+        reducer : {"tsne", "pca"}, transformer or None, default="tsne"
+            From representations to the plane; of a transformer, the first two columns of what a clone's
+            ``fit_transform`` returns. None: the representations have two columns already.
+        n_thumbnails : int, default=None
+            How many images to draw at most, as in :meth:`plot`.
+        random_state : int, RandomState or None, default=None
+            Of ``"tsne"`` and ``"pca"``.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **plot_options : dict
+            Of :meth:`plot`.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            Drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If there are too few images, or a parameter cannot be used.
+        """
+        require_matplotlib(f"{cls.__name__}.from_estimator")
+        if not hasattr(estimator, "transform") and hasattr(estimator, "steps") and len(estimator.steps) > 1:
+            estimator = estimator[:-1]
+        if not hasattr(estimator, "transform"):
+            raise TypeError(
+                f"estimator must have transform, found {type(estimator).__name__}. Pass a transformer, or a "
+                "Pipeline with one before its classifier."
+            )
+        check_is_fitted(estimator)
+        h = np.asarray(estimator.transform(X))
+        h = h.reshape(len(h), -1)
+        _check_labels_fit(y, len(h))
+        embedding, axis_names = _reduce(h, reducer, random_state)
+        images = _thumbnail_images(estimator, X) if n_thumbnails else None
+        display = cls(embedding, y, images=images, axis_names=axis_names)
+        return display.plot(ax, n_thumbnails=n_thumbnails, **plot_options)
+
+    @classmethod
+    def from_embedding(cls, embedding, y=None, *, images=None, n_thumbnails=None, ax=None, **plot_options):
+        """Draw points that were computed before.
+
+        Parameters
+        ----------
+        embedding : array-like of shape (n, 2)
+            The points.
+        y : array-like of shape (n,), default=None
+            By which to colour the points.
+        images : array-like, default=None
+            The images, in any form that SimCLRTransformer takes without further parameters.
+        n_thumbnails : int, default=None
+            How many of them to draw at most, as in :meth:`plot`.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **plot_options : dict
+            Of :meth:`plot`.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            Drawn.
+        """
+        if images is not None:
+            images = _plain_pictures(images)
+        display = cls(np.asarray(embedding), y, images=images)
+        return display.plot(ax, n_thumbnails=n_thumbnails, **plot_options)
+
+    def plot(self, ax=None, *, n_thumbnails=None, thumbnail_size=22, legend=True, cmap=None, scatter_kw=None):
+        """Draw the points.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        n_thumbnails : int, default=None
+            How many images to draw at most, over their points. They are taken far from each other, and fewer
+            where more would overlap at the present size of the figure. None draws none.
+        thumbnail_size : float, default=22
+            Their longer side in points (1/72 inch).
+        legend : bool, default=True
+            Whether to name the classes beside the points, or to draw the colour bar.
+        cmap : str or Colormap, default=None
+            Colours; None is "tab10" or "tab20" for classes, "viridis" for numbers.
+        scatter_kw : dict, default=None
+            Keywords for ``Axes.scatter``.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            Itself.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If the shapes of points, labels and images do not fit, or there are no images for thumbnails.
+        """
+        points = self._check(n_thumbnails, thumbnail_size)
+        n = len(points)
+        kind, values, missing = _read_labels(self.y, n)
+        self.ax_ = ax = new_axes(ax, (6.4, 4.8), f"{type(self).__name__}.plot")
+        self.figure_ = ax.figure
+        size = float(np.clip(6000 / n, 5, 30))
+        style = {"s": size, "linewidths": 0, "alpha": 0.85, **(scatter_kw or {})}
+        self.scatter_, self.legend_, self.colorbar_ = {}, None, None
+        edges = np.tile([*(3 * [0.3]), 1.0], (n, 1))
+        if missing.any():
+            grey = {**style, "color": _UNLABELLED, "zorder": 1}
+            self.scatter_[None] = ax.scatter(*points[missing].T, label="unlabelled", **grey)
+            edges[missing, :3] = float(_UNLABELLED)
+        if kind == "none":
+            self.scatter_[None] = ax.scatter(*points.T, **{"color": "C0", **style})
+        elif kind == "numbers":
+            numbers = values[~missing].astype(float)
+            drawn = ax.scatter(*points[~missing].T, c=numbers, cmap=cmap or "viridis", **style)
+            self.scatter_["y"] = drawn
+            edges[~missing] = drawn.to_rgba(numbers)
+            if legend:
+                self.colorbar_ = self.figure_.colorbar(drawn, ax=ax)
+        else:
+            for label, color in _class_colors(values[~missing], cmap).items():
+                members = ~missing & (values == label)
+                self.scatter_[label] = ax.scatter(
+                    *points[members].T, label=str(label), **{"color": [color], **style}
+                )
+                edges[members] = color
+        if self.axis_names is None:
+            ax.set(xticks=[], yticks=[])
+        else:
+            ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
+        classes = kind == "classes" and len(self.scatter_) - missing.any() <= _MOST_CLASSES
+        if legend and (classes or (kind != "none" and missing.any())):
+            self.legend_ = self._draw_legend(ax, classes)
+        self._draw_thumbnails(points, n_thumbnails or 0, thumbnail_size, edges)
+        return self
+
+    def _check(self, n_thumbnails, thumbnail_size):
+        points = np.asarray(self.embedding)
+        if points.ndim != 2 or points.shape[1] != 2 or not len(points):
+            raise ValueError(f"embedding must have shape (n, 2), got {points.shape}.")
+        if points.dtype.kind not in "fiu" or not np.isfinite(points).all():
+            raise ValueError("embedding must hold finite numbers.")
+        _check_labels_fit(self.y, len(points))
+        if self.images is not None and len(self.images) != len(points):
+            raise ValueError(f"There are {len(points)} points, but {len(self.images)} images.")
+        if n_thumbnails is not None:
+            if not isinstance(n_thumbnails, Integral) or isinstance(n_thumbnails, bool) or n_thumbnails < 0:
+                raise ValueError(f"n_thumbnails must be None or an int of at least 0, got {n_thumbnails!r}.")
+            if n_thumbnails and self.images is None:
+                raise ValueError(f"n_thumbnails={n_thumbnails}, but there are no images. Pass images.")
+        if not isinstance(thumbnail_size, Real) or not thumbnail_size > 0:
+            raise ValueError(f"thumbnail_size must be > 0, got {thumbnail_size!r}.")
+        return points.astype(float)
+
+    def _draw_legend(self, ax, classes):
+        handles = [handle for label, handle in self.scatter_.items() if classes or label is None]
+        if classes and None in self.scatter_:
+            handles = [*handles[1:], handles[0]]
+        # Beside the points: among them no place is free for sure.
+        legend = ax.legend(
+            handles=handles,
+            loc="center left" if classes else "upper left",
+            bbox_to_anchor=(1.0, 0.5) if classes else (0.0, 0.0),
+            borderaxespad=0.5 if classes or self.axis_names is None else 4,
+            frameon=False,
+            handletextpad=0.2,
+        )
+        for handle in legend.legend_handles:
+            handle.set_sizes([36])
+            handle.set_alpha(1)
+        return legend
+
+    def _draw_thumbnails(self, points, count, size, edges):
+        from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+        self.thumbnails_, self.thumbnail_rows_ = [], []
+        if not count:
+            return
+        # Their distances are known once the layout is.
+        self.ax_.margins(0.08)
+        self.figure_.figure.draw_without_rendering()
+        places = self.ax_.transData.transform(points) * 72 / self.figure_.figure.dpi
+        height, width = self.images.shape[1:3]
+        zoom = size / max(height, width)
+        frame = 3.0
+        boxes = zoom * width + frame, zoom * height + frame
+        self.thumbnail_rows_ = _far_apart(places / boxes, count)
+        for row in self.thumbnail_rows_:
+            picture = self.images[row]
+            color = {} if picture.ndim == 3 else {"cmap": "gray", "norm": _unit_norm()}
+            image = OffsetImage(picture, zoom=zoom, interpolation="nearest", **color)
+            box = AnnotationBbox(
+                image,
+                points[row],
+                pad=0.08,
+                bboxprops={"edgecolor": edges[row], "linewidth": 1.2, "facecolor": "white"},
+            )
+            # The layout must stay as it was when the places were measured.
+            box.set_in_layout(False)
+            self.thumbnails_.append(self.ax_.add_artist(box))
+
+
+def _unit_norm():
+    from matplotlib.colors import Normalize
+
+    return Normalize(0, 1)
+
+
+def _far_apart(places, count):
+    """Rows of at most `count` places, each the farthest from those before, so that no unit boxes overlap.
+
+    The distance is the larger one of the two coordinates.
+    """
+    first = int(np.abs(places - np.median(places, axis=0)).max(axis=1).argmin())
+    rows = [first]
+    distance = np.abs(places - places[first]).max(axis=1)
+    while len(rows) < count:
+        farthest = int(distance.argmax())
+        if distance[farthest] <= 1:
+            break
+        rows.append(farthest)
+        distance = np.minimum(distance, np.abs(places - places[farthest]).max(axis=1))
+    return rows
+
+
+def _reduce(h, reducer, random_state):
+    """Return points in the plane, and the names of their axes."""
+    n, d = h.shape
+    if reducer is None:
+        if d != 2:
+            raise ValueError(
+                f"reducer=None needs representations of two columns, got {d}. Pass reducer='tsne' or 'pca'."
+            )
+        return h, None
+    if isinstance(reducer, str):
+        if reducer not in ("tsne", "pca"):
+            raise ValueError(f"reducer must be 'tsne', 'pca', a transformer or None, got {reducer!r}.")
+        if n < 4 or d < 2:
+            raise ValueError(
+                f"reducer={reducer!r} needs at least 4 images and representations of at least 2 columns, got "
+                f"{n} images and {d} columns."
+            )
+        rng = random_numbers(random_state)
+        if reducer == "pca":
+            pca = PCA(2, random_state=rng)
+            points = pca.fit_transform(h)
+            names = [f"PC {i} ({100 * part:.0f}%)" for i, part in enumerate(pca.explained_variance_ratio_, 1)]
+            return points, tuple(names)
+        tsne = TSNE(perplexity=min(_PERPLEXITY, (n - 1) / 3), init="pca", random_state=rng)
+        return tsne.fit_transform(h), None
+    if not hasattr(reducer, "fit_transform"):
+        raise TypeError(f"reducer must be 'tsne', 'pca', a transformer or None, got {reducer!r}.")
+    points = np.asarray(clone(reducer).fit_transform(h))
+    if points.ndim != 2 or points.shape[1] < 2:
+        raise ValueError(f"reducer must return at least two columns, got shape {points.shape}.")
+    return points[:, :2], None
+
+
+def _thumbnail_images(estimator, X):
+    """Read X as the estimator does, or without its help where it does not know of images."""
+    step, before = image_step(estimator)
+    if step is None:
+        return _plain_pictures(X)
+    for transformer in before:
+        X = transformer.transform(X)
+    source = step._read_images(X, reset=False)
+    return pictures(source.take(slice(None)))
+
+
+def _plain_pictures(X):
+    X = np.asarray(as_array(X))
+    source = image_source(X, image_format(X))
+    return pictures(source.take(slice(None)))
+
+
+def _check_labels_fit(y, n):
+    if y is None:
+        return
+    shape = np.shape(y)
+    if len(shape) != 1 or shape[0] != n:
+        raise ValueError(f"y must have shape ({n},), a label a point, got {shape}.")
+
+
+def _read_labels(y, n):
+    """Return "none", "classes" or "numbers", the labels as an array, and where they are missing."""
+    if y is None:
+        return "none", None, np.zeros(n, dtype=bool)
+    if isinstance(y, torch.Tensor):
+        y = y.detach().cpu().numpy()
+    values = np.asarray(y, dtype=object)
+    missing = np.array([_is_missing(value) for value in values], dtype=bool)
+    known = values[~missing].tolist()
+    numeric = all(isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) for value in known)
+    if not numeric:
+        return "classes", values, missing
+    numbers = np.array(known, dtype=float)
+    whole = (numbers == np.floor(numbers)).all()
+    if whole and set(numbers) != {-1.0, 1.0}:
+        missing[~missing] = numbers == -1
+        numbers = numbers[numbers != -1]
+    if not whole or len(np.unique(numbers)) > _MOST_CLASSES:
+        return "numbers", values, missing
+    values[~missing] = numbers.astype(int)
+    return "classes", values, missing
+
+
+def _is_missing(value):
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    return isinstance(value, Real) and bool(value != value)
+
+
+def _class_colors(labels, cmap):
+    """Return {class: colour}, in the order of the classes."""
+    import matplotlib as mpl
+
+    classes = sorted(set(labels.tolist()), key=lambda label: (isinstance(label, str), label))
+    n = len(classes)
+    if cmap is None:
+        cmap = "tab10" if n <= 10 else "tab20" if n <= _MOST_CLASSES else "turbo"
+    colors = mpl.colormaps[cmap] if isinstance(cmap, str) else cmap
+    if hasattr(colors, "colors") and len(colors.colors) >= n and colors.N <= _MOST_CLASSES:
+        return {label: colors(i) for i, label in enumerate(classes)}
+    return {label: colors(i / max(n - 1, 1)) for i, label in enumerate(classes)}

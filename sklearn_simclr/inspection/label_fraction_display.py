@@ -1,0 +1,471 @@
+"""Score against the share of the labels, a curve for each estimator."""
+
+from numbers import Real
+
+import numpy as np
+from scipy.stats import t as student_t
+from sklearn.base import is_classifier, is_regressor
+
+from ..evaluation.label_savings import check_known, check_results, label_saving, mean_curve
+from ._plotting import new_axes, require_matplotlib
+
+__all__ = ["LabelFractionDisplay"]
+
+# Where a legend or the arrow's text may go, the first that is free: corners of the axes; places along the
+# arrow from its head to its tail, above (1) or below (-1) it.
+_CORNERS = ("lower right", "upper left", "upper right", "lower left")
+_PLACES = tuple((share, side) for share in (0.5, 0.65, 0.35, 0.8, 0.2) for side in (1, -1))
+
+
+def _error(rows, kind, confidence):
+    """Half the width of the band at one fraction of one estimator; NaN where there is one value only."""
+    scores = rows["score"]
+    if kind != "std" and "fold" in rows and rows["fold"].nunique() > 1:
+        # Draws within a fold share encoder and test images: they are not repetitions of the experiment.
+        scores = scores.groupby(rows["fold"]).mean()
+    n = len(scores)
+    deviation = scores.std(ddof=1)
+    if kind == "std":
+        return deviation
+    sem = deviation / np.sqrt(n)
+    return sem if kind == "sem" else sem * student_t.ppf(0.5 + confidence / 2, max(n - 1, 1))
+
+
+def _format_percent(fraction):
+    return f"{100 * fraction:.3g}%"
+
+
+def _free_of_overlap(boxes, ranks, gap):
+    """Indices of boxes of which no two are nearer to each other than `gap`; small ranks come first."""
+    kept = []
+    for i in np.argsort(ranks, kind="stable"):
+        if all(boxes[i].x0 - gap > boxes[j].x1 or boxes[i].x1 + gap < boxes[j].x0 for j in kept):
+            kept.append(i)
+    return sorted(kept)
+
+
+class LabelFractionDisplay:
+    """Score against the share of the labels, a curve for each estimator.
+
+    Use :meth:`from_estimators` to compute and draw, or :meth:`from_results` to draw what was computed
+    before.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Columns ``estimator`` (names, the curves in order of appearance), ``fraction`` (in (0, 1]),
+        ``n_labels`` (> 0), ``score`` and, if there are several, ``fold``; a row each fit.
+    score_name : str, default=None
+        What the scores are, for the axis. None is "Score", or "Negative score" where they are negated.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        With the curves.
+    figure_ : matplotlib Figure
+        It belongs to.
+    top_ax_ : matplotlib SecondaryAxis
+        With the numbers of labels.
+    lines_ : dict of str to matplotlib Line2D
+        Mean scores by estimator.
+    fill_between_ : dict of str to matplotlib PolyCollection or None
+        Bands of error by estimator; None where there is nothing to tell it from.
+    chance_line_ : matplotlib Line2D or None
+        At the score of guessing.
+    arrow_ : matplotlib Annotation or None
+        From the reference's curve to the other one's.
+    saving_ : LabelSaving or None
+        What the arrow says, or could not say.
+    legend_ : matplotlib Legend
+        Names of the estimators, in the order in which the curves end; in a corner that is free of curves,
+        or below the axes.
+
+    See Also
+    --------
+    sklearn_simclr.evaluation.label_saving : How many times fewer labels an estimator needs than another.
+
+    References
+    ----------
+    .. [1] Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
+           Representations", ICML 2020, section 6. :arxiv:`2002.05709`
+    .. [2] Chen, Kornblith, Swersky, Norouzi and Hinton, "Big Self-Supervised Models are Strong
+           Semi-Supervised Learners", NeurIPS 2020, figure 1. :arxiv:`2006.10029`
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_simclr.inspection import LabelFractionDisplay
+    >>> results = pd.DataFrame({
+    ...     "estimator": ["SimCLR"] * 3 + ["supervised"] * 3,
+    ...     "fraction": [0.01, 0.1, 1.0] * 2,
+    ...     "n_labels": [10, 100, 1000] * 2,
+    ...     "score": [0.7, 0.8, 0.9, 0.5, 0.6, 0.75],
+    ... })
+    >>> display = LabelFractionDisplay.from_results(results, reference="supervised")
+    >>> display.arrow_.get_text()
+    '32× fewer labels'
+    """
+
+    def __init__(self, results, *, score_name=None):
+        self.results = results
+        self.score_name = score_name
+
+    @classmethod
+    def from_results(cls, results, *, score_name=None, ax=None, **plot_options):
+        """Draw results that were computed before.
+
+        Parameters
+        ----------
+        results : DataFrame
+            What ``label_fraction_curve`` returns: columns ``estimator``, ``fraction``, ``n_labels``,
+            ``score`` and perhaps ``fold``, a row each fit.
+        score_name : str, default=None
+            What the scores are, for the axis.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **plot_options : dict
+            Of :meth:`plot`.
+
+        Returns
+        -------
+        LabelFractionDisplay
+            Drawn.
+        """
+        return cls(results, score_name=score_name).plot(ax, **plot_options)
+
+    @classmethod
+    def from_estimators(
+        cls,
+        estimators,
+        X,
+        y,
+        *,
+        score_name=None,
+        ax=None,
+        negate_score=False,
+        error="std",
+        confidence=0.95,
+        chance=None,
+        reference=None,
+        estimator=None,
+        at=None,
+        line_kw=None,
+        fill_between_kw=None,
+        **curve_options,
+    ):
+        """Fit estimators on fractions of the labels, and draw their scores.
+
+        Parameters
+        ----------
+        estimators : dict of str to estimator
+            By the names that they have in the legend.
+        X : array-like
+            Images, or whatever the estimators accept.
+        y : array-like of shape (n_samples,)
+            Labels.
+        score_name : str, default=None
+            What the scores are, for the axis. None is derived from ``scoring``; it is "Accuracy" or "R²"
+            where classifiers or regressors are scored by their default.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        negate_score : bool, default=False
+            As in :meth:`plot`.
+        error : {"std", "sem", "interval"} or None, default="std"
+            As in :meth:`plot`.
+        confidence : float, default=0.95
+            As in :meth:`plot`.
+        chance : float, default=None
+            As in :meth:`plot`.
+        reference : str, default=None
+            As in :meth:`plot`.
+        estimator : str, default=None
+            As in :meth:`plot`.
+        at : float, default=None
+            As in :meth:`plot`.
+        line_kw : dict, default=None
+            As in :meth:`plot`.
+        fill_between_kw : dict, default=None
+            As in :meth:`plot`.
+        **curve_options : dict
+            Of ``label_fraction_curve``: ``fractions``, ``cv``, ``scoring``, ``n_draws``, ``n_jobs``,
+            ``random_state`` and so on.
+
+        Returns
+        -------
+        LabelFractionDisplay
+            Drawn; its ``results`` are those of ``label_fraction_curve``.
+        """
+        require_matplotlib(f"{cls.__name__}.from_estimators")
+        from ..evaluation.curve import label_fraction_curve
+
+        for name in (reference, estimator):
+            # Said before the hours of fitting rather than after.
+            if name is not None and isinstance(estimators, dict) and name not in estimators:
+                raise ValueError(f"{name!r} is not among the names of estimators: {list(estimators)}.")
+        results = label_fraction_curve(estimators, X, y, **curve_options)
+        if score_name is None:
+            score_name = _score_name(curve_options.get("scoring"), estimators, negate_score)
+        return cls(results, score_name=score_name).plot(
+            ax,
+            negate_score=negate_score,
+            error=error,
+            confidence=confidence,
+            chance=chance,
+            reference=reference,
+            estimator=estimator,
+            at=at,
+            line_kw=line_kw,
+            fill_between_kw=fill_between_kw,
+        )
+
+    def plot(
+        self,
+        ax=None,
+        *,
+        negate_score=False,
+        score_name=None,
+        error="std",
+        confidence=0.95,
+        chance=None,
+        reference=None,
+        estimator=None,
+        at=None,
+        line_kw=None,
+        fill_between_kw=None,
+    ):
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        negate_score : bool, default=False
+            Whether to draw the scores with the opposite sign, for scorers that begin with ``neg_``.
+        score_name : str, default=None
+            What the scores are, for the axis; None is the ``score_name`` of the display.
+        error : {"std", "sem", "interval"} or None, default="std"
+            Half the width of the bands. ``"std"`` is the standard deviation over folds and draws,
+            ``"sem"`` the standard error of the mean, ``"interval"`` the half width of Student's
+            confidence interval of the mean. For the last two, the draws within a fold are averaged first
+            if there are several folds: they are not independent of each other. Folds are not quite
+            independent either.
+        confidence : float, default=0.95
+            Of the interval, in (0, 1).
+        chance : float, default=None
+            Score of guessing, drawn as a dashed line; with ``negate_score``, as it is drawn.
+        reference : str, default=None
+            Name of an estimator from whose curve an arrow shows how many times fewer labels another one
+            needs for the same score; None draws no arrow. There is none either where no labels are saved.
+        estimator : str, default=None
+            Name of the estimator at the arrow's head; None is the one that saves the most.
+        at : float, default=None
+            Fraction of the labels that the reference is given; None is its largest.
+        line_kw : dict, default=None
+            Keywords for ``Axes.plot``.
+        fill_between_kw : dict, default=None
+            Keywords for ``Axes.fill_between``.
+
+        Returns
+        -------
+        LabelFractionDisplay
+            Itself.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If ``results`` lacks a column, or a parameter cannot be used.
+        """
+        results = check_results(self.results)
+        if error not in ("std", "sem", "interval", None):
+            raise ValueError(f"error must be 'std', 'sem', 'interval' or None, got {error!r}.")
+        if not isinstance(confidence, Real) or not 0 < confidence < 1:
+            raise ValueError(f"confidence must be in (0, 1), got {confidence!r}.")
+        if estimator is not None and reference is None:
+            raise ValueError(f"estimator={estimator!r} needs a reference to be compared with; pass one.")
+        saving = None if reference is None else self._best_saving(results, estimator, reference, at)
+        sign = -1 if negate_score else 1
+
+        ax = new_axes(ax, (7.0, 4.8), f"{type(self).__name__}.plot")
+        self.ax_, self.figure_ = ax, ax.figure
+        self.lines_, self.fill_between_ = {}, {}
+        ax.set_xscale("log")
+        for name in results["estimator"].unique():
+            fractions, _, means = mean_curve(results, name)
+            style = {"marker": "o", "markersize": 4.5, "linewidth": 1.8, "label": name, "zorder": 3}
+            (line,) = ax.plot(fractions, sign * means, **{**style, **(line_kw or {})})
+            self.lines_[name] = line
+            self.fill_between_[name] = None
+            if error is not None:
+                grouped = results[results["estimator"] == name].groupby("fraction")
+                half = np.array([_error(rows, error, confidence) for _, rows in grouped], dtype=float)
+                if not np.isnan(half).all():
+                    style = {"color": line.get_color(), "alpha": 0.18, "linewidth": 0}
+                    self.fill_between_[name] = ax.fill_between(
+                        fractions,
+                        sign * means - half,
+                        sign * means + half,
+                        **{**style, **(fill_between_kw or {})},
+                    )
+        self.chance_line_ = None
+        if chance is not None:
+            self.chance_line_ = ax.axhline(chance, color="0.45", linestyle="--", linewidth=1, label="chance")
+        self._label_axes(results, score_name, negate_score)
+        self.saving_, self.arrow_ = saving, self._draw_arrow(saving, sign)
+        self._draw_legend(ax)
+        return self
+
+    def _best_saving(self, results, estimator, reference, at):
+        check_known(results, reference)
+        names = [estimator] if estimator is not None else list(results["estimator"].unique())
+        others = [name for name in names if name != reference]
+        if not others:
+            raise ValueError(f"The reference {reference!r} has no other estimator to be compared with.")
+        savings = [label_saving(results, name, reference, at=at) for name in others]
+        # Where bounds tie, whoever is ahead at the smallest fraction; never reached comes last.
+        starts = [mean_curve(results, name)[2][0] for name in others]
+        ranks = [
+            (-np.inf if np.isnan(s.factor) else s.factor, start)
+            for s, start in zip(savings, starts, strict=True)
+        ]
+        return savings[max(range(len(others)), key=ranks.__getitem__)]
+
+    def _draw_arrow(self, saving, sign):
+        if saving is None or not saving.factor >= 1.05:
+            return None
+        y = sign * saving.score
+        self.ax_.annotate(
+            "",
+            xy=(saving.fraction, y),
+            xytext=(saving.reference_fraction, y),
+            arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 1.2, "shrinkA": 3, "shrinkB": 3},
+            zorder=4,
+        )
+        text = self.ax_.annotate(
+            str(saving),
+            xy=(saving.fraction, y),
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            zorder=5,
+        )
+        taken = self._drawn_paths()
+        for share, side in (*_PLACES, _PLACES[0]):
+            # The last is the first again: what overlaps everywhere stands in the middle.
+            text.xy = (saving.fraction ** (1 - share) * saving.reference_fraction**share, y)
+            text.set_position((0, 5 * side))
+            text.set_verticalalignment("bottom" if side > 0 else "top")
+            if not _is_taken(text.get_window_extent(), taken):
+                break
+        return text
+
+    def _drawn_paths(self):
+        """Curves and bands in pixels, with whether their inside counts."""
+        to_pixels = self.ax_.transData.transform_path
+        lines = [line for line in (*self.lines_.values(), self.chance_line_) if line is not None]
+        # Not transData: the chance line spans the axes whatever their limits.
+        paths = [(line.get_transform().transform_path(line.get_path()), False) for line in lines]
+        bands = [band for band in self.fill_between_.values() if band is not None]
+        return paths + [(to_pixels(path), True) for band in bands for path in band.get_paths()]
+
+    def _label_axes(self, results, score_name, negate_score):
+        from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+        ax = self.ax_
+        counts = results.groupby("fraction")["n_labels"].mean()
+        fractions = counts.index.to_numpy(float)
+        top = ax.secondary_xaxis("top")
+        top.set_xlabel("Number of labels")
+        self.top_ax_ = top
+        ax.set_xlabel("Labelled share of the training images")
+        default = "Negative score" if negate_score else "Score"
+        ax.set_ylabel(score_name or self.score_name or default)
+        ax.grid(alpha=0.25, linewidth=0.6)
+        ax.set_axisbelow(True)
+
+        def set_ticks(ticks):
+            for axis, labels in (
+                (ax.xaxis, [_format_percent(f) for f in ticks]),
+                (top.xaxis, [f"{counts[f]:,.0f}" for f in ticks]),
+            ):
+                axis.set_major_locator(FixedLocator(ticks))
+                axis.set_ticklabels(labels)
+                axis.set_minor_locator(NullLocator())
+                axis.set_minor_formatter(NullFormatter())
+
+        set_ticks(fractions)
+        ax.figure.figure.draw_without_rendering()
+        # The ends of the axis first, then 1%, 10%, ..., then the others from the right.
+        whole = np.isclose(np.log10(fractions), np.round(np.log10(fractions)))
+        ends = np.isin(fractions, [fractions[0], fractions[-1]])
+        ranks = np.where(ends, 0.0, np.where(whole, 1.0, 3.0 - np.arange(len(fractions)) / len(fractions)))
+        kept = set(range(len(fractions)))
+        for axis in (ax.xaxis, top.xaxis):
+            boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
+            among = sorted(kept)
+            boxes, among_ranks = [boxes[i] for i in among], ranks[among]
+            gap = 0.4 * boxes[0].height
+            kept = {among[i] for i in _free_of_overlap(boxes, among_ranks, gap)}
+        set_ticks(fractions[sorted(kept)])
+        ax.figure.figure.draw_without_rendering()
+
+    def _draw_legend(self, ax):
+        handles = sorted(self.lines_.values(), key=lambda line: -line.get_ydata()[-1])
+        if self.chance_line_ is not None:
+            handles.append(self.chance_line_)
+        taken = self._drawn_paths()
+        if self.arrow_ is not None:
+            shown = self.saving_
+            y = self.arrow_.xy[1]
+            ends = ax.transData.transform([(shown.fraction, y), (shown.reference_fraction, y)])
+            taken += [
+                (_path(ends), False),
+                (_path(self.arrow_.get_window_extent().corners()[[0, 1, 3, 2]]), True),
+            ]
+        for corner in _CORNERS:
+            legend = ax.legend(handles=handles, loc=corner, frameon=False)
+            if not _is_taken(legend.get_window_extent(), taken):
+                break
+        else:
+            # Below the axes, where no curve can be: four font sizes leave room for ticks and label.
+            for columns in range(len(handles), 0, -1):
+                legend = ax.legend(
+                    handles=handles,
+                    loc="upper center",
+                    bbox_to_anchor=(0.5, 0),
+                    borderaxespad=4,
+                    frameon=False,
+                    ncols=columns,
+                )
+                if legend.get_window_extent().width <= ax.bbox.width:
+                    break
+        self.legend_ = legend
+
+
+def _path(vertices):
+    from matplotlib.path import Path
+
+    return Path(vertices)
+
+
+def _is_taken(box, paths):
+    """Whether a path meets a box."""
+    return any(path.intersects_bbox(box, filled=filled) for path, filled in paths)
+
+
+def _score_name(scoring, estimators, negate_score):
+    """Name what a scorer returns, as scikit-learn's displays do."""
+    if scoring is None:
+        models = list(estimators.values()) if isinstance(estimators, dict) else []
+        if negate_score or not models:
+            return None
+        if all(map(is_classifier, models)):
+            return "Accuracy"
+        return "R²" if all(map(is_regressor, models)) else None
+    name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", None)
+    if name is None:
+        return None
+    if name.startswith("neg_"):
+        name = name.removeprefix("neg_") if negate_score else "negative_" + name.removeprefix("neg_")
+    return name.replace("_", " ").capitalize()

@@ -1,0 +1,430 @@
+"""Has a fitted encoder learnt anything? Numbers, pictures and plain words."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from .._utils.labels import labelled_rows
+from ..images.rows import length_mismatch
+from ..training.forecast import predict_loss
+from ._findings import Finding, judge
+from ._plotting import check_count, image_step, random_numbers, require_matplotlib
+from ._report_page import report_page, report_text
+from ._representation import Measures, measure_neighbours, measure_views, untrained_twin
+
+__all__ = ["Finding", "RepresentationReport", "representation_report"]
+
+# Networks with random weights to compare with: one may be a lucky one.
+_TWINS = 2
+
+_PANELS = 6
+
+_MEANINGS = {
+    "loss": "contrastive loss; chance is that of an encoder that tells nothing apart",
+    "contrastive_accuracy": "how often the most similar view is the other one of the same image",
+    "alignment": "squared distance of two views of an image, 0 to 4: low is good if uniformity is low, too",
+    "uniformity": "how evenly the images spread: 0 is one point, -4 at random in many dimensions",
+    "rankme": "directions that the representations use",
+    "knn_accuracy": "how often the nearest labelled images have the class of an image",
+    "knn_accuracy_pixels": "the same by raw pixels",
+    "predicted_training_loss": "loss of training after 2x the epochs",
+}
+
+
+def representation_report(estimator, X, y=None, *, n_images=1000, n_neighbors=20, random_state=0):
+    """Report whether a fitted encoder has learnt anything.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted: a :class:`SimCLRTransformer`, :class:`SimCLRClassifier`, :class:`SupervisedTransformer` or
+        another estimator of this package with an encoder; or a Pipeline, a search or a FrozenEstimator with
+        one.
+    X : array-like
+        At least two images as for its fit, best such as it has not seen.
+    y : array-like of shape (n,), default=None
+        Classes of the images, -1, None or NaN where they are not known. A few dozen are enough to see
+        something.
+    n_images : int, default=1000
+        Most images to look at, and most labelled ones to compare; drawn at random from more.
+    n_neighbors : int, default=20
+        Most neighbours that vote on the class of an image.
+    random_state : int, RandomState or None, default=0
+        Of the images, their views and the weights of the untrained networks.
+
+    Returns
+    -------
+    report : RepresentationReport
+        To be printed, shown in a notebook, written as HTML or drawn.
+
+    Raises
+    ------
+    NotFittedError
+        If the estimator is not fitted.
+    TypeError
+        If it has no encoder.
+    ValueError
+        If X cannot be read as images or has fewer than two, or `y` has another length or no label.
+
+    See Also
+    --------
+    sklearn_simclr.losses : The numbers, and how the loss is predicted.
+    SimilarityDisplay : Similarities of the views of a few images.
+    TrainingDisplay : The history of a training.
+
+    Notes
+    -----
+    Each image is augmented twice, as in training. The contrastive numbers are of the projections of these
+    views, among up to 256 images at a time, as ``transform`` computes them: with the stored statistics of
+    BatchNorm, so that the loss differs from that in training. Estimators without a projection head are
+    measured by their representations, with NT-Xent at temperature 0.2. All is measured of two networks of the
+    same kind with random weights, too: even these tell some images apart, and what an encoder is worth is
+    what it does better. For that, an encoder given as a module has all its layers reset that know how.
+
+    The vote of the neighbours leaves each labelled image out in turn, and weighs by cosine similarity with
+    temperature 0.07. Labels that an encoder was trained on make it too good.
+
+    References
+    ----------
+    .. [1] Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity
+           on the hypersphere", ICML 2020. :arxiv:`2005.10242`
+    .. [2] Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised
+           representations by their rank", ICML 2023. :arxiv:`2210.02885`
+    .. [3] Jing, Vincent, LeCun and Tian, "Understanding dimensional collapse in contrastive self-supervised
+           learning", ICLR 2022, section 3. :arxiv:`2110.09348`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr import SimCLRTransformer
+    >>> from sklearn_simclr.inspection import representation_report
+    >>> X = load_digits().images[:300]
+    >>> simclr = SimCLRTransformer(max_epochs=0, random_state=0).fit(X)
+    >>> representation_report(simclr, X).verdict
+    'untrained'
+    """
+    check_count("n_images", n_images, smallest=2)
+    check_count("n_neighbors", n_neighbors)
+    step, before = image_step(estimator)
+    while isinstance(step, FrozenEstimator):
+        step = step.estimator
+    if step is None or "max_epochs" not in step.get_params(deep=False):
+        raise TypeError(
+            "representation_report needs an estimator with an encoder, such as SimCLRTransformer, or a "
+            f"Pipeline with one; found {type(estimator if step is None else step).__name__}."
+        )
+    check_is_fitted(step, "encoder_")
+    for transformer in before:
+        X = transformer.transform(X)
+    source = step._read_images(X, reset=False)
+    labels = _labels(y, len(source))
+    good = np.setdiff1d(np.arange(len(source)), source.bad)
+    if len(good) < 2:
+        raise ValueError(f"representation_report needs at least 2 images to tell apart, found {len(good)}.")
+    rng = random_numbers(random_state)
+    seeds = rng.randint(2**31 - 1, size=_TWINS + 1)
+    chosen = source.select(_draw(good, n_images, rng))
+    if _count_different(chosen) < 2:
+        raise ValueError(
+            f"The {len(chosen)} images of X are all equal: no encoder tells them apart. Check how X was made."
+        )
+    twins = [untrained_twin(step, chosen, int(seed)) for seed in seeds[1:]]
+    own = [step.encoder_] + ([step.projector_] if hasattr(step, "projector_") else [])
+    (trained, *untrained), n_pairs, chance = measure_views(step, [own, *twins], chosen, int(seeds[0]))
+    neighbours = None
+    if labels is not None:
+        known, codes = _labelled_and_read(*labels, good)
+        # An image that is alone in its class has no neighbour that could be right.
+        counts = np.bincount(codes)
+        kept = counts[codes] > 1
+        known, codes = known[kept], np.unique(codes[kept], return_inverse=True)[1]
+        rows = _draw(np.arange(len(known)), n_images, rng)
+        known, codes = known[rows], codes[rows]
+        if len(np.unique(codes)) > 1:
+            encoders = [twin[0] for twin in twins]
+            neighbours = measure_neighbours(
+                step, step.encoder_, encoders, source.select(known), codes, n_neighbors
+            )
+    measures = Measures(
+        n_images=len(chosen),
+        n_pairs=n_pairs,
+        has_head=len(own) > 1,
+        chance_loss=chance,
+        trained=trained,
+        untrained=untrained,
+        neighbours=neighbours,
+    )
+    history = getattr(step, "history_", None)
+    return RepresentationReport(
+        type(step).__name__,
+        measures,
+        history if history is not None and len(history) else None,
+        steps=_steps(step),
+        by_labels=hasattr(step, "classes_") or not getattr(step, "_by_views", True),
+        useless_labels=labels is not None and neighbours is None,
+    )
+
+
+class RepresentationReport:
+    """What `representation_report` found.
+
+    Parameters
+    ----------
+    name : str
+        Of the estimator.
+    measures : Measures
+        Of its encoder and of untrained networks.
+    history : DataFrame or None
+        Of its training, a row an epoch.
+    steps : int, default=0
+        Of its training, at least about so many.
+    by_labels : bool, default=False
+        Whether it was trained on labels.
+    useless_labels : bool, default=False
+        Whether labels were given, but not two of each of two classes.
+
+    Attributes
+    ----------
+    verdict : {"collapsed", "untrained", "undertrained", "trained"}
+        In a word: one point for all views; no better than random weights; better, but much better with more
+        epochs; or none of these.
+    findings : list of Finding
+        Each with ``level`` ("good", "note" or "problem"), ``title`` and ``advice``: the verdict's, then the
+        others, the worst first.
+    values : dict of str to float
+        The numbers of the encoder: loss, contrastive_accuracy, alignment, uniformity, rankme; with labels
+        knn_accuracy and knn_accuracy_pixels; where it can be predicted predicted_training_loss.
+    prediction : LossPrediction or None
+        Of the loss of training for twice the epochs; None for fewer than 6, or if it has collapsed.
+    spectrum : ndarray of shape (min(n, d),)
+        Singular values of the centred representations, the largest first.
+    n_images : int
+        Images that were looked at.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr import SimCLRTransformer
+    >>> from sklearn_simclr.inspection import representation_report
+    >>> X, y = load_digits(return_X_y=True)
+    >>> simclr = SimCLRTransformer(max_epochs=1, random_state=0).fit(X)
+    >>> report = representation_report(simclr, X[:200], y[:200])
+    >>> report.verdict
+    'undertrained'
+    >>> list(report.to_frame().columns)
+    ['value', 'untrained', 'chance', 'meaning']
+    """
+
+    def __init__(self, name, measures, history=None, *, steps=0, by_labels=False, useless_labels=False):
+        self.name = name
+        self.measures = measures
+        self.history = history
+        self.steps = steps
+        self.by_labels = by_labels
+        self.n_images = measures.n_images
+        self.spectrum = measures.trained.spectrum
+        self.prediction = _predict(history)
+        course = {
+            **_course(history, measures.chance_loss),
+            "steps": steps,
+            "by_labels": by_labels,
+            "useless_labels": useless_labels,
+        }
+        self.verdict, self.findings = judge(measures, course, self.prediction)
+        if self.verdict == "collapsed":
+            self.prediction = None
+        self._table = self._compute_table()
+        self.values = {measure: row[0] for measure, row in self._table.items()}
+
+    def to_frame(self):
+        """Return the numbers as a table.
+
+        Returns
+        -------
+        DataFrame
+            A row a measure; columns ``value``, ``untrained`` (mean of networks with random weights),
+            ``chance`` (of guessing, or of an encoder that tells nothing apart) and ``meaning``. NaN where
+            there is no such number.
+        """
+        import pandas as pd
+
+        rows = [(*row, self._meaning(measure)) for measure, row in self._table.items()]
+        columns = ["value", "untrained", "chance", "meaning"]
+        return pd.DataFrame(rows, columns=columns, index=pd.Index(self._table, name="measure"))
+
+    def to_html(self, path=None):
+        """Return the report as a page of HTML that needs no other file.
+
+        Parameters
+        ----------
+        path : str or os.PathLike, default=None
+            Where to write it.
+
+        Returns
+        -------
+        str or None
+            The page; None where it was written. Without pictures if matplotlib is not installed.
+        """
+        page = report_page(self._title(), self.findings, self._rows(), self._picture(), whole=True)
+        if path is None:
+            return page
+        Path(path).write_text(page, encoding="utf-8")
+        return None
+
+    def plot(self, axes=None):
+        """Draw the report.
+
+        Parameters
+        ----------
+        axes : sequence of six matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        ndarray of six matplotlib Axes
+            Similarities of views by random weights and by this encoder, the contrastive accuracy, the loss,
+            the spectrum, the accuracy of neighbours.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If there are not six Axes.
+        """
+        plt = require_matplotlib(f"{type(self).__name__}.plot")
+        from ._report_figure import FIGURE_SIZE, draw_report
+
+        if axes is None:
+            axes = plt.subplots(2, 3, figsize=FIGURE_SIZE, layout="constrained")[1]
+        panels = np.asarray(axes, dtype=object).ravel()
+        if len(panels) != _PANELS:
+            raise ValueError(f"axes holds {len(panels)} Axes, but {_PANELS} panels are to be drawn.")
+        draw_report(panels, self.measures, self.history, self.prediction)
+        return panels
+
+    def __str__(self):
+        """Return the report as text."""
+        return report_text(self._title(), self.findings, self._rows())
+
+    def __repr__(self):
+        """Say which report it is."""
+        return f"<RepresentationReport of {self.name}: {self.verdict}>"
+
+    def _repr_html_(self):
+        return report_page(self._title(), self.findings, self._rows(), self._picture(), whole=False)
+
+    def _title(self):
+        return f"Has {self.name} learnt anything? {self.verdict.capitalize()}."
+
+    def _compute_table(self):
+        measures, trained = self.measures, self.measures.trained
+
+        def untrained(name):
+            return float(np.mean([getattr(twin, name) for twin in measures.untrained]))
+
+        table = {
+            "loss": (trained.loss, untrained("loss"), measures.chance_loss),
+            "contrastive_accuracy": (trained.accuracy, untrained("accuracy"), measures.chance_accuracy),
+            "alignment": (trained.alignment, untrained("alignment"), math.nan),
+            "uniformity": (trained.uniformity, untrained("uniformity"), 0.0),
+            "rankme": (trained.rank, untrained("rank"), 1.0),
+        }
+        votes = measures.neighbours
+        if votes is not None:
+            table["knn_accuracy"] = (votes.encoder, votes.untrained, votes.guess)
+            table["knn_accuracy_pixels"] = (votes.pixels, math.nan, votes.guess)
+        if self.prediction is not None:
+            table["predicted_training_loss"] = (self.prediction.predicted, math.nan, math.nan)
+        return table
+
+    def _meaning(self, measure):
+        if measure == "rankme":
+            return f"{_MEANINGS[measure]}, of {self.measures.trained.n_dimensions}"
+        return _MEANINGS[measure]
+
+    def _rows(self):
+        def cell(number):
+            return "" if math.isnan(number) else f"{round(number, 9) + 0.0:.3g}"
+
+        rows = self._table.items()
+        return [(name.replace("_", " "), *map(cell, row), self._meaning(name)) for name, row in rows]
+
+    def _picture(self):
+        """Return the figure as PNG, None where there is no matplotlib; figures of the user stay alone."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            return None
+        from ._report_figure import FIGURE_SIZE
+
+        figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+        self.plot(figure.subplots(2, 3))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
+def _labels(y, n):
+    """Return the labelled rows, their class numbers; None without y."""
+    if y is None:
+        return None
+    rows, labels, n_y = labelled_rows(y)
+    if n_y != n:
+        raise ValueError(length_mismatch(n, n_y))
+    return rows, np.unique(labels, return_inverse=True)[1]
+
+
+def _count_different(source):
+    """Return how many different images there are."""
+    return len({image.numpy().tobytes() for image in source.take(slice(None)).cpu()})
+
+
+def _labelled_and_read(rows, codes, good):
+    kept = np.isin(rows, good)
+    return rows[kept], codes[kept]
+
+
+def _draw(rows, size, rng):
+    return rows if len(rows) <= size else np.sort(rng.permutation(rows)[:size])
+
+
+def _steps(step):
+    """Return how many steps an estimator was trained for, about."""
+    history = getattr(step, "history_", None)
+    if history is None or not len(history):
+        return 0
+    if hasattr(step, "n_tuples_"):
+        return len(history) * math.ceil(step.n_tuples_ / step.batch_size)
+    if "images_per_second" not in history:
+        return len(history)
+    seen = float((history["images_per_second"] * history["seconds"]).sum())
+    return max(round(seen / step.batch_size), len(history))
+
+
+def _predict(history):
+    try:
+        return None if history is None else predict_loss(history)
+    except ValueError:
+        return None
+
+
+def _course(history, chance):
+    """Return what the history says of the training."""
+    if history is None:
+        still = {"start": chance, "end": chance, "last_fall": 0.0, "moved": 0.0}
+        return {"epochs": 0, "ended_high": False, **still}
+    losses = history["loss"].to_numpy(dtype=float)
+    level = history["chance_level"].iloc[-1] if "chance_level" in history else math.nan
+    return {
+        "epochs": len(history),
+        "start": float(level) if level > losses.min() else float(losses[0]),
+        "end": float(losses[-1]),
+        "last_fall": float(losses[-2] - losses[-1]) if len(losses) > 1 else 0.0,
+        "moved": float(np.ptp(losses) / max(abs(losses[0]), 1e-12)),
+        "ended_high": bool(level > 0 and losses[-3:].min() > 1.02 * level),
+    }

@@ -1,0 +1,199 @@
+"""How a training went: loss, contrastive accuracy and effective rank, epoch by epoch."""
+
+from sklearn.utils.validation import check_is_fitted
+
+from ._plotting import require_image_step, split_axes
+
+__all__ = ["TrainingDisplay"]
+
+_LABELS = {
+    "loss": "Loss",
+    "contrastive_accuracy": "Contrastive accuracy",
+    "effective_rank": "Effective rank",
+    "learning_rate": "Learning rate",
+    "images_per_second": "Images per second",
+    "seconds": "Seconds an epoch",
+}
+
+# What is drawn where nothing is chosen, if it was recorded.
+_DEFAULT = ("loss", "contrastive_accuracy", "effective_rank")
+
+# Up to so many epochs each has a dot.
+_DOTS = 30
+
+
+class TrainingDisplay:
+    """The history of a training, a panel for each number.
+
+    Use :meth:`from_estimator` or :meth:`from_history` to create it.
+
+    Parameters
+    ----------
+    history : DataFrame
+        A row an epoch: columns ``epoch`` and what is to be drawn. With ``chance_level``, the loss is drawn
+        beside that of an encoder that cannot tell images apart.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes
+        A panel for each column drawn.
+    figure_ : matplotlib Figure
+        They belong to.
+    lines_ : dict of str to matplotlib Line2D
+        The curves by column, ``chance_level`` among them.
+
+    See Also
+    --------
+    SimCLRTransformer : Records the history as ``history_``.
+    sklearn_simclr.losses : Defines the numbers.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr import SimCLRTransformer
+    >>> from sklearn_simclr.inspection import TrainingDisplay
+    >>> simclr = SimCLRTransformer(max_epochs=3, random_state=0).fit(load_digits().images[:300])
+    >>> list(TrainingDisplay.from_estimator(simclr).lines_)
+    ['loss', 'chance_level', 'contrastive_accuracy', 'effective_rank']
+    """
+
+    def __init__(self, history):
+        self.history = history
+
+    @classmethod
+    def from_estimator(cls, estimator, *, columns=None, ax=None):
+        """Draw how the training of an estimator went.
+
+        Parameters
+        ----------
+        estimator : SimCLRTransformer or another estimator with ``history_``, or a Pipeline with one
+            Fitted.
+        columns : list of str, default=None
+            As in :meth:`plot`.
+        ax : matplotlib Axes or sequence of Axes, default=None
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        TrainingDisplay
+            Drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        """
+        step, _ = require_image_step(estimator, f"{cls.__name__}.from_estimator")
+        check_is_fitted(step, "history_")
+        return cls.from_history(step.history_, columns=columns, ax=ax)
+
+    @classmethod
+    def from_history(cls, history, *, columns=None, ax=None):
+        """Draw a history.
+
+        Parameters
+        ----------
+        history : DataFrame
+            The ``history_`` of an estimator, perhaps read from a file.
+        columns : list of str, default=None
+            As in :meth:`plot`.
+        ax : matplotlib Axes or sequence of Axes, default=None
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        TrainingDisplay
+            Drawn.
+        """
+        return cls(history).plot(ax, columns=columns)
+
+    def plot(self, ax=None, *, columns=None):
+        """Draw the panels side by side.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or sequence of Axes, default=None
+            Where to draw: one Axes for each column, or one that is divided; None makes a new figure.
+        columns : list of str, default=None
+            What to draw. None is those of ``loss``, ``contrastive_accuracy`` and ``effective_rank`` that
+            were recorded; ``learning_rate`` and ``images_per_second`` are others.
+
+        Returns
+        -------
+        TrainingDisplay
+            Itself.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError
+            If the history is no DataFrame.
+        ValueError
+            If it lacks a column, or has no epochs.
+        """
+        history, columns = self._check(columns)
+        n = len(columns)
+        self.axes_ = split_axes(ax, n, (3.6 * n + 0.4, 3.2), f"{type(self).__name__}.plot", spacing=0.32)
+        self.figure_ = self.axes_[0].figure
+        self.lines_ = {}
+        epochs = history["epoch"].to_numpy()
+        style = {"linewidth": 1.8, "color": "C0"}
+        if len(epochs) <= _DOTS:
+            style |= {"marker": "o", "markersize": 4}
+        for panel, name in zip(self.axes_, columns, strict=True):
+            (self.lines_[name],) = panel.plot(epochs, history[name].to_numpy(), label=_label(name), **style)
+            if name == "loss" and "chance_level" in history:
+                (self.lines_["chance_level"],) = panel.plot(
+                    epochs,
+                    history["chance_level"].to_numpy(),
+                    label="chance level",
+                    color="0.45",
+                    linestyle="--",
+                    linewidth=1.2,
+                    # A line of one point is not to be seen.
+                    marker="_" if len(epochs) == 1 else None,
+                    markersize=12,
+                )
+                panel.legend(frameon=False, loc="center right" if len(epochs) == 1 else "best")
+            self._label_panel(panel, name)
+        return self
+
+    def _label_panel(self, panel, name):
+        from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+        panel.set_xlabel("Epoch")
+        panel.set_ylabel(_label(name))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
+        if name.endswith("accuracy"):
+            panel.set_ylim(0, 1.02)
+            panel.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+        elif name != "loss":
+            panel.set_ylim(0, max(1.08 * panel.dataLim.y1, 1e-12))
+        panel.grid(alpha=0.25, linewidth=0.6)
+        panel.set_axisbelow(True)
+
+    def _check(self, columns):
+        history = self.history
+        if not hasattr(history, "columns"):
+            raise TypeError(
+                "history must be a DataFrame with a row an epoch, such as history_ after fit, got "
+                f"{type(history).__name__}."
+            )
+        if columns is None:
+            columns = [name for name in _DEFAULT if name in history.columns] or ["loss"]
+        elif isinstance(columns, str):
+            columns = [columns]
+        columns = list(columns)
+        if not columns or len(set(columns)) < len(columns):
+            raise ValueError(f"columns must name at least one column, each once, got {columns}.")
+        missing = [name for name in ("epoch", *columns) if name not in history.columns]
+        if missing:
+            raise ValueError(f"history lacks the columns {missing}; it has {list(history.columns)}.")
+        if not len(history):
+            raise ValueError("history has no epochs: the estimator was not trained (max_epochs=0).")
+        return history, columns
+
+
+def _label(name):
+    return _LABELS.get(name, name.replace("_", " ").capitalize())

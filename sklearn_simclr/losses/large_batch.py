@@ -1,0 +1,145 @@
+"""Exact gradients of a contrastive loss over a batch that is too large for the memory."""
+
+from contextlib import contextmanager
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["cached_backward"]
+
+
+def cached_backward(forward, chunks, loss_fn, *, module):
+    """Accumulate the gradients of a loss over all chunks with the memory of one.
+
+    The projections of every chunk are computed first without remembering how; the loss and its gradient with
+    respect to them follow; then every chunk is computed once more and that gradient sent through it. The last
+    chunk is remembered and not computed again.
+
+    Parameters
+    ----------
+    forward : callable
+        ``forward(x)`` returns the projections of x, of shape (2 m, d), a row for each row of x in its order.
+    chunks : sequence of callable
+        ``chunks[k]()`` returns the input of chunk k, 2 m_k rows: the first views of its m_k images, then
+        their second views. Called up to twice, with the same random state, and has to return the same.
+    loss_fn : callable
+        Takes the projections of all images, of shape (2N, d), all first views and then all second views, and
+        returns a scalar. It sees them as a leaf and may have parameters of its own.
+    module : torch.nn.Module
+        The network that `forward` runs (encoder and head), in the mode it is to run in.
+
+    Returns
+    -------
+    loss : torch.Tensor of shape ()
+        Detached. Gradients were added to ``.grad``, as by ``loss.backward()``.
+    z : torch.Tensor of shape (2N, d)
+        What `loss_fn` was given, detached.
+
+    Raises
+    ------
+    ValueError
+        If there are no chunks, a chunk has an odd number of projections, or the second computation of a chunk
+        has another shape than the first.
+
+    Notes
+    -----
+    What is computed is the gradient of the joint loss of a forward pass in the same chunks: BatchNorm
+    normalises within a chunk. Its running statistics move once a chunk. Whatever is drawn from the global
+    generators (of the CPU, and of the CUDA devices of `module`) is drawn again in the second computation, and
+    their states afterwards are those after one pass.
+
+    Under autocast both computations run in the caller's context. With a gradient scaler, let `loss_fn` return
+    the scaled loss.
+
+    References
+    ----------
+    Gao et al., "Scaling deep contrastive learning batch size under memory limited setup", 2021,
+    arXiv:2101.06983.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_simclr.losses.large_batch import cached_backward
+    >>> net = torch.nn.Linear(3, 2, bias=False)
+    >>> parts = [torch.ones(2, 3), torch.ones(4, 3)]
+    >>> loss, z = cached_backward(net, [lambda x=x: x for x in parts], torch.sum, module=net)
+    >>> z.shape, net.weight.grad
+    (torch.Size([6, 2]), tensor([[6., 6., 6.], [6., 6., 6.]]))
+    """
+    if not len(chunks):
+        raise ValueError("chunks is empty; pass at least one callable that returns a chunk of the batch.")
+    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+
+    states, parts = [], []
+    with torch.no_grad():
+        for chunk in chunks[:-1]:
+            states.append(_random_states(devices))
+            parts.append(forward(chunk()))
+    # Older versions of torch let autocast hand the copies of weights that it made without a graph to the
+    # passes that need one (pytorch/pytorch issue 65766).
+    torch.clear_autocast_cache()
+    with torch.enable_grad():
+        last = forward(chunks[-1]())
+    parts.append(last.detach())
+
+    for k, part in enumerate(parts):
+        if len(part) % 2:
+            raise ValueError(f"chunk {k} gave {len(part)} projections; pass two views of every image.")
+    z = torch.cat([part[: len(part) // 2] for part in parts] + [part[len(part) // 2 :] for part in parts])
+    with torch.enable_grad():
+        leaf = z.requires_grad_()
+        loss = loss_fn(leaf)
+        loss.backward()
+    gradients = _to_chunks(leaf.grad, [len(part) // 2 for part in parts])
+
+    last.backward(gradients[-1])
+    del last
+    after = _random_states(devices)
+    try:
+        with _frozen_statistics(module), torch.enable_grad():
+            for chunk, state, part, gradient in zip(chunks, states, parts, gradients, strict=False):
+                _set_random_states(state)
+                again = forward(chunk())
+                if again.shape != part.shape:
+                    raise ValueError(
+                        f"a chunk gave {tuple(part.shape)} projections and then {tuple(again.shape)}; pass "
+                        "callables that return the same input each time."
+                    )
+                again.backward(gradient)
+    finally:
+        _set_random_states(after)
+    return loss.detach(), leaf.detach()
+
+
+def _to_chunks(gradient, sizes):
+    """Undo the pair layout: return for each chunk the rows of its first and then of its second views."""
+    first, second = gradient.chunk(2)
+    return [torch.cat(views) for views in zip(first.split(sizes), second.split(sizes), strict=True)]
+
+
+def _random_states(devices):
+    states = {device: torch.cuda.get_rng_state(device) for device in devices}
+    states["cpu"] = torch.get_rng_state()
+    return states
+
+
+def _set_random_states(states):
+    for device, state in states.items():
+        if device == "cpu":
+            torch.set_rng_state(state)
+        else:
+            torch.cuda.set_rng_state(state, device)
+
+
+@contextmanager
+def _frozen_statistics(module):
+    """Let BatchNorm normalise by the batch where it does, without moving its running statistics."""
+    norms = (m for m in module.modules() if isinstance(m, _BatchNorm))
+    tracking = [norm for norm in norms if norm.training and norm.track_running_stats]
+    try:
+        for norm in tracking:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm in tracking:
+            norm.track_running_stats = True

@@ -1,0 +1,611 @@
+r"""The bounds of CURL: a small contrastive loss implies a small loss of the mean classifier.
+
+The functions take numbers, measured with :mod:`sklearn_simclr.theory` or known otherwise, and return the
+bound with its terms. Every bound may have a ``generalization`` term, :func:`generalization_error`, which is 0
+where the losses are those of the distribution, or of the images at hand taken as the distribution.
+"""
+
+import math
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+
+__all__ = [
+    "Bound",
+    "block_bound",
+    "competitive_bound",
+    "competitive_margin",
+    "generalization_error",
+    "k_negative_bound",
+    "k_negative_deviation_bound",
+    "largest_loss",
+    "no_collision_bound",
+    "pair_bound",
+]
+
+# c' of lemma A.1, from its proof: E|z| <= sqrt(2) sqrt(|Sigma|) E|f|; the logistic loss is in bits.
+_DEVIATION_CONSTANT = {"hinge": math.sqrt(2), "logistic": math.sqrt(2) / math.log(2)}
+
+_LIPSCHITZ = {"hinge": 1.0, "logistic": 1.0 / math.log(2)}
+
+# Part of tau that the mean loss of a sample of tuples can be expected to reach.
+_SAMPLED = 0.9
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound and the terms that it is the sum of.
+
+    Parameters
+    ----------
+    terms : dict of str to float
+        The terms.
+
+    Attributes
+    ----------
+    total : float
+        Their sum, the bound.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import pair_bound
+    >>> bound = pair_bound(0.55, tau=0.1)
+    >>> round(bound.total, 3), {name: round(term, 3) for name, term in bound.terms.items()}
+    (0.5, {'loss': 0.611, 'collision': -0.111, 'generalization': 0.0})
+    """
+
+    terms: dict
+    total: float = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "total", math.fsum(self.terms.values()))
+
+    def __float__(self):
+        return self.total
+
+
+def pair_bound(loss, tau, *, generalization=0.0):
+    r"""Bound the mean classifier's loss on pairs of classes by the contrastive loss.
+
+    .. math:: L^\mu_{sup} \le \frac{L_{un} - \tau}{1 - \tau} + \frac{Gen_M}{1 - \tau}
+
+    Parameters
+    ----------
+    loss : float
+        :math:`L_{un}` with one negative, logistic (base 2) or hinge, >= 0.
+    tau : float
+        Probability that two classes drawn are the same, in [0, 1).
+    generalization : float, default=0.0
+        :math:`Gen_M`, >= 0.
+
+    Returns
+    -------
+    Bound
+        With the terms loss, collision (negative: what no representation can avoid is taken off) and
+        generalization.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    See Also
+    --------
+    block_bound : Tighter, for blocks of similar images.
+
+    References
+    ----------
+    Arora et al., 2019, arXiv:1902.09229, theorem 4.1; lemma 4.3 without the last term.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import pair_bound
+    >>> pair_bound(1.0, tau=0.1).total  # a representation that tells nothing
+    1.0
+    """
+    _check(loss=(loss, 0, math.inf), generalization=(generalization, 0, math.inf))
+    rest = _rest("tau", tau)
+    _check_possible(loss, tau)
+    return Bound({"loss": loss / rest, "collision": -tau / rest, "generalization": generalization / rest})
+
+
+def block_bound(loss, tau, *, generalization=0.0):
+    r"""Bound the mean classifier's loss on pairs of classes by the contrastive loss of blocks.
+
+    .. math:: L^\mu_{sup} \le \frac{L^{block}_{un} - \tau}{1 - \tau} \le \frac{L_{un} - \tau}{1 - \tau}
+
+    Means of b positives and b negatives are nearer to the class means that the classifier uses, so the bound
+    falls as the blocks grow.
+
+    Parameters
+    ----------
+    loss : float
+        :math:`L^{block}_{un}` with one negative block, logistic (base 2) or hinge, >= 0.
+    tau : float
+        Probability that two classes drawn are the same, in [0, 1).
+    generalization : float, default=0.0
+        The generalization term of the block loss, >= 0.
+
+    Returns
+    -------
+    Bound
+        With the terms loss, collision and generalization.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    References
+    ----------
+    Arora et al., 2019, arXiv:1902.09229, proposition 6.2; its proof bounds the mean classifier's loss.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import block_bound
+    >>> block_bound(0.46, tau=0.1).total
+    0.4
+    """
+    return pair_bound(loss, tau, generalization=generalization)
+
+
+def no_collision_bound(no_collision_loss, deviation, tau, *, loss="logistic", generalization=0.0):
+    r"""Bound the mean classifier's loss by the contrast between classes and the spread within them.
+
+    .. math:: L^\mu_{sup} \le L_{un}^{\neq} + c' \frac{\tau}{1 - \tau} s(f) + \frac{Gen_M}{1 - \tau}
+
+    Parameters
+    ----------
+    no_collision_loss : float
+        :math:`L_{un}^{\neq}` with one negative, >= 0.
+    deviation : float
+        s(f), :func:`.theory.intraclass_deviation`, >= 0.
+    tau : float
+        Probability that two classes drawn are the same, in [0, 1).
+    loss : {"logistic", "hinge"}, default="logistic"
+        Which loss it is: c' is sqrt(2) / ln 2 or sqrt(2).
+    generalization : float, default=0.0
+        :math:`Gen_M`, >= 0.
+
+    Returns
+    -------
+    Bound
+        With the terms loss, deviation and generalization.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    References
+    ----------
+    Arora et al., 2019, arXiv:1902.09229, theorem 4.5; the constant from the proof of lemma A.1.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import no_collision_bound
+    >>> round(no_collision_bound(0.3, 1.0, 0.1, loss="hinge").total, 3)
+    0.457
+    """
+    return k_negative_deviation_bound(
+        no_collision_loss, deviation, tau, tau, tau, loss=loss, generalization=generalization
+    )
+
+
+def k_negative_bound(loss, tau_k, degenerate, *, generalization=0.0):
+    r"""Bound the mean classifier's loss on tasks of up to k + 1 classes by the loss with k negatives.
+
+    .. math:: E_{T \sim \mathcal D}\left[\frac{\rho^+_{min}(T)}{p_{max}(T)} L^\mu_{sup}(T)\right] \le
+        \frac{L_{un} - \tau_k E[\ell_{|I^+|}(0) \mid I^+ \ne \emptyset] + Gen_M}{1 - \tau_k}
+
+    Parameters
+    ----------
+    loss : float
+        :math:`L_{un}` with k negatives, >= 0.
+    tau_k : float
+        Probability that a negative is of the anchor's class, in [0, 1).
+    degenerate : float
+        The expectation on the right, :func:`.theory.degenerate_loss`, >= 0.
+    generalization : float, default=0.0
+        :math:`Gen_M`, >= 0.
+
+    Returns
+    -------
+    Bound
+        On ``supervised_loss(..., tasks="collision_free")``; with the terms loss, collision and
+        generalization.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    References
+    ----------
+    Arora et al., 2019, arXiv:1902.09229, appendix B.1, eq. 26.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import k_negative_bound
+    >>> round(k_negative_bound(1.2, 0.3, 1.1).total, 3)
+    1.243
+    """
+    _check(
+        loss=(loss, 0, math.inf),
+        degenerate=(degenerate, 0, math.inf),
+        generalization=(generalization, 0, math.inf),
+    )
+    rest = _rest("tau_k", tau_k)
+    return Bound(
+        {
+            "loss": loss / rest,
+            "collision": -tau_k * degenerate / rest,
+            "generalization": generalization / rest,
+        }
+    )
+
+
+def k_negative_deviation_bound(
+    no_collision_loss,
+    deviation,
+    tau,
+    tau_k,
+    tau_all,
+    *,
+    n_negatives=1,
+    loss="logistic",
+    generalization=0.0,
+):
+    r"""Bound the mean classifier's loss by contrast between classes and spread within, for k negatives.
+
+    .. math:: E_{T \sim \mathcal D}\left[\frac{\rho^+_{min}(T)}{p_{max}(T)} L^\mu_{sup}(T)\right] \le
+        \frac{1 - \tau'}{1 - \tau_k} L_{un}^{\neq} + c' k \frac{\tau}{1 - \tau_k} s(f) + \frac{Gen_M}{1 -
+        \tau_k}
+
+    Parameters
+    ----------
+    no_collision_loss : float
+        :math:`L_{un}^{\neq}` with k negatives, >= 0.
+    deviation : float
+        s(f), :func:`.theory.intraclass_deviation`, >= 0.
+    tau : float
+        Probability that one negative is of the anchor's class, in [0, 1).
+    tau_k : float
+        Probability that at least one of the k is, in [tau, 1).
+    tau_all : float
+        :math:`\tau'`, the probability that all k are, in [0, tau].
+    n_negatives : int, default=1
+        k >= 1.
+    loss : {"logistic", "hinge"}, default="logistic"
+        Which loss it is: c' is sqrt(2) / ln 2 or sqrt(2).
+    generalization : float, default=0.0
+        :math:`Gen_M`, >= 0.
+
+    Returns
+    -------
+    Bound
+        On ``supervised_loss(..., tasks="collision_free")``; with the terms loss, deviation and
+        generalization.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    References
+    ----------
+    Arora et al., 2019, arXiv:1902.09229, theorem B.1.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import k_negative_deviation_bound
+    >>> round(k_negative_deviation_bound(0.5, 1.0, 0.1, 0.19, 0.01, n_negatives=2, loss="hinge").total, 3)
+    0.96
+    """
+    _check(
+        no_collision_loss=(no_collision_loss, 0, math.inf),
+        deviation=(deviation, 0, math.inf),
+        generalization=(generalization, 0, math.inf),
+    )
+    _check_loss(loss)
+    _check_count("n_negatives", n_negatives)
+    rest = _rest("tau_k", tau_k)
+    # Sums of floats may differ in the last place.
+    if not 0 <= tau_all <= tau * (1 + 1e-9) <= tau_k * (1 + 1e-8) + 1e-15:
+        raise ValueError(
+            f"tau_all={tau_all}, tau={tau}, tau_k={tau_k} must not fall in this order; they are the "
+            "probabilities that all, one, and any of the negatives are of the anchor's class."
+        )
+    return Bound(
+        {
+            "loss": (1 - tau_all) / rest * no_collision_loss,
+            "deviation": _DEVIATION_CONSTANT[loss] * n_negatives * tau / rest * deviation,
+            "generalization": generalization / rest,
+        }
+    )
+
+
+def competitive_margin(radius, sigma, epsilon, *, n_negatives=1):
+    r"""Return the margin with which the contrastive loss competes with the mean classifier's.
+
+    Parameters
+    ----------
+    radius : float
+        R, the largest norm of a representation, > 0.
+    sigma : float
+        Representations are :math:`\sigma^2`-sub-Gaussian within each class in every direction, >= 0. R will
+        do, less if the classes are concentrated.
+    epsilon : float
+        What is added to the bound, > 0.
+    n_negatives : int, default=1
+        k >= 1.
+
+    Returns
+    -------
+    float
+        :math:`\gamma = 1 + 2 R \sigma \sqrt{2 \log \max(R, 1) + \log(3 / \epsilon)}` for k = 1. For more,
+        :math:`1 + R \sigma (\sqrt{2 \log(k q)} + \sqrt{2 \log q})` with
+        :math:`q = 6 \max(R, 1)^2 / \epsilon`.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    Notes
+    -----
+    The paper leaves the constant open for k > 1; this one follows its proof, with each of the two tail
+    probabilities at most 1 / q. An epsilon for which a logarithm would be negative counts as one for which it
+    is 0.
+
+    References
+    ----------
+    Arora et al., 2019, arXiv:1902.09229, proofs of lemmas 5.1 (appendix A.2) and B.2.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import competitive_margin
+    >>> round(competitive_margin(1.0, 0.2, 0.1), 3)
+    1.738
+    """
+    _check(radius=(radius, 0, math.inf), sigma=(sigma, 0, math.inf), epsilon=(epsilon, 0, math.inf))
+    if radius == 0 or epsilon == 0:
+        raise ValueError(f"radius={radius} and epsilon={epsilon} must be > 0.")
+    _check_count("n_negatives", n_negatives)
+    square = max(radius, 1.0) ** 2
+    if n_negatives == 1:
+        return 1 + 2 * radius * sigma * math.sqrt(max(math.log(3 * square / epsilon), 0.0))
+    tail = max(math.log(6 * square / epsilon), 0.0)
+    return 1 + radius * sigma * (math.sqrt(2 * (math.log(n_negatives) + tail)) + math.sqrt(2 * tail))
+
+
+def competitive_bound(
+    margin_loss,
+    deviation,
+    tau,
+    *,
+    gamma,
+    epsilon,
+    n_negatives=1,
+    tau_k=None,
+    tau_all=None,
+    generalization=0.0,
+):
+    r"""Bound the hinge loss of what contrastive learning finds by that of any other representation.
+
+    .. math:: L^\mu_{sup}(\hat f) \le \frac{1 - \tau'}{1 - \tau_k} \gamma L^\mu_{\gamma, sup}(f)
+        + c' k \frac{\tau}{1 - \tau_k} s(f) + \frac{Gen_M}{1 - \tau_k} + \frac{1 - \tau'}{1 - \tau_k} \epsilon
+
+    where f is any representation of the class, concentrated within the classes, and :math:`\hat f` is that of
+    the smallest contrastive loss. For one negative the fractions before gamma and epsilon are 1.
+
+    Parameters
+    ----------
+    margin_loss : float
+        :math:`L^\mu_{\gamma, sup}(f)`, ``supervised_loss(loss="hinge", gamma=gamma)``, with ``tasks="any"``
+        if k > 1; >= 0.
+    deviation : float
+        s(f), :func:`.theory.intraclass_deviation`, >= 0.
+    tau : float
+        Probability that one negative is of the anchor's class, in [0, 1).
+    gamma : float
+        :func:`competitive_margin`, >= 1.
+    epsilon : float
+        That of the margin, >= 0.
+    n_negatives : int, default=1
+        k >= 1.
+    tau_k : float or None, default=None
+        Probability that at least one of the k negatives is of the anchor's class; needed for k > 1.
+    tau_all : float or None, default=None
+        Probability that all are; needed for k > 1.
+    generalization : float, default=0.0
+        :math:`Gen_M`, >= 0.
+
+    Returns
+    -------
+    Bound
+        With the terms loss, deviation, generalization and epsilon.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range or missing.
+
+    Notes
+    -----
+    Corollary 5.1.1 prints tau / (1 - tau) before the generalization term and lemma B.2 leaves out c' and the
+    factor of epsilon; the terms here are those that follow from theorems 4.5 and B.1.
+
+    References
+    ----------
+    Arora et al., 2019, arXiv:1902.09229, corollary 5.1.1 and lemma B.2.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import competitive_bound
+    >>> round(competitive_bound(0.1, 0.2, 0.1, gamma=1.7, epsilon=0.1).total, 3)
+    0.301
+    """
+    _check(margin_loss=(margin_loss, 0, math.inf), gamma=(gamma, 1, math.inf), epsilon=(epsilon, 0, math.inf))
+    if n_negatives == 1:
+        tau_k, tau_all = tau, tau
+    elif tau_k is None or tau_all is None:
+        raise ValueError(f"n_negatives={n_negatives} needs tau_k and tau_all; see collision_probability.")
+    bound = k_negative_deviation_bound(
+        gamma * margin_loss,
+        deviation,
+        tau,
+        tau_k,
+        tau_all,
+        n_negatives=n_negatives,
+        loss="hinge",
+        generalization=generalization,
+    )
+    return Bound({**bound.terms, "epsilon": (1 - tau_all) / (1 - tau_k) * epsilon})
+
+
+def largest_loss(radius, n_negatives=1, *, loss="logistic"):
+    r"""Return the largest contrastive loss of representations of bounded norm.
+
+    Parameters
+    ----------
+    radius : float
+        R, the largest norm, >= 0.
+    n_negatives : int, default=1
+        k >= 1.
+    loss : {"logistic", "hinge"}, default="logistic"
+        Which loss.
+
+    Returns
+    -------
+    float
+        :math:`\log_2(1 + k e^{2 R^2})` or :math:`1 + 2 R^2`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    A margin is the inner product of a vector of norm at most R and the difference of two, and lies in
+    [-2 R^2, 2 R^2]. Nozawa et al. write [-2 R, 2 R], which holds for R <= 1 only, and is the same for R = 1.
+
+    References
+    ----------
+    Nozawa et al., 2020, arXiv:1910.04464, theorems 7 and 11; Arora et al., 2019, arXiv:1902.09229, lemma A.2.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import largest_loss
+    >>> largest_loss(1.0, loss="hinge"), round(largest_loss(1.0), 3)
+    (3.0, 3.069)
+    """
+    _check(radius=(radius, 0, math.inf))
+    _check_count("n_negatives", n_negatives)
+    _check_loss(loss)
+    margin = 2.0 * radius**2
+    if loss == "hinge":
+        return 1.0 + margin
+    # log(1 + k e^m) without overflow.
+    exponent = margin + math.log(n_negatives)
+    return (exponent + math.log1p(math.exp(-exponent))) / math.log(2)
+
+
+def generalization_error(radius, complexity, n_tuples, *, delta=0.05, n_negatives=1, loss="logistic"):
+    r"""Return by how much the loss of what was learnt may exceed the best there is, with explicit constants.
+
+    With probability at least 1 - delta, the representation of the smallest loss on M tuples has a loss of at
+    most that of any other of its class plus
+
+    .. math:: Gen_M = \frac{4 \sqrt 3\, \eta R \sqrt k\, \mathcal R_S(\mathcal F)}{M}
+        + 3 B \sqrt{\frac{\log(4 / \delta)}{2 M}} + 3 B \sqrt{\frac{\log(2 / \delta)}{2 M}}
+
+    Parameters
+    ----------
+    radius : float
+        R, the largest norm of a representation, >= 0.
+    complexity : float
+        :math:`\mathcal R_S(\mathcal F) = E_\sigma \sup_f \langle \sigma, f|_S \rangle` over random signs of
+        all (k + 2) d M coordinates, not divided by M; >= 0.
+    n_tuples : int
+        M >= 1.
+    delta : float, default=0.05
+        In (0, 1).
+    n_negatives : int, default=1
+        k >= 1.
+    loss : {"logistic", "hinge"}, default="logistic"
+        Decides the Lipschitz constant eta, 1 / ln 2 or 1, and the largest loss B, see :func:`largest_loss`.
+
+    Returns
+    -------
+    float
+        :math:`Gen_M`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    The paper states the order; these are the constants in its proof: 2 of the Rademacher bound, sqrt(2) of
+    the vector contraction and sqrt(6) of the margins make 4 sqrt(3). Its Lipschitz constant of the logistic
+    loss, 1, is that of the natural logarithm; in base 2 it is 1 / ln 2.
+
+    References
+    ----------
+    Arora et al., 2019, arXiv:1902.09229, appendix A.3: eq. 17, theorem A.3 and the lines after eq. 20.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import generalization_error
+    >>> round(generalization_error(1.0, 100.0, 10_000, loss="hinge"), 3)
+    0.325
+    """
+    _check(radius=(radius, 0, math.inf), complexity=(complexity, 0, math.inf))
+    _check_count("n_tuples", n_tuples)
+    if not isinstance(delta, Real) or not 0 < delta < 1:
+        raise ValueError(f"delta={delta!r} is out of range; pass a probability in (0, 1).")
+    largest = largest_loss(radius, n_negatives, loss=loss)
+    contraction = 4 * math.sqrt(3) * _LIPSCHITZ[loss] * radius * math.sqrt(n_negatives)
+    tails = math.sqrt(math.log(4 / delta)) + math.sqrt(math.log(2 / delta))
+    return contraction * complexity / n_tuples + 3 * largest * tails / math.sqrt(2 * n_tuples)
+
+
+def _check(**numbers):
+    for name, (value, low, high) in numbers.items():
+        if not isinstance(value, Real):
+            hint = "its .total" if hasattr(value, "total") else f"a finite number >= {low}"
+            raise TypeError(f"{name} is of type {type(value).__name__}; pass {hint}.")
+        if not low <= value < high:
+            raise ValueError(f"{name}={value!r} is out of range; pass a finite number >= {low}.")
+
+
+def _check_possible(loss, tau):
+    # A tuple whose classes collide costs 1 or more in expectation; of a sample it may be a little less.
+    if loss < _SAMPLED * tau:
+        raise ValueError(
+            f"loss={loss:g} is below tau={tau:g}, the least that a contrastive loss can be where this part "
+            "of the tuples has a negative of the anchor's class. Pass the loss and tau of the same classes."
+        )
+
+
+def _rest(name, tau):
+    if not isinstance(tau, Real) or not 0 <= tau < 1:
+        all_same = isinstance(tau, Real) and tau == 1
+        why = ": if all classes drawn are the same, there is nothing to contrast" if all_same else ""
+        raise ValueError(
+            f"{name}={tau!r:.60} is out of range; pass a probability in [0, 1), as from "
+            f"collision_probability{why}."
+        )
+    return 1.0 - tau
+
+
+def _check_count(name, value):
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} is out of range; pass an int >= 1.")
+
+
+def _check_loss(loss):
+    if loss not in _LIPSCHITZ:
+        raise ValueError(f"loss={loss!r} is unknown; pass 'logistic' or 'hinge'.")

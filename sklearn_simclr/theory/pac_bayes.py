@@ -1,0 +1,561 @@
+r"""PAC-Bayes bounds for contrastive learning: from the loss on a sample of tuples to the expected loss.
+
+A network's weights are random: drawn from a prior P that was fixed before the data were seen, or from a
+posterior Q that was learnt. The less Q differs from P, the closer the loss on the sample is to the expected
+one. The bounds hold for all Q at once, with probability at least :math:`1 - \delta` over the m independent
+tuples of the sample.
+"""
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+from scipy import optimize
+
+__all__ = [
+    "PACBayesBound",
+    "catoni_phi",
+    "chi2_gaussians",
+    "contrastive_risk",
+    "dependent_moment",
+    "f_divergence_bound",
+    "kl_gaussians",
+    "mean_classifier_bound",
+    "prior_grid_index",
+    "risk_bound",
+]
+
+
+@dataclass(frozen=True)
+class PACBayesBound:
+    r"""A PAC-Bayes bound and what it was made from.
+
+    Parameters
+    ----------
+    total : float
+        The bound.
+    unsupervised : float
+        The bound on the expected contrastive loss or risk, of which `total` is a function.
+    empirical : float
+        The loss or risk on the sample.
+    complexity : float
+        What KL and the logarithms add in the exponent, (KL + ln(1 / delta) + ...) / m; or the last term of
+        the bound by f-divergence.
+    lam : float
+        :math:`\lambda`, given or found; NaN where there is none.
+
+    See Also
+    --------
+    risk_bound : The bound that needs no choice of lambda.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import risk_bound
+    >>> bound = risk_bound(0.1, kl=50.0, m=10_000)
+    >>> round(bound.total, 3), round(bound.lam, 3)
+    (0.135, 0.344)
+    """
+
+    total: float
+    unsupervised: float
+    empirical: float
+    complexity: float
+    lam: float
+
+
+def catoni_phi(risk, kl, m, lam, *, delta=0.05):
+    r"""Return Catoni's bound on an expected risk.
+
+    .. math:: \Phi = \frac{1 - \exp(-\lambda r - (KL + \ln(1 / \delta)) / m)}{1 - \exp(-\lambda)}
+
+    Parameters
+    ----------
+    risk : float
+        r, the Q-weighted risk on the sample, in [0, 1].
+    kl : float
+        KL(Q || P), >= 0.
+    m : int
+        Size of the sample, >= 1.
+    lam : float
+        :math:`\lambda` > 0, chosen before the data are seen.
+    delta : float, default=0.05
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        The bound; it may be above 1 and then says nothing.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Nozawa et al., 2020, arXiv:1910.04464, theorem 5 (Catoni, 2007) and corollary 6.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import catoni_phi
+    >>> round(catoni_phi(0.1, 50.0, 10_000, 0.35), 4)
+    0.1338
+    """
+    _check(risk=(risk, 0, 1), kl=(kl, 0, math.inf), lam=(lam, 0, math.inf))
+    _check_delta(delta)
+    _check_size(m)
+    if lam == 0:
+        raise ValueError(f"lam={lam} is out of range; pass a number > 0.")
+    return _phi(risk, (kl - math.log(delta)) / m, lam)
+
+
+def mean_classifier_bound(loss, kl, m, *, largest_loss, tau, lam=None, degenerate=1.0, delta=0.05):
+    r"""Bound the expected loss of the mean classifier by the contrastive loss on a sample.
+
+    .. math:: L^\mu_{sup}(Q) \le \frac{1}{1 - \tau} \left( B
+        \frac{1 - \exp(-\frac{\lambda}{B} \hat L_{un}(Q) - \frac{KL + \ln(1 / \delta)}{m})}{1 -
+        \exp(-\lambda)}
+        - \tau \ell_0 \right)
+
+    Parameters
+    ----------
+    loss : float
+        :math:`\hat L_{un}(Q)`, the Q-weighted logistic (base 2) or hinge loss on the sample, in [0, B]. That
+        of blocks gives proposition 9, that of k negatives theorem 11.
+    kl : float
+        KL(Q || P), >= 0.
+    m : int
+        Number of tuples, >= 1.
+    largest_loss : float
+        B, :func:`.theory.largest_loss`, > 0.
+    tau : float
+        Probability that a negative is of the anchor's class, in [0, 1); :math:`\tau_k` for k negatives.
+    lam : float or None, default=None
+        :math:`\lambda` > 0, chosen before the data are seen. None takes the best, and
+        :math:`2 \sqrt m / \delta` in place of :math:`1 / \delta`, with which the bound holds for all of them.
+    degenerate : float, default=1.0
+        :math:`\ell_0`, :func:`.theory.degenerate_loss`; 1 for one negative.
+    delta : float, default=0.05
+        In (0, 1).
+
+    Returns
+    -------
+    PACBayesBound
+        On the average over pairs of classes; for k negatives, on the tasks of theorem B.1 of CURL.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Nozawa et al., 2020, arXiv:1910.04464, theorem 7, proposition 9 and theorem 11.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import mean_classifier_bound
+    >>> bound = mean_classifier_bound(0.5, 50.0, 100_000, largest_loss=3.07, tau=0.1)
+    >>> round(bound.total, 3), round(bound.unsupervised, 3)
+    (0.489, 0.54)
+    """
+    _check(tau=(tau, 0, 1), degenerate=(degenerate, 0, math.inf), largest_loss=(largest_loss, 0, math.inf))
+    if tau == 1 or largest_loss == 0:
+        raise ValueError(f"tau={tau} must be < 1 and largest_loss={largest_loss} > 0.")
+    _check(loss=(loss, 0, largest_loss))
+    if lam is None:
+        bound = risk_bound(loss / largest_loss, kl, m, delta=delta)
+        phi, complexity, lam = bound.total, bound.complexity, bound.lam
+    else:
+        phi = catoni_phi(loss / largest_loss, kl, m, lam, delta=delta)
+        complexity = (kl - math.log(delta)) / m
+    unsupervised = largest_loss * phi
+    total = (unsupervised - tau * degenerate) / (1 - tau)
+    return PACBayesBound(total, unsupervised, loss, complexity, lam)
+
+
+def f_divergence_bound(loss, divergence, moment, *, tau, p=2.0, delta=0.05):
+    r"""Bound the expected loss of the mean classifier without the assumption that tuples are independent.
+
+    .. math:: L^\mu_{sup}(Q) \le \frac{1}{1 - \tau} \left( \hat L_{un}(Q) - \tau
+        + \left(\frac{M_q}{\delta}\right)^{1/q} (D + 1)^{1/p} \right), \quad q = \frac{p}{p - 1}
+
+    Parameters
+    ----------
+    loss : float
+        :math:`\hat L_{un}(Q)`, the Q-weighted loss on the sample, >= 0.
+    divergence : float
+        :math:`D = E_{f \sim P}[(Q / P)^p] - 1`, >= 0; for p = 2 the :math:`\chi^2` of :func:`chi2_gaussians`.
+    moment : float
+        :math:`M_q = E_{f \sim P} E|L_{un}(f) - \hat L_{un}(f)|^q`, >= 0; see :func:`dependent_moment` for q =
+        2.
+    tau : float
+        Probability that a negative is of the anchor's class, in [0, 1).
+    p : float, default=2.0
+        > 1.
+    delta : float, default=0.05
+        In (0, 1).
+
+    Returns
+    -------
+    PACBayesBound
+        The bound.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Nozawa et al., 2020, arXiv:1910.04464, theorem 8.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import f_divergence_bound
+    >>> round(f_divergence_bound(0.5, 3.0, 0.0005, tau=0.1).total, 3)
+    0.667
+    """
+    _check(
+        loss=(loss, 0, math.inf),
+        divergence=(divergence, 0, math.inf),
+        moment=(moment, 0, math.inf),
+        tau=(tau, 0, 1),
+        p=(p, 1, math.inf),
+    )
+    _check_delta(delta)
+    if tau == 1 or p == 1:
+        raise ValueError(f"tau={tau} must be < 1 and p={p} > 1.")
+    complexity = (moment / delta) ** (1 - 1 / p) * (divergence + 1) ** (1 / p)
+    unsupervised = loss + complexity
+    return PACBayesBound((unsupervised - tau) / (1 - tau), unsupervised, loss, complexity, math.nan)
+
+
+def dependent_moment(m, largest_loss, *, dependency=0):
+    r"""Bound the second moment of the difference between expected loss and loss on a sample.
+
+    Parameters
+    ----------
+    m : int
+        Number of tuples, >= 1.
+    largest_loss : float
+        B, such that losses lie in [0, B]; >= 0.
+    dependency : int, default=0
+        T >= 0: tuples further than T apart are uncorrelated. 0 is independent tuples.
+
+    Returns
+    -------
+    float
+        :math:`M_2 \le B^2 (1 + 8 T) / (4 m)`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    A loss has a variance of at most B^2 / 4, and a covariance of at most B^2 with each of 2 T others.
+
+    References
+    ----------
+    Nozawa et al., 2020, arXiv:1910.04464, eq. 16 and eq. 17.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import dependent_moment
+    >>> dependent_moment(100, 2.0), dependent_moment(100, 2.0, dependency=2)
+    (0.01, 0.17)
+    """
+    _check_size(m)
+    _check(largest_loss=(largest_loss, 0, math.inf))
+    if not isinstance(dependency, Integral) or dependency < 0:
+        raise ValueError(f"dependency={dependency!r} is out of range; pass an int >= 0.")
+    return largest_loss**2 * (1 + 8 * int(dependency)) / (4 * m)
+
+
+def risk_bound(risk, kl, m, *, delta=0.05, prior_index=None):
+    r"""Bound an expected risk, with the best lambda and, if asked, for a prior variance that was learnt.
+
+    .. math:: \min_{\lambda > 0} \frac{1 - \exp\left(-\lambda r - \frac1m \left[ KL + \ln\frac{\pi^2 j^2}{6}
+        + \ln\frac{2 \sqrt m}{\delta} \right]\right)}{1 - \exp(-\lambda)}
+
+    Parameters
+    ----------
+    risk : float
+        r, the Q-weighted zero-one risk on the sample, in [0, 1].
+    kl : float
+        KL(Q || P), >= 0.
+    m : int
+        Size of the sample, >= 1.
+    delta : float, default=0.05
+        In (0, 1).
+    prior_index : int or None, default=None
+        j >= 1, if the variance of the prior was chosen after the data were seen among
+        :math:`c\, e^{-j / b}`, j = 1, 2, ...; see :func:`prior_grid_index`. None if it was fixed before.
+
+    Returns
+    -------
+    PACBayesBound
+        The bound, below 1, and the best lambda, which is infinite for a risk of 0.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    No grid is searched. With K the second part of the exponent, the minimum over lambda is the largest p with
+    :math:`r \ln(r / p) + (1 - r) \ln((1 - r) / (1 - p)) \le K`, found by bisection, and
+    :math:`\lambda = \ln(p (1 - r) / (r (1 - p)))`.
+
+    References
+    ----------
+    Nozawa et al., 2020, arXiv:1910.04464, eq. 18.
+
+    Examples
+    --------
+    The bound that table 2 of the paper gives for AUSLAN, selected by the bound:
+
+    >>> from sklearn_simclr.theory import risk_bound
+    >>> round(risk_bound(0.267, 2054, 102_600, prior_index=570).total, 3)
+    0.361
+    """
+    _check(risk=(risk, 0, 1), kl=(kl, 0, math.inf))
+    _check_delta(delta)
+    _check_size(m)
+    logarithms = math.log(2 * math.sqrt(m) / delta)
+    if prior_index is not None:
+        if not isinstance(prior_index, Integral) or prior_index < 1:
+            raise ValueError(f"prior_index={prior_index!r} is out of range; pass an int >= 1.")
+        logarithms += math.log((math.pi * int(prior_index)) ** 2 / 6)
+    complexity = (kl + logarithms) / m
+    risk = float(risk)
+    if risk == 0:
+        total, lam = -math.expm1(-complexity), math.inf
+    elif risk == 1:
+        total, lam = 1.0, 0.0
+    else:
+        lam = _best_lambda(risk, complexity)
+        total = _phi(risk, complexity, lam)
+    return PACBayesBound(total, total, risk, complexity, lam)
+
+
+def prior_grid_index(prior_variance, *, b=100, c=0.1):
+    r"""Return which of the variances that a learnt prior may have is the nearest.
+
+    Parameters
+    ----------
+    prior_variance : float
+        :math:`\sigma_P^2` > 0.
+    b : float, default=100
+        Fineness of the grid, > 0.
+    c : float, default=0.1
+        Upper end of the grid, > 0.
+
+    Returns
+    -------
+    index : int
+        j, the whole number >= 1 nearest to :math:`b \ln(c / \sigma_P^2)`.
+    variance : float
+        :math:`c\, e^{-j / b}`, with which KL has to be computed.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Nozawa et al., 2020, arXiv:1910.04464, eq. 14 (Dziugaite and Roy, 2017, section 3.1).
+
+    Examples
+    --------
+    >>> import math
+    >>> from sklearn_simclr.theory import prior_grid_index
+    >>> index, variance = prior_grid_index(math.exp(-8))
+    >>> index, round(math.log(variance), 4)
+    (570, -8.0026)
+    """
+    _check(prior_variance=(prior_variance, 0, math.inf), b=(b, 0, math.inf), c=(c, 0, math.inf))
+    if 0 in (prior_variance, b, c):
+        raise ValueError(f"prior_variance={prior_variance}, b={b} and c={c} must all be > 0.")
+    index = max(1, round(b * math.log(c / prior_variance)))
+    return index, c * math.exp(-index / b)
+
+
+def contrastive_risk(margins):
+    r"""Return how often a negative is more similar than the positive, the zero-one risk.
+
+    Parameters
+    ----------
+    margins : array-like of shape (M, k)
+        :func:`.theory.contrastive_margins`.
+
+    Returns
+    -------
+    float
+        Mean over tuples and negatives of whether the margin is negative, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If `margins` is empty or no matrix.
+
+    References
+    ----------
+    Nozawa et al., 2020, arXiv:1910.04464, eq. 34.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import contrastive_risk
+    >>> contrastive_risk([[1.0, -1.0], [2.0, 0.0]])
+    0.25
+    """
+    margins = np.asarray(margins, dtype=np.float64)
+    if margins.ndim != 2 or margins.size == 0:
+        raise ValueError(f"margins has shape {margins.shape}; pass (M, k), a row a tuple.")
+    return float((margins < 0).mean())
+
+
+def kl_gaussians(mean_q, variance_q, mean_p, variance_p):
+    r"""Return the Kullback-Leibler divergence KL(Q || P) of Gaussians with diagonal covariance.
+
+    Parameters
+    ----------
+    mean_q : array-like of shape (N,)
+        Mean of Q.
+    variance_q : float or array-like of shape (N,)
+        Variances of Q, > 0.
+    mean_p : float or array-like of shape (N,)
+        Mean of P.
+    variance_p : float or array-like of shape (N,)
+        Variances of P, > 0.
+
+    Returns
+    -------
+    float
+        In nats, >= 0.
+
+    Raises
+    ------
+    ValueError
+        If a variance is not positive.
+
+    References
+    ----------
+    Nozawa et al., 2020, arXiv:1910.04464, section 4.1.1.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import kl_gaussians
+    >>> kl_gaussians([1.0, 0.0], 1.0, 0.0, 1.0)
+    0.5
+    """
+    mean_q, variance_q, mean_p, variance_p = _gaussians(mean_q, variance_q, mean_p, variance_p)
+    ratio = variance_q / variance_p
+    terms = (mean_q - mean_p) ** 2 / variance_p + (ratio - 1 - np.log(ratio))
+    return float(0.5 * terms.sum())
+
+
+def chi2_gaussians(mean_q, variance_q, mean_p, variance_p):
+    r"""Return the chi-squared divergence of Gaussians with diagonal covariance.
+
+    .. math:: \chi^2(Q \| P) = E_P[(Q / P)^2] - 1 = \prod_i \frac{\sigma_{P, i}^2}{\sigma_{Q, i} \sqrt{v_i}}
+        \exp\frac{(\mu_{Q, i} - \mu_{P, i})^2}{v_i} - 1, \quad v_i = 2 \sigma_{P, i}^2 - \sigma_{Q, i}^2
+
+    Parameters
+    ----------
+    mean_q : array-like of shape (N,)
+        Mean of Q.
+    variance_q : float or array-like of shape (N,)
+        Variances of Q, > 0.
+    mean_p : float or array-like of shape (N,)
+        Mean of P.
+    variance_p : float or array-like of shape (N,)
+        Variances of P, > 0.
+
+    Returns
+    -------
+    float
+        >= 0; infinite if a variance of Q is at least twice that of P, or beyond the range of floats.
+
+    Raises
+    ------
+    ValueError
+        If a variance is not positive.
+
+    Notes
+    -----
+    The condition for it to be finite follows from the integral; the footnote to eq. 35 of the paper states
+    the one for the divergence with P and Q exchanged.
+
+    References
+    ----------
+    Nozawa et al., 2020, arXiv:1910.04464, appendix C.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.theory import chi2_gaussians
+    >>> round(chi2_gaussians([1.0], 1.0, 0.0, 1.0), 4)  # e - 1
+    1.7183
+    """
+    mean_q, variance_q, mean_p, variance_p = _gaussians(mean_q, variance_q, mean_p, variance_p)
+    v = 2 * variance_p - variance_q
+    if (v <= 0).any():
+        return math.inf
+    log = (np.log(variance_p) - 0.5 * np.log(variance_q * v) + (mean_q - mean_p) ** 2 / v).sum()
+    return float(np.expm1(log)) if log < 700 else math.inf
+
+
+def _phi(risk, complexity, lam):
+    return math.expm1(-lam * risk - complexity) / math.expm1(-lam)
+
+
+def _best_lambda(risk, complexity):
+    """Return the lambda of the smallest bound, for a risk in (0, 1)."""
+
+    # With t = logit(p), as p itself may be closer to 1 than floats can be.
+    start = math.log(risk / (1 - risk))
+
+    def excess(t):
+        softplus = max(t, 0.0) + math.log1p(math.exp(-abs(t)))
+        kl = risk * (math.log(risk) + softplus - t) + (1 - risk) * (math.log1p(-risk) + softplus)
+        return kl - complexity
+
+    step = 1.0
+    while excess(start + step) < 0:
+        step *= 2
+    return optimize.brentq(excess, start, start + step, xtol=1e-12) - start
+
+
+def _gaussians(*arrays):
+    names = ("mean_q", "variance_q", "mean_p", "variance_p")
+    arrays = [np.asarray(array, dtype=np.float64) for array in arrays]
+    try:
+        arrays = np.broadcast_arrays(*arrays)
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(names, arrays, strict=True))
+        raise ValueError(f"The shapes do not go together: {shapes}; pass vectors of one length.") from error
+    for name, variance in (("variance_q", arrays[1]), ("variance_p", arrays[3])):
+        if not (variance > 0).all():
+            raise ValueError(f"{name} must be > 0 everywhere; its smallest value is {variance.min()}.")
+    return arrays
+
+
+def _check(**numbers):
+    for name, (value, low, high) in numbers.items():
+        if not isinstance(value, Real) or not low <= value <= high or math.isinf(value):
+            raise ValueError(f"{name}={value!r} is out of range; pass a finite number in [{low}, {high}].")
+
+
+def _check_delta(delta):
+    if not isinstance(delta, Real) or not 0 < delta < 1:
+        raise ValueError(f"delta={delta!r} is out of range; pass a probability in (0, 1).")
+
+
+def _check_size(m):
+    if not isinstance(m, Integral) or isinstance(m, bool) or m < 1:
+        raise ValueError(f"m={m!r} is out of range; pass the number of tuples, an int >= 1.")

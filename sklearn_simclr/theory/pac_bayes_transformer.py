@@ -1,0 +1,508 @@
+"""An encoder that is trained by a PAC-Bayes bound, and comes with a guarantee."""
+
+import math
+import time
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from torch import nn
+from torch.func import functional_call
+
+from .._utils.devices import resolve_device
+from .._utils.seeds import draw_seed, isolated_generators
+from .._utils.sklearn_private import Interval, StrOptions, fit_context
+from ..encoders.make import make_encoder
+from ..encoders.mirror import resolve_views
+from ..estimators.base import BaseImageTransformer
+from ..images.source import ImageSource, as_float
+from ..losses.contrastive import hinge_of_margins, logistic_of_margins
+from ..views.augmentation import Augmentation
+from ._posterior import GRID_FINENESS, LARGEST_PRIOR_VARIANCE, GaussianPosterior, make_mlp
+from .pac_bayes import contrastive_risk, kl_gaussians, prior_grid_index, risk_bound
+from .tuples import ContrastiveTuples, sample_tuples
+
+__all__ = ["PACBayesContrastiveTransformer"]
+
+_LOSSES = {"logistic": logistic_of_margins, "hinge": hinge_of_margins}
+
+# The learning rate falls to a tenth after three quarters of the epochs (section 5.1).
+_DECAY_AFTER = 0.75
+
+_ROWS_A_FORWARD = 1024
+
+_TUPLES_AN_IMAGE = 10
+
+
+class PACBayesContrastiveTransformer(BaseImageTransformer):
+    r"""Representations learnt by minimising a PAC-Bayes bound on the contrastive risk.
+
+    Every weight of the encoder has a Gaussian distribution, the posterior Q; training learns its mean and its
+    variance. It trades the contrastive loss on m tuples (an anchor, b positives, k blocks of b negatives) for
+    the divergence from the prior P, a Gaussian around the random initial weights. The result is an encoder
+    and a number, ``bound_``: with probability at least ``1 - delta`` over the tuples, an encoder drawn from Q
+    finds a negative more similar than the positive in at most that share of new comparisons.
+
+    Parameters
+    ----------
+    encoder : "mlp", str, torch.nn.Module or callable, default="mlp"
+        ``"mlp"`` has one hidden layer; the others are those of :func:`.encoders.make_encoder`. Networks run
+        in evaluation mode throughout, BatchNorm with its initial statistics: the theory is about functions of
+        one image. The fewer weights, the tighter the bound.
+    image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
+        Shape of one image; needed for rows of pixels.
+    pixel_range : "auto" or (float, float), default="auto"
+        The values that stand for black and white.
+    augmentation : Augmentation or None, default=None
+        The views, where pairs are made of them; of the size of the images. None is ``Augmentation()``.
+    pairs : {"auto", "labels", "views"}, default="auto"
+        Where positives come from: images of the same label, as in the paper, or views of the same image.
+        ``"auto"`` is labels if fit is given them.
+    loss : {"logistic", "hinge"}, default="logistic"
+        The loss that is trained with.
+    n_negatives : int, default=1
+        k, the negatives (or blocks of them) of each tuple.
+    block_size : int, default=1
+        b, the images in a block of positives or negatives.
+    n_tuples : int or None, default=None
+        m, the number of tuples that are drawn, once, before training. None is ten for each image.
+    hidden_dim : int, default=50
+        Width of the hidden layer of ``"mlp"``.
+    representation_dim : int, default=50
+        Length of the representations of ``"mlp"``.
+    lam : float, default=0.3
+        :math:`\lambda`, what the loss weighs against the divergence: small is a tight bound on a large risk.
+        Compare values by ``bound_``.
+    prior_variance : float, default=3.35e-4
+        Initial variance of the prior, in (0, 0.1); training changes it. The default is about exp(-8).
+    delta : float, default=0.05
+        The bound fails with at most this probability.
+    batch_size : int, default=256
+        Tuples a step.
+    max_epochs : int, default=30
+        Passes over the tuples. With 0, Q is P, but for its variance on the grid that a prior may have.
+    learning_rate : float, default=0.01
+        Of Adam; a tenth in the last quarter.
+    n_posterior_samples : int, default=10
+        Networks drawn from Q to estimate ``risk_``, and in ``score``.
+    device : str or torch.device, default="auto"
+        Where to compute; ``"auto"`` is CUDA where there is one.
+    verbose : int, default=0
+        1 prints the history as it grows.
+    random_state : int, RandomState or None, default=None
+        Seed of initial weights, tuples, views, batches and draws from Q.
+
+    Attributes
+    ----------
+    encoder_ : torch.nn.Module
+        The encoder with the mean of the posterior as weights.
+    posterior_std_ : dict of str to ndarray
+        Standard deviation of every weight, by the names of ``encoder_.named_parameters()``.
+    prior_mean_ : dict of str to ndarray
+        Mean of the prior: the initial weights.
+    prior_variance_ : float
+        Variance of the prior, on the grid ``0.1 * exp(-j / 100)``.
+    prior_index_ : int
+        The j of the grid.
+    bound_ : float
+        Bound on the contrastive risk of Q, from ``risk_`` and ``kl_``.
+    lambda_ : float
+        The lambda that gives the bound, found after training; not the parameter ``lam``.
+    risk_ : float
+        Contrastive risk of Q on the tuples that were trained on.
+    risk_std_ : float
+        Standard deviation of the risk between networks drawn from Q; 0 for one draw.
+    kl_ : float
+        KL(Q || P), in nats.
+    tuples_ : ContrastiveTuples
+        What was trained on, rows of X; for pairs from views, the anchors' images and those of the others.
+    n_tuples_ : int
+        m.
+    image_shape_ : tuple of int
+        Shape of one image, as in X.
+    pixel_range_ : (float, float)
+        The values that are mapped to 0 and 1.
+    n_features_in_ : int
+        Pixels of an image, times channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X was a DataFrame of pixels.
+    n_iter_ : int
+        Epochs done.
+    history_ : pandas.DataFrame
+        A row an epoch: objective and loss and risk while training, kl, prior_variance, bound (from these) and
+        seconds.
+
+    See Also
+    --------
+    SimCLRTransformer : Better representations, without a guarantee.
+    sklearn_simclr.theory.risk_bound : The bound.
+
+    Notes
+    -----
+    The bound is about new tuples of the distribution that the m were drawn from independently: here, tuples
+    of the images of X, drawn with replacement. That is exact. For images that X does not hold, it is exact
+    only as far as the tuples are independent draws of that larger distribution; they share images, so it is
+    then the customary approximation. Compare ``1 - score(X_test, y_test)``. The average over
+    ``n_posterior_samples`` networks stands for that over Q. For views the tuples of an epoch share a fixed
+    set of views of each image.
+
+    The bound is on the zero-one risk of contrastive comparisons. It does not carry over to the errors of the
+    mean classifier, for which a convex loss is needed: :func:`.theory.mean_classifier_bound`.
+
+    References
+    ----------
+    .. [1] Nozawa, Germain and Guedj, "PAC-Bayesian contrastive unsupervised representation learning",
+           UAI 2020, sections 4.1.1 and 4.2. :arxiv:`1910.04464`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr.theory import PACBayesContrastiveTransformer
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = PACBayesContrastiveTransformer(max_epochs=3, random_state=0).fit(X, y)
+    >>> model.transform(X).shape
+    (1797, 50)
+    >>> 0 < model.risk_ < model.bound_ < 1
+    True
+    """
+
+    _parameter_constraints = {
+        "encoder": [str, nn.Module, callable],
+        "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
+        "pixel_range": [StrOptions({"auto"}), tuple, list],
+        "augmentation": [Augmentation, None],
+        "pairs": [StrOptions({"auto", "labels", "views"})],
+        "loss": [StrOptions(set(_LOSSES))],
+        "n_negatives": [Interval(Integral, 1, None, closed="left")],
+        "block_size": [Interval(Integral, 1, None, closed="left")],
+        "n_tuples": [Interval(Integral, 1, None, closed="left"), None],
+        "hidden_dim": [Interval(Integral, 1, None, closed="left")],
+        "representation_dim": [Interval(Integral, 1, None, closed="left")],
+        "lam": [Interval(Real, 0, None, closed="neither")],
+        "prior_variance": [Interval(Real, 0, LARGEST_PRIOR_VARIANCE, closed="neither")],
+        "delta": [Interval(Real, 0, 1, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "n_posterior_samples": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        encoder="mlp",
+        *,
+        image_shape="auto",
+        pixel_range="auto",
+        augmentation=None,
+        pairs="auto",
+        loss="logistic",
+        n_negatives=1,
+        block_size=1,
+        n_tuples=None,
+        hidden_dim=50,
+        representation_dim=50,
+        lam=0.3,
+        prior_variance=3.35e-4,
+        delta=0.05,
+        batch_size=256,
+        max_epochs=30,
+        learning_rate=0.01,
+        n_posterior_samples=10,
+        device="auto",
+        verbose=0,
+        random_state=None,
+    ):
+        self.encoder = encoder
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.augmentation = augmentation
+        self.pairs = pairs
+        self.loss = loss
+        self.n_negatives = n_negatives
+        self.block_size = block_size
+        self.n_tuples = n_tuples
+        self.hidden_dim = hidden_dim
+        self.representation_dim = representation_dim
+        self.lam = lam
+        self.prior_variance = prior_variance
+        self.delta = delta
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.learning_rate = learning_rate
+        self.n_posterior_samples = n_posterior_samples
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn the posterior.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
+            At least two images.
+        y : array-like of shape (n,) or None, default=None
+            Latent class of each image, of at least two; ignored if ``pairs="views"``.
+
+        Returns
+        -------
+        PACBayesContrastiveTransformer
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X, y or a parameter cannot be used, or the training diverges; the estimator is then as it was
+            before.
+        """
+        with self._unchanged_on_error():
+            source = self._read_images(X, reset=True, smallest=2)
+            device = resolve_device(self.device)
+            self._by_views = self.pairs == "views" or (self.pairs == "auto" and y is None)
+            labels = self._check_labels(y, len(source))
+            seeds = np.random.SeedSequence(draw_seed(self.random_state)).generate_state(5).tolist()
+            build_seed, tuple_seed, view_seed, train_seed, risk_seed = seeds
+            with isolated_generators(build_seed, device):
+                module = self._build(source)
+            tuples = sample_tuples(
+                labels,
+                self.n_tuples or _TUPLES_AN_IMAGE * len(source),
+                n_negatives=self.n_negatives,
+                block_size=self.block_size,
+                random_state=tuple_seed,
+            )
+            bank, indices = self._bank(source, tuples, view_seed)
+            posterior = GaussianPosterior(module.to(device), self.prior_variance)
+            generator = torch.Generator(device).manual_seed(train_seed)
+            self._train(posterior, bank, indices, generator)
+            self._adopt(posterior, tuples)
+            risks = self._risks(bank, indices, torch.Generator(device).manual_seed(risk_seed))
+            self.risk_ = float(np.mean(risks))
+            self.risk_std_ = float(np.std(risks, ddof=1)) if len(risks) > 1 else 0.0
+            bound = risk_bound(
+                self.risk_, self.kl_, self.n_tuples_, delta=self.delta, prior_index=self.prior_index_
+            )
+            self.bound_, self.lambda_ = bound.total, bound.lam
+        return self
+
+    def transform(self, X):
+        """Return the representations of images by the mean of the posterior.
+
+        Parameters
+        ----------
+        X : array-like
+            Images of the size, channels and layout seen in fit.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32; a row does not depend on the rows around it.
+        """
+        check_is_fitted(self, "encoder_")
+        source = self._read_images(X, reset=False)
+        return self._infer(lambda modules, images: modules[0](images), (self.encoder_,), source)
+
+    def score(self, X, y=None):
+        """Return one minus the contrastive risk of the posterior, which ``bound_`` is about.
+
+        As many tuples as there are images, ``n_negatives`` and ``block_size`` as in fit, are drawn with a
+        fixed seed from these images.
+
+        Parameters
+        ----------
+        X : array-like
+            At least two images of the size, channels and layout seen in fit.
+        y : array-like of shape (n,) or None, default=None
+            Latent class of each image, if fit was given classes.
+
+        Returns
+        -------
+        float
+            Share of comparisons in which the positive is at least as similar as the negative, averaged over
+            ``n_posterior_samples`` networks; in [0, 1].
+        """
+        check_is_fitted(self, "encoder_")
+        source = self._read_images(X, reset=False)
+        if len(source) < 2:
+            raise ValueError("score needs at least 2 images to tell apart, got 1.")
+        tuples = sample_tuples(
+            self._check_labels(y, len(source)),
+            len(source),
+            n_negatives=self.n_negatives,
+            block_size=self.block_size,
+            random_state=0,
+        )
+        bank, indices = self._bank(source, tuples, 0)
+        generator = torch.Generator(resolve_device(self.device)).manual_seed(0)
+        return 1.0 - float(np.mean(self._risks(bank, indices, generator)))
+
+    @property
+    def _n_features_out(self):
+        return self._out_dim
+
+    def _check_labels(self, y, n):
+        """Return the latent class of each image."""
+        if self._by_views:
+            return np.arange(n)
+        if y is None:
+            raise ValueError("y is None, but pairs come from labels; pass the class of each image.")
+        y = column_or_1d(y)
+        if len(y) != n:
+            check_consistent_length(np.empty(n), y)
+        if len(np.unique(y)) < 2:
+            raise ValueError(
+                "y holds a single class: there are no negatives to contrast with; pass two or more."
+            )
+        return y
+
+    def _build(self, source):
+        channels, height, width = source.shape
+        if isinstance(self.encoder, str) and self.encoder == "mlp":
+            self._out_dim = int(self.representation_dim)
+            module = make_mlp(channels * height * width, self.hidden_dim, self._out_dim)
+        else:
+            module, self._out_dim = make_encoder(self.encoder, channels, (height, width))
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            raise ValueError("encoder has no parameter that requires a gradient: there is nothing to learn.")
+        return module.eval()
+
+    def _bank(self, source, tuples, seed):
+        """Return the images of the tuples, and the rows of anchors, positives and negatives in them."""
+        rows = [torch.from_numpy(np.ascontiguousarray(index)) for index in tuples[:3]]
+        if not self._by_views:
+            return source, rows
+        # One view for an image as anchor, b as positives and b as negatives, so that within
+        # a tuple all views are independent draws even if a negative is of the anchor's image.
+        n, b = len(source), self.block_size
+        augmentation = self.augmentation or Augmentation()
+        if isinstance(augmentation.size, str):
+            augmentation = Augmentation(**{**augmentation.get_params(), "size": source.shape[1:]})
+        augmentation = resolve_views(augmentation, source)
+        if tuple(augmentation.size) != tuple(source.shape[1:]):
+            raise ValueError(
+                f"augmentation makes views of {augmentation.size} pixels from images of {source.shape[1:]}; "
+                "pass size='auto'."
+            )
+        generator = torch.Generator(source.device).manual_seed(seed)
+        views = torch.empty((1 + 2 * b) * n, *source.shape, dtype=torch.uint8, device=source.device)
+        for view in range(1 + 2 * b):
+            for start in range(0, n, _ROWS_A_FORWARD):
+                images = as_float(source.take(slice(start, start + _ROWS_A_FORWARD)))
+                made = augmentation(images, generator).mul_(255).round_()
+                views[view * n + start : view * n + start + len(images)] = made.to(torch.uint8)
+        order = torch.arange(b) * n
+        rows[1] = rows[1] + n + order
+        rows[2] = rows[2] + (1 + b) * n + order
+        return ImageSource(views, (0.0, 255.0)), rows
+
+    def _train(self, posterior, bank, indices, generator):
+        import pandas as pd
+
+        m, device = len(indices[0]), generator.device
+        optimizer = torch.optim.Adam(posterior.parameters(), lr=self.learning_rate)
+        history = []
+        for epoch in range(self.max_epochs):
+            started = time.perf_counter()
+            if epoch == math.ceil(_DECAY_AFTER * self.max_epochs):
+                for group in optimizer.param_groups:
+                    group["lr"] *= 0.1
+            sums = torch.zeros(3, dtype=torch.float64)
+            for batch in torch.randperm(m, generator=generator, device=device).cpu().split(self.batch_size):
+                images = [_take(bank, rows[batch].flatten(), device) for rows in indices]
+                z = posterior(torch.cat(images), generator).float()
+                margins = _margins(z, *(rows[batch].shape for rows in indices))
+                loss = _LOSSES[self.loss](margins).mean()
+                objective = self.lam * loss + posterior.complexity() / m
+                optimizer.zero_grad()
+                objective.backward()
+                optimizer.step()
+                posterior.keep_in_range()
+                values = (objective.item(), loss.item(), (margins < 0).double().mean().item())
+                sums += len(batch) * torch.tensor(values, dtype=torch.float64)
+            if not torch.isfinite(sums).all():
+                raise ValueError(
+                    f"Training diverged in epoch {epoch + 1}: the objective is not finite. Pass a "
+                    f"smaller learning_rate than {self.learning_rate}, or a smaller lam than {self.lam}."
+                )
+            objective, loss, risk = (sums / m).tolist()
+            with torch.no_grad():
+                kl, variance = float(posterior.kl()), float(posterior.prior_log_variance.exp())
+            index, _ = prior_grid_index(variance, b=GRID_FINENESS, c=LARGEST_PRIOR_VARIANCE)
+            bound = risk_bound(risk, max(kl, 0.0), m, delta=self.delta, prior_index=index).total
+            seconds = time.perf_counter() - started
+            history.append((epoch + 1, objective, loss, risk, kl, variance, bound, seconds))
+            if self.verbose:
+                print(f"epoch {epoch + 1}: loss {loss:.3f}, risk {risk:.3f}, KL {kl:.0f}, bound {bound:.3f}")
+        columns = ["epoch", "objective", "loss", "risk", "kl", "prior_variance", "bound", "seconds"]
+        self.history_ = pd.DataFrame(history, columns=columns)
+        self.n_iter_ = len(history)
+
+    def _adopt(self, posterior, tuples):
+        means, stds, prior_means = posterior.arrays()
+        variance = float(posterior.prior_log_variance.detach().exp())
+        self.prior_index_, self.prior_variance_ = prior_grid_index(
+            variance, b=GRID_FINENESS, c=LARGEST_PRIOR_VARIANCE
+        )
+        self.posterior_std_, self.prior_mean_ = stds, prior_means
+        self.kl_ = max(
+            0.0,
+            sum(
+                kl_gaussians(
+                    means[name], stds[name].astype(np.float64) ** 2, prior_means[name], self.prior_variance_
+                )
+                for name in means
+            ),
+        )
+        self.tuples_, self.n_tuples_ = ContrastiveTuples(*tuples), len(tuples.anchor)
+        module = posterior.module[0].cpu()
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                if name in means:
+                    parameter.copy_(torch.from_numpy(means[name]))
+        self.encoder_ = module
+
+    def _risks(self, bank, indices, generator):
+        """Return the contrastive risk on the tuples of networks drawn from the posterior."""
+        device = generator.device
+        weights = {name: p.detach().to(device) for name, p in self.encoder_.named_parameters()}
+        buffers = {name: buffer.to(device) for name, buffer in self.encoder_.named_buffers()}
+        stds = {name: torch.from_numpy(std).to(device) for name, std in self.posterior_std_.items()}
+        risks = []
+        with torch.inference_mode():
+            for _ in range(self.n_posterior_samples):
+                drawn = dict(weights)
+                for name, std in stds.items():
+                    noise = torch.randn(std.shape, generator=generator, device=device)
+                    drawn[name] = weights[name] + std * noise
+                parts = []
+                for rows in torch.arange(len(bank)).split(_ROWS_A_FORWARD):
+                    images = _take(bank, rows, device)
+                    parts.append(functional_call(self.encoder_, {**drawn, **buffers}, (images,)))
+                z = torch.cat(parts).float().cpu()
+                margins = [
+                    _margins(
+                        torch.cat([z[index[start : start + _ROWS_A_FORWARD].flatten()] for index in indices]),
+                        *(index[start : start + _ROWS_A_FORWARD].shape for index in indices),
+                    )
+                    for start in range(0, len(indices[0]), _ROWS_A_FORWARD)
+                ]
+                risks.append(contrastive_risk(torch.cat(margins).numpy()))
+        return risks
+
+
+def _take(bank, rows, device):
+    return as_float(bank.take(rows.to(bank.device)).to(device))
+
+
+def _margins(z, anchors, positives, negatives):
+    """Return the margins (B, k); z holds the anchors (B,), positives (B, b), negatives (B, k, b) in turn."""
+    sizes = [math.prod(shape) for shape in (anchors, positives, negatives)]
+    anchor, positive, negative = z.split(sizes)
+    positive = positive.view(*positives, -1).mean(1)
+    negative = negative.view(*negatives, -1).mean(2)
+    return torch.einsum("md,mkd->mk", anchor, positive[:, None] - negative)

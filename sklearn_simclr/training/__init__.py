@@ -1,0 +1,5 @@
+"""Train an objective: the loop, optimizers, schedule, feed, checkpoint and cache."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

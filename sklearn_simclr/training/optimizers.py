@@ -1,0 +1,442 @@
+"""Optimizers of contrastive training: LARS, Muon, parameter groups, learning rates and their schedule."""
+
+import math
+from collections import defaultdict
+
+import torch
+from torch import nn
+
+__all__ = ["LARS", "Muon", "default_learning_rate", "make_optimizer", "parameter_groups", "warmup_cosine"]
+
+_DEFAULT_LEARNING_RATES = {
+    "lars": lambda batch_size: 0.3 * batch_size / 256,  # V1 section 2.2
+    "sgd": lambda batch_size: 0.1 * batch_size / 256,
+    "adamw": lambda batch_size: 0.002 * math.sqrt(batch_size / 256),
+    "muon": lambda batch_size: 0.04 * math.sqrt(batch_size / 256),
+}
+
+# The quintic whose iterates take singular values in (0, 1] close to 1, and how often it is applied.
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_QUINTIC_STEPS = 3
+
+
+class LARS(torch.optim.Optimizer):
+    """Momentum SGD whose step is scaled to the norm of each parameter tensor.
+
+    For a parameter w with gradient g, momentum m and buffer v (initially 0)::
+
+        g <- g + weight_decay * w
+        trust <- eta * |w| / |g|         (1 if either norm is 0)
+        v <- m * v + lr * trust * g
+        w <- w - v                       (nesterov: w - (m * v + lr * trust * g))
+
+    Parameters
+    ----------
+    params : iterable of torch.Tensor or of dict
+        Parameters, or groups of them. A group with ``adapt=False`` gets plain momentum SGD, without decay and
+        without trust ratio: what SimCLR does for BatchNorm parameters and biases, see `parameter_groups`.
+    lr : float
+        Learning rate, >= 0.
+    momentum : float, default=0.9
+        m in [0, 1).
+    weight_decay : float, default=0.0
+        >= 0. V1 uses 1e-6.
+    eta : float, default=0.001
+        Trust coefficient, > 0.
+    nesterov : bool, default=False
+        Look one step of the momentum ahead.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or in `step` if a gradient is sparse.
+
+    Notes
+    -----
+    The learning rate is inside the buffer, as in the SimCLR code, so that a change of the learning rate acts
+    on new gradients only; `torch.optim.SGD` has it outside.
+
+    References
+    ----------
+    You, Gitman and Ginsburg, "Large batch training of convolutional networks", 2017, arXiv:1708.03888; in the
+    form of github.com/google-research/simclr, lars_optimizer.py.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_simclr.training import LARS
+    >>> w = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    >>> optimizer = LARS([w], lr=1.0, eta=0.1)
+    >>> (10 * w.sum()).backward()
+    >>> optimizer.step()
+    >>> w.data
+    tensor([[2.6464, 3.6464]])
+    """
+
+    def __init__(self, params, lr, momentum=0.9, weight_decay=0.0, eta=0.001, nesterov=False):
+        _check_ranges(
+            ("lr", lr, lr >= 0, ">= 0"),
+            ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
+            ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
+            ("eta", eta, eta > 0, "> 0"),
+        )
+        defaults = dict(
+            lr=lr, momentum=momentum, weight_decay=weight_decay, eta=eta, nesterov=nesterov, adapt=True
+        )
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Take one step.
+
+        Parameters
+        ----------
+        closure : callable or None, default=None
+            Re-evaluates the model and returns the loss.
+
+        Returns
+        -------
+        loss : object
+            What `closure` returned, else None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            # The foreach operations want tensors of one kind.
+            alike = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    alike[parameter.device, parameter.dtype].append(parameter)
+            for parameters in alike.values():
+                self._update(parameters, group)
+        return loss
+
+    def _update(self, parameters, group):
+        gradients = [parameter.grad for parameter in parameters]
+        if any(gradient.is_sparse for gradient in gradients):
+            raise ValueError("LARS found a sparse gradient; pass sparse=False to the layer that made it.")
+        buffers = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            buffers.append(state["momentum_buffer"])
+
+        if group["adapt"]:
+            gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
+            weight_norms = torch.stack(torch._foreach_norm(parameters))
+            gradient_norms = torch.stack(torch._foreach_norm(gradients))
+            defined = (weight_norms > 0) & (gradient_norms > 0)
+            trust = torch.where(defined, group["eta"] * weight_norms / gradient_norms, 1.0)
+            torch._foreach_mul_(gradients, list(trust.unbind()))
+
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, gradients, alpha=group["lr"])
+        if group["nesterov"]:
+            torch._foreach_add_(parameters, buffers, alpha=-group["momentum"])
+            torch._foreach_add_(parameters, gradients, alpha=-group["lr"])
+        else:
+            torch._foreach_sub_(parameters, buffers)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum SGD whose step is made orthogonal: all directions of a weight matrix move equally far.
+
+    For a matrix w with gradient g, momentum m and buffer v (initially 0)::
+
+        v <- m * v + g
+        u <- orthogonalize(g + m * v)     (three Newton-Schulz steps in place of U V^T)
+        w <- (1 - lr * weight_decay) * w - lr * sqrt(max(1, rows / columns)) * u
+
+    The kernels of a convolution are the rows of one matrix.
+
+    Parameters
+    ----------
+    params : iterable of torch.Tensor or of dict
+        Parameters, or groups of them. A group with ``adapt=False`` (see `parameter_groups`) is trained by
+        Adam, with a tenth of the learning rate and without decay: vectors have no directions to balance.
+    lr : float
+        Learning rate, >= 0.
+    momentum : float, default=0.9
+        m in [0, 1).
+    weight_decay : float, default=0.0
+        >= 0, decoupled.
+    dtype : torch.dtype or None, default=None
+        What u is computed in, such as ``torch.bfloat16``, in which the iteration was devised; None is the
+        dtype of the parameters, which stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    References
+    ----------
+    Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is
+    scalable for LLM training", arXiv:2502.16982.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_simclr.training import Muon
+    >>> w = torch.nn.Parameter(torch.zeros(2, 2))
+    >>> optimizer = Muon([w], lr=1.0)
+    >>> (w * torch.tensor([[1.0, 0.0], [0.0, 0.6]])).sum().backward()
+    >>> optimizer.step()
+    >>> bool(((w + torch.eye(2)).abs() < 0.35).all())
+    True
+    """
+
+    def __init__(self, params, lr, momentum=0.9, weight_decay=0.0, dtype=None):
+        _check_ranges(
+            ("lr", lr, lr >= 0, ">= 0"),
+            ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
+            ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
+        )
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, adapt=True))
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Take one step.
+
+        Parameters
+        ----------
+        closure : callable or None, default=None
+            Re-evaluates the model and returns the loss.
+
+        Returns
+        -------
+        loss : object
+            What `closure` returned, else None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            update = self._orthogonal_step if group["adapt"] else self._adam_step
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update(parameter, self.state[parameter], group)
+        return loss
+
+    def _orthogonal_step(self, w, state, group):
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(w)
+        v = state["momentum_buffer"].mul_(group["momentum"]).add_(w.grad)
+        u = _orthogonalize(torch.add(w.grad, v, alpha=group["momentum"]).flatten(1), self.dtype)
+        w.mul_(1 - group["lr"] * group["weight_decay"])
+        w.add_(u.view_as(w), alpha=-group["lr"] * math.sqrt(max(1.0, u.shape[0] / u.shape[1])))
+
+    def _adam_step(self, w, state, group, beta1=0.9, beta2=0.95, eps=1e-8):
+        if not state:
+            state["step"] = torch.zeros(())
+            state["mean"], state["square"] = torch.zeros_like(w), torch.zeros_like(w)
+        state["step"] += 1
+        step = int(state["step"])  # on the CPU: no wait for the device
+        state["mean"].lerp_(w.grad, 1 - beta1)
+        state["square"].lerp_(w.grad.square(), 1 - beta2)
+        root = (state["square"] / (1 - beta2**step)).sqrt_().add_(eps)
+        w.addcdiv_(state["mean"], root, value=-0.1 * group["lr"] / (1 - beta1**step))
+
+
+def _orthogonalize(matrix, dtype=None):
+    """Return a matrix of the same singular vectors, with all singular values near 1."""
+    a, b, c = _QUINTIC
+    tall = matrix.shape[0] > matrix.shape[1]
+    u = ((matrix.T if tall else matrix) / (matrix.norm() + 1e-7)).to(dtype or matrix.dtype)
+    for _ in range(_QUINTIC_STEPS):
+        gram = u @ u.T
+        u = torch.addmm(u, torch.addmm(gram, gram, gram, beta=b, alpha=c), u, beta=a)
+    return (u.T if tall else u).to(matrix.dtype)
+
+
+def warmup_cosine(fraction, warmup=0.0):
+    """Return what the learning rate is multiplied by at a given fraction of the training.
+
+    It rises linearly from 0 to 1 over the warm-up and falls to 0 along half a cosine over the rest.
+
+    Parameters
+    ----------
+    fraction : float
+        How much of the training is done; clipped to [0, 1].
+    warmup : float, default=0.0
+        Fraction of the training spent warming up, in [0, 1). V1 warms up for 10 of 100 to 1000 epochs, V2 for
+        5%.
+
+    Returns
+    -------
+    multiplier : float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If `warmup` is outside [0, 1) or `fraction` is NaN.
+
+    References
+    ----------
+    Chen et al., 2020, arXiv:2002.05709, section 2.2: linear warm-up, then cosine decay without restarts.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.training import warmup_cosine
+    >>> [round(warmup_cosine(f, warmup=0.2), 3) for f in (0, 0.1, 0.2, 0.6, 1)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if not 0 <= warmup < 1:
+        raise ValueError(f"warmup={warmup} is out of range; pass a fraction of the training in [0, 1).")
+    if math.isnan(fraction):
+        raise ValueError("fraction is NaN; pass the part of the training that is done, in [0, 1].")
+    fraction = min(max(float(fraction), 0.0), 1.0)
+    if fraction < warmup:
+        return fraction / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (fraction - warmup) / (1.0 - warmup)))
+
+
+def parameter_groups(modules, weight_decay):
+    """Split the trainable parameters into those that decay and those that do not.
+
+    Scalars and vectors (BatchNorm's scale and shift, biases) are left out of weight decay and of the
+    adaptation of `LARS`, as in SimCLR.
+
+    Parameters
+    ----------
+    modules : torch.nn.Module or iterable of torch.nn.Module
+        Where the parameters are. One that several modules share is listed once.
+    weight_decay : float
+        For the group that decays, >= 0.
+
+    Returns
+    -------
+    groups : list of dict
+        At most two, empty ones left out, each with "params", "weight_decay" and "adapt".
+
+    Raises
+    ------
+    ValueError
+        If no parameter requires a gradient.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from sklearn_simclr.training import parameter_groups
+    >>> groups = parameter_groups(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), 1e-4)
+    >>> [(len(g["params"]), g["weight_decay"], g["adapt"]) for g in groups]
+    [(1, 0.0001, True), (3, 0.0, False)]
+    """
+    if isinstance(modules, nn.Module):
+        modules = [modules]
+    # A dict and not a set: the order decides how an optimizer's state_dict is numbered.
+    parameters = dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad)
+    if not parameters:
+        raise ValueError("modules has no parameter that requires a gradient; pass one that can be trained.")
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "adapt": True},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "adapt": False},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9, dtype=None):
+    """Return an optimizer for the trainable parameters of modules.
+
+    Parameters
+    ----------
+    name : {"lars", "sgd", "adamw", "muon"}
+        `LARS`, SGD with Nesterov momentum, AdamW, or `Muon`.
+    modules : torch.nn.Module or iterable of torch.nn.Module
+        What is trained; see `parameter_groups` for what is left out of weight decay.
+    lr : float
+        Learning rate, >= 0; every parameter group also keeps it as "initial_lr", for a schedule to multiply.
+    weight_decay : float
+        >= 0.
+    momentum : float, default=0.9
+        In [0, 1), for "lars", "sgd" and "muon"; "adamw" has its own moments.
+    dtype : torch.dtype or None, default=None
+        For "muon": as in `Muon`.
+
+    Returns
+    -------
+    optimizer : torch.optim.Optimizer
+        With one or two parameter groups.
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown, a number out of range, or nothing can be trained.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from sklearn_simclr.training import make_optimizer
+    >>> make_optimizer("sgd", nn.Linear(3, 4), lr=0.1, weight_decay=1e-4).param_groups[0]["initial_lr"]
+    0.1
+    """
+    _check_name(name)
+    groups = [{**group, "initial_lr": lr} for group in parameter_groups(modules, weight_decay)]
+    if name == "lars":
+        return LARS(groups, lr, momentum=momentum)
+    if name == "muon":
+        return Muon(groups, lr, momentum=momentum, dtype=dtype)
+    # One pass over the memory instead of several; not every device has it.
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+    return torch.optim.AdamW(groups, lr, fused=fused)
+
+
+def default_learning_rate(name, batch_size):
+    """Return the learning rate that goes with an optimizer and a batch size.
+
+    Parameters
+    ----------
+    name : {"lars", "sgd", "adamw", "muon"}
+        As for `make_optimizer`.
+    batch_size : int
+        N, the number of images (not of views) a step, >= 1.
+
+    Returns
+    -------
+    learning_rate : float
+        0.3 N / 256 for "lars", 0.1 N / 256 for "sgd", 0.002 sqrt(N / 256) for "adamw",
+        0.04 sqrt(N / 256) for "muon".
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown or `batch_size` < 1.
+
+    Notes
+    -----
+    V1 (section 2.2) uses the linear rule with LARS; for small batches and few epochs it found
+    0.075 sqrt(N) better (B.1). V2 uses 0.1 sqrt(N). The other rules are this package's own.
+
+    References
+    ----------
+    Chen et al., 2020, arXiv:2002.05709, section 2.2 and appendix B.1.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.training import default_learning_rate
+    >>> default_learning_rate("lars", 4096)
+    4.8
+    """
+    _check_name(name)
+    if not batch_size >= 1:
+        raise ValueError(f"batch_size={batch_size} is out of range; pass the number of images a step, >= 1.")
+    return _DEFAULT_LEARNING_RATES[name](batch_size)
+
+
+def _check_ranges(*checks):
+    for name, value, valid, allowed in checks:
+        if not (valid and value < math.inf):
+            raise ValueError(f"{name}={value} is out of range; pass a finite number {allowed}.")
+
+
+def _check_name(name):
+    if name not in _DEFAULT_LEARNING_RATES:
+        raise ValueError(f"optimizer {name!r} is unknown; pass one of {sorted(_DEFAULT_LEARNING_RATES)}.")

@@ -1,0 +1,158 @@
+"""Warnings while an encoder is trained: that it has collapsed, or that its loss does not come down."""
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from .._utils.warn import warn
+
+__all__ = ["TrainingWatch", "spread"]
+
+# Steps before which nothing is said: a training may begin badly.
+_FIRST_STEPS = 50
+
+# Epochs in a row that must be collapsed, and whose losses are compared with others.
+_COLLAPSED_EPOCHS = 2
+_LOOKED_AT = 3
+
+# From this part of a training on its loss should not be so far above that of a constant encoder, unless it is
+# lower than at the beginning: with short projections or a low temperature a good training begins above it.
+_LATE = 1 / 3
+_ABOVE_CHANCE = 1.05
+_LOWER = 0.95
+
+# So much of what was gained may be lost again, where that was something.
+_LOST = 0.5
+_LEAST_GAIN = 0.2
+
+# Rows of such a spread are one point, in bfloat16 those of the larger one; with the larger one the other view
+# must also be found at most so many times as often as by chance.
+_ONE_POINT = 1e-6
+_NEARLY_ONE_POINT = 1e-3
+_BY_CHANCE = 2.0
+
+
+def spread(x):
+    """Return how different the directions of the rows are.
+
+    Parameters
+    ----------
+    x : torch.Tensor of shape (n, d)
+        Rows; a row of zeros has a direction of its own, that of all such rows.
+
+    Returns
+    -------
+    float
+        One minus the squared length of the mean of the unit rows, half their mean squared distance: 0 if all
+        rows point one way, about 1 for random directions.
+    """
+    x = x.detach().to("cpu", torch.float64)
+    unit = x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    zeros = (unit.square().sum(1) < 0.5).double().mean()
+    # As if zeros were one more axis.
+    return float(1 - unit.mean(0).square().sum() - zeros.square())
+
+
+class TrainingWatch:
+    """Looks at every epoch of a training, and warns once of each thing that goes wrong.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Peak learning rate of the training, for the advice.
+    weight_decay : float
+        Weight decay, for the advice.
+    chance_level : float or None
+        Loss of a module that tells nothing apart.
+    """
+
+    def __init__(self, learning_rate, weight_decay, chance_level=None):
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.chance_level = chance_level
+        self.losses = []
+        self.collapsed = 0
+        self.said = set()
+
+    def see_loss(self, loss, steps, fraction):
+        """Take note of the mean loss of an epoch.
+
+        Parameters
+        ----------
+        loss : float
+            Finite.
+        steps : int
+            Steps of the training so far.
+        fraction : float
+            Part of the training that is done, in [0, 1].
+        """
+        self.losses.append(loss)
+        if steps < _FIRST_STEPS or fraction < _LATE:
+            return
+        problem = self._too_high() or self._lost()
+        if problem:
+            self._say(
+                "loss",
+                f"{problem} Pass a smaller learning_rate than {self.learning_rate:g}"
+                + (f", a smaller weight_decay than {self.weight_decay:g}" if self.weight_decay else "")
+                + ", or a longer warmup; if the loss hardly moves, a larger learning_rate.",
+            )
+
+    def see_views(self, h, z, accuracy, steps):
+        """Take note of the last batch of an epoch of contrastive training.
+
+        Parameters
+        ----------
+        h : torch.Tensor of shape (m, d)
+            Representations of views.
+        z : torch.Tensor of shape (2N, p)
+            Projections, rows i and i + N a pair.
+        accuracy : float
+            Contrastive accuracy among `z`.
+        steps : int
+            Steps of the training so far.
+        """
+        by_chance = accuracy <= _BY_CHANCE / (len(z) - 1)
+        one_point = min(spread(z), spread(h)) < (_NEARLY_ONE_POINT if by_chance else _ONE_POINT)
+        self.collapsed = self.collapsed + 1 if one_point else 0
+        if self.collapsed >= _COLLAPSED_EPOCHS and steps >= _FIRST_STEPS:
+            self._say(
+                "collapsed",
+                "The encoder has collapsed: it maps every view to one point, and will hardly recover. Pass a "
+                f"smaller learning_rate than {self.learning_rate:g}"
+                + (f", a smaller weight_decay than {self.weight_decay:g}" if self.weight_decay else "")
+                + ", a longer warmup or projection_layers=2; a loss of your own must push the views of "
+                "different images apart.",
+            )
+
+    def _too_high(self):
+        """Return what is wrong if the loss stays above the chance level and where it began."""
+        loss, last = self.losses[-1], self.losses[-_LOOKED_AT:]
+        if not self.chance_level or not min(last) > _ABOVE_CHANCE * self.chance_level > 0:
+            return None
+        if len(self.losses) < 2 * _LOOKED_AT or sum(last) < _LOWER * sum(self.losses[:_LOOKED_AT]):
+            return None
+        return (
+            f"The training is diverging or gets nowhere: the loss of epoch {len(self.losses)} is {loss:.3g}, "
+            f"above the {self.chance_level:.3g} of an encoder that tells nothing apart."
+        )
+
+    def _lost(self):
+        """Return what is wrong if the loss has gone up again."""
+        if len(self.losses) < 2 * _LOOKED_AT:
+            return None
+        # Of means of several epochs: with few images a single one may be low by chance.
+        means = np.convolve(self.losses, np.full(_LOOKED_AT, 1 / _LOOKED_AT), mode="valid")
+        loss, first, best = self.losses[-1], self.losses[0], means.min()
+        gained = first - best
+        if gained <= _LEAST_GAIN * abs(first) or min(self.losses[-_LOOKED_AT:]) - best <= _LOST * gained:
+            return None
+        return (
+            f"The training is diverging: the loss of epoch {len(self.losses)} is {loss:.3g}, after it had "
+            f"been {best:.3g}."
+        )
+
+    def _say(self, what, message):
+        if what not in self.said:
+            self.said.add(what)
+            warn(message, ConvergenceWarning)

@@ -1,0 +1,1 @@
+from .augmentation import Augmentation as Augmentation

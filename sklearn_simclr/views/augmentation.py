@@ -1,0 +1,433 @@
+"""Random views of images, batched and on the device, every image with its own draw."""
+
+import math
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import torch
+from sklearn.base import BaseEstimator
+
+from .linear_maps import make_views
+
+__all__ = ["Augmentation"]
+
+# Images up to this short side get the recipe that SimCLR uses for CIFAR-10 (V1 B.9): half the
+# colour strength, no blur.
+_SMALL_SIDE = 64
+
+_CROP_TRIES = 10
+
+
+class _Draws(NamedTuple):
+    """What was drawn for each of N views; a tensor of N rows a field."""
+
+    top: torch.Tensor
+    left: torch.Tensor
+    height: torch.Tensor
+    width: torch.Tensor
+    flip: torch.Tensor
+    brightness: torch.Tensor
+    contrast: torch.Tensor
+    saturation: torch.Tensor
+    hue: torch.Tensor
+    order: torch.Tensor
+    grayscale: torch.Tensor
+    sigma: torch.Tensor
+
+    def rows(self, index):
+        """Return the draws of some of the views."""
+        return _Draws(*(field[index] for field in self))
+
+
+class Augmentation(BaseEstimator):
+    """The random views of SimCLR, for a whole batch at once.
+
+    A view is a random crop resized to ``size``, perhaps mirrored, with its colours jittered, perhaps
+    turned grey, perhaps blurred. Crop, mirroring, antialiased resize and blur are linear and separable,
+    so that they are applied together as one pair of small matrices an image; brightness, contrast,
+    saturation, hue and greyscale are one 3 x 3 matrix and an offset an image.
+
+    Parameters
+    ----------
+    recipe : {"auto", "imagenet", "cifar"}, default="auto"
+        Where the parameters left at ``"auto"`` come from. ``"imagenet"`` and ``"cifar"`` are the
+        settings of the SimCLR paper to the letter: colour strength 1 with blur, colour strength 0.5
+        without blur; views of the size of the image, crops of 8% to 100% of the area. ``"auto"`` is the
+        ImageNet recipe for images with a short side above 64 pixels. For smaller ones it is the CIFAR
+        recipe with two changes that learn more in a short training: crops of at least 20% of the area,
+        and, from 28 pixels on, views of three quarters of the side. Grey images below 28 pixels
+        (digits, glyphs, small detector patches) get crops of at least 40% and are not mirrored.
+    size : "auto", int or (int, int), default="auto"
+        Height and width of a view in pixels.
+    crop_scale : "auto" or (float, float), default="auto"
+        Range of the area of the crop, as fractions of the image's area, in (0, 1].
+    crop_ratio : (float, float), default=(3/4, 4/3)
+        Range of the aspect ratio (width / height) of the crop.
+    flip_probability : "auto" or float, default="auto"
+        Probability of a horizontal flip, in [0, 1]. Use 0 where left and right matter. ``"auto"`` is 0 for
+        small grey images, else 0.5; in estimators with ``recipe="auto"`` also 0 where a linear classifier can
+        tell mirror images from the images.
+    color_strength : "auto" or float, default="auto"
+        Strength s >= 0 of the colour jitter: brightness, contrast and saturation are multiplied by
+        U(max(0, 1 - 0.8 s), 1 + 0.8 s), the hue is turned by U(-0.2 s, 0.2 s) of the colour circle.
+        At most 2.5. Saturation and hue are left out unless the images have three channels.
+    jitter_probability : float, default=0.8
+        Probability that the colours of a view are jittered at all, in [0, 1].
+    grayscale_probability : float, default=0.2
+        Probability that a view is turned grey, in [0, 1]; only images with three channels are.
+    blur_probability : "auto" or float, default="auto"
+        Probability of a Gaussian blur, in [0, 1].
+    blur_sigma : (float, float), default=(0.1, 2.0)
+        Range of the standard deviation of the blur, in pixels of the view. The kernel is a tenth of
+        the view's side wide.
+    color_mode : {"linear", "sequential"}, default="linear"
+        ``"sequential"`` applies the four colour operations one after the other, in an order drawn for
+        each image, clips to [0, 1] after every one, and turns the hue in HSV space, as the reference
+        implementation does. ``"linear"`` clips once, after all of them, and turns the hue in the
+        (I, Q) plane of YIQ, where the four commute: one matrix product.
+
+    See Also
+    --------
+    SimCLRTransformer : Trains an encoder on such views.
+
+    References
+    ----------
+    .. [1] Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
+           Representations", ICML 2020, section 3 and appendix A. :arxiv:`2002.05709`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_simclr import Augmentation
+    >>> images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    >>> views = Augmentation(size=24)(images, generator=torch.Generator().manual_seed(0))
+    >>> views.shape, views.dtype
+    (torch.Size([5, 3, 24, 24]), torch.float32)
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe="auto",
+        size="auto",
+        crop_scale="auto",
+        crop_ratio=(3 / 4, 4 / 3),
+        flip_probability="auto",
+        color_strength="auto",
+        jitter_probability=0.8,
+        grayscale_probability=0.2,
+        blur_probability="auto",
+        blur_sigma=(0.1, 2.0),
+        color_mode="linear",
+    ):
+        self.recipe = recipe
+        self.size = size
+        self.crop_scale = crop_scale
+        self.crop_ratio = crop_ratio
+        self.flip_probability = flip_probability
+        self.color_strength = color_strength
+        self.jitter_probability = jitter_probability
+        self.grayscale_probability = grayscale_probability
+        self.blur_probability = blur_probability
+        self.blur_sigma = blur_sigma
+        self.color_mode = color_mode
+
+    def resolve(self, image_shape):
+        """Return a copy with every ``"auto"`` replaced by the value for images of a shape.
+
+        Parameters
+        ----------
+        image_shape : (int, int, int)
+            Channels, height and width of the images.
+
+        Returns
+        -------
+        Augmentation
+            With concrete values, all of them checked.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter is out of its range; the message names it.
+
+        Examples
+        --------
+        >>> from sklearn_simclr import Augmentation
+        >>> Augmentation().resolve((3, 224, 224)).blur_probability
+        0.5
+        """
+        channels, height, width = image_shape
+        self._check()
+        params = self.get_params(deep=False)
+        side = min(height, width)
+        recipe = self.recipe
+        short_training = recipe == "auto" and side <= _SMALL_SIDE
+        if recipe == "auto":
+            recipe = "cifar" if side <= _SMALL_SIDE else "imagenet"
+        glyphs = short_training and side < 28 and channels == 1
+        auto = {
+            "size": (height, width),
+            "crop_scale": (0.08, 1.0),
+            "flip_probability": 0.5,
+            "color_strength": 1.0 if recipe == "imagenet" else 0.5,
+            "blur_probability": 0.5 if recipe == "imagenet" else 0.0,
+        }
+        if short_training:
+            auto["crop_scale"] = (0.4, 1.0) if glyphs else (0.2, 1.0)
+            auto["flip_probability"] = 0.0 if glyphs else 0.5
+            if side >= 28:
+                auto["size"] = (round(0.75 * height), round(0.75 * width))
+        for name, value in auto.items():
+            if isinstance(params[name], str):
+                params[name] = value
+        if not isinstance(params["size"], tuple):
+            size = params["size"]
+            params["size"] = (int(size),) * 2 if isinstance(size, Real) else tuple(int(s) for s in size)
+        params["recipe"] = recipe
+        return type(self)(**params)
+
+    def draw(self, n, image_shape, *, generator=None, device=None):
+        """Draw the random numbers of n views.
+
+        Parameters
+        ----------
+        n : int
+            Number of views.
+        image_shape : (int, int, int)
+            Channels, height and width of the images.
+        generator : torch.Generator, default=None
+            Where the random numbers come from; None is torch's global generator.
+        device : torch.device or str, default=None
+            Where the numbers are drawn; None is the generator's device.
+
+        Returns
+        -------
+        tuple of tensors
+            The draws, to be handed to :meth:`apply`; n rows each.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn_simclr import Augmentation
+        >>> draws = Augmentation().draw(4, (3, 32, 32), generator=torch.Generator().manual_seed(0))
+        >>> bool((draws.top + draws.height <= 32).all())
+        True
+        """
+        if device is None:
+            device = generator.device if generator is not None else "cpu"
+        return self.resolve(image_shape)._draw(n, image_shape, generator, device)
+
+    def _draw(self, n, image_shape, generator, device):
+        """Draw for n views; the parameters are concrete."""
+        _, height, width = image_shape
+        # One call for all random numbers: small calls cost more than the numbers.
+        counts = (_CROP_TRIES, _CROP_TRIES, 1, 1, 1, 4, 4, 1, 1, 1, 1)
+        numbers = torch.rand(n * sum(counts), generator=generator, device=device)
+        area, ratio, v, h, jitter, factors, order, blur, flip, grey, sigma = (
+            part.view(count, n) if i == 5 else part if count == 1 else part.view(n, count)
+            for i, (count, part) in enumerate(
+                zip(counts, numbers.split([n * count for count in counts]), strict=True)
+            )
+        )
+        top, left, crop_height, crop_width = _draw_crops(area, ratio, v, h, height, width, self)
+        strength = float(self.color_strength)
+        low, high = max(0.0, 1.0 - 0.8 * strength), 1.0 + 0.8 * strength
+        jittered = jitter < self.jitter_probability
+        one = torch.ones((), device=device)
+        brightness, contrast, saturation = torch.where(jittered, _between(factors[:3], low, high), one)
+        hue = torch.where(jittered, _between(factors[3], -0.2 * strength, 0.2 * strength), 0.0 * one)
+        blurred = blur < self.blur_probability
+        return _Draws(
+            top=top,
+            left=left,
+            height=crop_height,
+            width=crop_width,
+            flip=flip < self.flip_probability,
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+            order=order.argsort(dim=1),
+            grayscale=grey < self.grayscale_probability,
+            sigma=torch.where(blurred, _between(sigma, *self.blur_sigma), 0.0 * one),
+        )
+
+    def apply(self, images, draws):
+        """Make the views that were drawn.
+
+        Parameters
+        ----------
+        images : tensor of shape (N, C, H, W)
+            uint8, or floating point in [0, 1].
+        draws : tuple of tensors
+            What :meth:`draw` returned for V views of such images, on the same device. V is N or a
+            multiple of it; view i is one of image i mod N.
+
+        Returns
+        -------
+        tensor of shape (V, C, S, S)
+            float32 in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If the number of views is not a multiple of the number of images.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn_simclr import Augmentation
+        >>> images, augmentation = torch.rand(4, 3, 32, 32), Augmentation()
+        >>> draws = augmentation.draw(4, (3, 32, 32))
+        >>> torch.equal(augmentation.apply(images, draws), augmentation.apply(images, draws))
+        True
+        """
+        n, n_views = len(images), len(draws.top)
+        if n_views % n if n else n_views:
+            raise ValueError(
+                f"draws must be those of as many views as there are images, or of a multiple; got draws of "
+                f"{n_views} views for {n} images."
+            )
+        return self.resolve(tuple(images.shape[1:]))._apply(images, draws)
+
+    def _apply(self, images, draws):
+        """Make the views that were drawn; the parameters are concrete."""
+        return make_views(
+            images,
+            draws,
+            self.size,
+            blurs=self.blur_probability > 0,
+            sequential=self.color_mode == "sequential",
+        )
+
+    def __call__(self, images, generator=None, n_views=1):
+        """Make random views of each image.
+
+        Parameters
+        ----------
+        images : tensor of shape (N, C, H, W)
+            uint8, or floating point in [0, 1]; any number of channels.
+        generator : torch.Generator, default=None
+            Where the random numbers come from; None is torch's global generator.
+        n_views : int, default=1
+            Views of each image; two at once cost less than two calls.
+
+        Returns
+        -------
+        tensor of shape (n_views * N, C, S, S)
+            float32 in [0, 1], on the device of the images. Views i, N + i, 2 N + i, ... are those of
+            image i: for two views, the pairs that :func:`~sklearn_simclr.losses.nt_xent` takes.
+
+        Raises
+        ------
+        ValueError
+            If the images are not four-dimensional, or a parameter is out of its range.
+        TypeError
+            If the images are not a tensor of bytes or floating point numbers, or n_views is not an int.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn_simclr import Augmentation
+        >>> Augmentation()(torch.rand(4, 3, 32, 32), n_views=2).shape
+        torch.Size([8, 3, 24, 24])
+        """
+        if isinstance(n_views, bool) or not isinstance(n_views, Integral):
+            raise TypeError(f"n_views must be an int, got {n_views!r}.")
+        if n_views < 1:
+            raise ValueError(f"n_views must be at least 1, got {n_views}.")
+        if not isinstance(images, torch.Tensor):
+            raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}.")
+        if images.ndim != 4:
+            raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}.")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise TypeError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}.")
+        shape = tuple(images.shape[1:])
+        resolved = self.resolve(shape)
+        draws = resolved._draw(n_views * len(images), shape, generator, images.device)
+        return resolved._apply(images, draws)
+
+    def _check(self):
+        """Raise for a parameter out of its range."""
+        if self.recipe not in ("auto", "imagenet", "cifar"):
+            raise ValueError(f"recipe must be 'auto', 'imagenet' or 'cifar', got {self.recipe!r}.")
+        if self.color_mode not in ("linear", "sequential"):
+            raise ValueError(f"color_mode must be 'linear' or 'sequential', got {self.color_mode!r}.")
+        size = self.size
+        sizes = () if _is_auto(size) else (size,) if isinstance(size, Real) else size
+        if isinstance(sizes, str) or not all(isinstance(s, Real) and s >= 1 and s == int(s) for s in sizes):
+            raise ValueError(f"size must be 'auto', a positive int or a pair of them, got {size!r}.")
+        if not _is_auto(size) and len(sizes) not in (1, 2):
+            raise ValueError(f"size must be 'auto', a positive int or a pair of them, got {size!r}.")
+        _check_range("crop_scale", self.crop_scale, 0.0, 1.0, auto=True, open_low=True)
+        _check_range("crop_ratio", self.crop_ratio, 0.0, math.inf, open_low=True)
+        _check_range("blur_sigma", self.blur_sigma, 0.0, math.inf, open_low=True)
+        _check_number("flip_probability", self.flip_probability, 1.0, auto=True)
+        _check_number("color_strength", self.color_strength, 2.5, auto=True)
+        _check_number("jitter_probability", self.jitter_probability, 1.0)
+        _check_number("grayscale_probability", self.grayscale_probability, 1.0)
+        _check_number("blur_probability", self.blur_probability, 1.0, auto=True)
+
+
+def _is_auto(value):
+    return isinstance(value, str) and value == "auto"
+
+
+def _check_number(name, value, high, auto=False):
+    if auto and _is_auto(value):
+        return
+    if not isinstance(value, Real) or not 0 <= value <= high:
+        raise ValueError(f"{name} must be a number in [0, {high:g}]{auto * ' or auto'}, got {value!r}.")
+
+
+def _check_range(name, value, low, high, auto=False, open_low=False):
+    if auto and _is_auto(value):
+        return
+    left = "(" if open_low else "["
+    message = (
+        f"{name} must be {auto * 'auto or '}a pair (low, high) with low <= high, "
+        f"both in {left}{low:g}, {high:g}{']' if math.isfinite(high) else ')'}, got {value!r}."
+    )
+    try:
+        first, second = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise ValueError(message) from None
+    above = first > low if open_low else first >= low
+    if not (above and first <= second <= high and math.isfinite(second)):
+        raise ValueError(message)
+
+
+def _between(u, low, high):
+    """Stretch numbers in [0, 1) to [low, high), in place."""
+    return u.mul_(high - low).add_(low)
+
+
+def _draw_crops(area, ratio, vertical, horizontal, height, width, resolved):
+    """Make boxes of numbers in [0, 1) as torchvision's RandomResizedCrop does.
+
+    A box is the first of ten (the columns of ``area`` and ``ratio``) that fits, or a central one.
+    """
+    log_ratio = [math.log(r) for r in resolved.crop_ratio]
+    area = _between(area, *resolved.crop_scale).mul_(height * width)
+    ratio = _between(ratio, *log_ratio).exp_()
+    crop_width = (area * ratio).sqrt_().round_()
+    crop_height = (area / ratio).sqrt_().round_()
+    fits = (crop_width > 0) & (crop_width <= width) & (crop_height > 0) & (crop_height <= height)
+    first = fits.to(torch.int8).argmax(dim=1, keepdim=True)
+    any_fits = fits.any(dim=1)
+    # The central crop of torchvision: the whole image, cut to the nearest permitted ratio.
+    low, high = resolved.crop_ratio
+    central_height, central_width = height, width
+    if width / height < low:
+        central_height = max(1, round(width / low))
+    elif width / height > high:
+        central_width = max(1, round(height * high))
+    crop_height = torch.where(any_fits, crop_height.gather(1, first)[:, 0], float(central_height))
+    crop_width = torch.where(any_fits, crop_width.gather(1, first)[:, 0], float(central_width))
+    room_v, room_h = height - crop_height, width - crop_width
+    # u < 1, but u * (room + 1) can round up to room + 1.
+    top = torch.minimum((vertical * (room_v + 1)).floor_(), room_v)
+    left = torch.minimum((horizontal * (room_h + 1)).floor_(), room_h)
+    top = torch.where(any_fits, top, float((height - central_height) // 2))
+    left = torch.where(any_fits, left, float((width - central_width) // 2))
+    return top, left, crop_height, crop_width

@@ -1,0 +1,123 @@
+"""Whether mirror images look like the images: what mirror="auto" goes by."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits, load_sample_images
+
+from sklearn_simclr import Augmentation, SimCLRTransformer, SupervisedTransformer
+from sklearn_simclr.encoders.mirror import left_right_accuracy
+
+
+def crops(n, turned, seed=0):
+    """Return crops of photographs, some of them mirrored at random."""
+    rng = np.random.default_rng(seed)
+    photographs = load_sample_images().images
+    X = np.empty((n, 32, 32, 3), dtype=np.uint8)
+    for k in range(n):
+        photograph = photographs[rng.integers(2)]
+        top, left = rng.integers(0, 300), rng.integers(0, 500)
+        crop = photograph[top : top + 64 : 2, left : left + 64 : 2]
+        X[k] = crop[:, ::-1] if turned and rng.random() < 0.5 else crop
+    return X
+
+
+def test_mirrored_photographs_look_like_photographs_and_mirrored_digits_unlike_digits():
+    pixels = torch.from_numpy(crops(300, turned=True)).permute(0, 3, 1, 2) / 255
+    assert left_right_accuracy(pixels) < 0.6
+    digits = torch.from_numpy(load_digits().images[:300, None]).float() / 16
+    assert left_right_accuracy(digits) > 0.8
+    assert left_right_accuracy(torch.ones(4, 1, 8, 8)) == 0.5
+
+
+def test_accuracy_is_that_of_ridge_regression():
+    from sklearn.linear_model import Ridge
+
+    from sklearn_simclr._utils.seeds import isolated_generators
+    from sklearn_simclr.encoders.compact import CompactNet
+
+    images = torch.from_numpy(load_digits().images[:60, None]).float() / 16
+    with isolated_generators(0, torch.device("cpu")):
+        network = CompactNet(1, (8, 8)).eval()
+        network.initialize_from_images(images, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        differences = (network(images) - network(images.flip(3))).double().numpy()
+    differences = differences / np.maximum(np.sqrt((differences**2).mean(0)), 1e-30)
+    right = 0
+    for here, there in (slice(30), slice(30, None)), (slice(30, None), slice(30)):
+        alpha = (differences[here] ** 2).sum(1).mean()
+        ridge = Ridge(alpha, fit_intercept=False).fit(differences[here], np.ones(30))
+        right += (ridge.predict(differences[there]) > 0).sum()
+    assert left_right_accuracy(images) == right / 60
+
+
+def one_sided(X):
+    """Return images whose light comes from the right."""
+    return (X * np.linspace(0.3, 1, 32)[:, None]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_auto_goes_by_the_images(turned):
+    X = crops(400, turned)
+    X = X if turned else one_sided(X)
+    simclr = SimCLRTransformer(max_epochs=0, random_state=0).fit(X)
+    assert simclr.mirror_ is turned
+    assert simclr.augmentation_.flip_probability == (0.5 if turned else 0.0)
+    same = np.array_equal(simclr.transform(X), simclr.transform(X[:, :, ::-1].copy()))
+    assert same is turned
+    simclr.set_params(mirror=not turned)
+    same = np.array_equal(simclr.transform(X), simclr.transform(X[:, :, ::-1].copy()))
+    assert same is not turned
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda views: SimCLRTransformer("compactx0.5", augmentation=views, max_epochs=0, random_state=0),
+        lambda views: SupervisedTransformer("compactx0.5", augmentation=views, max_epochs=1, random_state=0),
+    ],
+)
+def test_what_is_given_is_taken(make):
+    X, y = one_sided(crops(100, turned=False)), np.arange(100) % 2
+    for views, flips in (
+        (None, 0.0),
+        (Augmentation(), 0.0),
+        (Augmentation(flip_probability=0.5), 0.5),
+        (Augmentation(recipe="cifar"), 0.5),
+    ):
+        model = make(views).fit(X, y)
+        assert model.augmentation_.flip_probability == flips
+        assert views is None or views.flip_probability in ("auto", 0.5)
+        assert getattr(model, "mirror_", False) is False
+
+
+def test_images_are_not_looked_at_where_the_views_say_it(monkeypatch):
+    def fail(source):
+        raise AssertionError("looked")
+
+    monkeypatch.setattr("sklearn_simclr.encoders.mirror.mirror_images_fit_in", fail)
+    monkeypatch.setattr("sklearn_simclr.estimators.simclr_transformer.mirror_images_fit_in", fail)
+    X = crops(20, turned=True)
+    params = {"max_epochs": 0, "random_state": 0}
+    assert not SimCLRTransformer(augmentation=Augmentation(flip_probability=0), **params).fit(X).mirror_
+    flips = Augmentation(flip_probability=0.5)
+    assert not SimCLRTransformer("resnet18", augmentation=flips, **params).fit(X).mirror_
+    with pytest.raises(AssertionError, match="looked"):
+        SimCLRTransformer("resnet18", **params).fit(X)
+
+
+def test_partial_fit_looks_once():
+    X = crops(64, turned=True)
+    simclr = SimCLRTransformer("compactx0.5", batch_size=32, random_state=0).partial_fit(X)
+    before = simclr.mirror_
+    assert (
+        simclr.partial_fit(np.tril(np.ones((32, 32), dtype=np.uint8))[None, ..., None] * X).mirror_ is before
+    )
+
+
+def test_generators_of_the_user_are_left_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    left_right_accuracy(torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(torch.rand(1), expected)

@@ -1,0 +1,359 @@
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+from skorch.callbacks import Callback
+
+from sklearn_simclr import Augmentation, SimCLRTransformer
+from sklearn_simclr.training import checkpoint as _checkpoint
+from sklearn_simclr.training.checkpoint import Checkpoint
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(Callback):
+    """Interrupt the training after some steps, as a crash would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_begin(self, net, **kwargs):
+        self.left = self.step
+
+    def on_batch_end(self, net, **kwargs):
+        self.left -= 1
+        if self.left == 0:
+            raise Stop
+
+
+class Slow(Callback):
+    """Leave time to be killed in."""
+
+    def on_batch_end(self, net, **kwargs):
+        time.sleep(0.03)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_digits().images[:120]
+
+
+def simclr(**params):
+    params = {"max_epochs": 3, "batch_size": 32, "random_state": 0, "projection_dim": 8, **params}
+    return SimCLRTransformer(**params)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images):
+    return simclr().fit(images)
+
+
+def same_weights(first, second):
+    pairs = [
+        (first.encoder_.state_dict(), second.encoder_.state_dict()),
+        (first.projector_.state_dict(), second.projector_.state_dict()),
+    ]
+    return all(torch.equal(value, b[name]) for a, b in pairs for name, value in a.items())
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Write a checkpoint after every step."""
+    monkeypatch.setattr(_checkpoint, "_INTERVAL", 0.0)
+    monkeypatch.setattr(_checkpoint, "_SHARE", float("inf"))
+
+
+@pytest.mark.parametrize("step", range(1, 10))
+def test_a_fit_interrupted_at_any_step_ends_with_the_same_bits(images, uninterrupted, often, tmp_path, step):
+    with pytest.raises(Stop):
+        simclr(checkpoint_dir=tmp_path, callbacks=[StopAt(step)]).fit(images)
+    resumed = simclr(checkpoint_dir=tmp_path).fit(images)
+    assert same_weights(resumed, uninterrupted)
+    columns = ["epoch", "loss", "contrastive_accuracy", "effective_rank", "learning_rate"]
+    assert resumed.history_[columns].equals(uninterrupted.history_[columns])
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
+def test_the_state_of_every_optimizer_is_kept(images, often, tmp_path, optimizer):
+    whole = simclr(optimizer=optimizer, max_epochs=2).fit(images)
+    options = {"optimizer": optimizer, "max_epochs": 2, "checkpoint_dir": tmp_path}
+    with pytest.raises(Stop):
+        simclr(callbacks=[StopAt(4)], **options).fit(images)
+    assert same_weights(simclr(**options).fit(images), whole)
+
+
+def test_generators_of_dropout_are_kept(images, often, tmp_path):
+    def encoder(in_channels):
+        nn = torch.nn
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(), nn.ReLU())
+
+    params = {"encoder": encoder, "max_epochs": 2, "micro_batch_size": 20}
+    params["augmentation"] = Augmentation(size=8)
+    whole = simclr(**params).fit(images)
+    with pytest.raises(Stop):
+        simclr(callbacks=[StopAt(3)], checkpoint_dir=tmp_path, **params).fit(images)
+    assert same_weights(simclr(checkpoint_dir=tmp_path, **params).fit(images), whole)
+
+
+def test_only_whole_epochs_are_kept_when_steps_are_quick(images, tmp_path):
+    with pytest.raises(Stop):
+        simclr(checkpoint_dir=tmp_path, callbacks=[StopAt(5)]).fit(images)
+    with Checkpoint(tmp_path, stored_key(tmp_path)) as checkpoint:
+        state = checkpoint.load()
+    assert state["steps"] == 3
+    assert state["position"] is None
+
+
+def stored_key(folder):
+    from safetensors import safe_open
+
+    with safe_open(folder / "training.safetensors", framework="pt") as file:
+        return file.metadata()["key"]
+
+
+def test_a_fit_that_had_ended_is_not_repeated(images, uninterrupted, tmp_path):
+    simclr(checkpoint_dir=tmp_path).fit(images)
+
+    class Count(Callback):
+        epochs = 0
+
+        def on_epoch_begin(self, net, **kwargs):
+            Count.epochs += 1
+
+    again = simclr(checkpoint_dir=tmp_path, callbacks=[Count]).fit(images)
+    assert Count.epochs == 0
+    assert same_weights(again, uninterrupted)
+    assert len(again.history_) == 3
+
+
+def test_a_checkpoint_of_other_images_or_parameters_is_refused(images, tmp_path):
+    simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
+    before = (tmp_path / "training.safetensors").read_bytes()
+    for other in (
+        lambda: simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images[1:]),
+        lambda: simclr(checkpoint_dir=tmp_path, max_epochs=2).fit(images),
+        lambda: simclr(checkpoint_dir=tmp_path, max_epochs=1, random_state=1).fit(images),
+    ):
+        with pytest.raises(ValueError, match="other images or of other parameters.*checkpoint_dir"):
+            other()
+    assert (tmp_path / "training.safetensors").read_bytes() == before
+
+
+def test_a_budget_of_time_counts_what_was_spent_before(images, tmp_path, often):
+    params = {"max_time": 2.0, "checkpoint_dir": tmp_path}
+    with pytest.raises(Stop):
+        simclr(callbacks=[StopAt(4)], **params).fit(images)
+    with Checkpoint(tmp_path, stored_key(tmp_path)) as checkpoint:
+        spent = checkpoint.load()["elapsed"]
+    started = time.perf_counter()
+    simclr(**params).fit(images)
+    assert 0 < spent < 2.0
+    assert time.perf_counter() - started < 2.0 - spent + 1.0
+
+
+def test_two_fits_cannot_share_a_folder(images, tmp_path):
+    with (
+        Checkpoint(tmp_path, "a"),
+        pytest.raises(ValueError, match="checkpoint_dir=.* is in use by another fit"),
+    ):
+        simclr(checkpoint_dir=tmp_path).fit(images)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to(images, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match="checkpoint_dir=.*cannot be used.*Permission"):
+        simclr(checkpoint_dir=tmp_path).fit(images)
+
+
+def test_a_file_in_the_place_of_the_folder(images, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="checkpoint_dir=.*cannot be used"):
+        simclr(checkpoint_dir=tmp_path / "file").fit(images)
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_whole(images, tmp_path, monkeypatch):
+    with pytest.raises(Stop):
+        simclr(checkpoint_dir=tmp_path, callbacks=[StopAt(4)]).fit(images)
+    before = (tmp_path / "training.safetensors").read_bytes()
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    estimator = simclr(checkpoint_dir=tmp_path)
+    with pytest.raises(OSError, match="No space left on device.*written before is still whole"):
+        estimator.fit(images)
+    assert not hasattr(estimator, "encoder_")
+    assert (tmp_path / "training.safetensors").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["training.lock", "training.safetensors"]
+
+
+def test_damaged_files_and_strangers_are_refused(images, tmp_path):
+    simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
+    path = tmp_path / "training.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(ValueError, match="damaged or is no checkpoint"):
+        simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
+    path.write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(ValueError, match="damaged or is no checkpoint"):
+        simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="not written by this version"):
+        simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
+
+
+def test_the_file_holds_plain_tensors_and_text(images, tmp_path):
+    simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
+    assert all(
+        isinstance(value, torch.Tensor) for value in load_file(tmp_path / "training.safetensors").values()
+    )
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"a": [1, 2.5, None, True, "x"], "b": (1, (2, {"c": 3})), 0: {1: torch.arange(3)}},
+        {"nan": float("inf"), "empty": [{}, [], ()]},
+        {"t": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last), "u": torch.zeros(0)},
+    ],
+)
+def test_any_state_comes_back_as_it_was(state, tmp_path):
+    with Checkpoint(tmp_path, "k") as checkpoint:
+        checkpoint.save(state)
+        back = checkpoint.load()
+    assert json.dumps(back, default=lambda t: t.tolist()) == json.dumps(state, default=lambda t: t.tolist())
+    assert type(back.get("b")) is type(state.get("b"))
+    assert list(back) == list(state)
+
+
+def test_search_over_folds_says_that_a_folder_serves_one_training(images, tmp_path):
+    y = np.arange(len(images)) % 2
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(simclr(checkpoint_dir=tmp_path, max_epochs=1), LogisticRegression())
+    with pytest.raises(ValueError, match="other images or of other parameters"):
+        cross_val_score(model, images, y, cv=2, error_score="raise")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_killed_process_goes_on(images, uninterrupted, tmp_path):
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        from sklearn.datasets import load_digits
+        from skorch.callbacks import Callback
+        from sklearn_simclr import SimCLRTransformer
+
+        class Kill(Callback):
+            def on_epoch_begin(self, net, **kwargs):
+                if len(net.history) == 3:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        SimCLRTransformer(
+            max_epochs=3, batch_size=32, random_state=0, projection_dim=8,
+            checkpoint_dir={str(tmp_path)!r}, callbacks=[Kill()],
+        ).fit(load_digits().images[:120])
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert same_weights(simclr(checkpoint_dir=tmp_path).fit(images), uninterrupted)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_process_killed_again_and_again_at_random_moments_goes_on(images, uninterrupted, tmp_path):
+    # Forked, since a new process takes seconds to import.
+    generator = np.random.default_rng(0)
+    context = multiprocessing.get_context("fork")
+
+    def train():
+        # Workers of multiprocessing would take the trained weights from each other.
+        multiprocessing.current_process().name = "MainProcess"
+        torch.set_num_threads(1)
+        _checkpoint._INTERVAL, _checkpoint._SHARE = 0.0, float("inf")
+        simclr(checkpoint_dir=tmp_path, callbacks=[Slow()]).fit(images)
+
+    killed = 0
+    for _ in range(3):
+        process = context.Process(target=train)
+        process.start()
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "training.safetensors").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0.0, 0.3))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+    assert killed >= 1
+    assert same_weights(simclr(checkpoint_dir=tmp_path).fit(images), uninterrupted)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "training.partial") == [
+        "training.lock",
+        "training.safetensors",
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of the system")
+def test_a_file_that_cannot_grow_leaves_the_older_checkpoint_whole(tmp_path):
+    import resource
+
+    with Checkpoint(tmp_path, "k") as checkpoint:
+        checkpoint.save({"x": torch.zeros(10)})
+        before = (tmp_path / "training.safetensors").read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            with pytest.raises(
+                OSError, match="checkpoint_dir=.*cannot be used.*written before is still whole"
+            ):
+                checkpoint.save({"x": torch.zeros(1_000_000)}, last=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert (tmp_path / "training.safetensors").read_bytes() == before
+        assert not (tmp_path / "training.partial").exists()
+        assert torch.equal(checkpoint.load()["x"], torch.zeros(10))
+
+
+def test_a_folder_of_a_read_only_disk(images, tmp_path, monkeypatch):
+    # Whoever runs the tests may write anywhere: the system's answer is played.
+    real = open
+
+    def refuse(path, mode="r", *args, **kwargs):
+        if "w" in mode and str(path).startswith(str(tmp_path)):
+            raise OSError(30, "Read-only file system", str(path))
+        return real(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OSError, match="checkpoint_dir=.*cannot be used: Read-only file system") as error:
+        simclr(checkpoint_dir=tmp_path).fit(images)
+    assert error.value.errno == 30
+
+
+def test_a_second_fit_in_the_same_folder_is_refused_while_the_first_goes_on(images, uninterrupted, tmp_path):
+    class Intruder(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            if len(net.history) == 2:
+                with pytest.raises(ValueError, match="is in use by another fit. Wait for it to end"):
+                    simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
+
+    first = simclr(checkpoint_dir=tmp_path, callbacks=[Intruder()]).fit(images)
+    assert same_weights(first, uninterrupted)
+    assert same_weights(simclr(checkpoint_dir=tmp_path).fit(images), uninterrupted)
