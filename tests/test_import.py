@@ -82,6 +82,6 @@ def test_a_lazy_name_is_the_object_of_its_module(name):
 
 
 def test_an_unknown_name_is_an_attribute_error_that_names_it():
-    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+    with pytest.raises(AttributeError, match="No sklearn_simclr attribute nonsense"):
         _ = sklearn_simclr.nonsense
     assert not hasattr(sklearn_simclr, "__wrapped__")

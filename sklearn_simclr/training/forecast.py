@@ -46,7 +46,7 @@ class LossPrediction:
 
     Examples
     --------
-    >>> from sklearn_simclr.losses import LossPrediction
+    >>> from sklearn_simclr.inspection import LossPrediction
     >>> print(LossPrediction(factor=2.0, epochs=20, loss=2.96, predicted=2.63, low=2.55, high=2.71))
     2x the epochs (40) is predicted to lower the loss from 2.96 to about 2.63 (2.55 to 2.71)
     """
@@ -120,7 +120,7 @@ def predict_loss(history, factor=2.0):
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn_simclr.losses import predict_loss
+    >>> from sklearn_simclr.inspection import predict_loss
     >>> epochs = np.arange(1, 21)
     >>> prediction = predict_loss(2 + 4 / np.sqrt(epochs - 0.5))
     >>> round(prediction.loss, 2), round(prediction.predicted, 2)

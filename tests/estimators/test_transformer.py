@@ -35,9 +35,9 @@ from sklearn_simclr import (
     AutoencoderTransformer,
     LabelFractionClassifier,
     SimCLRTransformer,
-    encoders,
     representation_report,
 )
+from sklearn_simclr.encoders import make as encoders
 from sklearn_simclr.encoders.networks import encoder_name
 from sklearn_simclr.losses.contrastive import margin_triplet
 
@@ -877,19 +877,19 @@ def test_repr_and_html_work(fitted):
 
 
 def test_bfloat16_on_a_cpu_is_for_those_with_units_for_it(monkeypatch):
-    from sklearn_simclr.estimators import base as _base
+    from sklearn_simclr._utils import devices
 
     cpu = torch.device("cpu")
     for known, expected in (({"amx_bf16": True}, torch.bfloat16), ({"avx512_bf16": True}, None), ({}, None)):
-        _base._multiplies_bfloat16.cache_clear()
+        devices._multiplies_bfloat16.cache_clear()
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
-        assert _base.resolve_precision("auto", cpu) is expected
-    _base._multiplies_bfloat16.cache_clear()
+        assert devices.resolve_precision("auto", cpu) is expected
+    devices._multiplies_bfloat16.cache_clear()
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert _base.resolve_precision("auto", cpu) is None
-    _base._multiplies_bfloat16.cache_clear()
-    assert _base.resolve_precision("bfloat16", cpu) is torch.bfloat16
-    assert _base.resolve_precision("float32", cpu) is None
+    assert devices.resolve_precision("auto", cpu) is None
+    devices._multiplies_bfloat16.cache_clear()
+    assert devices.resolve_precision("bfloat16", cpu) is torch.bfloat16
+    assert devices.resolve_precision("float32", cpu) is None
 
 
 def test_bfloat16_learns_what_float32_does(digits):

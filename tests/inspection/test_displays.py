@@ -543,7 +543,7 @@ MODULES = [
 
 def test_importing_the_displays_loads_no_matplotlib():
     code = (
-        f"import sys; import {', '.join('sklearn_simclr.' + name for name in MODULES)}; "
+        f"import sys; import {', '.join('sklearn_simclr.inspection.' + name for name in MODULES)}; "
         "assert 'matplotlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

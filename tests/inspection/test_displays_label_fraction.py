@@ -2,7 +2,6 @@
 
 import itertools
 import sys
-import types
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.cluster import KMeans
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from sklearn_simclr.evaluation import curve
 from sklearn_simclr.evaluation.label_savings import LabelSaving, label_saving
 from sklearn_simclr.inspection.label_fraction_display import LabelFractionDisplay
 
@@ -294,9 +294,7 @@ def recorded_curve(monkeypatch):
         calls.append((args, options))
         return RESULTS
 
-    module = types.ModuleType("sklearn_simclr.curve")
-    module.label_fraction_curve = label_fraction_curve
-    monkeypatch.setitem(sys.modules, "sklearn_simclr.curve", module)
+    monkeypatch.setattr(curve, "label_fraction_curve", label_fraction_curve)
     return calls
 
 
@@ -340,7 +338,7 @@ def test_an_unknown_reference_is_refused_before_anything_is_fitted(recorded_curv
 
 
 def test_from_estimators_draws_the_real_curve(digits):
-    pytest.importorskip("sklearn_simclr.curve", reason="needs label_fraction_curve")
+    pytest.importorskip("sklearn_simclr.evaluation.curve", reason="needs label_fraction_curve")
     X, y = digits[0][:400].reshape(400, 64) / 16, digits[1][:400]
     display = LabelFractionDisplay.from_estimators(
         {"linear": LogisticRegression(max_iter=500), "guess": DummyClassifier()},

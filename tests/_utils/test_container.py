@@ -17,8 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sklearn_simclr import __version__, _container
-from sklearn_simclr._container import peek, read, write
+from sklearn_simclr import __version__
+from sklearn_simclr._utils import container as _container
+from sklearn_simclr._utils.container import peek, read, write
 
 OLD = {"a": torch.arange(3)}
 
@@ -278,7 +279,7 @@ def test_a_failure_leaves_the_old_file(place, error, path, monkeypatch):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(f"sklearn_simclr._container.{place}", fail)
+    monkeypatch.setattr(f"sklearn_simclr._utils.container.{place}", fail)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OSError
     with pytest.raises(expected) as caught:
         write(path, "test", {"a": torch.zeros(5)}, {})
@@ -305,7 +306,9 @@ def test_a_disk_that_is_full_leaves_the_old_file(path):
 
 def test_what_is_flushed_is_the_whole_file(path, monkeypatch):
     sizes = []
-    monkeypatch.setattr("sklearn_simclr._container.os.fsync", lambda fd: sizes.append(os.fstat(fd).st_size))
+    monkeypatch.setattr(
+        "sklearn_simclr._utils.container.os.fsync", lambda fd: sizes.append(os.fstat(fd).st_size)
+    )
     write(path, "test", {"a": torch.zeros(1000)}, {})
     assert sizes == [path.stat().st_size]
 
@@ -331,7 +334,7 @@ def test_a_link_that_takes_the_place_of_the_unfinished_file_is_not_followed(path
         os.unlink(filename)
         os.symlink(victim, filename)
 
-    monkeypatch.setattr("sklearn_simclr._container.save_file", swap)
+    monkeypatch.setattr("sklearn_simclr._utils.container.save_file", swap)
     with pytest.raises(OSError, match="symbolic link"):
         write(path, "test", {}, {})
     assert victim.read_text() == "years of work"
@@ -350,7 +353,7 @@ def test_unfinished_files_are_out_of_reach_and_of_names_that_cannot_be_guessed(p
         folders.add(folder)
         save_file(tensors, filename, metadata)
 
-    monkeypatch.setattr("sklearn_simclr._container.save_file", look)
+    monkeypatch.setattr("sklearn_simclr._utils.container.save_file", look)
     for _ in range(5):
         write(path, "test", OLD, {"old": True})
     assert len(folders) == 5
@@ -359,7 +362,7 @@ def test_unfinished_files_are_out_of_reach_and_of_names_that_cannot_be_guessed(p
 
 def test_a_process_that_is_killed_leaves_the_old_file(path):
     code = (
-        "import os, signal, sys; from sklearn_simclr import _container\n"
+        "import os, signal, sys; from sklearn_simclr._utils import container as _container\n"
         "_container.os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
         "_container.write(sys.argv[1], 'test', {}, {'old': False})"
     )
