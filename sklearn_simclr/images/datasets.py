@@ -1,8 +1,10 @@
 """Public image collections, fetched once and kept on disk."""
 
+import os
 import tarfile
 from numbers import Integral
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pooch
@@ -36,12 +38,12 @@ https://www.cs.toronto.edu/~kriz/cifar.html
 
 def fetch_cifar10(
     *,
-    data_home=None,
-    subset="train",
-    download_if_missing=True,
-    return_X_y=False,
-    n_retries=3,
-):
+    data_home: str | os.PathLike | None = None,
+    subset: Literal["train", "test", "all"] = "train",
+    download_if_missing: bool = True,
+    return_X_y: bool = False,
+    n_retries: int = 3,
+) -> Bunch | tuple[np.ndarray, np.ndarray]:
     """Load CIFAR-10, small photographs of ten classes; download it if necessary.
 
     The archive has 162 MiB and is kept as it is. It is compared with its known checksum at every call. Its
