@@ -39,12 +39,13 @@ from sklearn_simclr import (
     LabelFractionDisplay,
     SimCLRTransformer,
     SupervisedTransformer,
+    compare_transfers,
     export_encoder,
     label_fraction_curve,
     load_image_paths,
     load_pretrained,
+    transfer_evaluation,
 )
-from sklearn_simclr.evaluation import compare_transfers, transfer_evaluation
 
 NAMES = ("SimCLR", "supervised", "random")
 

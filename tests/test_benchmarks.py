@@ -373,6 +373,52 @@ def test_kills_are_counted(quick, monkeypatch):
     assert row.verdict == "missed"
 
 
+def test_solvers_of_the_penalty_path_stop_at_the_same_gradient():
+    from logistic import Ours, Problem, Theirs, objective
+    from sklearn.metrics import log_loss
+
+    X, y = Problem(300, 20, 3).draw()
+    ours, theirs = Ours(X, y, "cpu"), Theirs(X, y, "lbfgs", "float64")
+    for penalty in (100.0, 1.0):
+        ours.fit(penalty, None)
+        value, gradient = objective(X, y, *ours.solution(), penalty)
+        theirs.fit(penalty, gradient)
+        coef, intercept = theirs.solution()
+        found, smaller = objective(X, y, coef, intercept, penalty)
+        loss = log_loss(y, theirs.model.predict_proba(X.astype(np.float64)))
+        assert found == pytest.approx(loss + penalty / 2 * (coef**2).sum() / len(X), rel=1e-9)
+        assert smaller <= gradient * 1.001
+        assert found == pytest.approx(value, rel=1e-3)
+
+
+def test_solvers_are_compared_on_the_penalties_that_both_finished(monkeypatch):
+    import logistic
+
+    class Fake:
+        """Takes 1 s a fit, the slow one 6 s until its time is over."""
+
+        def __init__(self, name, problem, device, limit):
+            self.name, self.process, self.left = name, True, limit
+            self.seconds, self.values, self.gradients = [], [], []
+
+        def fit(self, penalty, tol):
+            if self.left > 0 and "newton-cg" not in self.name:
+                self.seconds.append(6.0 if "lbfgs" in self.name else 1.0)
+                self.values.append(2.0)
+                self.gradients.append(0.1)
+                self.left -= self.seconds[-1]
+
+        def stop(self):
+            self.process = None
+
+    monkeypatch.setattr(logistic, "Competitor", Fake)
+    rivals = ("lbfgs float32", "newton-cg float32", "newton-cholesky float64")
+    slow, none, equal = logistic.compare(logistic.Problem(10, 2), 20, rivals, 12)
+    assert (slow.ratio, slow.target) == (6.0, "") and slow.note.startswith("2 of 20 penalties")
+    assert none.ratio is None and none.note == "no penalty in 12 s"
+    assert (equal.ratio, equal.verdict) == (1.0, "missed") and equal.note.startswith("12 of 20")
+
+
 def test_losses_of_the_recipe_search_are_those_of_loops():
     import recipe_search
 

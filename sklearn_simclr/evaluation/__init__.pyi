@@ -5,12 +5,9 @@ from .label_fraction import label_subset as label_subset
 from .label_savings import LabelSaving as LabelSaving
 from .label_savings import label_saving as label_saving
 from .linear_evaluation import LinearEvaluationClassifier as LinearEvaluationClassifier
-from .metrics import PermutationTestResult as PermutationTestResult
 from .metrics import average_precision_11point as average_precision_11point
 from .metrics import mean_average_precision_11point as mean_average_precision_11point
-from .metrics import mean_per_class_accuracy as mean_per_class_accuracy
-from .metrics import paired_permutation_test as paired_permutation_test
 from .splitters import SemiSupervisedKFold as SemiSupervisedKFold
-from .transfer import compare_transfers as compare_transfers
 from .transfer import transfer_evaluation as transfer_evaluation
+from .transfer_comparison import compare_transfers as compare_transfers
 from .weighted_knn import WeightedKNNClassifier as WeightedKNNClassifier

@@ -1,21 +1,18 @@
-"""What the transfer protocol is asked for: its parameters and targets, checked, and its validation rows."""
+"""The parameters and targets of the transfer protocol, checked."""
 
 import itertools
 import math
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
-from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 __all__ = [
     "PROTOCOLS",
     "check_grid",
     "check_metric",
-    "check_penalties",
+    "check_n_steps",
     "check_protocols",
     "check_targets",
-    "is_count",
-    "split_rows",
 ]
 
 PROTOCOLS = ("linear", "fine_tuned", "random_init")
@@ -31,9 +28,6 @@ _SHORT_GRIDS = {
     "fine_tuned": tuple(itertools.product(np.logspace(-2, -1, 3), (0.0,))),
     "random_init": tuple(itertools.product(np.logspace(-1.5, -0.5, 3), (1e-5,))),
 }
-
-# V1 appendix B.8: 45 values from 1e-6 to 1e5.
-_PENALTIES = (-6, 5, 45)
 
 
 def check_protocols(protocols):
@@ -76,13 +70,11 @@ def check_grid(grid):
     return dict.fromkeys(PROTOCOLS, pairs)
 
 
-def check_penalties(penalties):
-    """Return the penalties as an array, None as the paper's."""
-    low, high, number = _PENALTIES
-    values = np.logspace(low, high, number) if penalties is None else np.asarray(penalties, dtype=np.float64)
-    if values.ndim != 1 or not len(values) or not ((values > 0) & np.isfinite(values)).all():
-        raise ValueError(f"penalties must be a list of finite numbers > 0, got {penalties!r}.")
-    return values
+def check_n_steps(n_steps):
+    """Raise unless it is "auto" or an int of at least 1."""
+    is_int = isinstance(n_steps, Integral) and not isinstance(n_steps, bool)
+    if n_steps != "auto" and not (is_int and n_steps >= 1):
+        raise ValueError(f"n_steps must be 'auto' or an int of at least 1, got {n_steps!r}.")
 
 
 def check_targets(y, y_test, n, n_test):
@@ -115,38 +107,3 @@ def check_targets(y, y_test, n, n_test):
     if len(np.unique(codes[:n])) < 2:
         raise ValueError("y has a single class; pass images of at least two.")
     return codes[:n], codes[n:], classes
-
-
-def split_rows(y, validation, seed):
-    """Return the rows to train on and the rows to choose by."""
-    rows = np.arange(len(y))
-    if isinstance(validation, Real) and not isinstance(validation, Integral):
-        n_held = round(validation * len(y)) if 0 < validation < 1 else 0
-        if not 0 < n_held < len(y) - 1:
-            raise ValueError(
-                f"validation={validation} of {len(y)} rows leaves nothing to choose by, or to train on. Pass "
-                "a share in (0, 1), or rows."
-            )
-        counts = np.bincount(y) if y.ndim == 1 else np.zeros(1)
-        counts = counts[counts > 0] if y.ndim == 1 else counts
-        by_class = y.ndim == 1 and counts.min() >= 2 and min(n_held, len(y) - n_held) >= len(counts)
-        splitter = StratifiedShuffleSplit if by_class else ShuffleSplit
-        training, held = next(splitter(1, test_size=n_held, random_state=seed).split(rows, y))
-        return np.sort(training), np.sort(held)
-    held = np.asarray(validation)
-    if held.ndim != 1 or held.dtype.kind not in "biu" or held.dtype.kind == "b" and len(held) != len(y):
-        raise ValueError(
-            f"validation must be a share in (0, 1), or rows of X as ints or a mask, got {validation!r}."
-        )
-    held = np.flatnonzero(held) if held.dtype.kind == "b" else np.unique(held)
-    if not len(held) or held[0] < 0 or held[-1] >= len(y) or len(held) > len(y) - 2:
-        raise ValueError(
-            f"validation names {len(held)} rows of {len(y)}, from {held.min(initial=0)} to "
-            f"{held.max(initial=0)}. Pass some of 0 to {len(y) - 1}."
-        )
-    return np.setdiff1d(rows, held), held
-
-
-def is_count(value):
-    """Return whether a value is an int of at least 1."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1

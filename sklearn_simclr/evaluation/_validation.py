@@ -4,9 +4,9 @@ import hashlib
 import numbers
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.model_selection import ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
 
-__all__ = ["validation_splits"]
+__all__ = ["validation_rows", "validation_splits"]
 
 
 def validation_splits(validation, X, codes, weights, seed):
@@ -53,6 +53,38 @@ def validation_splits(validation, X, codes, weights, seed):
     if not splits:
         raise ValueError(f"validation={validation!r} yields no split.")
     return splits
+
+
+def validation_rows(y, validation, seed):
+    """Return the rows to train on and the rows to choose by, of images whose contents are not looked at.
+
+    `validation` is that of `transfer_evaluation`; `y` are numbers of classes, or a matrix of 0 and 1.
+    """
+    rows, n = np.arange(len(y)), len(y)
+    if isinstance(validation, numbers.Real) and not isinstance(validation, numbers.Integral):
+        n_held = round(validation * n) if 0 < validation < 1 else 0
+        if not 0 < n_held < n - 1:
+            raise ValueError(
+                f"validation={validation} of {n} rows leaves nothing to choose by, or to train on. Pass a "
+                "share in (0, 1), or rows."
+            )
+        splitter = ShuffleSplit
+        if y.ndim == 1:
+            counts = np.unique(y, return_counts=True)[1]
+            if counts.min() >= 2 and min(n_held, n - n_held) >= len(counts):
+                splitter = StratifiedShuffleSplit
+        training, held = next(splitter(1, test_size=n_held, random_state=seed).split(rows, y))
+        return np.sort(training), np.sort(held)
+    held = _row_indices(validation, n)
+    if held is None:
+        raise ValueError(
+            f"validation must be a share in (0, 1), or rows of X as ints or a mask, got {validation!r}."
+        )
+    if not 0 < len(held) < n - 1:
+        raise ValueError(
+            f"validation names {len(held)} of {n} rows; pass at least one, and leave two to train on."
+        )
+    return np.setdiff1d(rows, held), held
 
 
 def _row_indices(validation, n):

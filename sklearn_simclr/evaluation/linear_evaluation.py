@@ -207,7 +207,7 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
             If a parameter, X, y or a weight does not fit, if there is a single class, or if a split leaves
             no validation row or a single class for training.
         """
-        penalties = _check_penalties(self.penalties)
+        penalties = check_penalties(self.penalties)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         weights = _check_weights(sample_weight, len(X))
@@ -357,10 +357,10 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[(logits > 0).astype(np.intp) if logits.ndim == 1 else logits.argmax(axis=1)]
 
 
-def _check_penalties(penalties):
+def check_penalties(penalties):
+    """Return the candidates as an array; None as those of the paper."""
     if penalties is None:
-        low, high, number = _PENALTIES
-        return np.logspace(low, high, number)
+        return np.logspace(*_PENALTIES)
     penalties = np.array(penalties, dtype=np.float64)
     if penalties.ndim != 1 or not len(penalties):
         raise ValueError(f"penalties has shape {penalties.shape}; pass a list of at least one number > 0.")

@@ -4,13 +4,17 @@ import copy
 import math
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import Bunch, check_random_state
+from sklearn.metrics import accuracy_score, recall_score
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.seeds import draw_seed, isolated_generators
@@ -23,21 +27,15 @@ from ._transfer_checks import (
     PROTOCOLS,
     check_grid,
     check_metric,
-    check_penalties,
+    check_n_steps,
     check_protocols,
     check_targets,
-    is_count,
-    split_rows,
 )
-from .linear_evaluation import LinearEvaluationClassifier
-from .metrics import (
-    PermutationTestResult,
-    mean_average_precision_11point,
-    mean_per_class_accuracy,
-    paired_permutation_test,
-)
+from ._validation import validation_rows
+from .linear_evaluation import LinearEvaluationClassifier, check_penalties
+from .metrics import mean_average_precision_11point
 
-__all__ = ["compare_transfers", "transfer_evaluation"]
+__all__ = ["transfer_evaluation"]
 
 # V1 appendix B.8: 40,000 steps from random weights, 20,000 from pretrained ones.
 _LONGER = 2
@@ -178,49 +176,35 @@ def transfer_evaluation(
     metric = check_metric(metric, y.ndim)
     grids = check_grid(grid)
     penalties = check_penalties(penalties)
-    if n_steps != "auto" and not is_count(n_steps):
-        raise ValueError(f"n_steps must be 'auto' or an int of at least 1, got {n_steps!r}.")
+    check_n_steps(n_steps)
     seed = draw_seed(random_state)
-    training, held = split_rows(y, validation, seed)
-    score = _scorer(metric)
+    training, held = validation_rows(y, validation, seed)
+    task = _Task(X, y, X_test, training, held, metric, _scorer(metric), device, seed, verbose)
+    settings = {
+        "batch_size": batch_size,
+        "augmentation": augmentation,
+        "device": device,
+        "random_state": seed,
+    }
 
     scores, trials, predictions, estimators = [], [], {}, {}
     for protocol in protocols:
         started = time.perf_counter()
         if protocol == "linear":
-            candidates, model, outputs = _linear(
-                estimator, X, y, X_test, held, penalties, metric, device, seed
-            )
+            candidates, model, outputs = _linear(task, estimator, penalties)
+        elif protocol == "fine_tuned":
+            candidates, model, outputs = _tuned(task, estimator, grids[protocol], n_steps, 1, settings)
         else:
-            begin = estimator if protocol == "fine_tuned" else _with_random_weights(estimator, X, seed)
-            settings = {
-                "batch_size": batch_size,
-                "augmentation": augmentation,
-                "device": device,
-                "random_state": seed,
-            }
-            longer = _LONGER if protocol == "random_init" else 1
-            candidates, model, outputs = _tuned(
-                begin,
-                X,
-                y,
-                X_test,
-                (training, held),
-                grids[protocol],
-                n_steps,
-                longer,
-                score,
-                settings,
-                verbose,
-            )
+            begin = _with_random_weights(estimator, X, seed)
+            candidates, model, outputs = _tuned(task, begin, grids[protocol], n_steps, _LONGER, settings)
         trials += [{"protocol": protocol, **candidate} for candidate in candidates]
-        best = max(candidates, key=_rank)
-        predictions[protocol], estimators[protocol] = outputs, model
+        predictions[protocol] = outputs if y.ndim == 2 else classes[outputs]
+        estimators[protocol] = model
         row = {
-            **best,
+            **max(candidates, key=_rank),
             "protocol": protocol,
             "metric": metric,
-            "score": score(y_test, outputs),
+            "score": task.score(y_test, outputs),
             "n_train": n,
             "n_test": n_test,
             "seconds": time.perf_counter() - started,
@@ -228,14 +212,10 @@ def transfer_evaluation(
         scores.append(row)
         if verbose:
             print(f"{protocol}: {metric} {row['score']:.4f} after {row['seconds']:.1f} s")
-    if y.ndim == 1:
-        predictions = {name: classes[codes] for name, codes in predictions.items()}
     known = ["penalty", "learning_rate", "weight_decay", "n_epochs"]
     columns = ["protocol", "metric", "score", "validation_score", *known, "n_train", "n_test", "seconds"]
-    scores, trials = (
-        pd.DataFrame(scores, columns=columns),
-        pd.DataFrame(trials, columns=["protocol", *known, "validation_score", "seconds"]),
-    )
+    scores = pd.DataFrame(scores, columns=columns)
+    trials = pd.DataFrame(trials, columns=["protocol", *known, "validation_score", "seconds"])
     return Bunch(
         scores=scores.astype({"n_epochs": "Int64"}),
         trials=trials.astype({"n_epochs": "Int64"}),
@@ -247,178 +227,102 @@ def transfer_evaluation(
     )
 
 
-def compare_transfers(first, second, protocol="linear", *, n_resamples=10_000, random_state=None):
-    """Test whether two results of `transfer_evaluation` differ, as the bold numbers of the paper's table do.
+@dataclass(frozen=True)
+class _Task:
+    """Labelled images, the rows among them to choose by, and how a choice is scored."""
 
-    Parameters
-    ----------
-    first : Bunch
-        A result, on some test rows.
-    second : Bunch
-        Another, on the same test rows and by the same metric; or the same one, for two of its protocols.
-    protocol : str or (str, str), default="linear"
-        What to compare; of a pair the first is of `first`, the second of `second`.
-    n_resamples : int, default=10_000
-        Samples of the null distribution where it cannot be enumerated, at least 1. The paper takes 100,000.
-    random_state : int, RandomState instance or None, default=None
-        Seed of these samples.
-
-    Returns
-    -------
-    PermutationTestResult
-        The named tuple (statistic, pvalue, exact); the statistic is the score of the first minus that of the
-        second. The paper calls p > 0.05 not significantly worse.
-
-    Raises
-    ------
-    ValueError
-        If the results are of other test rows, metrics or protocols.
-
-    See Also
-    --------
-    sklearn_simclr.evaluation.paired_permutation_test : The test of accuracies.
-
-    Notes
-    -----
-    Under the null hypothesis the predictions of the two models for an image are exchangeable. Of mean average
-    precision, what is exchanged is the place of the image in each label's ranking: the scores themselves of
-    two models have no common unit.
-
-    References
-    ----------
-    .. [1] T. Chen, S. Kornblith, M. Norouzi, G. Hinton, "A Simple Framework for Contrastive Learning of
-       Visual Representations", ICML 2020, table 8 and appendix B.8. :arxiv:`2002.05709`
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_digits
-    >>> from sklearn_simclr import SimCLRTransformer
-    >>> from sklearn_simclr.evaluation import compare_transfers, transfer_evaluation
-    >>> X, y = load_digits(return_X_y=True)
-    >>> results = [
-    ...     transfer_evaluation(
-    ...         SimCLRTransformer(max_epochs=epochs, random_state=0).fit(X[:600]),
-    ...         X[600:700], y[600:700], X_test=X[700:], y_test=y[700:], protocols=("linear",), random_state=0,
-    ...     )
-    ...     for epochs in (3, 0)
-    ... ]
-    >>> test = compare_transfers(*results)
-    >>> test.exact, bool(0 <= test.pvalue <= 1)
-    (True, True)
-    """
-    names = (protocol, protocol) if isinstance(protocol, str) else tuple(protocol)
-    if len(names) != 2:
-        raise ValueError(f"protocol must be a name or a pair of names, got {protocol!r}.")
-    for which, result, name in zip(("first", "second"), (first, second), names, strict=True):
-        if name not in result["predictions"]:
-            raise ValueError(
-                f"{which} has no protocol {name!r}, but {', '.join(result['predictions'])}. Pass one of "
-                "these."
-            )
-    if first["metric"] != second["metric"]:
-        raise ValueError(f"first is of {first['metric']}, second of {second['metric']}; pass one metric.")
-    y_test = first["y_test"]
-    if not np.array_equal(y_test, second["y_test"]):
-        raise ValueError("first and second are of other test rows; pass results on the same.")
-    if not is_count(n_resamples):
-        raise ValueError(f"n_resamples must be an int of at least 1, got {n_resamples!r}.")
-    one, other = first["predictions"][names[0]], second["predictions"][names[1]]
-    if first["metric"] == "mean_average_precision":
-        return _test_of_rankings(one, other, y_test, n_resamples, random_state)
-    return paired_permutation_test(
-        one == y_test,
-        other == y_test,
-        y_true=y_test if first["metric"] == "mean_per_class" else None,
-        n_resamples=n_resamples,
-        random_state=random_state,
-    )
+    X: Any
+    y: np.ndarray
+    X_test: Any
+    training: np.ndarray
+    held: np.ndarray
+    metric: str
+    score: Callable[[np.ndarray, np.ndarray], float]
+    device: str | torch.device
+    seed: int
+    verbose: int
 
 
-def _linear(estimator, X, y, X_test, held, penalties, metric, device, seed):
-    """Candidates, the model of all rows, and its outputs for the test rows."""
+def _linear(task, estimator, penalties):
+    """Return the candidates, the model of all rows, and its outputs for the test rows."""
     started = time.perf_counter()
-    features, test_features = (np.asarray(estimator.transform(images)) for images in (X, X_test))
-    if y.ndim == 2:
+    features, test_features = (np.asarray(estimator.transform(images)) for images in (task.X, task.X_test))
+    if task.y.ndim == 2:
         from ._multilabel import MultiLabelProbe
 
-        model = MultiLabelProbe(penalties, held).fit(features, y)
-        outputs = model.decision_function(test_features)
+        model = MultiLabelProbe(penalties, task.held).fit(features, task.y)
     else:
         model = LinearEvaluationClassifier(
             penalties=penalties,
-            validation=held,
-            scoring="balanced_accuracy" if metric == "mean_per_class" else "accuracy",
-            device=device,
-            random_state=seed,
-        ).fit(features, y)
-        outputs = model.predict(test_features)
+            validation=task.held,
+            scoring="balanced_accuracy" if task.metric == "mean_per_class" else "accuracy",
+            device=task.device,
+            random_state=task.seed,
+        ).fit(features, task.y)
+    outputs = _outputs(model, test_features, task.y)
     seconds = (time.perf_counter() - started) / len(penalties)
-    return (
-        [
-            {"penalty": float(penalty), "validation_score": float(value), "seconds": seconds}
-            for penalty, value in zip(penalties, model.validation_scores_, strict=True)
-        ],
-        model,
-        outputs,
-    )
+    candidates = [
+        {"penalty": float(penalty), "validation_score": float(value), "seconds": seconds}
+        for penalty, value in zip(penalties, model.validation_scores_, strict=True)
+    ]
+    return candidates, model, outputs
 
 
-def _tuned(begin, X, y, X_test, rows, grid, n_steps, longer, score, settings, verbose):
-    """The same for a network that is trained whole."""
-    training, held = rows
-    X_train, X_held = take(X, training), take(X, held)
+def _tuned(task, begin, grid, n_steps, longer, settings):
+    """Return the same for a network that is trained whole."""
+    X_train, X_held = take(task.X, task.training), take(task.X, task.held)
+    y_train, y_held = task.y[task.training], task.y[task.held]
     candidates, failure = [], None
     for rate, decay in grid:
         started = time.perf_counter()
-        model = _classifier(begin, y, rate, decay, settings)
-        model.set_params(max_epochs=_epochs(model, len(training), n_steps, longer))
+        model = _classifier(begin, y_train, rate, decay, n_steps, longer, settings)
         value = math.nan
         try:
-            # Of a search, candidates that do not converge are a part.
+            # Candidates that do not converge are a part of a search.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(X_train, y[training])
-            value = score(y[held], _outputs(model, X_held, y))
+                model.fit(X_train, y_train)
+            value = task.score(y_held, _outputs(model, X_held, y_held))
         except ValueError as error:
             failure = error
-        candidate = {
-            "learning_rate": float(rate),
-            "weight_decay": float(decay),
-            "n_epochs": model.max_epochs,
-            "validation_score": value,
-            "seconds": time.perf_counter() - started,
-        }
-        candidates.append(candidate)
-        if verbose:
+        candidates.append(
+            {
+                "learning_rate": float(rate),
+                "weight_decay": float(decay),
+                "n_epochs": model.max_epochs,
+                "validation_score": value,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        if task.verbose:
             print(f"learning rate {rate:.3g}, weight decay {decay:.3g}: {value:.4f}")
     if all(math.isnan(candidate["validation_score"]) for candidate in candidates):
         raise ValueError(
             "There is no score for any pair of grid; pass others, or other validation rows."
         ) from failure
     best = max(candidates, key=_rank)
-    model = _classifier(begin, y, best["learning_rate"], best["weight_decay"], settings)
-    epochs = _epochs(model, len(y), n_steps, longer)
-    model.set_params(max_epochs=epochs).fit(X, y)
-    return candidates, model, _outputs(model, X_test, y)
+    model = _classifier(
+        begin, task.y, best["learning_rate"], best["weight_decay"], n_steps, longer, settings
+    ).fit(task.X, task.y)
+    return candidates, model, _outputs(model, task.X_test, task.y)
 
 
-def _classifier(begin, y, rate, decay, settings):
+def _classifier(begin, y, rate, decay, n_steps, longer, settings):
+    """Return the classifier to train on images with labels y, for so many steps times `longer`."""
     kind = SimCLRClassifier
     if y.ndim == 2:
         from ._multilabel import MultiLabelFineTuning as kind
-    return kind(
+    model = kind(
         FrozenEstimator(begin),
         optimizer="sgd",
         learning_rate=float(rate),
         weight_decay=float(decay / rate),
         **settings,
     )
-
-
-def _epochs(model, n, n_steps, longer):
     if n_steps == "auto":
-        return longer * model._resolve_epochs(n)
-    return max(1, math.ceil(longer * n_steps / max(1, n // model.batch_size)))
+        return model.set_params(max_epochs=longer * model._resolve_epochs(len(y)))
+    steps_an_epoch = max(1, len(y) // model.batch_size)
+    return model.set_params(max_epochs=max(1, math.ceil(longer * n_steps / steps_an_epoch)))
 
 
 def _outputs(model, X, y):
@@ -426,7 +330,7 @@ def _outputs(model, X, y):
 
 
 def _rank(candidate):
-    """Of equally good ones the strongest penalty, or the smallest rate and the largest decay."""
+    """Order by score; equally good ones by the strongest penalty, or the smallest rate and largest decay."""
     score = candidate["validation_score"]
     # Up to rounding: means of the same numbers in another order.
     first = round(score, 12) if np.isfinite(score) else -np.inf
@@ -457,29 +361,11 @@ def _with_random_weights(estimator, X, seed):
 
 def _scorer(metric):
     if metric == "accuracy":
-        return lambda y, codes: float(np.mean(y == codes))
-    if metric == "mean_per_class":
-        return mean_per_class_accuracy
-    return mean_average_precision_11point
-
-
-def _test_of_rankings(one, other, y_test, n_resamples, random_state):
-    """Exchange the places of images in the rankings of two models."""
-    ranks = [np.argsort(np.argsort(-scores, axis=0, kind="stable"), axis=0) for scores in (one, other)]
-    first, second = (-places.astype(np.float64) for places in ranks)
-
-    def difference(exchanged):
-        swap = exchanged[:, None]
-        pair = np.where(swap, second, first), np.where(swap, first, second)
-        return float(np.subtract(*(mean_average_precision_11point(y_test, scores) for scores in pair)))
-
-    rng = check_random_state(random_state)
-    observed = difference(np.zeros(len(y_test), dtype=bool))
-    extreme = sum(
-        abs(difference(rng.random_sample(len(y_test)) < 0.5)) >= abs(observed) - 1e-12
-        for _ in range(n_resamples)
-    )
-    return PermutationTestResult(observed, (extreme + 1) / (int(n_resamples) + 1), False)
+        return accuracy_score
+    if metric == "mean_average_precision":
+        return mean_average_precision_11point
+    # balanced_accuracy_score would warn of a prediction of a class that the rows lack.
+    return lambda y, codes: float(recall_score(y, codes, labels=np.unique(y), average="macro"))
 
 
 def _fitted_transformer(estimator):

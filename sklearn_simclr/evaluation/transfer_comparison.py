@@ -1,0 +1,142 @@
+"""The permutation test of the paper's table of transfer: do two results differ by more than chance?"""
+
+import numpy as np
+from scipy import stats
+from sklearn.utils.class_weight import compute_sample_weight
+
+from .._utils.seeds import draw_seed
+from .metrics import mean_average_precision_11point
+
+__all__ = ["compare_transfers"]
+
+# Exchanges that scipy draws at a time: some 100 MB for 10,000 images.
+_BATCH = 100
+
+
+def compare_transfers(first, second, protocol="linear", *, n_resamples=10_000, random_state=None):
+    """Test whether two results of `transfer_evaluation` differ, as the bold numbers of the paper's table do.
+
+    Parameters
+    ----------
+    first : Bunch
+        A result, on at least two test rows.
+    second : Bunch
+        Another, on the same test rows and by the same metric; or the same one, for two of its protocols.
+    protocol : str or (str, str), default="linear"
+        What to compare; of a pair the first is of `first`, the second of `second`.
+    n_resamples : int, default=10_000
+        Samples of the null distribution where it cannot be enumerated, at least 1. The paper takes 100,000.
+    random_state : int, RandomState instance or None, default=None
+        Seed of these samples.
+
+    Returns
+    -------
+    result : scipy.stats._result_classes.PermutationTestResult
+        What :func:`scipy.stats.permutation_test` returns, with the attributes `statistic`, the score of the
+        first minus that of the second, `pvalue` and `null_distribution`. The paper calls p > 0.05 not
+        significantly worse.
+
+    Raises
+    ------
+    ValueError
+        If the results are of other test rows, metrics or protocols.
+
+    See Also
+    --------
+    transfer_evaluation : Makes the results.
+    scipy.stats.permutation_test : The test, of any statistic.
+
+    Notes
+    -----
+    Under the null hypothesis the predictions of the two models for an image are exchangeable. The observed
+    difference is compared with those after exchanging the predictions for each image with probability 1/2.
+    The p-value is two-sided. For accuracies only the images count on which one model is right and the other
+    is wrong; where all their exchanges are at most `n_resamples`, the p-value is exact, else (b + 1) /
+    (n_resamples + 1) for each side, where b samples are at least as extreme [2]_.
+
+    For mean average precision, the place of the image in each label's ranking is exchanged: the scores
+    themselves of two models have no common unit.
+
+    The test knows nothing of what another run of the training would give.
+
+    References
+    ----------
+    .. [1] T. Chen, S. Kornblith, M. Norouzi, G. Hinton, "A Simple Framework for Contrastive Learning of
+       Visual Representations", ICML 2020, table 8 and appendix B.8. :arxiv:`2002.05709`
+    .. [2] B. Phipson, G. K. Smyth, "Permutation p-values should never be zero", 2010.
+       :doi:`10.2202/1544-6115.1585`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr import SimCLRTransformer, compare_transfers, transfer_evaluation
+    >>> X, y = load_digits(return_X_y=True)
+    >>> results = [
+    ...     transfer_evaluation(
+    ...         SimCLRTransformer(max_epochs=epochs, random_state=0).fit(X[:600]),
+    ...         X[600:700], y[600:700], X_test=X[700:], y_test=y[700:], protocols=("linear",), random_state=0,
+    ...     )
+    ...     for epochs in (3, 0)
+    ... ]
+    >>> test = compare_transfers(*results, random_state=0)
+    >>> bool(-1 <= test.statistic <= 1), bool(0 < test.pvalue <= 1)
+    (True, True)
+    """
+    one, other = _predictions(first, second, protocol)
+    y_test, metric = first["y_test"], first["metric"]
+    if metric == "mean_average_precision":
+        signs, difference = np.ones(len(y_test)), _difference_of_rankings(one, other, y_test)
+    else:
+        signs, difference = _difference_of_accuracies(one == y_test, other == y_test, y_test, metric)
+    # Exchanging two predictions for an image changes the sign of what belongs to the image.
+    return stats.permutation_test(
+        (signs,),
+        difference,
+        permutation_type="samples",
+        n_resamples=n_resamples,
+        batch=_BATCH,
+        rng=draw_seed(random_state),
+    )
+
+
+def _predictions(first, second, protocol):
+    """Return what the two models predict for the same rows."""
+    names = (protocol, protocol) if isinstance(protocol, str) else tuple(protocol)
+    if len(names) != 2:
+        raise ValueError(f"protocol must be a name or a pair of names, got {protocol!r}.")
+    for which, result, name in zip(("first", "second"), (first, second), names, strict=True):
+        if name not in result["predictions"]:
+            raise ValueError(
+                f"{which} has no protocol {name!r}, but {', '.join(result['predictions'])}. Pass one of "
+                "these."
+            )
+    if first["metric"] != second["metric"]:
+        raise ValueError(f"first is of {first['metric']}, second of {second['metric']}; pass one metric.")
+    if not np.array_equal(first["y_test"], second["y_test"]):
+        raise ValueError("first and second are of other test rows; pass results on the same.")
+    return first["predictions"][names[0]], second["predictions"][names[1]]
+
+
+def _difference_of_accuracies(one, other, y_test, metric):
+    """Return each image's share in the difference, and the function that sums the shares."""
+    n = len(y_test)
+    shares = one.astype(np.float64) - other
+    if metric == "mean_per_class":
+        shares *= compute_sample_weight("balanced", y_test)
+    # Where both are right or both are wrong nothing is exchanged; scipy asks for two images all the same.
+    kept = np.argsort(shares == 0, kind="stable")[: max(2, np.count_nonzero(shares))]
+    return shares[kept], lambda shares, axis: shares.sum(axis) / n
+
+
+def _difference_of_rankings(one, other, y_test):
+    """Return the difference of the mean average precisions as a function of each image's sign."""
+    first, second = (
+        -np.argsort(np.argsort(-scores, axis=0, kind="stable"), axis=0) for scores in (one, other)
+    )
+
+    def difference(signs):
+        exchanged = (signs < 0)[:, None]
+        pair = np.where(exchanged, second, first), np.where(exchanged, first, second)
+        return float(np.subtract(*(mean_average_precision_11point(y_test, scores) for scores in pair)))
+
+    return difference
