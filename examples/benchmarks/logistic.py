@@ -2,8 +2,8 @@
 
 Every solver has a process of its own and goes from the strongest penalty to the weakest, each fit from the
 one before it (``warm_start=True``). The solvers take turns at each penalty. A solver of scikit-learn stops
-where the largest entry of its gradient is as small as in our solution for the same penalty. A solver whose fits take
-longer than the limit is stopped; the ratio is for the penalties that both have finished.
+where the largest entry of its gradient is as small as in our solution for the same penalty. A solver whose
+fits take longer than the limit is stopped; the ratio is for the penalties that both have finished.
 
 At the full size, 50,000 rows of 2,048 features::
 
