@@ -4,10 +4,7 @@ import errno
 import hashlib
 import json
 import os
-import stat
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .._version import __version__
+from .replacing import as_path, replacing
 
 __all__ = ["peek", "read", "write"]
 
@@ -24,6 +22,9 @@ _HEADER = "sklearn_simclr"
 _DIGEST = "blake2b"
 
 _FORMAT = 1
+
+# Bytes of a file after which it is opened anew.
+_MAPPED = 2**24
 
 
 def write(
@@ -50,35 +51,14 @@ def write(
     OSError
         If the file cannot be written. What was there before stays.
     """
-    path = Path(path)
     tensors = _to_tensors(arrays)
     text = json.dumps({"kind": kind, "format": _FORMAT, "version": __version__, "meta": meta})
     header = {_HEADER: text, _DIGEST: _digest(text, tensors)}
-    try:
-        # In a folder that nobody else may enter, no link can wait under the name of the unfinished file.
-        with tempfile.TemporaryDirectory(
-            prefix=".unfinished-", dir=path.parent, ignore_cleanup_errors=True
-        ) as folder:
-            unfinished = os.path.join(folder, "container")
-            with open(unfinished, "xb") as file:
-                permissions = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    with replacing(path) as unfinished:
+        try:
             save_file(tensors, unfinished, header)
-            with open(unfinished, "rb+", opener=_open_no_link) as file:
-                if os.chmod in os.supports_fd:
-                    # safetensors makes files that only their owner may read.
-                    os.chmod(file.fileno(), permissions)
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-    except (OSError, SafetensorError) as error:
-        # safetensors has an error of its own for a full disk.
-        kind_of_error = type(error) if isinstance(error, OSError) else OSError
-        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
-        raise kind_of_error(
-            number or errno.EIO,
-            f"cannot be written: {reason or error}. Pass a path in a folder that exists and can be written "
-            "to, on a disk with free space. What was there before is unchanged",
-            str(path),
-        ) from error
+        except SafetensorError as error:  # its own error for a full disk
+            raise OSError(errno.EIO, str(error)) from error
 
 
 def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, torch.Tensor], Any]:
@@ -105,7 +85,7 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, torch.Tensor], A
     ValueError
         If the file is no container, is one of another kind or of a later version, or is damaged.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
         with safe_open(_existing(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -125,8 +105,8 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, torch.Tensor], A
                     f"{path} is a container of kind {header['kind']!r}, not {kind!r}. Pass another file, "
                     "or use the function that reads this kind."
                 )
-            # Copies: what is checked below cannot be changed afterwards through the file.
-            arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
+            names = list(file.keys())
+        arrays = _copy_arrays(path, names)
     except (SafetensorError, _Damaged) as error:
         raise ValueError(
             f"{path} is damaged, or no safetensors file: {error}. Write it anew, or pass another file. "
@@ -151,7 +131,7 @@ def peek(path: str | os.PathLike) -> tuple[str, Any] | None:
     Returns
     -------
     kind, meta : str, object
-        As given to `write`. The checksum is not looked at.
+        As given to `write`. Neither format nor checksum is looked at: `read` does that.
 
     Raises
     ------
@@ -159,13 +139,11 @@ def peek(path: str | os.PathLike) -> tuple[str, Any] | None:
         If there is no such file.
     """
     try:
-        with safe_open(_existing(Path(path)), framework="pt") as file:
+        with safe_open(_existing(as_path(path)), framework="pt") as file:
             header = _parse(file.metadata() or {})
     except (SafetensorError, _Damaged):
         return None
-    if header is None or header["format"] != _FORMAT:
-        return None
-    return header["kind"], header["meta"]
+    return None if header is None else (header["kind"], header["meta"])
 
 
 class _Damaged(Exception):
@@ -227,11 +205,21 @@ def _parse(metadata):
     return header
 
 
+def _copy_arrays(path, names):
+    """Return arrays that cannot be changed through the file after they have been checked."""
+    arrays, left = {}, list(reversed(names))
+    while left:
+        # What one handle has read stays mapped, in the end the whole file beside the copies.
+        with safe_open(path, framework="pt") as file:
+            mapped = 0
+            while left and mapped < _MAPPED:
+                name = left.pop()
+                arrays[name] = file.get_tensor(name).clone()
+                mapped += arrays[name].nbytes
+    return arrays
+
+
 def _existing(path):
     """Return the path after having raised the system's own error if no file can be opened there."""
     with open(path, "rb"):
         return path
-
-
-def _open_no_link(path, flags):
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))

@@ -1,7 +1,8 @@
-"""A network together with its preprocessing as an ONNX graph."""
+"""Write a network together with its preprocessing as an ONNX graph."""
 
 import copy
 import inspect
+import json
 import logging
 import warnings
 
@@ -9,7 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["ServedNetwork", "check_onnx", "write_onnx"]
+from .._utils.replacing import replacing
+from ..estimators.baselines import SupervisedTransformer
+from ..estimators.classification import TrainedImageClassifier
+from ..estimators.simclr_transformer import SimCLRTransformer
+from ._about import describe_fitted
+
+__all__ = ["INPUT_DTYPES", "ServedNetwork", "check_onnx", "export_onnx", "write_onnx"]
+
+INPUT_DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
+
+# Key of our description in the file.
+_ABOUT = "sklearn_simclr"
 
 # An ONNX file is a message of protobuf, which ends at 2 GiB; the graph itself takes little.
 _LARGEST = 2**31 - 2**24
@@ -82,6 +94,47 @@ def _exportable(module):
     for name, part in module.named_children():
         module.add_module(name, _exportable(part))
     return module
+
+
+def export_onnx(estimator, path, input_dtype):
+    """Write what an estimator answers as a graph, and compare the graph with it.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+    path : pathlib.Path
+        Where to; a file there is replaced when the new one is complete.
+    input_dtype : {"auto", "uint8", "float32"}
+        Type of the images that the graph takes.
+
+    Returns
+    -------
+    how : str
+        Lines of Python that read the file.
+    """
+    layers, output = [estimator.encoder_], "representations"
+    if isinstance(estimator, SimCLRTransformer):
+        layers = [estimator._served_encoder()]
+        layers += estimator.projector_.layers[: estimator._check_output()]
+    elif isinstance(estimator, TrainedImageClassifier) and not isinstance(estimator, SupervisedTransformer):
+        layers = [*estimator._fitted_modules().values(), torch.nn.Softmax(dim=1)]
+        output = "probabilities"
+    fmt = estimator._format
+    if input_dtype == "auto":
+        input_dtype = "uint8" if tuple(fmt.pixel_range) == (0.0, 255.0) else "float32"
+    network = ServedNetwork(layers, fmt, INPUT_DTYPES[input_dtype])
+    text = json.dumps(describe_fitted(estimator))
+    with replacing(path) as unfinished:
+        write_onnx(network, unfinished, output, {_ABOUT: text})
+        check_onnx(network, unfinished)
+    return "\n".join(
+        [
+            "from onnxruntime import InferenceSession",
+            f"session = InferenceSession({str(path)!r})",
+            f"{output} = session.run(None, {{'images': X.astype('{input_dtype}')}})[0]",
+        ]
+    )
 
 
 def write_onnx(network, path, output, metadata):

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sklearn_simclr import __version__
-from sklearn_simclr._utils import container as _container
+from sklearn_simclr._utils import container
 from sklearn_simclr._utils.container import peek, read, write
 
 OLD = {"a": torch.arange(3)}
@@ -141,7 +141,7 @@ def forge(path, **changes):
     """Write a container of other header fields, with a checksum that fits."""
     fields = {"kind": "test", "format": 1, "version": __version__, "meta": None} | changes
     text = json.dumps({name: value for name, value in fields.items() if value != "left out"})
-    save_file(OLD, path, {"sklearn_simclr": text, "blake2b": _container._digest(text, OLD)})
+    save_file(OLD, path, {"sklearn_simclr": text, "blake2b": container._digest(text, OLD)})
 
 
 def test_a_later_format_is_refused_with_its_version(path):
@@ -150,7 +150,7 @@ def test_a_later_format_is_refused_with_its_version(path):
     forge(path, format=2, version="9.1")
     with pytest.raises(ValueError, match=r"is of format version 2, .*does not read.*sklearn-simclr 9\.1"):
         read(path, "test")
-    assert peek(path) is None
+    assert peek(path) == ("test", None)
 
 
 @pytest.mark.parametrize("field", ["kind", "format", "version", "meta"])
@@ -162,7 +162,7 @@ def test_a_header_without_a_field_is_refused(field, path):
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"kind": 1}', "9" * 5000])
 def test_a_header_that_is_none_is_refused(text, path):
-    save_file(OLD, path, {"sklearn_simclr": text, "blake2b": _container._digest(text, OLD)})
+    save_file(OLD, path, {"sklearn_simclr": text, "blake2b": container._digest(text, OLD)})
     with pytest.raises(ValueError, match="is damaged"):
         read(path, "test")
     assert peek(path) is None
@@ -270,16 +270,25 @@ def test_a_folder_is_not_replaced(tmp_path):
     assert os.listdir(tmp_path) == ["c"]
 
 
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.mark.parametrize(
-    "error",
-    [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left"), KeyboardInterrupt()],
+    ("place", "error"),
+    [
+        ("container.save_file", FULL),
+        ("container.save_file", SafetensorError("No space left")),
+        ("container.save_file", KeyboardInterrupt()),
+        ("replacing.os.fsync", FULL),
+        ("replacing.os.replace", FULL),
+        ("replacing.os.replace", KeyboardInterrupt()),
+    ],
 )
-@pytest.mark.parametrize("place", ["save_file", "os.fsync", "os.replace"])
 def test_a_failure_leaves_the_old_file(place, error, path, monkeypatch):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(f"sklearn_simclr._utils.container.{place}", fail)
+    monkeypatch.setattr(f"sklearn_simclr._utils.{place}", fail)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OSError
     with pytest.raises(expected) as caught:
         write(path, "test", {"a": torch.zeros(5)}, {})
@@ -307,7 +316,7 @@ def test_a_disk_that_is_full_leaves_the_old_file(path):
 def test_what_is_flushed_is_the_whole_file(path, monkeypatch):
     sizes = []
     monkeypatch.setattr(
-        "sklearn_simclr._utils.container.os.fsync", lambda fd: sizes.append(os.fstat(fd).st_size)
+        "sklearn_simclr._utils.replacing.os.fsync", lambda fd: sizes.append(os.fstat(fd).st_size)
     )
     write(path, "test", {"a": torch.zeros(1000)}, {})
     assert sizes == [path.stat().st_size]
@@ -362,9 +371,9 @@ def test_unfinished_files_are_out_of_reach_and_of_names_that_cannot_be_guessed(p
 
 def test_a_process_that_is_killed_leaves_the_old_file(path):
     code = (
-        "import os, signal, sys; from sklearn_simclr._utils import container as _container\n"
-        "_container.os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "_container.write(sys.argv[1], 'test', {}, {'old': False})"
+        "import os, signal, sys; from sklearn_simclr._utils import container\n"
+        "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "container.write(sys.argv[1], 'test', {}, {'old': False})"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)])
     assert done.returncode == -signal.SIGKILL

@@ -5,7 +5,6 @@ The networks have 8 channels where the published ones have 64.
 
 import dataclasses
 import io
-import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -18,6 +17,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from sklearn_simclr._utils import container
 from sklearn_simclr.encoders import resnet as _resnet
 from sklearn_simclr.encoders.heads import ProjectionHead
 from sklearn_simclr.encoders.resnet import ResNet
@@ -599,7 +599,9 @@ def test_a_failed_save_leaves_the_old_file(plain, tmp_path, monkeypatch):
     out = tmp_path / "m.safetensors"
     out.write_text("old")
     model.preprocessing = dataclasses.replace(model.preprocessing)
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    monkeypatch.setattr(
+        "sklearn_simclr._utils.replacing.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk"))
+    )
     with pytest.raises(OSError, match="disk"):
         save_pretrained(model, out)
     assert out.read_text() == "old" and list(tmp_path.iterdir()) == [out]
@@ -608,37 +610,60 @@ def test_a_failed_save_leaves_the_old_file(plain, tmp_path, monkeypatch):
 # Refusals
 
 
-def header_of(model, tmp_path, **changes):
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
-
+def with_other_meta(model, tmp_path, **changes):
     save_pretrained(model, tmp_path / "whole")
-    with safe_open(tmp_path / "whole", "pt") as opened:
-        header = json.loads(opened.metadata()["sklearn_simclr"])
-    path = tmp_path / "changed"
-    save_file(load_file(tmp_path / "whole"), path, {"sklearn_simclr": json.dumps({**header, **changes})})
-    return path
+    arrays, meta = container.read(tmp_path / "whole", "encoder")
+    networks = {**meta["networks"], **changes.pop("networks", {})}
+    container.write(tmp_path / "changed", "encoder", arrays, {**meta, "networks": networks, **changes})
+    return tmp_path / "changed"
 
 
 @pytest.mark.parametrize(
     "changes, reason",
     [
-        ({"format": 2}, "format 2"),
-        ({"encoder": {"depth": 19}}, "depth"),
-        ({"encoder": {"depth": 18, "command": "x"}}, "command"),
-        ({"encoder": {"depth": 18, "stem": "small", "width": 100}}, "misshapen"),
-        ({"encoder": {"depth": 18, "stem": "small", "width": 10**30}}, "not valid"),
-        ({"projector": {"in_dim": 64, "n_layers": 10**9}}, "more layers"),
-        ({"projector": "none"}, "not valid"),
+        ({"networks": {"encoder": {"kind": "resnet", "depth": 19}}}, "depth"),
+        ({"networks": {"encoder": {"kind": "resnet", "depth": 18, "command": "x"}}}, "command"),
+        (
+            {"networks": {"encoder": {"kind": "resnet", "depth": 18, "stem": "small", "width": 100}}},
+            "missing or superfluous|instead of",
+        ),
+        (
+            {"networks": {"encoder": {"kind": "resnet", "depth": 18, "stem": "small", "width": 10**30}}},
+            "not valid",
+        ),
+        ({"networks": {"encoder": {"kind": "relu"}}}, "is no encoder|superfluous"),
+        ({"networks": {"encoder": {"kind": "mystery"}}}, "is no network of this package"),
+        ({"networks": {"encoder": None}, "name": "your.Module"}, "your.Module, which is not of this package"),
+        ({"networks": {"projector": {"kind": "projector", "in_dim": 64, "n_layers": 10**9}}}, "more layers"),
+        ({"networks": {"projector": "none"}}, "not valid"),
+        ({"networks": {"other": {"kind": "relu"}}}, "other"),
         ({"preprocessing": {"size": 0}}, "size"),
         ({"preprocessing": None}, "not valid"),
         ({"classifier_layer": "0"}, "classifier_layer"),
+        ({"classifier_layer": 7}, "classifier_layer=7"),
     ],
 )
 def test_a_file_with_a_wrong_description_is_refused(plain, tmp_path, changes, reason):
-    path = header_of(load_pretrained(plain[0]), tmp_path, **changes)
-    with pytest.raises((ValueError, TypeError), match=reason):
+    path = with_other_meta(load_pretrained(plain[0]), tmp_path, **changes)
+    with pytest.raises(ValueError, match=reason) as caught:
         load_pretrained(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_changed_byte_in_a_file_of_ours_is_noticed(plain, tmp_path):
+    path = tmp_path / "m.safetensors"
+    convert_checkpoint(plain[0], path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        load_pretrained(path)
+
+
+def test_a_container_of_something_else_is_named(tmp_path):
+    container.write(tmp_path / "cache", "training", {}, {})
+    with pytest.raises(ValueError, match="of kind 'training', not 'encoder'"):
+        load_pretrained(tmp_path / "cache")
 
 
 class Payload:

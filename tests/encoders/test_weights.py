@@ -29,6 +29,7 @@ from sklearn_simclr import (
     load_estimator,
     save_estimator,
 )
+from sklearn_simclr._utils import container
 from sklearn_simclr.encoders import resnet as _resnet
 from sklearn_simclr.encoders.heads import ProjectionHead
 from sklearn_simclr.encoders.networks import PreprocessedNetwork
@@ -512,54 +513,16 @@ def test_images_of_other_channels_are_refused(file, tmp_path, digits):
         as_it_is(tmp_path / "grey").fit(np.random.default_rng(0).random((8, 16, 16, 3)))
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"encoder": {"network": {"kind": "relu"}}}, "is no encoder"),
-        ({"encoder": {"network": {"kind": "projector", "in_dim": 4, "n_layers": 1}}}, "is no encoder"),
-        ({"encoder": {"network": {"kind": "mystery"}}}, "is no network of this package"),
-        ({"encoder": {"network": None, "class": "your.Module"}}, "your.Module, which is not of this package"),
-        ({"resize": {"size": 0}}, "size must be at least 1"),
-        ({"resize": None}, "not valid"),
-        ({"classifier_layer": "1"}, "classifier_layer is '1'"),
-        ({"heads": {"projector": {"kind": "relu"}}}, "no projection head"),
-        # A head for a wider encoder whose tensors are those of this one's head.
-        (
-            {
-                "heads": {
-                    "projector": {
-                        "kind": "projector",
-                        "in_dim": 577,
-                        "out_dim": 128,
-                        "n_layers": 2,
-                        "read_dim": 288,
-                    }
-                }
-            },
-            "takes 577 features, the encoder gives 576",
-        ),
-        ({"heads": {}}, "superfluous"),
-        ({"encoder": {}}, "'network' is missing"),
-    ],
-)
-def test_exported_files_with_another_description_are_refused(tmp_path, digits, change, message):
-    import json
-
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
-
+def test_heads_that_do_not_fit_the_encoder_are_refused(tmp_path, digits):
+    """A head for a wider encoder whose tensors are those of this one's head."""
     path = tmp_path / "mine.safetensors"
     export_encoder(SimCLRTransformer(max_epochs=0).fit(digits[0][:50]), path)
-    with safe_open(path, framework="pt") as opened:
-        header = json.loads(opened.metadata()["sklearn_simclr_encoder"])
-    tensors = load_file(path)
-    save_file(tensors, path, {"sklearn_simclr_encoder": json.dumps({**header, **change})})
-    with pytest.raises(ValueError, match=message) as caught:
+    arrays, meta = container.read(path, "encoder")
+    meta["networks"]["projector"]["in_dim"] += 1
+    container.write(path, "encoder", arrays, meta)
+    with pytest.raises(ValueError, match="takes 577 features, the encoder gives 576") as caught:
         as_it_is(path).fit(digits[0][:50])
     assert str(path) in str(caught.value)
-    save_file(tensors, path, {"sklearn_simclr_encoder": "{"})
-    with pytest.raises(ValueError, match="no JSON"):
-        as_it_is(path).fit(digits[0][:50])
 
 
 def test_a_network_of_your_own_is_no_file_of_save_pretrained(tmp_path):

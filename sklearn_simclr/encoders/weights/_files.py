@@ -1,6 +1,5 @@
 """Open files of weights: what they hold, under which names and in which shapes, read one by one."""
 
-import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +9,7 @@ import torch
 
 from ._tensor_bundle import TensorBundle
 
-__all__ = ["METADATA", "StoredWeights", "google_names_of_objects", "open_bundle", "open_file", "open_torch"]
-
-# Key of our own description in the header of a safetensors file.
-METADATA = "sklearn_simclr"
+__all__ = ["StoredWeights", "google_names_of_objects", "open_bundle", "open_file", "open_torch"]
 
 _NORM_PARTS = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -48,7 +44,6 @@ class StoredWeights:
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[str], torch.Tensor]
     shown: Callable[[str], str] = str
-    header: dict | None = None
 
 
 def open_bundle(prefix, ema, verify):
@@ -123,16 +118,8 @@ def _read_safetensors(path):
     try:
         opened = safe_open(path, framework="pt")
         shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 (no iterator of its own)
-        metadata = opened.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is a damaged or truncated safetensors file: {error}.") from None
-    header = None
-    if METADATA in metadata:
-        try:
-            header = json.loads(metadata[METADATA])
-        except ValueError as error:
-            raise ValueError(f"{path}: its description of the network is no JSON: {error}.") from None
-
     del opened
 
     def read(name):
@@ -140,8 +127,7 @@ def _read_safetensors(path):
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(name).to(torch.float32, copy=True)
 
-    dialect = "own" if header is not None else _dialect(shapes, path)
-    return StoredWeights(str(path), dialect, shapes, read, header=header)
+    return StoredWeights(str(path), _dialect(shapes, path), shapes, read)
 
 
 def open_torch(path):

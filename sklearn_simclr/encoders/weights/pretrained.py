@@ -1,130 +1,34 @@
-"""Published weights: checkpoints of SimCLR's authors, their conversions, torchvision's, and our own files."""
+"""Read published weights: checkpoints of SimCLR's authors, their conversions and torchvision's."""
 
 import enum
-import json
 import os
-from dataclasses import asdict, dataclass
-from numbers import Integral
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..._utils.container import peek
 from ..heads import ProjectionHead
-from ..networks import build_network, describe_network, encoder_name, input_channels
+from ..networks import encoder_name
 from ..preprocessing import Preprocessing
 from ..resnet import ResNet
 from . import _names as naming
-from ._files import METADATA, StoredWeights, open_bundle, open_file, open_torch
+from ._files import open_bundle, open_file, open_torch
 from ._tensor_bundle import find_prefix
+from .network_file import Pretrained, check_heads, read_network, save_pretrained
 
 __all__ = ["Preprocessing", "Pretrained", "convert_checkpoint", "load_pretrained", "save_pretrained"]
 
-_FORMAT = 1
-
-# Key of the description that export_encoder writes into the header of its files.
-_EXPORTED = "sklearn_simclr_encoder"
-
 _TORCHVISION = "torchvision:"
 _TORCHVISION_ENUMS = tuple(f"ResNet{depth}_Weights" for depth in (18, 34, 50, 101, 152))
+
+_NO_AVERAGE = "{} has no moving average of its weights; pass ema=False."
 
 # A message that lists every variable of a checkpoint is of no use.
 _LISTED = 20
 
 # The authors evaluate images of the small stem whole (V1 appendix B.9).
 _SMALL_SIDE = 32
-
-
-@dataclass(eq=False)
-class Pretrained:
-    """A network with its weights, in evaluation mode, and what it needs to be used.
-
-    Parameters
-    ----------
-    encoder : torch.nn.Module
-        A network of this package, from images (n, C, H, W) to representations h (n, out_dim).
-    preprocessing : Preprocessing
-        What images go through first.
-    projector : ProjectionHead or None, default=None
-        Representations to projections z, if the file has them.
-    classifier : torch.nn.Linear or None, default=None
-        The supervised head, if the file has one.
-    classifier_layer : int, default=0
-        Layer of the projector that the classifier reads, 0 for h.
-    name : str, default=""
-        Name of the architecture or of the weights.
-
-    Attributes
-    ----------
-    out_dim : int
-        Width of h.
-
-    See Also
-    --------
-    load_pretrained : Where these come from.
-    save_pretrained : Where they go.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from sklearn_simclr.encoders.resnet import ResNet
-    >>> from sklearn_simclr.encoders import Preprocessing, Pretrained
-    >>> net = ResNet(18, stem="small").eval()
-    >>> model = Pretrained(net, Preprocessing(32, 1.0), classifier=nn.Linear(512, 10))
-    >>> model.logits(torch.zeros(2, 3, 40, 40)).shape
-    torch.Size([2, 10])
-    """
-
-    encoder: nn.Module
-    preprocessing: Preprocessing
-    projector: ProjectionHead | None = None
-    classifier: nn.Linear | None = None
-    classifier_layer: int = 0
-    name: str = ""
-
-    @property
-    def out_dim(self):
-        """Width of the representation.
-
-        Returns
-        -------
-        int
-            Number of features of the encoder.
-        """
-        return self.encoder.out_dim
-
-    def __repr__(self):
-        heads = "".join(
-            f", {head}" for head in ("projector", "classifier") if getattr(self, head) is not None
-        )
-        return f"<Pretrained {self.name}: encoder to {self.out_dim} features{heads}>"
-
-    @torch.no_grad()
-    def logits(self, images):
-        """Return the classifier's outputs for images, without gradients.
-
-        Parameters
-        ----------
-        images : torch.Tensor of shape (n, C, H, W)
-            Images as `preprocessing` takes them.
-
-        Returns
-        -------
-        logits : torch.Tensor of shape (n, n_classes)
-            One column a class; the authors' are the 1000 of ImageNet in the order of their synsets.
-
-        Raises
-        ------
-        ValueError
-            If the file had no classifier.
-        """
-        if self.classifier is None:
-            raise ValueError(f"{self.name} has no classifier; take the features of its encoder.")
-        hidden = self.encoder(self.preprocessing(images, channels=input_channels(self.encoder)))
-        if self.classifier_layer:
-            hidden = self.projector(hidden, n_layers=self.classifier_layer)
-        return self.classifier(hidden)
 
 
 def load_pretrained(weights, *, ema=False, classifier_layer=None, verify=True, download=False):
@@ -210,67 +114,31 @@ def load_pretrained(weights, *, ema=False, classifier_layer=None, verify=True, d
         raise ValueError(f"weights={str(weights)!r} is an address; copy the files to this machine first.")
     path = Path(weights)
     if path.suffix != ".index" and ".data-" not in path.name and path.is_file():
-        stored = _open_exported(path) or open_file(path)
+        if peek(path) is not None:
+            return _read_own(path, ema, classifier_layer)
+        stored = open_file(path)
     else:
         stored = open_bundle(find_prefix(path), ema, verify)
     if ema and stored.dialect != "google":
-        raise ValueError(f"{path} has no moving average of its weights; pass ema=False.")
+        raise ValueError(_NO_AVERAGE.format(path))
     return _build(stored, classifier_layer)
 
 
-def save_pretrained(pretrained, path):
-    """Write a network as one file of safetensors, its architecture and preprocessing in the header.
+def _read_own(path, ema, classifier_layer):
+    if ema:
+        raise ValueError(_NO_AVERAGE.format(path))
+    pretrained = read_network(path)
+    if classifier_layer is not None:
+        pretrained.classifier_layer = classifier_layer
+        _check_heads(path, pretrained)
+    return pretrained
 
-    Parameters
-    ----------
-    pretrained : Pretrained
-        The network.
-    path : str or path-like
-        Where to; a file there is replaced when the new one is complete.
 
-    See Also
-    --------
-    load_pretrained : Read it back.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> from sklearn_simclr.encoders.resnet import ResNet
-    >>> from sklearn_simclr.encoders import Preprocessing, Pretrained, save_pretrained
-    >>> model = Pretrained(ResNet(18, stem="small"), Preprocessing(32, 1.0), name="mine")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_pretrained(model, os.path.join(folder, "mine.safetensors"))
-    ...     os.listdir(folder)
-    ['mine.safetensors']
-    """
-    from safetensors.torch import save_file
-
-    header = {
-        "format": _FORMAT,
-        "name": pretrained.name,
-        "encoder": _encoder_parameters(pretrained.encoder),
-        "projector": _projector_parameters(pretrained.projector),
-        "classifier_layer": pretrained.classifier_layer,
-        "preprocessing": asdict(pretrained.preprocessing),
-    }
-    tensors = {}
-    for part, module in _parts(pretrained.encoder, pretrained.projector, pretrained.classifier):
-        state = {} if module is None else module.state_dict()
-        for key in naming.own_names(module, ""):
-            tensors[f"{part}.{key}"] = state[key].detach().cpu().contiguous()
-    path = Path(path)
-    # Beside the target, so that the last step is a rename.
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+def _check_heads(origin, pretrained):
     try:
-        # safetensors writes files that nobody else may read; this one has the rights of any new file.
-        unfinished.touch()
-        mode = unfinished.stat().st_mode
-        save_file(tensors, unfinished, metadata={METADATA: json.dumps(header)})
-        unfinished.chmod(mode)
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+        check_heads(pretrained)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from None
 
 
 def convert_checkpoint(weights, path, *, ema=False, classifier_layer=None, verify=True, download=False):
@@ -324,16 +192,10 @@ def _build(stored, classifier_layer, pool_padding="same"):
     The weights converted to torch are the authors', who trained with TensorFlow's padding.
     """
     with torch.device("meta"):
-        encoder, projector, head, name, preprocessing, layer = _architecture(stored, pool_padding)
+        encoder, projector, head, preprocessing = _architecture(stored, pool_padding)
         classifier = _classifier(stored)
-    if classifier_layer is not None:
-        layer = classifier_layer
     if stored.dialect == "google":
         names = naming.google_names(encoder, projector, classifier, head)
-    elif stored.dialect in ("own", "exported"):
-        names = {}
-        for part, module in _parts(encoder, projector, classifier):
-            names |= naming.own_names(module, f"{part}.")
     elif stored.dialect == "separius":
         names = naming.separius_names(encoder, projector, classifier)
     else:
@@ -343,7 +205,9 @@ def _build(stored, classifier_layer, pool_padding="same"):
         if module is not None:
             state |= {f"{part}.{key}": value for key, value in module.state_dict().items()}
     _check_variables(stored, names, state)
-    _check_heads(stored.origin, encoder, projector, classifier, layer)
+    layer = 0 if classifier_layer is None else classifier_layer
+    pretrained = Pretrained(encoder, preprocessing, projector, classifier, layer, encoder_name(encoder))
+    _check_heads(stored.origin, pretrained)
     for part, module in _parts(encoder, projector, classifier):
         if module is None:
             continue
@@ -353,7 +217,7 @@ def _build(stored, classifier_layer, pool_padding="same"):
             filled[key] = torch.tensor(0) if theirs is None else stored.read(theirs)
         module.load_state_dict(filled, assign=True)
         module.eval()
-    return Pretrained(encoder, preprocessing, projector, classifier, layer, name)
+    return pretrained
 
 
 def _parts(encoder, projector, classifier):
@@ -361,9 +225,7 @@ def _parts(encoder, projector, classifier):
 
 
 def _architecture(stored, pool_padding):
-    """Encoder, projector, how its layers are called, name, preprocessing, layer of the classifier."""
-    if stored.dialect in ("own", "exported"):
-        return _described(stored)
+    """Encoder, projector, how its layers are called, preprocessing."""
     head = "nl"
     if stored.dialect == "google":
         kernels, n_kernels, matrices, head = naming.google_kernels(stored.shapes)
@@ -387,96 +249,12 @@ def _architecture(stored, pool_padding):
         projector = ProjectionHead(**projector)
     small = parameters["stem"] == "small"
     preprocessing = Preprocessing(_SMALL_SIDE, 1.0) if small else Preprocessing()
-    return encoder, projector, head, encoder_name(encoder), preprocessing, 0
-
-
-def _described(stored):
-    """The same for our own files, whose header says it."""
-    try:
-        described = _exported_parts if stored.dialect == "exported" else _own_parts
-        encoder, projector, preprocessing, layer, name = described(stored.header, len(stored.shapes))
-        if type(layer) is not int:
-            raise ValueError(f"classifier_layer is {layer!r}, not an int")
-        return encoder, projector, "nl", str(name), preprocessing, layer
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        detail = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
-        raise ValueError(f"{stored.origin}: its description of the network is not valid: {detail}.") from None
-
-
-def _own_parts(header, n_tensors):
-    if header["format"] != _FORMAT:
-        raise ValueError(
-            f"format {header['format']} of the file is not {_FORMAT}; update sklearn-simclr to read it"
-        )
-    # A ResNet, if it does not say what it is.
-    encoder = _build_encoder({"kind": "resnet", **header["encoder"]}, n_tensors)
-    projector = header["projector"]
-    if projector is not None:
-        projector = build_network({"kind": "projector", **projector}, n_tensors)
-    preprocessing = Preprocessing(**header["preprocessing"])
-    return encoder, projector, preprocessing, header["classifier_layer"], header["name"]
-
-
-def _exported_parts(header, n_tensors):
-    about = header["encoder"]
-    if about["network"] is None:
-        raise ValueError(
-            f"it has the weights of a {about['class']}, which is not of this package; build that module and "
-            "load them with safetensors.torch.load_file"
-        )
-    encoder = _build_encoder(about["network"], n_tensors)
-    projector = header["heads"].get("projector")
-    if projector is not None:
-        projector = build_network(projector, n_tensors)
-        if not isinstance(projector, ProjectionHead):
-            raise ValueError("its projector is no projection head")
-    return (
-        encoder,
-        projector,
-        Preprocessing(**header["resize"]),
-        header["classifier_layer"],
-        about["name"],
-    )
-
-
-def _build_encoder(description, n_tensors):
-    encoder = build_network(description, n_tensors)
-    if not hasattr(encoder, "out_dim") or isinstance(encoder, ProjectionHead):
-        raise ValueError(f"{description['kind']!r} is no encoder")
-    return encoder
-
-
-def _open_exported(path):
-    """The weights in a file of export_encoder, or None for other files."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if METADATA in metadata or _EXPORTED not in metadata:
-                return None
-            names = list(file.keys())
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    except SafetensorError:
-        return None
-    try:
-        header = json.loads(metadata[_EXPORTED])
-    except ValueError as error:
-        raise ValueError(f"{path}: its description of the network is no JSON: {error}.") from None
-
-    def read(name):
-        # Opened anew: what one handle has read stays mapped, in the end the whole file beside the copy.
-        with safe_open(path, framework="pt") as file:
-            return file.get_tensor(name).to(torch.float32, copy=True)
-
-    return StoredWeights(str(path), "exported", shapes, read, header=header)
+    return encoder, projector, head, preprocessing
 
 
 def _classifier(stored):
     names = {
-        "exported": "classifier.weight",
         "google": "head_supervised/linear_layer/dense/kernel",
-        "own": "classifier.weight",
         "separius": "resnet.fc.weight",
         "torchvision": "fc.weight",
     }
@@ -486,24 +264,6 @@ def _classifier(stored):
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"{stored.origin}: {names[stored.dialect]!r} is no matrix: its shape is {shape}.")
     return nn.Linear(shape[1], shape[0])
-
-
-def _check_heads(origin, encoder, projector, classifier, layer):
-    if not isinstance(layer, Integral) or isinstance(layer, bool):
-        raise TypeError(f"classifier_layer must be an int or None, got {layer!r}.")
-    if projector is not None and projector.in_dim != encoder.out_dim:
-        raise ValueError(
-            f"{origin}: the projector takes {projector.in_dim} features, the encoder gives {encoder.out_dim}."
-        )
-    n_layers = projector.n_layers if projector is not None else 0
-    if not 0 <= layer <= n_layers:
-        raise ValueError(f"classifier_layer={layer}: {origin} has a projector of {n_layers} layers.")
-    width = projector.layer_dim(layer) if layer else encoder.out_dim
-    if classifier is not None and classifier.in_features != width:
-        raise ValueError(
-            f"{origin}: the classifier takes {classifier.in_features} features, layer {layer} has {width}; "
-            "pass another classifier_layer."
-        )
 
 
 def _check_variables(stored, names, state):
@@ -539,26 +299,6 @@ def _is_idle(stored, name, names):
     if stored.dialect != "separius" or not norm.startswith("head.") or key != "bias":
         return False
     return f"{norm}.running_mean" in names.values() and not stored.read(name).any()
-
-
-def _encoder_parameters(encoder):
-    if isinstance(encoder, ResNet):
-        return encoder.options
-    description = describe_network(encoder)
-    if description is None:
-        raise TypeError(
-            f"pretrained.encoder is a {type(encoder).__name__}, which is not of this package: a file without "
-            "code cannot say how to build it. Save its state_dict with safetensors.torch.save_file."
-        )
-    return description
-
-
-def _projector_parameters(projector):
-    if projector is None:
-        return None
-    description = describe_network(projector)
-    del description["kind"]
-    return description
 
 
 def _load_torchvision(weights, download):

@@ -1,12 +1,11 @@
-"""Fitted estimators as JSON and tensors, and back: nothing in a file is code, or names any."""
+"""Turn fitted estimators into JSON and arrays and back; nothing of what is written is code, or names any."""
 
 import enum
-import hashlib
-import json
 import math
 import numbers
 import os
 import reprlib
+import sys
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._utils.state import arrays_to_tensors, tensors_to_arrays
-from .._version import __version__
 from ..encoders.make import make_encoder
 from ..encoders.networks import build_network, describe_network, fill_network
 from ..encoders.weights.pretrained import torchvision_name
@@ -27,9 +25,7 @@ from ..estimators.simclr_transformer import SimCLRTransformer
 from ..images.formats import ImageFormat
 from ..views.augmentation import Augmentation
 
-__all__ = ["ESTIMATORS", "decode_estimator", "digest", "encode_estimator"]
-
-_FORMAT = 1
+__all__ = ["ESTIMATORS", "decode_estimator", "encode_estimator"]
 
 ESTIMATORS = {
     cls.__name__: cls
@@ -42,7 +38,8 @@ ESTIMATORS = {
     )
 }
 
-# Parameters that name places on this machine, and another would write to or read from.
+# Parameters that name places on a machine. A file must not choose them: the cache in a folder that comes with
+# the file may hold pickles, which run code.
 _PLACES = ("cache_dir", "checkpoint_dir", "memory")
 
 # What may be set on an estimator, and of which type it has to be.
@@ -78,9 +75,12 @@ _NEEDED = ("encoder_", "_architecture", "_format", "image_shape_", "pixel_range_
 
 _TIMM = "timm:"
 
+# Pixels of the images that a network of timm is tried with when it is built: a file cannot ask for more.
+_MOST_PIXELS = 2**22
+
 
 def encode_estimator(estimator):
-    """Return an estimator as a text and tensors.
+    """Return an estimator as JSON and arrays.
 
     Parameters
     ----------
@@ -89,10 +89,10 @@ def encode_estimator(estimator):
 
     Returns
     -------
-    text : str
-        JSON.
-    tensors : dict of str to tensor
-        What the text refers to.
+    records : list of dict
+        JSON: one record for each estimator that this one is made of, itself the last.
+    arrays : dict of str to tensor or ndarray
+        What the records refer to.
 
     Raises
     ------
@@ -105,20 +105,18 @@ def encode_estimator(estimator):
     """
     writer = _Writer()
     writer.value(estimator, "estimator")
-    # JSON has no NaN, but Python's reads what it writes.
-    text = json.dumps({"format": _FORMAT, "version": __version__, "estimators": writer.estimators})
-    return text, writer.tensors
+    return writer.estimators, writer.arrays
 
 
-def decode_estimator(text, tensors, origin):
+def decode_estimator(records, arrays, origin):
     """Undo `encode_estimator`.
 
     Parameters
     ----------
-    text : str
+    records : list of dict
         As it returned.
-    tensors : dict of str to tensor
-        As it returned.
+    arrays : dict of str to tensor
+        As it returned; emptied.
     origin : str
         Where they are from, for messages.
 
@@ -126,6 +124,8 @@ def decode_estimator(text, tensors, origin):
     -------
     estimator : estimator
         One of `ESTIMATORS`.
+    places : dict of str to object
+        Parameters that name places on a machine, with the values that were not taken.
 
     Raises
     ------
@@ -133,12 +133,8 @@ def decode_estimator(text, tensors, origin):
         If they were not written by `encode_estimator` of this or an earlier version.
     """
     try:
-        content = json.loads(text)
-        if content["format"] != _FORMAT:
-            raise ValueError(
-                f"its format {content['format']!r} is not {_FORMAT}; update sklearn-simclr to read it"
-            )
-        return _Reader(content["estimators"], tensors).last()
+        reader = _Reader(records, arrays)
+        return reader.last(), reader.places
     except KeyError as error:
         raise ValueError(f"{origin} is not a valid file of an estimator: {error} is missing.") from None
     except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -146,34 +142,11 @@ def decode_estimator(text, tensors, origin):
         raise ValueError(f"{origin} is not a valid file of an estimator: {reason}.") from None
 
 
-def digest(text, tensors):
-    """Return what a text and tensors have in common with no others.
-
-    Parameters
-    ----------
-    text : str
-        The text.
-    tensors : dict of str to tensor
-        On the CPU.
-
-    Returns
-    -------
-    digest : str
-        SHA-256, in hexadecimal.
-    """
-    total = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return total.hexdigest()
-
-
 class _Writer:
     """Turns values into JSON; ``{kind: content}`` is what JSON has no type for."""
 
     def __init__(self):
-        self.tensors = {}
+        self.arrays = {}
         self.estimators = []
         self.places = {}
 
@@ -193,7 +166,7 @@ class _Writer:
         if isinstance(value, np.generic):
             return {"scalar": self.array(np.asarray(value), where)}
         if isinstance(value, torch.Tensor):
-            return {"tensor": self.tensor(value)}
+            return {"tensor": self.keep(value)}
         # As a text they name the same weights.
         if isinstance(value, os.PathLike):
             return os.fspath(value)
@@ -218,15 +191,19 @@ class _Writer:
 
     def array(self, value, where):
         if value.dtype.kind == "O":
-            items = self.value(value.ravel().tolist(), where)
-            return {"array": ["object", list(value.shape), items]}
-        if value.dtype.kind not in "biufU" or value.dtype.itemsize > 8 and value.dtype.kind == "f":
+            return {"objects": [list(value.shape), self.value(value.ravel().tolist(), where)]}
+        if value.dtype.kind == "U":
+            # As code points, an array in the file is as large as the one that is made of it.
+            text = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+            codes = text.reshape(-1).view(np.int32).reshape(*value.shape, value.dtype.itemsize // 4)
+            return {"strings": self.keep(codes)}
+        if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
             raise TypeError(f"{where} is an array of {value.dtype}, which is not written. {_ADVICE}")
-        return {"array": [value.dtype.newbyteorder("=").str, list(value.shape), value.ravel().tolist()]}
+        return {"array": self.keep(value)}
 
-    def tensor(self, value):
-        name = str(len(self.tensors))
-        self.tensors[name] = value.detach().cpu().contiguous().clone()
+    def keep(self, value):
+        name = str(len(self.arrays))
+        self.arrays[name] = value
         return name
 
     def network(self, module, where, timm=None):
@@ -243,7 +220,7 @@ class _Writer:
                 "file without code cannot build again. Pass format='torch' to export_encoder for its weights "
                 "alone, or give the encoder by name."
             )
-        state = {name: self.tensor(tensor) for name, tensor in module.state_dict().items()}
+        state = {name: self.keep(tensor) for name, tensor in module.state_dict().items()}
         return {"of": description, "state": state}
 
     def params(self, estimator, where):
@@ -298,17 +275,17 @@ def _shown(value):
 class _Reader:
     """Turns what `_Writer` wrote into values."""
 
-    def __init__(self, records, tensors):
+    def __init__(self, records, arrays):
         self.records = records
-        self.tensors = tensors
-        self.unread = set(tensors)
+        self.arrays = arrays
         self.estimators = []
+        self.places = {}
 
     def last(self):
         for record in self.records:
             self.estimators.append(self.estimator(record))
-        if self.unread:
-            raise ValueError(f"{len(self.unread)} of its tensors belong to nothing")
+        if self.arrays:
+            raise ValueError(f"{len(self.arrays)} of its arrays belong to nothing")
         estimator = self.estimators[-1]
         try:
             check_is_fitted(estimator, "encoder_")
@@ -336,24 +313,30 @@ class _Reader:
     def dict(self, content):
         return {self.value(key): self.value(item) for key, item in content}
 
-    def array(self, content):
-        dtype, shape, items = content
-        if dtype == "object":
-            items = self.value(items)
-            array = np.empty(len(items), dtype=object)
-            array[:] = items
-            return array.reshape(shape)
-        dtype = np.dtype(dtype)
-        if dtype.kind not in "biufU":
-            raise ValueError(f"it has an array of {dtype}")
-        return np.array(items, dtype=dtype).reshape(shape)
+    def array(self, name):
+        return self.tensor(name).numpy()
+
+    def strings(self, name):
+        codes = np.ascontiguousarray(self.array(name))
+        if codes.dtype != np.int32 or codes.shape[-1] == 0:
+            raise ValueError("it has an array of strings that is none")
+        if codes.size and not 0 <= codes.min() <= codes.max() <= sys.maxunicode:
+            raise ValueError("it has an array of strings with characters that do not exist")
+        return codes.reshape(-1).view(f"=U{codes.shape[-1]}").reshape(codes.shape[:-1])
+
+    def objects(self, content):
+        shape, items = content
+        items = self.value(items)
+        array = np.empty(len(items), dtype=object)
+        array[:] = items
+        return array.reshape(shape)
 
     def scalar(self, content):
         return self.value(content)[()]
 
     def tensor(self, name):
-        self.unread.discard(name)
-        return self.tensors[name]
+        # Each is used once: a small file cannot make a large estimator of one array.
+        return self.arrays.pop(name)
 
     def format(self, content):
         layout, shape, flat, pixel_range, decoded_dtype = self.value(content)
@@ -398,13 +381,7 @@ class _Reader:
         description = content["of"]
         kind = description["kind"]
         if kind == "timm":
-            if not description["name"].startswith(_TIMM):
-                raise ValueError(f"{description['name']!r} is no network of timm")
-            # On the CPU: not all that its networks compute when they are built is in their state.
-            with torch.random.fork_rng(devices=[]):
-                module, _ = make_encoder(
-                    description["name"], description["in_channels"], tuple(description["image_size"])
-                )
+            module = self.timm(description, state)
         elif kind == "decoder":
             with torch.device("meta"):
                 module = Decoder(description["in_dim"], tuple(description["image_shape"]))
@@ -412,10 +389,30 @@ class _Reader:
             module = build_network(description, len(state))
         return fill_network(module, state)
 
+    def timm(self, description, state):
+        name, channels, size = (
+            description["name"],
+            description["in_channels"],
+            tuple(description["image_size"]),
+        )
+        if not name.startswith(_TIMM):
+            raise ValueError(f"{name!r} is no network of timm")
+        if math.prod(size) > _MOST_PIXELS:
+            raise ValueError(f"its encoder is for images of {size[0]} x {size[1]} pixels, which is too many")
+        # Without memory at first: a name and a number may stand for any size.
+        with torch.device("meta"):
+            fill_network(make_encoder(name, channels, size)[0], state)
+        # On the CPU: not all that its networks compute when they are built is in their state.
+        with torch.random.fork_rng(devices=[]):
+            return make_encoder(name, channels, size)[0]
+
     def frame(self, content):
         import pandas as pd
 
-        return pd.DataFrame(self.value(content))
+        columns = self.value(content)
+        if any(type(column) is not np.ndarray or column.ndim != 1 for column in columns.values()):
+            raise ValueError("it has a table with something else than columns")
+        return pd.DataFrame(columns)
 
     def estimator(self, record):
         name = record["class"]
@@ -423,6 +420,9 @@ class _Reader:
             raise ValueError(f"it holds a {name!r}, and only {', '.join(ESTIMATORS)} are read")
         cls = ESTIMATORS[name]
         params = {key: self.value(value) for key, value in record["params"].items()}
+        for place in params.keys() & set(_PLACES):
+            if params[place] is not None:
+                self.places[place], params[place] = params[place], None
         unknown = sorted(params.keys() - set(cls._get_param_names()))
         if unknown:
             raise ValueError(f"{name} has no parameter {unknown[0]!r} here; update sklearn-simclr to read it")
@@ -452,8 +452,10 @@ _KINDS = {
     "frozen": _Reader.frozen,
     "list": _Reader.items,
     "network": _Reader.network,
+    "objects": _Reader.objects,
     "random_state": _Reader.random_state,
     "scalar": _Reader.scalar,
+    "strings": _Reader.strings,
     "tensor": _Reader.tensor,
     "tuple": _Reader.tuple,
 }
