@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
-
-from sklearn_simclr.encoders.weights._tensor_bundle import masked_crc32c
 
 NUMBERS = {"f4": 1, "f8": 2, "i4": 3, "u1": 4, "i8": 9, "f2": 19}
 
@@ -33,13 +32,10 @@ def header(n_shards=1, endianness=0):
     return field(1, n_shards) + field(2, endianness)
 
 
-def snappy_literal(data):
-    """Valid snappy without any copies."""
-    out = varint(len(data))
-    for start in range(0, len(data), 60):
-        piece = data[start : start + 60]
-        out += bytes([(len(piece) - 1) << 2]) + piece
-    return out
+def masked_crc32c(data):
+    # lib/hash/crc32c.h: rotate right by 15, then add a constant.
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) % (1 << 32)
 
 
 def block_of(items, restart=16):
@@ -58,13 +54,11 @@ def block_of(items, restart=16):
     return bytes(out) + b"".join(r.to_bytes(4, "little") for r in [*restarts, len(restarts)])
 
 
-def write_index(path, items, *, compress=None, per_block=50):
-    """Write sorted (key, value) pairs as a table; `compress` maps the bytes of a block to snappy's."""
+def write_index(path, items, *, kind=0, per_block=50):
+    """Write sorted (key, value) pairs as a table; `kind` is the compression that its blocks claim to have."""
     out, handles = bytearray(), []
 
     def append(block):
-        kind = 0 if compress is None else 1
-        block = block if compress is None else compress(block)
         handle = varint(len(out)) + varint(len(block))
         kept = block + bytes([kind])
         out.extend(kept + masked_crc32c(kept).to_bytes(4, "little"))
@@ -79,21 +73,26 @@ def write_index(path, items, *, compress=None, per_block=50):
     Path(path).write_bytes(bytes(out) + footer)
 
 
-def write_bundle(prefix, variables, *, n_shards=1, big_endian=False, compress=None):
+def write_bundle(prefix, variables, *, n_shards=1, big_endian=False):
     """Write arrays by name as NAME.index and its data files, one after the other in turn."""
     shards = [bytearray() for _ in range(n_shards)]
     items = [(b"", header(n_shards, int(big_endian)))]
     for i, name in enumerate(sorted(variables, key=str.encode)):
-        values = np.asarray(variables[name])
-        if isinstance(variables[name], bytes):
-            number, shape, raw = 7, (), varint(len(variables[name])) + bytes(4) + variables[name]
+        values = variables[name]
+        if isinstance(values, bytes):
+            # tensor_bundle.cc, WriteStringTensor: the length as four bytes enters the checksums.
+            order = "big" if big_endian else "little"
+            length = len(values).to_bytes(4, order)
+            tail = masked_crc32c(length).to_bytes(4, order) + values
+            number, shape, raw, summed = 7, (), varint(len(values)) + tail, length + tail
         else:
+            values = np.asarray(values)
             number, shape = NUMBERS[values.dtype.str[1:]], values.shape
-            raw = values.astype(values.dtype.newbyteorder(">" if big_endian else "<")).tobytes()
+            raw = summed = values.astype(values.dtype.newbyteorder(">" if big_endian else "<")).tobytes()
         shard = i % n_shards
-        place = entry(number, shape, shard, len(shards[shard]), len(raw), masked_crc32c(raw))
+        place = entry(number, shape, shard, len(shards[shard]), len(raw), masked_crc32c(summed))
         items.append((name.encode(), place))
         shards[shard] += raw
-    write_index(f"{prefix}.index", items, compress=compress)
+    write_index(f"{prefix}.index", items)
     for i, content in enumerate(shards):
         Path(f"{prefix}.data-{i:05d}-of-{n_shards:05d}").write_bytes(content)

@@ -34,7 +34,7 @@ from sklearn_simclr.encoders import resnet as _resnet
 from sklearn_simclr.encoders.heads import ProjectionHead
 from sklearn_simclr.encoders.networks import PreprocessedNetwork
 from sklearn_simclr.encoders.resnet import ResNet
-from sklearn_simclr.encoders.weights import _names as _weight_names
+from sklearn_simclr.encoders.weights._names import google_names
 from sklearn_simclr.encoders.weights.pretrained import (
     Preprocessing,
     Pretrained,
@@ -49,7 +49,6 @@ NORMALISED = Preprocessing(20, 0.875, "bilinear", mean=(0.4, 0.5, 0.6), std=(0.2
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
     monkeypatch.setattr(_resnet, "BASE_CHANNELS", 8)
-    monkeypatch.setattr(_weight_names, "BASE_CHANNELS", 8)
 
 
 def draw(module, seed):
@@ -129,7 +128,7 @@ def same(first, second):
 
 def write_checkpoint(prefix, pretrained):
     """Write a network as the authors' TensorFlow would."""
-    names = _weight_names.google_names(pretrained.encoder, pretrained.projector, None)
+    names = google_names(pretrained.encoder, pretrained.projector, None)
     parts = {"encoder": pretrained.encoder, "projector": pretrained.projector}
     tensors = {f"{n}.{k}": v for n, m in parts.items() for k, v in m.state_dict().items()}
     axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
@@ -186,7 +185,6 @@ def test_a_checkpoint_of_tensorflow(tmp_path, images, form):
 def test_torchvision_weights_by_enum_and_by_name(tmp_path, monkeypatch, images):
     # The smallest of torchvision's networks, of the width it has there.
     monkeypatch.setattr(_resnet, "BASE_CHANNELS", 64)
-    monkeypatch.setattr(_weight_names, "BASE_CHANNELS", 64)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     member = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
     name = "torchvision:ResNet18_Weights.IMAGENET1K_V1"

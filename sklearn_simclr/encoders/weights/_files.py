@@ -1,35 +1,20 @@
 """Open files of weights: what they hold, under which names and in which shapes, read one by one."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from ._names import GOOGLE, Dialect, find_torch_dialect, google_names_of_objects
 from ._tensor_bundle import TensorBundle
 
-__all__ = ["StoredWeights", "google_names_of_objects", "open_bundle", "open_file", "open_torch"]
+__all__ = ["StoredWeights", "find_prefix", "open_bundle", "open_file", "open_torch"]
 
-_NORM_PARTS = ("gamma", "beta", "moving_mean", "moving_variance")
-
-# Members of the authors' classes in the order in which their layers are applied.
-_OBJECT_ORDER = (
-    "initial_conv_relu_max_pool",
-    "block_groups",
-    "layers",
-    "shortcut_layers",
-    "projection_layers",
-    "conv2d_bn_layers",
-    "conv_relu_dropblock_layers",
-    "conv2d_fixed_padding",
-    "batch_norm_relu",
-    "conv2d_0",
-    "batch_norm_relu_1",
-    "conv2d_1",
-    "conv2d",
-    "bn",
-)
+_MAX_STATE = 1 << 20
 
 
 @dataclass
@@ -40,14 +25,14 @@ class StoredWeights:
     """
 
     origin: str
-    dialect: str
+    dialect: Dialect
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[str], torch.Tensor]
     shown: Callable[[str], str] = str
 
 
-def open_bundle(prefix, ema, verify):
-    bundle = TensorBundle(prefix, verify=verify)
+def open_bundle(prefix, ema):
+    bundle = TensorBundle(prefix)
     graph = bundle.object_graph()
     if graph is None:
         scope = _scope(bundle, prefix, ema)
@@ -71,7 +56,7 @@ def open_bundle(prefix, ema, verify):
         values = values.transpose(_axes(values.ndim))
         return torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
 
-    return StoredWeights(str(prefix), "google", shapes, read, shown=lambda name: variables.get(name, name))
+    return StoredWeights(str(prefix), GOOGLE, shapes, read, shown=lambda name: variables.get(name, name))
 
 
 def _axes(n_dims):
@@ -116,11 +101,10 @@ def _read_safetensors(path):
     from safetensors import SafetensorError, safe_open
 
     try:
-        opened = safe_open(path, framework="pt")
-        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 (no iterator of its own)
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
     except SafetensorError as error:
         raise ValueError(f"{path} is a damaged or truncated safetensors file: {error}.") from None
-    del opened
 
     def read(name):
         # Opened anew: what one handle has read stays mapped, in the end the whole file beside the copy.
@@ -179,87 +163,69 @@ def _tensors(content):
 
 
 def _dialect(shapes, path):
-    if "resnet.net.0.0.weight" in shapes:
-        return "separius"
-    if "conv1.weight" in shapes:
-        return "torchvision"
-    some = ", ".join(list(shapes)[:5]) or "no tensors"
-    raise ValueError(f"{path} holds no known ResNet: it has {some}, ...")
+    dialect = find_torch_dialect(shapes)
+    if dialect is None:
+        some = ", ".join(list(shapes)[:5]) or "no tensors"
+        raise ValueError(f"{path} holds no known ResNet: it has {some}, ...")
+    return dialect
 
 
-def google_names_of_objects(nodes):
-    """Return the names that the variables of a TensorFlow 2 checkpoint have in those of TensorFlow 1.
+def find_prefix(path):
+    """Return the prefix of the one checkpoint that a path stands for.
 
     Parameters
     ----------
-    nodes : list of (dict of str to int, str or None)
-        The graph of saved objects: of each its children by name, and the variable it is.
+    path : str or path-like
+        Its prefix, one of its files, or the directory it lies in (a file ``checkpoint`` there may choose) or
+        that of a SavedModel.
 
     Returns
     -------
-    names : dict of str to str
-        TensorFlow 1's name to the variable's; empty if the graph has no network of SimCLR.
+    pathlib.Path
+        The path without ".index".
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing.
+    ValueError
+        If a directory has no checkpoint, or several.
     """
-    names = {}
-    resnet = _first(nodes, {"initial_conv_relu_max_pool", "block_groups"})
-    if resnet is None:
-        return names
-    for kind, layer in _numbered_layers(nodes, resnet):
-        for part, child in nodes[layer][0].items():
-            if part in ("kernel", *_NORM_PARTS):
-                names[f"base_model/{kind}/{part}"] = nodes[child][1]
-    head = _first(nodes, {"linear_layers"})
-    if head is not None:
-        for number, layer in nodes[_child(nodes, head, "linear_layers")][0].items():
-            scope = f"head_contrastive/nl_{number}"
-            names[f"{scope}/dense/kernel"] = _variable(nodes, layer, "dense", "kernel")
-            for part in _NORM_PARTS:
-                variable = _variable(nodes, layer, "bn_relu", "bn", part)
-                names[f"{scope}/batch_normalization/{part}"] = variable
-    model = _first(nodes, {"supervised_head"})
-    if model is not None:
-        for part in ("kernel", "bias"):
-            variable = _variable(nodes, model, "supervised_head", "linear_layer", "dense", part)
-            names[f"head_supervised/linear_layer/dense/{part}"] = variable
-    return {name: variable for name, variable in names.items() if variable is not None}
+    path = Path(path)
+    if path.is_dir():
+        return _find_in_directory(path)
+    if path.suffix == ".index":
+        return path.with_suffix("")
+    stem, mark, _ = path.name.rpartition(".data-")
+    if mark:
+        return path.with_name(stem)
+    if not Path(f"{path}.index").is_file():
+        raise FileNotFoundError(f"{path} does not exist, nor does {path}.index.")
+    return path
 
 
-def _first(nodes, children):
-    return next((i for i, (own, _) in enumerate(nodes) if children <= own.keys()), None)
+def _find_in_directory(path):
+    found = sorted(path.glob("*.index")) or sorted((path / "variables").glob("*.index"))
+    if len(found) > 1:
+        chosen = _latest(path)
+        if Path(f"{chosen}.index") not in found:
+            raise ValueError(
+                f"{path} holds several checkpoints, {', '.join(index.stem for index in found)}; pass the "
+                "path of one of them."
+            )
+        return chosen
+    if not found:
+        raise ValueError(f"{path} is a directory without a checkpoint (a file that ends with .index).")
+    return found[0].with_suffix("")
 
 
-def _child(nodes, node, *path):
-    for name in path:
-        node = nodes[node][0].get(name)
-        if node is None:
-            return None
-    return node
-
-
-def _variable(nodes, node, *path):
-    found = _child(nodes, node, *path)
-    return None if found is None else nodes[found][1]
-
-
-def _numbered_layers(nodes, root):
-    """Yield (name with number, node) of convolutions and norms below `root`, in order of creation."""
-    counts = {"conv2d": 0, "batch_normalization": 0}
-    stack, seen = [root], set()
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        children = nodes[node][0]
-        kind = "conv2d" if "kernel" in children else "batch_normalization"
-        if "kernel" in children or "moving_mean" in children:
-            yield kind + _suffix(counts[kind]), node
-            counts[kind] += 1
-            continue
-        order = sorted((name for name in children if name.isdecimal()), key=int)
-        order += [name for name in _OBJECT_ORDER if name in children]
-        stack.extend(children[name] for name in reversed(order))
-
-
-def _suffix(number):
-    return f"_{number}" if number else ""
+def _latest(path):
+    """The checkpoint that the text file ``checkpoint`` of a directory names, or None."""
+    state = path / "checkpoint"
+    if not state.is_file() or state.stat().st_size > _MAX_STATE:
+        return None
+    for line in state.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model_checkpoint_path":
+            return path / os.path.basename(value.strip().strip('"'))
+    return None

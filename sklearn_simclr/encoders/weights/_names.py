@@ -1,137 +1,71 @@
-"""How published weights of SimCLR are named, and which network their names and shapes stand for.
+"""The names that programs give to the weights of SimCLR's networks.
 
-Every function speaks of the weights under the names of this package: those of the state dicts of the encoder,
-the projector and the classifier, after "encoder.", "projector." and "classifier.".
+Names of this package are those of the state dicts of the encoder, the projector and the classifier, after
+"encoder.", "projector." and "classifier.".
 """
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
-from ..resnet import _STAGES, BASE_CHANNELS, _Block
+from ..resnet import _Block
 
 __all__ = [
-    "detect_encoder",
-    "detect_head",
-    "google_kernels",
+    "GOOGLE",
+    "Dialect",
     "google_names",
-    "own_names",
-    "separius_names",
-    "torchvision_names",
+    "google_names_of_objects",
+    "find_torch_dialect",
 ]
-
-# V2 section 2 and the command lines of its authors.
-_SK_RATIO = 1 / 16
-_SK_MIN_CHANNELS = 32
 
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 _GOOGLE_KERNEL = re.compile(r"base_model/conv2d(?:_(\d+))?/kernel")
-_GOOGLE_HEAD = re.compile(r"head_contrastive/(n?l_\d+)/dense/kernel")
+_GOOGLE_HEAD = re.compile(r"head_contrastive/n?l_(\d+)/dense/kernel")
+
+# Members of the authors' classes in the order in which their layers are applied.
+_OBJECT_ORDER = (
+    "initial_conv_relu_max_pool",
+    "block_groups",
+    "layers",
+    "shortcut_layers",
+    "projection_layers",
+    "conv2d_bn_layers",
+    "conv_relu_dropblock_layers",
+    "conv2d_fixed_padding",
+    "batch_norm_relu",
+    "conv2d_0",
+    "batch_norm_relu_1",
+    "conv2d_1",
+    "conv2d",
+    "bn",
+)
 
 
-def detect_encoder(kernels, n_kernels):
-    """Return the parameters of the ResNet that has such convolutions.
-
-    Parameters
-    ----------
-    kernels : list of tuple of int
-        Shapes (out, in, height, width), that of the network's first convolution first.
-    n_kernels : int
-        How many there should be; `kernels` may lack some of them.
-
-    Returns
-    -------
-    parameters : dict
-        Of ResNet, without those that shapes do not tell.
-
-    Raises
-    ------
-    ValueError
-        If the first convolution is none that a ResNet of SimCLR begins with.
-    """
-    leaving, entering, *window = kernels[0]
-    if window not in ([3, 3], [7, 7]):
-        raise ValueError(f"its first convolution is {window[0]}x{window[1]}, and SimCLR's are 7x7 or 3x3")
-    stem, with_kernels = ("imagenet", (False,)) if window == [7, 7] else ("small", (False, True))
-    candidates = []
-    for depth, (bottleneck, blocks) in _STAGES.items():
-        n_blocks = sum(blocks)
-        if not bottleneck:
-            candidates += [(4 + 2 * n_blocks, depth, stem, False), (5 + 2 * n_blocks, depth, stem, False)]
-        else:
-            candidates += [(5 + 3 * n_blocks, depth, stem, False)]
-        if bottleneck and True in with_kernels:
-            candidates += [(7 + 5 * n_blocks, depth, "imagenet", True)]
-            candidates += [(5 + 5 * n_blocks, depth, "small", True)]
-    count, depth, stem, sk = min(candidates, key=lambda candidate: abs(candidate[0] - n_kernels))
-    channels = 2 * leaving if sk and stem == "imagenet" else leaving
-    width, rest = divmod(channels, BASE_CHANNELS)
-    if rest or not width:
-        raise ValueError(
-            f"its first stage has {channels} channels, and a ResNet a multiple of {BASE_CHANNELS}"
-        )
-    parameters = {"depth": depth, "width": width, "in_channels": entering, "stem": stem}
-    parameters["sk_ratio"] = _sk_ratio(kernels, 8 * channels) if sk else 0.0
-    bottleneck, blocks = _STAGES[depth]
-    parameters["convolve_first"] = not sk and not bottleneck and count == 5 + 2 * sum(blocks)
-    return parameters
-
-
-def _sk_ratio(kernels, widest):
-    """The share of channels in the mixing layers, from those of the last stage."""
-    mixing = [
-        out for out, entering, *window in kernels if window == [1, 1] and entering == widest and out < widest
-    ]
-    if not mixing or mixing[-1] == max(int(widest * _SK_RATIO), _SK_MIN_CHANNELS):
-        return _SK_RATIO
-    return mixing[-1] / widest
-
-
-def detect_head(matrices):
-    """Return the parameters of the ProjectionHead with such matrices, or None if there are none.
+@dataclass(frozen=True)
+class Dialect:
+    """The names that one program gives to weights.
 
     Parameters
     ----------
-    matrices : list of tuple of int
-        Shapes (out, in) of its layers in order.
-
-    Returns
-    -------
-    parameters : dict or None
-        Of ProjectionHead.
+    names : callable
+        ``names(encoder, projector, classifier, shapes)`` gives this package's names and those of the program,
+        as dict; `shapes` is what a file has.
+    classifier : str
+        Name of the matrix of the supervised head.
+    kernels : callable
+        ``kernels(shapes)`` gives the shapes (out, in, height, width) of the convolutions in order, as list
+        that is empty if the first is not there; how many there should be; and the shapes (out, in) of the
+        layers of the projector.
     """
-    if not matrices:
-        return None
-    return {
-        "in_dim": matrices[0][1],
-        "hidden_dim": matrices[0][0] if len(matrices) > 1 else None,
-        "out_dim": matrices[-1][0],
-        "n_layers": len(matrices),
-    }
+
+    names: Callable
+    classifier: str
+    kernels: Callable
 
 
-def own_names(module, prefix):
-    """Return {name: name} of the parameters and buffers of a module that hold weights.
-
-    Parameters
-    ----------
-    module : torch.nn.Module or None
-        The network, or nothing.
-    prefix : str
-        What its names begin with, such as "encoder.".
-
-    Returns
-    -------
-    names : dict of str to str
-        Without the counters of BatchNorm.
-    """
-    if module is None:
-        return {}
-    keys = [prefix + key for key in module.state_dict() if not key.endswith("num_batches_tracked")]
-    return dict(zip(keys, keys, strict=True))
-
-
-def google_names(encoder, projector, classifier, head="nl"):
+def google_names(encoder, projector, classifier, shapes=()):
     """Return the names in the checkpoints of google-research/simclr: layers counted in order of creation.
 
     Parameters
@@ -142,14 +76,15 @@ def google_names(encoder, projector, classifier, head="nl"):
         Its head.
     classifier : torch.nn.Linear or None
         The supervised head.
-    head : {"nl", "l"}, default="nl"
-        What the layers of the projector are called.
+    shapes : container of str, default=()
+        Names in the checkpoint: they tell whether the layers of the projector are called "nl" or "l".
 
     Returns
     -------
     names : dict of str to str
         The package's name to theirs.
     """
+    head = "l" if "head_contrastive/l_0/dense/kernel" in shapes else "nl"
     names = {}
     n_convolutions = n_norms = 0
     # Modules are registered in the order in which the authors create the layers: a block's shortcut first.
@@ -162,92 +97,121 @@ def google_names(encoder, projector, classifier, head="nl"):
                 layer = f"base_model/batch_normalization{_suffix(n_norms)}"
                 names[f"encoder.{path}.{ours}"] = f"{layer}/{theirs}"
             n_norms += 1
-    for ours in own_names(projector, "projector."):
+    for ours in _own_names("projector", projector):
         layer, part, key = ours.removeprefix("projector.layers.").split(".")
         theirs = "dense/kernel" if part == "0" else f"batch_normalization/{_NORM[key]}"
         names[ours] = f"head_contrastive/{head}_{layer}/{theirs}"
-    for ours in own_names(classifier, "classifier."):
+    for ours in _own_names("classifier", classifier):
         theirs = "kernel" if ours.endswith("weight") else "bias"
         names[ours] = f"head_supervised/linear_layer/dense/{theirs}"
     return names
+
+
+def _own_names(part, module):
+    """Names of the parameters and buffers of a part, without the counters of BatchNorm."""
+    keys = [] if module is None else module.state_dict(prefix=f"{part}.")
+    return [key for key in keys if not key.endswith("num_batches_tracked")]
 
 
 def _suffix(number):
     return f"_{number}" if number else ""
 
 
-def google_kernels(shapes):
-    """Return the convolutions and heads of a checkpoint of google-research/simclr.
-
-    Parameters
-    ----------
-    shapes : dict of str to tuple of int
-        Of the variables, in torch's order of dimensions.
-
-    Returns
-    -------
-    kernels : list of tuple of int
-        Shapes (out, in, height, width) in order; empty if the first is not there.
-    n_kernels : int
-        How many there should be by their numbers.
-    matrices : list of tuple of int
-        Shapes (out, in) of the projector's layers.
-    head : str
-        What they are called: "nl" or "l".
-    """
-    numbered, layers = {}, {}
+def _google_kernels(shapes):
+    kernels, layers = {}, {}
     for name, shape in shapes.items():
         if (match := _GOOGLE_KERNEL.fullmatch(name)) and len(shape) == 4:
-            numbered[int(match[1] or 0)] = shape
+            kernels[int(match[1] or 0)] = shape
         elif (match := _GOOGLE_HEAD.fullmatch(name)) and len(shape) == 2:
-            kind, number = match[1].split("_")
-            layers[int(number)] = (kind, shape)
-    kernels = [numbered[number] for number in sorted(numbered)] if 0 in numbered else []
-    ordered = [layers[number] for number in sorted(layers)]
-    head = ordered[0][0] if ordered else "nl"
-    return kernels, max(numbered, default=-1) + 1, [shape for _, shape in ordered], head
+            layers[int(match[1])] = shape
+    ordered = [kernels[number] for number in sorted(kernels)] if 0 in kernels else []
+    return ordered, max(kernels, default=-1) + 1, [layers[number] for number in sorted(layers)]
 
 
-def torchvision_names(encoder, projector, classifier):
-    """Return the names in torchvision's state dicts, which tonylins/simclr-converter keeps.
+def google_names_of_objects(nodes):
+    """Return the names that the variables of a TensorFlow 2 checkpoint have in those of TensorFlow 1.
 
     Parameters
     ----------
-    encoder : ResNet
-        The network, without selective kernels.
-    projector : None
-        These files have none.
-    classifier : torch.nn.Linear or None
-        The supervised head.
+    nodes : list of (dict of str to int, str or None)
+        The graph of saved objects: of each its children by name, and the variable it is.
 
     Returns
     -------
     names : dict of str to str
-        The package's name to theirs.
+        TensorFlow 1's name to the variable's; empty if the graph has no network of SimCLR.
     """
-    names = {ours: ours.removeprefix("encoder.") for ours in own_names(encoder, "encoder.")}
+    names = {}
+    resnet = _first(nodes, {"initial_conv_relu_max_pool", "block_groups"})
+    if resnet is None:
+        return names
+    for kind, layer in _numbered_layers(nodes, resnet):
+        for part, child in nodes[layer][0].items():
+            if part in ("kernel", *_NORM.values()):
+                names[f"base_model/{kind}/{part}"] = nodes[child][1]
+    head = _first(nodes, {"linear_layers"})
+    if head is not None:
+        for number, layer in nodes[_child(nodes, head, "linear_layers")][0].items():
+            scope = f"head_contrastive/nl_{number}"
+            names[f"{scope}/dense/kernel"] = _variable(nodes, layer, "dense", "kernel")
+            for part in _NORM.values():
+                variable = _variable(nodes, layer, "bn_relu", "bn", part)
+                names[f"{scope}/batch_normalization/{part}"] = variable
+    model = _first(nodes, {"supervised_head"})
+    if model is not None:
+        for part in ("kernel", "bias"):
+            variable = _variable(nodes, model, "supervised_head", "linear_layer", "dense", part)
+            names[f"head_supervised/linear_layer/dense/{part}"] = variable
+    return {name: variable for name, variable in names.items() if variable is not None}
+
+
+def _first(nodes, children):
+    return next((i for i, (own, _) in enumerate(nodes) if children <= own.keys()), None)
+
+
+def _child(nodes, node, *path):
+    for name in path:
+        node = nodes[node][0].get(name)
+        if node is None:
+            return None
+    return node
+
+
+def _variable(nodes, node, *path):
+    found = _child(nodes, node, *path)
+    return None if found is None else nodes[found][1]
+
+
+def _numbered_layers(nodes, root):
+    """Yield (name with number, node) of convolutions and norms below `root`, in order of creation."""
+    counts = {"conv2d": 0, "batch_normalization": 0}
+    stack, seen = [root], set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        children = nodes[node][0]
+        kind = "conv2d" if "kernel" in children else "batch_normalization"
+        if "kernel" in children or "moving_mean" in children:
+            yield kind + _suffix(counts[kind]), node
+            counts[kind] += 1
+            continue
+        order = sorted((name for name in children if name.isdecimal()), key=int)
+        order += [name for name in _OBJECT_ORDER if name in children]
+        stack.extend(children[name] for name in reversed(order))
+
+
+def _torchvision_names(encoder, projector, classifier, shapes):
+    """Names in torchvision's state dicts, which tonylins/simclr-converter keeps."""
+    names = {ours: ours.removeprefix("encoder.") for ours in _own_names("encoder", encoder)}
     return names | {
-        ours: "fc." + ours.removeprefix("classifier.") for ours in own_names(classifier, "classifier.")
+        ours: "fc." + ours.removeprefix("classifier.") for ours in _own_names("classifier", classifier)
     }
 
 
-def separius_names(encoder, projector, classifier):
-    """Return the names in the files of Separius/SimCLRv2-Pytorch.
-
-    Parameters
-    ----------
-    encoder : ResNet
-        The network, with bottleneck blocks.
-    projector : ProjectionHead or None
-        Its head.
-    classifier : torch.nn.Linear or None
-        The supervised head.
-
-    Returns
-    -------
-    names : dict of str to str
-        The package's name to theirs.
-    """
+def _separius_names(encoder, projector, classifier, shapes):
+    """Names in the files of Separius/SimCLRv2-Pytorch, whose networks have bottleneck blocks."""
     deep = isinstance(encoder.conv1, nn.Sequential)
     layers = {"conv1.0": "0.0", "conv1.1": "0.1.0", "conv1.3": "0.2", "conv1.4": "0.3.0", "conv1.6": "0.4"}
     layers = {**layers, "bn1": "0.5.0"} if deep else {"conv1": "0.0", "bn1": "0.1.0"}
@@ -257,13 +221,13 @@ def separius_names(encoder, projector, classifier):
             for ours, theirs in _separius_block(block).items():
                 layers[f"{path}.{ours}"] = f"{stage}.blocks.{number}.{theirs}"
     names = {}
-    for ours in own_names(encoder, "encoder."):
+    for ours in _own_names("encoder", encoder):
         layer, _, key = ours.removeprefix("encoder.").rpartition(".")
         names[ours] = f"resnet.net.{layers.get(layer, layer)}.{key}"
-    for ours in own_names(projector, "projector."):
+    for ours in _own_names("projector", projector):
         layer, part, key = ours.removeprefix("projector.layers.").split(".")
         names[ours] = f"head.layers.{3 * int(layer) + int(part)}.{key}"
-    for ours in own_names(classifier, "classifier."):
+    for ours in _own_names("classifier", classifier):
         names[ours] = "resnet.fc." + ours.removeprefix("classifier.")
     return names
 
@@ -280,3 +244,40 @@ def _separius_block(block):
         layers |= {"conv2": "net.2", "bn2": "net.3.0", "conv3": "net.4", "bn3": "net.5.0"}
         layers |= {"downsample.0": "projection.shortcut", "downsample.1": "projection.bn.0"}
     return layers
+
+
+def _torch_kernels(first):
+    def kernels(shapes):
+        ordered = [shape for shape in {first: shapes[first], **shapes}.values() if len(shape) == 4]
+        heads = [s for name, s in shapes.items() if name.startswith("head.layers.") and len(s) == 2]
+        return ordered, len(ordered), heads
+
+    return kernels
+
+
+GOOGLE = Dialect(google_names, "head_supervised/linear_layer/dense/kernel", _google_kernels)
+
+# By the name of the network's first convolution.
+_TORCH = {
+    "resnet.net.0.0.weight": (_separius_names, "resnet.fc.weight"),
+    "conv1.weight": (_torchvision_names, "fc.weight"),
+}
+
+
+def find_torch_dialect(shapes):
+    """Return the dialect of a torch file with weights of such names, or None.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple of int
+        What the file has.
+
+    Returns
+    -------
+    dialect : Dialect or None
+        None if no ResNet of a known program has such names.
+    """
+    for first, (names, classifier) in _TORCH.items():
+        if first in shapes:
+            return Dialect(names, classifier, _torch_kernels(first))
+    return None

@@ -5,16 +5,11 @@ import os
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..._utils.container import peek
-from ..heads import ProjectionHead
-from ..networks import encoder_name
 from ..preprocessing import Preprocessing
-from ..resnet import ResNet
-from . import _names as naming
-from ._files import open_bundle, open_file, open_torch
-from ._tensor_bundle import find_prefix
+from ._files import find_prefix, open_bundle, open_file, open_torch
+from ._networks import fill_pretrained
 from .network_file import Pretrained, check_heads, read_network, save_pretrained
 
 __all__ = ["Preprocessing", "Pretrained", "convert_checkpoint", "load_pretrained", "save_pretrained"]
@@ -22,16 +17,14 @@ __all__ = ["Preprocessing", "Pretrained", "convert_checkpoint", "load_pretrained
 _TORCHVISION = "torchvision:"
 _TORCHVISION_ENUMS = tuple(f"ResNet{depth}_Weights" for depth in (18, 34, 50, 101, 152))
 
-_NO_AVERAGE = "{} has no moving average of its weights; pass ema=False."
 
-# A message that lists every variable of a checkpoint is of no use.
-_LISTED = 20
-
-# The authors evaluate images of the small stem whole (V1 appendix B.9).
-_SMALL_SIDE = 32
-
-
-def load_pretrained(weights, *, ema=False, classifier_layer=None, verify=True, download=False):
+def load_pretrained(
+    weights: str | os.PathLike | enum.Enum,
+    *,
+    ema: bool = False,
+    classifier_layer: int | None = None,
+    download: bool = False,
+) -> Pretrained:
     """Return the network that a file of weights holds.
 
     Depth, width and selective kernels are found from the names and shapes in the file.
@@ -54,8 +47,6 @@ def load_pretrained(weights, *, ema=False, classifier_layer=None, verify=True, d
         Layer of the projector that the classifier reads. Files of others do not tell; None is 0, which suits
         the linear evaluation of SimCLR and SimCLRv2 and the fine-tuning on all labels. SimCLRv2 fine-tuned on
         1% and 10% of the labels from layer 1.
-    verify : bool, default=True
-        Whether the checksums in a TensorFlow checkpoint are compared.
     download : bool, default=False
         Whether torchvision's weights may be fetched, if they are not yet in torch's cache.
 
@@ -82,6 +73,10 @@ def load_pretrained(weights, *, ema=False, classifier_layer=None, verify=True, d
     Notes
     -----
     Files are never unpickled freely: torch files are read with ``weights_only=True``.
+
+    All checksums in a TensorFlow checkpoint and in files of this package are compared. Files of others in
+    torch's format or safetensors have none: one that is cut short is refused, a changed number in it is not
+    noticed.
 
     A loaded network takes little more memory than its weights, which are converted one by one.
 
@@ -113,35 +108,27 @@ def load_pretrained(weights, *, ema=False, classifier_layer=None, verify=True, d
     if "://" in str(weights):
         raise ValueError(f"weights={str(weights)!r} is an address; copy the files to this machine first.")
     path = Path(weights)
-    if path.suffix != ".index" and ".data-" not in path.name and path.is_file():
-        if peek(path) is not None:
-            return _read_own(path, ema, classifier_layer)
-        stored = open_file(path)
-    else:
-        stored = open_bundle(find_prefix(path), ema, verify)
-    if ema and stored.dialect != "google":
-        raise ValueError(_NO_AVERAGE.format(path))
-    return _build(stored, classifier_layer)
+    is_file = path.suffix != ".index" and ".data-" not in path.name and path.is_file()
+    if is_file and ema:
+        raise ValueError(f"{path} has no moving average of its weights; pass ema=False.")
+    if is_file and peek(path) is not None:
+        pretrained = read_network(path)
+        if classifier_layer is not None:
+            pretrained.classifier_layer = classifier_layer
+            check_heads(pretrained)
+        return pretrained
+    stored = open_file(path) if is_file else open_bundle(find_prefix(path), ema)
+    return fill_pretrained(stored, classifier_layer=0 if classifier_layer is None else classifier_layer)
 
 
-def _read_own(path, ema, classifier_layer):
-    if ema:
-        raise ValueError(_NO_AVERAGE.format(path))
-    pretrained = read_network(path)
-    if classifier_layer is not None:
-        pretrained.classifier_layer = classifier_layer
-        _check_heads(path, pretrained)
-    return pretrained
-
-
-def _check_heads(origin, pretrained):
-    try:
-        check_heads(pretrained)
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from None
-
-
-def convert_checkpoint(weights, path, *, ema=False, classifier_layer=None, verify=True, download=False):
+def convert_checkpoint(
+    weights: str | os.PathLike | enum.Enum,
+    path: str | os.PathLike,
+    *,
+    ema: bool = False,
+    classifier_layer: int | None = None,
+    download: bool = False,
+) -> Pretrained:
     """Write what `load_pretrained` reads as one file of safetensors, which loads faster.
 
     Parameters
@@ -154,8 +141,6 @@ def convert_checkpoint(weights, path, *, ema=False, classifier_layer=None, verif
         Whether to take the moving average of the weights.
     classifier_layer : int or None, default=None
         Layer of the projector that the classifier reads; kept in the file.
-    verify : bool, default=True
-        Whether the checksums in a TensorFlow checkpoint are compared.
     download : bool, default=False
         Whether torchvision's weights may be fetched.
 
@@ -179,126 +164,9 @@ def convert_checkpoint(weights, path, *, ema=False, classifier_layer=None, verif
     ...     convert_checkpoint(theirs, os.path.join(folder, "ours.safetensors"))
     <Pretrained resnet18: encoder to 512 features, classifier>
     """
-    pretrained = load_pretrained(
-        weights, ema=ema, classifier_layer=classifier_layer, verify=verify, download=download
-    )
+    pretrained = load_pretrained(weights, ema=ema, classifier_layer=classifier_layer, download=download)
     save_pretrained(pretrained, path)
     return pretrained
-
-
-def _build(stored, classifier_layer, pool_padding="same"):
-    """The network of some stored weights, filled with them one by one.
-
-    The weights converted to torch are the authors', who trained with TensorFlow's padding.
-    """
-    with torch.device("meta"):
-        encoder, projector, head, preprocessing = _architecture(stored, pool_padding)
-        classifier = _classifier(stored)
-    if stored.dialect == "google":
-        names = naming.google_names(encoder, projector, classifier, head)
-    elif stored.dialect == "separius":
-        names = naming.separius_names(encoder, projector, classifier)
-    else:
-        names = naming.torchvision_names(encoder, projector, classifier)
-    state = {}
-    for part, module in _parts(encoder, projector, classifier):
-        if module is not None:
-            state |= {f"{part}.{key}": value for key, value in module.state_dict().items()}
-    _check_variables(stored, names, state)
-    layer = 0 if classifier_layer is None else classifier_layer
-    pretrained = Pretrained(encoder, preprocessing, projector, classifier, layer, encoder_name(encoder))
-    _check_heads(stored.origin, pretrained)
-    for part, module in _parts(encoder, projector, classifier):
-        if module is None:
-            continue
-        filled = {}
-        for key in module.state_dict():
-            theirs = names.get(f"{part}.{key}")
-            filled[key] = torch.tensor(0) if theirs is None else stored.read(theirs)
-        module.load_state_dict(filled, assign=True)
-        module.eval()
-    return pretrained
-
-
-def _parts(encoder, projector, classifier):
-    return ("encoder", encoder), ("projector", projector), ("classifier", classifier)
-
-
-def _architecture(stored, pool_padding):
-    """Encoder, projector, how its layers are called, preprocessing."""
-    head = "nl"
-    if stored.dialect == "google":
-        kernels, n_kernels, matrices, head = naming.google_kernels(stored.shapes)
-    else:
-        stem = "resnet.net.0.0.weight" if stored.dialect == "separius" else "conv1.weight"
-        shapes = {stem: stored.shapes[stem], **stored.shapes}
-        kernels = [shape for shape in shapes.values() if len(shape) == 4]
-        n_kernels = len(kernels)
-        matrices = [
-            shape for name, shape in shapes.items() if name.startswith("head.layers.") and len(shape) == 2
-        ]
-    if not kernels or len(kernels[0]) != 4:
-        raise ValueError(f"{stored.origin} has no convolution to begin with.")
-    try:
-        parameters = naming.detect_encoder(kernels, n_kernels)
-        encoder = ResNet(**parameters, pool_padding=pool_padding, zero_init_residual=False)
-    except ValueError as error:
-        raise ValueError(f"{stored.origin} does not hold a ResNet of SimCLR: {error}.") from None
-    projector = naming.detect_head(matrices)
-    if projector is not None:
-        projector = ProjectionHead(**projector)
-    small = parameters["stem"] == "small"
-    preprocessing = Preprocessing(_SMALL_SIDE, 1.0) if small else Preprocessing()
-    return encoder, projector, head, preprocessing
-
-
-def _classifier(stored):
-    names = {
-        "google": "head_supervised/linear_layer/dense/kernel",
-        "separius": "resnet.fc.weight",
-        "torchvision": "fc.weight",
-    }
-    shape = stored.shapes.get(names[stored.dialect])
-    if shape is None:
-        return None
-    if len(shape) != 2 or 0 in shape:
-        raise ValueError(f"{stored.origin}: {names[stored.dialect]!r} is no matrix: its shape is {shape}.")
-    return nn.Linear(shape[1], shape[0])
-
-
-def _check_variables(stored, names, state):
-    """Raise one error that lists what is missing, too much, or of another shape."""
-    missing, misshapen = [], []
-    for ours, theirs in names.items():
-        found, expected = stored.shapes.get(theirs), tuple(state[ours].shape)
-        if found is None:
-            missing.append(stored.shown(theirs))
-        elif found != expected:
-            misshapen.append(f"{stored.shown(theirs)} {found} instead of {expected}")
-    used = set(names.values())
-    extra = [
-        stored.shown(name)
-        for name in stored.shapes
-        if name not in used and not name.endswith("num_batches_tracked") and not _is_idle(stored, name, names)
-    ]
-    problems = [
-        f"{len(found)} {what}: {', '.join(found[:_LISTED])}{', ...' if len(found) > _LISTED else ''}"
-        for what, found in (("missing", missing), ("misshapen", misshapen), ("superfluous", extra))
-        if found
-    ]
-    if problems:
-        raise ValueError(
-            f"{stored.origin} was taken for a SimCLR network of {len(names)} variables, and does not fit it: "
-            f"{'; '.join(problems)}."
-        )
-
-
-def _is_idle(stored, name, names):
-    """Whether a variable is the shift of Separius' last BatchNorm, which the authors do not have: zero."""
-    norm, _, key = name.rpartition(".")
-    if stored.dialect != "separius" or not norm.startswith("head.") or key != "bias":
-        return False
-    return f"{norm}.running_mean" in names.values() and not stored.read(name).any()
 
 
 def _load_torchvision(weights, download):
@@ -320,7 +188,7 @@ def _load_torchvision(weights, download):
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = path.stem.rpartition("-")[2]
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
-    pretrained = _build(open_torch(path), None, pool_padding="symmetric")
+    pretrained = fill_pretrained(open_torch(path), pool_padding="symmetric")
     pretrained.name = torchvision_name(member)
     transform = member.transforms()
     pretrained.preprocessing = Preprocessing(

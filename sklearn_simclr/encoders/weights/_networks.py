@@ -1,0 +1,195 @@
+"""Networks with published weights: told from names and shapes, then filled."""
+
+import torch
+from torch import nn
+
+from .. import resnet
+from ..heads import ProjectionHead
+from ..networks import encoder_name
+from ..preprocessing import Preprocessing
+from ..resnet import _SK_MIN_CHANNELS, _STAGES, ResNet
+from .network_file import Pretrained, check_heads
+
+__all__ = ["detect_encoder", "fill_pretrained"]
+
+# V2 section 2 and the command lines of its authors.
+_SK_RATIO = 1 / 16
+
+# A message that lists every variable of a checkpoint is of no use.
+_LISTED = 20
+
+# The authors evaluate images of the small stem whole (V1 appendix B.9).
+_SMALL_SIDE = 32
+
+
+def fill_pretrained(stored, *, classifier_layer=0, pool_padding="same"):
+    """Return the network of some stored weights, filled with them one by one.
+
+    Parameters
+    ----------
+    stored : StoredWeights
+        What a file holds.
+    classifier_layer : int, default=0
+        Layer of the projector that the classifier reads.
+    pool_padding : {"same", "symmetric"}, default="same"
+        Padding of the network. Weights converted to torch are the authors', who trained with TensorFlow's,
+        "same".
+
+    Returns
+    -------
+    Pretrained
+        The network in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no known network, or not all of its weights.
+    TypeError
+        If `classifier_layer` is no int.
+    """
+    with torch.device("meta"):
+        model = _told(stored, pool_padding)
+    model.classifier_layer = classifier_layer
+    names = stored.dialect.names(model.encoder, model.projector, model.classifier, stored.shapes)
+    parts = {"encoder": model.encoder, "projector": model.projector, "classifier": model.classifier}
+    parts = {part: module for part, module in parts.items() if module is not None}
+    state = {
+        key: v for part, module in parts.items() for key, v in module.state_dict(prefix=f"{part}.").items()
+    }
+    _check_variables(stored, names, state)
+    try:
+        check_heads(model)
+    except ValueError as error:
+        raise ValueError(f"{stored.origin}: {error}") from None
+    for part, module in parts.items():
+        filled = {}
+        for key in module.state_dict():
+            theirs = names.get(f"{part}.{key}")
+            # Counters of BatchNorm, which only training uses, are not in such files.
+            filled[key] = torch.tensor(0) if theirs is None else stored.read(theirs)
+        module.load_state_dict(filled, assign=True)
+        module.eval()
+    return model
+
+
+def _told(stored, pool_padding):
+    """The network that names and shapes tell, without weights."""
+    kernels, n_kernels, matrices = stored.dialect.kernels(stored.shapes)
+    if not kernels:
+        raise ValueError(f"{stored.origin} has no convolution to begin with.")
+    try:
+        parameters = detect_encoder(kernels, n_kernels)
+        encoder = ResNet(**parameters, pool_padding=pool_padding, zero_init_residual=False)
+    except ValueError as error:
+        raise ValueError(f"{stored.origin} does not hold a ResNet of SimCLR: {error}.") from None
+    projector = None
+    if matrices:
+        (hidden, entering), (leaving, _) = matrices[0], matrices[-1]
+        hidden = hidden if len(matrices) > 1 else None
+        projector = ProjectionHead(entering, leaving, len(matrices), hidden_dim=hidden)
+    small = parameters["stem"] == "small"
+    preprocessing = Preprocessing(_SMALL_SIDE, 1.0) if small else Preprocessing()
+    return Pretrained(encoder, preprocessing, projector, _classifier(stored), name=encoder_name(encoder))
+
+
+def _classifier(stored):
+    name = stored.dialect.classifier
+    shape = stored.shapes.get(name)
+    if shape is None:
+        return None
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"{stored.origin}: {name!r} is no matrix: its shape is {shape}.")
+    return nn.Linear(shape[1], shape[0])
+
+
+def _check_variables(stored, names, state):
+    """Raise one error that lists what is missing, too much, or of another shape."""
+    missing, misshapen = [], []
+    for ours, theirs in names.items():
+        found, expected = stored.shapes.get(theirs), tuple(state[ours].shape)
+        if found is None:
+            missing.append(stored.shown(theirs))
+        elif found != expected:
+            misshapen.append(f"{stored.shown(theirs)} {found} instead of {expected}")
+    used = set(names.values())
+    extra = [
+        stored.shown(name)
+        for name in stored.shapes
+        if name not in used and not name.endswith("num_batches_tracked") and not _is_idle(stored, name, names)
+    ]
+    problems = [
+        f"{len(found)} {what}: {', '.join(found[:_LISTED])}{', ...' if len(found) > _LISTED else ''}"
+        for what, found in (("missing", missing), ("misshapen", misshapen), ("superfluous", extra))
+        if found
+    ]
+    if problems:
+        raise ValueError(
+            f"{stored.origin} was taken for a SimCLR network of {len(names)} variables, and does not fit it: "
+            f"{'; '.join(problems)}."
+        )
+
+
+def _is_idle(stored, name, names):
+    """Whether a variable is the shift of Separius' last BatchNorm, which the authors do not have: zero."""
+    norm, _, key = name.rpartition(".")
+    is_shift = key == "bias" and norm.startswith("head.") and f"{norm}.running_mean" in names.values()
+    return is_shift and not stored.read(name).any()
+
+
+def detect_encoder(kernels, n_kernels):
+    """Return the parameters of the ResNet that has such convolutions.
+
+    Parameters
+    ----------
+    kernels : list of tuple of int
+        Shapes (out, in, height, width), that of the network's first convolution first.
+    n_kernels : int
+        How many there should be; `kernels` may lack some of them.
+
+    Returns
+    -------
+    parameters : dict
+        Of ResNet, without those that shapes do not tell.
+
+    Raises
+    ------
+    ValueError
+        If the first convolution is none that a ResNet of SimCLR begins with.
+    """
+    leaving, entering, *window = kernels[0]
+    if window not in ([3, 3], [7, 7]):
+        raise ValueError(f"its first convolution is {window[0]}x{window[1]}, and SimCLR's are 7x7 or 3x3")
+    small = window == [3, 3]
+    candidates = []
+    for depth, (bottleneck, blocks) in _STAGES.items():
+        stem, per_block = "small" if small else "imagenet", 3 if bottleneck else 2
+        candidates.append((5 + per_block * sum(blocks), depth, stem, False))
+        if not bottleneck:
+            candidates.append((4 + per_block * sum(blocks), depth, stem, False))
+        elif small:
+            # Selective kernels take two convolutions more for each block, and a stem of three.
+            candidates += [
+                (n + 5 * sum(blocks), depth, stem, True) for n, stem in ((7, "imagenet"), (5, "small"))
+            ]
+    count, depth, stem, sk = min(candidates, key=lambda candidate: abs(candidate[0] - n_kernels))
+    channels = 2 * leaving if sk and stem == "imagenet" else leaving
+    width, rest = divmod(channels, resnet.BASE_CHANNELS)
+    if rest or not width:
+        raise ValueError(
+            f"its first stage has {channels} channels, and a ResNet a multiple of {resnet.BASE_CHANNELS}"
+        )
+    parameters = {"depth": depth, "width": width, "in_channels": entering, "stem": stem}
+    parameters["sk_ratio"] = _sk_ratio(kernels, 8 * channels) if sk else 0.0
+    bottleneck, blocks = _STAGES[depth]
+    parameters["convolve_first"] = not sk and not bottleneck and count == 5 + 2 * sum(blocks)
+    return parameters
+
+
+def _sk_ratio(kernels, widest):
+    """The share of channels in the mixing layers, from those of the last stage."""
+    mixing = [
+        out for out, entering, *window in kernels if window == [1, 1] and entering == widest and out < widest
+    ]
+    if not mixing or mixing[-1] == max(int(widest * _SK_RATIO), _SK_MIN_CHANNELS):
+        return _SK_RATIO
+    return mixing[-1] / widest
