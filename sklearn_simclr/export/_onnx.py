@@ -174,6 +174,8 @@ def write_onnx(network, path, output, metadata):
             # What they warn of changes from version to version; the file is compared with the network.
             warnings.simplefilter("ignore")
             torch.onnx.export(network, (images,), path, **names, **_options())
+    except OSError:
+        raise
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(

@@ -1,19 +1,24 @@
 """Trained encoders as files: containers for this package, state dicts for torch, graphs for ONNX."""
 
 import copy
+import errno
+import os
+from typing import Literal
 
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.replacing import replacing
 from .._utils.warn import warn
+from ..encoders.heads import ProjectionHead
 from ..encoders.networks import PreprocessedNetwork, describe_network, encoder_name
 from ..encoders.preprocessing import Preprocessing
 from ..encoders.weights.network_file import Pretrained, read_network, write_network
 from ..estimators.simclr_classifier import SimCLRClassifier
-from ..estimators.simclr_transformer import SimCLRTransformer
+from ..estimators.trained import TrainedImageEstimator
 from ._about import describe_fitted
 from ._estimator_values import ESTIMATORS
 from ._onnx import INPUT_DTYPES, export_onnx
@@ -23,15 +28,22 @@ __all__ = ["export_encoder", "load_encoder"]
 _FORMATS = ("safetensors", "torch", "onnx")
 
 
-def export_encoder(estimator, path, *, format="safetensors", input_dtype="auto"):
+def export_encoder(
+    estimator: BaseEstimator,
+    path: str | os.PathLike,
+    *,
+    format: Literal["safetensors", "torch", "onnx"] = "safetensors",
+    input_dtype: Literal["auto", "uint8", "float32"] = "auto",
+) -> str:
     """Write the encoder of a fitted estimator to a file, for this package or for others.
 
     Parameters
     ----------
     estimator : estimator or Pipeline
         A fitted :class:`SimCLRTransformer`, :class:`SupervisedTransformer`, :class:`AutoencoderTransformer`,
-        :class:`SimCLRClassifier` or :class:`DistilledClassifier`, or a pipeline with one of them: of a
-        pipeline the other steps are not written.
+        :class:`SimCLRClassifier`, :class:`DistilledClassifier` or estimator of your own that is derived from
+        them or from their base class, or a pipeline with one of them: of a pipeline the other steps are not
+        written.
     path : str or path-like
         Where to; a file there is replaced when the new one is complete.
     format : {"safetensors", "torch", "onnx"}, default="safetensors"
@@ -108,7 +120,7 @@ def export_encoder(estimator, path, *, format="safetensors", input_dtype="auto")
     return _export_safetensors(estimator, path)
 
 
-def load_encoder(path):
+def load_encoder(path: str | os.PathLike) -> Pretrained:
     """Return the network that `export_encoder` wrote as safetensors.
 
     Parameters
@@ -170,18 +182,17 @@ def _estimators_in(estimator):
     elif isinstance(estimator, Pipeline):
         for _, step in estimator.steps:
             yield from _estimators_in(step)
-    elif isinstance(estimator, tuple(ESTIMATORS.values())):
+    elif isinstance(estimator, TrainedImageEstimator):
         yield estimator
 
 
 def _heads(estimator):
     """Return projector, classifier, and the layer of the projector that the classifier reads."""
-    if isinstance(estimator, SimCLRTransformer):
-        return estimator.projector_, None, 0
+    projector = getattr(estimator, "projector_", None)
     classifier = getattr(estimator, "classifier_", None)
     layer = len(estimator.head_) if isinstance(estimator, SimCLRClassifier) else 0
     if layer == 0:
-        return None, classifier, 0
+        return projector if isinstance(projector, ProjectionHead) else None, classifier, 0
     projector = copy.deepcopy(estimator.pretrained_.projector_)
     for k, tuned in enumerate(estimator.head_):
         projector.layers[k] = copy.deepcopy(tuned)
@@ -244,7 +255,10 @@ def _export_torch(estimator, path):
     if side is not None:
         how += f"\n# It takes images after {estimator.encoder_.preprocessing}"
     with replacing(path) as unfinished:
-        torch.save(state, unfinished)
+        try:
+            torch.save(state, unfinished)
+        except RuntimeError as error:  # its own error for a full disk
+            raise OSError(errno.EIO, str(error)) from error
     return how
 
 

@@ -1,5 +1,9 @@
 """Fitted estimators as files that are read without running code."""
 
+import os
+from typing import Any
+
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils import container
@@ -12,7 +16,7 @@ __all__ = ["load_estimator", "save_estimator"]
 _KIND = "estimator"
 
 
-def save_estimator(estimator, path):
+def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     """Write a fitted estimator to a file that holds no code, and that `load_estimator` reads.
 
     Parameters
@@ -71,7 +75,7 @@ def save_estimator(estimator, path):
     container.write(path, _KIND, arrays, records)
 
 
-def load_estimator(path):
+def load_estimator(path: str | os.PathLike) -> Any:
     """Return the estimator that `save_estimator` wrote.
 
     Parameters

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -71,7 +71,7 @@ class Pretrained:
     name: str = ""
 
     @property
-    def out_dim(self):
+    def out_dim(self) -> int:
         """Width of the representation.
 
         Returns
@@ -79,7 +79,7 @@ class Pretrained:
         int
             Number of features of the encoder.
         """
-        return self.encoder.out_dim
+        return cast(int, self.encoder.out_dim)
 
     def __repr__(self):
         heads = "".join(
@@ -88,7 +88,7 @@ class Pretrained:
         return f"<Pretrained {self.name}: encoder to {self.out_dim} features{heads}>"
 
     @torch.no_grad()
-    def logits(self, images):
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the classifier's outputs for images, without gradients.
 
         Parameters
@@ -109,7 +109,7 @@ class Pretrained:
         if self.classifier is None:
             raise ValueError(f"{self.name} has no classifier; take the features of its encoder.")
         hidden = self.encoder(self.preprocessing(images, channels=input_channels(self.encoder)))
-        if self.classifier_layer:
+        if self.classifier_layer and self.projector is not None:
             hidden = self.projector(hidden, n_layers=self.classifier_layer)
         return self.classifier(hidden)
 
