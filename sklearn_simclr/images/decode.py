@@ -1,20 +1,16 @@
 """One image as people have it, the bytes of a file or a Pillow image, as an array of whole numbers."""
 
 import contextlib
-import functools
-import importlib.util
 import io
-import struct
+import logging
 import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from .tiff import TiffError, over_white, read_tiff
 
-__all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "strict_pillow"]
+__all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "strict_decoders"]
 
 # Formats by content. Those that start other programs (EPS) or that have no signature (TGA) are left out.
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
@@ -22,24 +18,6 @@ _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "J
 # Where a JPEG is decoded at a reduced scale, it keeps at least this many times the pixels a side asked for:
 # the antialiased resize that follows does the rest.
 _DRAFT_GAP = 2
-
-# How EXIF's orientation is undone, by the names that Pillow has for it.
-_TRANSPOSE = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
-
-# 16-bit PNGs with colours or alpha, which Pillow reads with 8 bits: how it reads their high bytes and,
-# the second time, their low ones.
-_PNG_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
-
-# Pixels up to which torchvision's decoder is used: it starts in less time, but is no faster afterwards.
-_SMALL_JPEG = 256 * 256
 
 _STRICT = threading.RLock()
 
@@ -49,20 +27,23 @@ class ImageError(ValueError):
 
 
 @contextlib.contextmanager
-def strict_pillow():
-    """Have Pillow refuse truncated files and keep its warnings to itself, in all threads."""
+def strict_decoders():
+    """Have Pillow refuse truncated files, and decoders keep their warnings to themselves, in all threads."""
     from PIL import Image, ImageFile
 
+    log = logging.getLogger("tifffile")
     with _STRICT, warnings.catch_warnings():
         Image.init()
         warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        truncated, level = ImageFile.LOAD_TRUNCATED_IMAGES, log.level
         ImageFile.LOAD_TRUNCATED_IMAGES = False
+        log.setLevel(logging.CRITICAL + 1)
         try:
             yield
         finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = before
+            ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+            log.setLevel(level)
 
 
 def decode(file, image_size=None):
@@ -90,14 +71,11 @@ def decode(file, image_size=None):
         if isinstance(file, bytes):
             if not file:
                 raise ImageError("the file is empty")
-            array = _decode_plain_jpeg(file, image_size)
-            if array is not None:
-                return array
             file = io.BytesIO(file)
-        array = read_tiff(file, _most_pixels())
-        if array is not None:
-            return _resize_array(array, image_size)
-        return _decode_by_pillow(file, image_size)
+        array = _read_deep_png(file)
+        if array is None:
+            array = read_tiff(file, _most_pixels())
+        return _decode_by_pillow(file, image_size) if array is None else _resize_array(array, image_size)
     except (ImageError, TiffError) as error:
         raise ImageError(str(error)) from None
     except MemoryError:
@@ -199,75 +177,31 @@ def convert(images, channels, dtype):
     return images
 
 
-def _decode_plain_jpeg(data, image_size):
-    """Return the pixels of a JPEG as datasets have them, or None if Pillow has to look at it.
+def _read_deep_png(file):
+    """Return the uint16 pixels of a PNG with 16 bits and colours or alpha, None for any other file.
 
-    Pillow takes longer to find out what a small JPEG is than to decode it. All of the decoders here are
-    libjpeg's, so the pixels are the same.
+    Pillow gives the high bytes of these only.
     """
-    header = _jpeg_header(data)
-    if header is None:
+    file.seek(0)
+    head = file.read(26)
+    # Of its first chunk: width, height, bits, colour type, which is 0 without colours and alpha.
+    if head[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or len(head) < 26 or head[24] != 16 or head[25] == 0:
         return None
-    mode, width, height = header
-    if image_size is not None and _draft_size(width, height, image_size) is not None:
-        return None
+    _check_size(int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
     try:
-        if image_size is None and width * height <= _SMALL_JPEG and (native := _torchvision_jpeg()):
-            # Not from the bytes themselves: torch warns of what is not writable.
-            pixels = native(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0, False).numpy()
-            return np.ascontiguousarray(pixels.transpose(1, 2, 0))
-        from PIL import Image
-
-        _check_size(width, height)
-        image = Image.frombytes(mode, (width, height), data, "jpeg", mode, "")
-    except ImageError:
-        raise
-    except (RuntimeError, ValueError, OSError):
-        return None
-    return _pixels(image, image_size)
-
-
-@functools.cache
-def _torchvision_jpeg():
-    """Return the decoder of torchvision, loaded without torchvision, or None if there is none.
-
-    The import of torchvision takes as long as thousands of small images.
-    """
-    try:
-        [folder] = importlib.util.find_spec("torchvision").submodule_search_locations
-        for path in Path(folder).glob("image*"):
-            if path.suffix in (".so", ".pyd", ".dylib"):
-                torch.ops.load_library(str(path))
-        native = torch.ops.image.decode_jpeg.default
-        return native if len(native._schema.arguments) == 3 else None
-    # Whatever is missing, Pillow does it.
-    except Exception:
-        return None
-
-
-def _jpeg_header(data):
-    """Return (mode, width, height), or None for JPEGs with EXIF, of several images, in unusual colours."""
-    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
-        return None
-    at = 2
-    while at + 10 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker in (0xC0, 0xC1, 0xC2):
-            bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
-            if bits != 8 or components not in (1, 3) or not (width and height):
-                return None
-            return "L" if components == 1 else "RGB", width, height
-        if marker not in (0xDB, 0xC4, 0xDD, 0xE0, 0xE2, 0xFE) or data[at + 4 : at + 8] == b"MPF\0":
-            return None
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        at += 2 + max(length, 2)
-    return None
+        import imagecodecs
+    except ImportError as error:
+        raise ImageError(
+            "imagecodecs is not installed, which reads PNGs with colours or alpha of 16 bits: "
+            'pip install "sklearn-simclr[tiff]"'
+        ) from error
+    file.seek(0)
+    pixels = imagecodecs.png_decode(file.read())
+    return over_white(pixels) if pixels.shape[2] in (2, 4) else pixels
 
 
 def _decode_by_pillow(file, image_size):
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     file.seek(0)
     formats = [name for name in _FORMATS if name in Image.OPEN]
@@ -281,21 +215,16 @@ def _decode_by_pillow(file, image_size):
         raise ImageError(f"{error} The limit is PIL.Image.MAX_IMAGE_PIXELS") from None
     with image:
         _check_size(*image.size)
-        low = _low_bytes(image, file)
-        if low is not None:
-            return _resize_array(low, image_size)
         if image_size is not None and image.format in ("JPEG", "MPO"):
             swapped = _orientation(image) >= 5
-            width, height = image.size
             wanted = image_size[::-1] if swapped and not isinstance(image_size, int) else image_size
-            size = _draft_size(width, height, wanted)
-            if size is not None:
-                image.draft(image.mode, size)
+            image.draft(image.mode, _draft_size(*image.size, wanted))
         image.load()
         # Only now: PNGs may have it at their end, and TIFFs are turned while they are loaded.
-        method = _TRANSPOSE.get(_orientation(image))
-        if method is not None:
-            image = image.transpose(getattr(Image.Transpose, method))
+        if _orientation(image) != 1:
+            # Once the image is turned, Pillow writes an EXIF block without the orientation, which can fail.
+            with contextlib.suppress(Exception):
+                ImageOps.exif_transpose(image, in_place=True)
         return _pixels(image, image_size)
 
 
@@ -308,45 +237,10 @@ def _orientation(image):
 
 
 def _draft_size(width, height, image_size):
-    """Return the size to keep of a JPEG that is decoded at 1/2, 1/4 or 1/8, None for the full scale."""
+    """Return the size that suffices; Pillow decodes a JPEG at 1/2, 1/4 or 1/8 where that is no smaller."""
     (to_width, to_height), box = _target(width, height, image_size)
     scale = max(to_width / (box[2] - box[0]), to_height / (box[3] - box[1])) * _DRAFT_GAP
-    if scale > 0.5:
-        return None
     return int(np.ceil(width * scale)), int(np.ceil(height * scale))
-
-
-def _low_bytes(image, file):
-    """Return the uint16 pixels of a 16-bit PNG with colours or alpha, None for any other image."""
-    from PIL import Image
-
-    if image.format != "PNG" or len(image.tile) != 1:
-        return None
-    raw = image.tile[0][3]
-    if raw == "LA;16B":
-        # Two channels of two bytes are read as four channels of one byte.
-        quads = np.asarray(_reopened(file, "RGBA")).astype(np.uint16)
-        return over_white(quads[..., 0::2] * np.uint16(256) + quads[..., 1::2])
-    if raw not in _PNG_LOW_BYTES:
-        return None
-    low = np.asarray(_reopened(file, _PNG_LOW_BYTES[raw]))
-    image.load()
-    if image.mode not in ("RGB", "RGBA"):
-        image = image.convert(Image.getmodebase(image.mode))
-    pixels = np.asarray(image).astype(np.uint16) * np.uint16(256) + low
-    return over_white(pixels) if pixels.shape[2] == 4 else pixels
-
-
-def _reopened(file, raw):
-    from PIL import Image
-
-    file.seek(0)
-    image = Image.open(file, formats=["PNG"])
-    codec, box, offset, _ = image.tile[0]
-    image.tile = [type(image.tile[0])(codec, box, offset, raw)]
-    image.load()
-    file.seek(0)
-    return image
 
 
 def _pixels(image, image_size):

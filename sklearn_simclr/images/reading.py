@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .._utils.warn import warn
 from .._version import __version__
-from .decode import ImageError, convert, decode, from_array, from_pillow, strict_pillow
+from .decode import ImageError, convert, decode, from_array, from_pillow, strict_decoders
 from .items import fetch, is_pillow, name_of, reference
 from .store import FolderStore, scratch_rows
 
@@ -99,7 +99,8 @@ def read_rows(rows, *, image_size=None, cache_dir=None, kind=None, on_error="rai
     if image_size is not None:
         image_size = int(image_size) if np.ndim(image_size) == 0 else tuple(int(size) for size in image_size)
     found = _Found(len(rows), rows, on_error)
-    with strict_pillow(), tqdm(total=len(rows), desc="images", unit="image", disable=not verbose) as progress:
+    bar = tqdm(total=len(rows), desc="images", unit="image", disable=not verbose)
+    with strict_decoders(), bar as progress:
         if cache_dir is None:
             pixels, places = _read_to_scratch(rows, image_size, kind, found, progress)
         else:
