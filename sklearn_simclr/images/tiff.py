@@ -58,7 +58,8 @@ def read_tiff(file, most_pixels=None):
     except ImportError as error:
         raise _missing("tifffile") from error
     file.seek(0)
-    with tifffile.TiffFile(file) as tiff:
+    # Without a name, tifffile asks for that of the file, which may be a number.
+    with tifffile.TiffFile(file, name="image.tif") as tiff:
         page = tiff.pages[0]
         _check_kind(page)
         _check_size(page, most_pixels)
@@ -144,6 +145,9 @@ def _check_kind(page):
             f"its compression, {page.compression}, tells the size of the pixels only when they are decoded; "
             f"save it with one of {sorted(set(_COMPRESSIONS.values()))}, or load it as an array"
         )
+    # tifffile sums such pixels across rows and channels, libtiff not at all.
+    if page.compression == _UNCOMPRESSED and page.predictor != 1:
+        raise TiffError(f"it has a predictor, {page.predictor}, but no compression; load it as an array")
 
 
 def _check_size(page, most_pixels):
@@ -160,13 +164,12 @@ def _check_size(page, most_pixels):
 
 
 def _check_blocks(page, size):
-    """Refuse missing tiles or strips, which tifffile would fill with zeros."""
+    """Refuse missing tiles or strips, for which tifffile gives zeros, or what follows in the file."""
     offsets, counts = page.dataoffsets, page.databytecounts
     if not math.prod(page.chunked) == len(offsets) == len(counts):
         raise TiffError("it is damaged (tiles or strips are missing)")
-    if not all(
-        offset > 0 and 0 < count <= size - offset for offset, count in zip(offsets, counts, strict=True)
-    ):
+    whole = all(0 < count <= size - offset for offset, count in zip(offsets, counts, strict=True))
+    if not whole or (page.compression == _UNCOMPRESSED and sum(counts) < page.nbytes):
         raise TiffError("it is truncated")
 
 

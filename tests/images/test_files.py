@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import time
 import warnings
 import zlib
@@ -11,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import tifffile
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -45,13 +45,6 @@ def photo():
 def encoded(array, name, **options):
     file = io.BytesIO()
     (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(file, name, **options)
-    return file.getvalue()
-
-
-def tiff(array, **options):
-    """Return the bytes of a TIFF of channels that are no colours."""
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, **{"photometric": "minisblack", "metadata": None, **options})
     return file.getvalue()
 
 
@@ -188,6 +181,25 @@ def test_sixteen_bit_colour_pngs_are_read_whole():
     assert (decode(png16(clear, 6)) == 65535).all()
 
 
+def test_sixteen_bit_colour_pngs_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(ImageError, match=r'16 bits: pip install "sklearn-simclr\[tiff\]"'):
+        decode(png16(random_images(1, (8, 9, 3), np.uint16)[0], 2))
+    grey = random_images(1, (8, 9), np.uint16)[0]
+    np.testing.assert_array_equal(decode(encoded(grey, "PNG"))[:, :, 0], grey)
+
+
+def test_sixteen_bit_colour_pngs_are_never_half_images():
+    array = random_images(1, (8, 9, 3), np.uint16)[0]
+    data = png16(array, 2)
+    for end in range(len(data)):
+        try:
+            found = decode(data[:end])
+        except ImageError:
+            continue
+        np.testing.assert_array_equal(found, array)
+
+
 def test_modes_become_grey_or_colour(photo):
     color = Image.fromarray(photo[:20, :30])
     palette = color.quantize(8)
@@ -237,6 +249,13 @@ def test_exif_orientation(orientation):
         found = decode(encoded(array, name, exif=exif))
         np.testing.assert_array_equal(found[:, :, 0], expected[orientation - 1])
     assert decode(encoded(array, "JPEG", exif=exif)).shape[:2] == expected[orientation - 1].shape
+
+
+def test_orientation_beside_exif_tags_that_pillow_cannot_write():
+    # The name of the maker, as a fraction.
+    tags = struct.pack("<HHII", 0x010F, 5, 1, 38) + struct.pack("<HHII", 0x0112, 3, 1, 6)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + struct.pack("<III", 0, 1, 3)
+    assert decode(encoded(random_images(1, (8, 12))[0], "JPEG", exif=exif)).shape == (12, 8, 1)
 
 
 # Sizes
@@ -349,7 +368,7 @@ def test_what_is_not_made_of_images_is_left_to_others():
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_mixed_kinds_get_one(tmp_path, cached):
+def test_mixed_kinds_get_one(tmp_path, cached, tiff):
     cache_dir = tmp_path if cached else None
     color, grey = random_images(1)[0], random_images(1, (16, 16))[0]
     deep = random_images(1, (16, 16), np.uint16)[0]
@@ -653,7 +672,7 @@ def test_baselines_resize_and_keep_files_as_simclr_does(tmp_path, monkeypatch):
     assert len(decoded) == 10 + 40
 
 
-def test_mutated_files_raise_nothing_else(photo, capsys):
+def test_mutated_files_raise_nothing_else(photo, capsys, tiff):
     rng = np.random.default_rng(0)
     small = photo[100:132, 200:232]
     files = [

@@ -1,0 +1,234 @@
+"""TIFFs that Pillow does not read whole: their pixels, bit by bit, and files that lie about their size."""
+
+import struct
+import sys
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from sklearn_simclr.images import reading
+from sklearn_simclr.images.decode import ImageError, decode, strict_decoders
+from sklearn_simclr.images.reading import read_rows
+
+
+def random_bands(shape=(23, 37, 5), dtype=np.uint8):
+    top = np.iinfo(dtype).max
+    return np.random.default_rng(0).integers(0, top, shape, dtype=dtype, endpoint=True)
+
+
+def directory(tags, body=b""):
+    """Return a TIFF of tags {tag: numbers}, all of type LONG, with a body at byte 8."""
+    at = 8 + len(body)
+    tail = at + 2 + 12 * len(tags) + 4
+    entries, values = b"", b""
+    for tag, numbers in sorted(tags.items()):
+        raw = struct.pack(f"<{len(numbers)}I", *numbers)
+        if len(raw) > 4:
+            raw, values = struct.pack("<I", tail + len(values)), values + raw
+        entries += struct.pack("<HHI", tag, 4, len(numbers)) + raw
+    return (
+        b"II*\0" + struct.pack("<I", at) + body + struct.pack("<H", len(tags)) + entries + bytes(4) + values
+    )
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [2, 5, 13])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"rowsperstrip": 5},
+        {"byteorder": ">"},
+        {"bigtiff": True},
+        {"tile": (16, 16)},
+        {"compression": "deflate", "predictor": True, "rowsperstrip": 5},
+        {"compression": "deflate", "byteorder": ">", "tile": (16, 32)},
+        {"compression": "lzw", "predictor": True, "tile": (32, 16)},
+        {"compression": "packbits"},
+        {"compression": "lzma"},
+        {"compression": "zstd", "predictor": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("planar", [False, True])
+def test_every_layout_gives_the_pixels_that_were_tiff(dtype, channels, layout, planar, tiff):
+    array = random_bands((23, 37, channels), dtype)
+    if planar:
+        data = tiff(np.moveaxis(array, 2, 0), planarconfig="separate", **layout)
+    else:
+        data = tiff(array, **layout)
+    found = decode(data)
+    assert found.dtype == dtype and found.dtype.isnative
+    np.testing.assert_array_equal(found, array)
+
+
+def test_colours_of_sixteen_bits_and_a_fourth_band(tiff):
+    array = random_bands((11, 7, 4), np.uint16)
+    np.testing.assert_array_equal(decode(tiff(array[:, :, :3], photometric="rgb")), array[:, :, :3])
+    infrared = random_bands((11, 7, 4))
+    data = tiff(infrared, photometric="rgb", extrasamples=["unspecified"])
+    np.testing.assert_array_equal(decode(data), infrared)
+
+
+@pytest.mark.parametrize(("kind", "premultiplied"), [("unassalpha", False), ("assocalpha", True)])
+def test_transparent_parts_are_white(kind, premultiplied, tiff):
+    array = random_bands((11, 7, 4), np.uint16)
+    array[0, :, 3], array[1, :, 3] = 0, 65535
+    if premultiplied:
+        array[:, :, :3] = np.minimum(array[:, :, :3], array[:, :, 3:])
+    found = decode(tiff(array, photometric="rgb", extrasamples=[kind]))
+    colors, alpha = array[:, :, :3].astype(float), array[:, :, 3:] / 65535
+    expected = (colors if premultiplied else colors * alpha) + 65535 * (1 - alpha)
+    np.testing.assert_allclose(found, expected, atol=1)
+    assert (found[0] == 65535).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_pillow_turns_them(orientation, tiff):
+    array = random_bands((8, 12, 5))
+    tag = [(274, "H", 1, orientation, True)]
+    found = decode(tiff(array, extratags=tag))
+    for channel in range(5):
+        expected = decode(tiff(array[:, :, channel], extratags=tag))
+        np.testing.assert_array_equal(found[:, :, channel], expected[:, :, 0])
+
+
+def test_bands_are_resized_as_colours_are(tiff):
+    photo = load_sample_images().images[0]
+    bands = np.concatenate([photo, photo[:, :, :2]], axis=2)
+    found, expected = decode(tiff(bands), (50, 60)), decode(tiff(photo, photometric="rgb"), (50, 60))
+    assert np.abs(found[:, :, :3].astype(int) - expected).max() <= 1
+    assert decode(tiff(bands.astype(np.uint16) * 257), 16).dtype == np.uint16
+
+
+def test_the_first_page_counts(tiff):
+    pages = random_bands((3, 23, 37, 5))
+    np.testing.assert_array_equal(decode(tiff(pages, compression="deflate")), pages[0])
+
+
+def test_files_too_large_to_be_read_at_once(tmp_path, monkeypatch, tiff):
+    array = random_bands((200, 300, 5))
+    path = tmp_path / "large.tif"
+    path.write_bytes(tiff(array, compression="deflate"))
+    monkeypatch.setattr(reading, "_READ_AT_ONCE", 1000)
+    np.testing.assert_array_equal(read_rows([path]).pixels[0], array)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "message"),
+    [
+        (np.float32, {}, "32 bits of sample format 3.*load it as an array"),
+        (np.uint32, {}, "32 bits of sample format 1.*load it as an array"),
+        (np.int16, {}, "16 bits of sample format 2.*load it as an array"),
+        (np.uint8, {"compression": "jpegxl"}, "compression, 50002,.*'LZW'"),
+        (np.uint8, {"volumetric": True, "tile": (1, 16, 16)}, "axes are ZYXS"),
+    ],
+)
+def test_other_kinds_are_refused(dtype, options, message, tiff):
+    with pytest.raises(ImageError, match=message):
+        decode(tiff(np.zeros((2, 16, 16, 5), dtype), **options))
+
+
+def test_a_predictor_without_a_compression_is_refused():
+    tags = {256: [2], 257: [2], 258: [8] * 5, 262: [1], 273: [8], 277: [5], 278: [2], 279: [20], 317: [2]}
+    with pytest.raises(ImageError, match="predictor, 2, but no compression"):
+        decode(directory(tags, bytes(20)))
+
+
+def test_without_its_libraries_the_error_says_what_to_install(monkeypatch, tiff):
+    array = random_bands()
+    plain, deflated = tiff(array), tiff(array, compression="deflate")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "imagecodecs", None)
+        np.testing.assert_array_equal(decode(plain), array)
+        with pytest.raises(ImageError, match=r'imagecodecs.*pip install "sklearn-simclr\[tiff\]"'):
+            decode(deflated)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(ImageError, match=r'tifffile.*pip install "sklearn-simclr\[tiff\]"'):
+        decode(plain)
+    np.testing.assert_array_equal(decode(tiff(array[:, :, :3], photometric="rgb")), array[:, :, :3])
+
+
+def claims(width, height, channels, *, tile=None, bits=8, body=bytes(8), compression=1):
+    """Return a TIFF of one strip or tile."""
+    tags = {256: [width], 257: [height], 258: [bits] * channels, 259: [compression], 262: [1]}
+    tags |= {277: [channels], 322: [tile], 323: [tile]} if tile else {277: [channels], 278: [height]}
+    return directory(tags | ({324: [8], 325: [len(body)]} if tile else {273: [8], 279: [len(body)]}), body)
+
+
+BOMB = zlib.compress(bytes(100 << 20))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (claims(60_000, 60_000, 5), "60000 x 60000 pixels of 5 channels.*limit"),
+        (claims(1 << 31, 1, 5), "2147483648 x 1 pixels.*limit"),
+        (claims(10, 10, 65_000, tile=4096), r"65000 channels.*\(4096, 4096, 65000\).*limit"),
+        (claims(1, 1, 200, bits=16, tile=4098, body=BOMB, compression=8), "4098.*limit"),
+        (claims(6000, 6000, 3, bits=16, tile=1), "tiles or strips are missing"),
+        (claims(9000, 9000, 3, bits=16), "truncated"),
+        (claims(9000, 9000, 3, bits=16, body=b"", compression=8), "truncated"),
+        (claims(1000, 1000, 5, body=BOMB, compression=8), "damaged"),
+        (claims(0, 16, 5), "no pixels"),
+    ],
+)
+def test_files_that_claim_too_much_are_refused_before_they_take_memory(data, message):
+    import imagecodecs  # noqa: F401 (its import would count)
+
+    tracemalloc.start()
+    try:
+        with strict_decoders(), pytest.raises(ImageError, match=message):
+            decode(data)
+        assert tracemalloc.get_traced_memory()[1] < len(data) + (20 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_limit_is_pillows(monkeypatch, tiff):
+    data = tiff(random_bands((30, 10, 5)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    assert decode(data).shape == (30, 10, 5)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 499)
+    with pytest.raises(ImageError, match="3 x PIL.Image.MAX_IMAGE_PIXELS = 1497"):
+        decode(data)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert decode(data).shape == (30, 10, 5)
+
+
+@pytest.mark.parametrize(
+    "layout", [{}, {"tile": (16, 16)}]
+    + [{"compression": name, "rowsperstrip": 5} for name in ("deflate", "lzw", "packbits", "lzma", "zstd")],
+    ids=str,
+)  # fmt: skip
+def test_truncated_files_are_never_half_images(layout, tiff):
+    array = random_bands((16, 16, 5))
+    data = tiff(array, **layout)
+    with strict_decoders():
+        for end in range(0, len(data), max(1, len(data) // 150)):
+            try:
+                found = decode(data[:end])
+            except ImageError:
+                continue
+            # What is missing can only be what comes after the pixels.
+            np.testing.assert_array_equal(found, array)
+
+
+def test_a_strip_that_is_too_short_is_refused():
+    whole = zlib.compress(bytes(16 * 16 * 5))
+    assert decode(claims(16, 16, 5, body=whole, compression=8)).shape == (16, 16, 5)
+    for body in (zlib.compress(bytes(16 * 16 * 5 - 1)), whole[:-5]):
+        with strict_decoders(), pytest.raises(ImageError, match="damaged"):
+            decode(claims(16, 16, 5, body=body, compression=8))
+    with strict_decoders(), pytest.raises(ImageError, match="truncated"):
+        decode(claims(16, 16, 5, body=bytes(16 * 16 * 5 - 1)))
