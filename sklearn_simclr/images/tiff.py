@@ -24,6 +24,9 @@ _COMPRESSIONS = {
     50000: "Zstandard",
 }
 
+# Pixels whose numbers are widened at a time: a whole image would take several times its memory.
+_PIXELS_AT_ONCE = 1 << 16
+
 
 class TiffError(ValueError):
     """Why a TIFF cannot be read."""
@@ -84,10 +87,15 @@ def read_tiff(file, most_pixels=None):
 def over_white(image, premultiplied=False):
     """Return the colours of an image whose last channel is alpha, laid over white."""
     top = int(np.iinfo(image.dtype).max)
-    colors, alpha = image[..., :-1].astype(np.int64), image[..., -1:].astype(np.int64)
-    if not premultiplied:
-        colors = (colors * alpha + top // 2) // top
-    return np.minimum(colors + (top - alpha), top).astype(image.dtype)
+    pixels = image.reshape(-1, image.shape[-1])
+    out = np.empty((len(pixels), image.shape[-1] - 1), dtype=image.dtype)
+    for start in range(0, len(pixels), _PIXELS_AT_ONCE):
+        some = slice(start, start + _PIXELS_AT_ONCE)
+        colors, alpha = np.split(pixels[some].astype(np.uint32), [-1], axis=1)
+        if not premultiplied:
+            colors = (colors * alpha + top // 2) // top
+        out[some] = np.minimum(colors + (top - alpha), top)
+    return out.reshape(*image.shape[:-1], -1)
 
 
 def _tags(file):
@@ -166,10 +174,10 @@ def _check_size(page, most_pixels):
 def _check_blocks(page, size):
     """Refuse missing tiles or strips, for which tifffile gives zeros, or what follows in the file."""
     offsets, counts = page.dataoffsets, page.databytecounts
-    if not math.prod(page.chunked) == len(offsets) == len(counts):
+    if not math.prod(page.chunked) == len(offsets) == len(counts) or min(min(offsets), min(counts)) < 1:
         raise TiffError("it is damaged (tiles or strips are missing)")
-    whole = all(0 < count <= size - offset for offset, count in zip(offsets, counts, strict=True))
-    if not whole or (page.compression == _UNCOMPRESSED and sum(counts) < page.nbytes):
+    least = page.nbytes if page.compression == _UNCOMPRESSED else 0
+    if sum(counts) < least or any(a + b > size for a, b in zip(offsets, counts, strict=True)):
         raise TiffError("it is truncated")
 
 

@@ -90,6 +90,18 @@ def test_transparent_parts_are_white(kind, premultiplied, tiff):
     assert (found[0] == 65535).all()
 
 
+def test_transparency_takes_little_memory(tiff):
+    array = np.zeros((1000, 1000, 4), np.uint16)
+    data = tiff(array, photometric="rgb", extrasamples=["unassalpha"], compression="deflate")
+    decode(data)  # imports
+    tracemalloc.start()
+    try:
+        assert (decode(data) == 65535).all()
+        assert tracemalloc.get_traced_memory()[1] < 4 * array.nbytes
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_turned_as_pillow_turns_them(orientation, tiff):
     array = random_bands((8, 12, 5))
@@ -178,7 +190,7 @@ BOMB = zlib.compress(bytes(100 << 20))
         (claims(1, 1, 200, bits=16, tile=4098, body=BOMB, compression=8), "4098.*limit"),
         (claims(6000, 6000, 3, bits=16, tile=1), "tiles or strips are missing"),
         (claims(9000, 9000, 3, bits=16), "truncated"),
-        (claims(9000, 9000, 3, bits=16, body=b"", compression=8), "truncated"),
+        (claims(9000, 9000, 3, bits=16, body=b"", compression=8), "tiles or strips are missing"),
         (claims(1000, 1000, 5, body=BOMB, compression=8), "damaged"),
         (claims(0, 16, 5), "no pixels"),
     ],
@@ -193,6 +205,16 @@ def test_files_that_claim_too_much_are_refused_before_they_take_memory(data, mes
         assert tracemalloc.get_traced_memory()[1] < len(data) + (20 << 20)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("at", [0, 1 << 30])
+def test_a_tile_elsewhere_is_no_tile_of_zeros(at):
+    tags = {256: [16], 257: [32], 258: [8] * 5, 262: [1], 277: [5], 322: [16], 323: [16]}
+    body = bytes(2 * 16 * 16 * 5)
+    good = {324: [8, 8 + len(body) // 2], 325: [len(body) // 2] * 2}
+    assert decode(directory(tags | good, body)).shape == (32, 16, 5)
+    with strict_decoders(), pytest.raises(ImageError, match="missing|truncated"):
+        decode(directory(tags | good | {324: [8, at]}, body))
 
 
 def test_the_limit_is_pillows(monkeypatch, tiff):
