@@ -122,7 +122,7 @@ def fetch_cifar10(
     return Bunch(images=images, target=target, target_names=list(_NAMES), DESCR=_DESCR)
 
 
-def _find_archive(home, download_if_missing, n_retries):
+def _find_archive(home: Path, download_if_missing: bool, n_retries: int) -> Path:
     """The path of the archive, whose checksum is right."""
     archive = home / _URL.rpartition("/")[2]
     if archive.is_file() and pooch.file_hash(archive) == _SHA256:
@@ -146,14 +146,14 @@ def _find_archive(home, download_if_missing, n_retries):
     return archive
 
 
-def _read(archive, names):
+def _read(archive: Path, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 32, 32, 3) and labels in files of records: a label, then planes of red, green and blue."""
     parts = {}
     with tarfile.open(archive, "r:gz") as tar:
         # In the order of the archive: each step back would decompress it from the beginning.
         for member in tar:
-            if member.name in names:
-                raw = np.frombuffer(tar.extractfile(member).read(), np.uint8)
+            if member.name in names and (file := tar.extractfile(member)):
+                raw = np.frombuffer(file.read(), np.uint8)
                 parts[member.name] = raw.reshape(-1, 1 + np.prod(_SHAPE))
     records = np.concatenate([parts[name] for name in names])
     images = records[:, 1:].reshape(-1, *_SHAPE).transpose(0, 2, 3, 1)

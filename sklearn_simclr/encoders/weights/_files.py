@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ._names import GOOGLE, Dialect, find_torch_dialect, google_names_of_objects
+from ._names import GOOGLE, Dialect, Shapes, find_torch_dialect, google_names_of_objects
 from ._tensor_bundle import TensorBundle
 
 __all__ = ["StoredWeights", "find_prefix", "open_bundle", "open_file", "open_torch"]
@@ -26,12 +26,12 @@ class StoredWeights:
 
     origin: str
     dialect: Dialect
-    shapes: dict[str, tuple[int, ...]]
+    shapes: Shapes
     read: Callable[[str], torch.Tensor]
     shown: Callable[[str], str] = str
 
 
-def open_bundle(prefix, ema):
+def open_bundle(prefix: Path, ema: bool) -> StoredWeights:
     bundle = TensorBundle(prefix)
     graph = bundle.object_graph()
     if graph is None:
@@ -51,7 +51,7 @@ def open_bundle(prefix, ema):
             if entry is not None:
                 shapes[name] = tuple(entry.shape[axis] for axis in _axes(len(entry.shape)))
 
-    def read(name):
+    def read(name: str) -> torch.Tensor:
         values = bundle[variables[name]]
         values = values.transpose(_axes(values.ndim))
         return torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
@@ -59,12 +59,12 @@ def open_bundle(prefix, ema):
     return StoredWeights(str(prefix), GOOGLE, shapes, read, shown=lambda name: variables.get(name, name))
 
 
-def _axes(n_dims):
+def _axes(n_dims: int) -> tuple[int, ...]:
     """Order of TensorFlow's dimensions in torch: kernels (H, W, in, out), matrices (in, out)."""
     return {4: (3, 2, 0, 1), 2: (1, 0)}.get(n_dims, tuple(range(n_dims)))
 
 
-def _scope(bundle, prefix, ema):
+def _scope(bundle: TensorBundle, prefix: Path, ema: bool) -> str:
     """What stands before the names of the network: "", "ema_model/", or the scope of a hub module."""
     first = "base_model/conv2d/kernel"
     scopes = [name.removesuffix(first) for name in bundle if name.endswith(first)]
@@ -83,7 +83,7 @@ def _scope(bundle, prefix, ema):
     )
 
 
-def open_file(path):
+def open_file(path: Path) -> StoredWeights:
     with path.open("rb") as file:
         start = file.read(16)
     length = path.stat().st_size
@@ -97,7 +97,7 @@ def open_file(path):
     )
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: Path) -> StoredWeights:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -106,7 +106,7 @@ def _read_safetensors(path):
     except SafetensorError as error:
         raise ValueError(f"{path} is a damaged or truncated safetensors file: {error}.") from None
 
-    def read(name):
+    def read(name: str) -> torch.Tensor:
         # Opened anew: what one handle has read stays mapped, in the end the whole file beside the copy.
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(name).to(torch.float32, copy=True)
@@ -114,7 +114,7 @@ def _read_safetensors(path):
     return StoredWeights(str(path), _dialect(shapes, path), shapes, read)
 
 
-def open_torch(path):
+def open_torch(path: Path) -> StoredWeights:
     is_zip = zipfile.is_zipfile(path)
     if is_zip:
         try:
@@ -132,7 +132,7 @@ def open_torch(path):
             f"{path} could not be read as a torch file of weights alone. It is damaged, or a pickle with "
             f"other objects, which is not opened because a pickle can run any code: {reason[0]}"
         ) from None
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     if isinstance(content, dict) and {"resnet", "head"} <= content.keys():
         for part in ("resnet", "head"):
             tensors |= {f"{part}.{key}": value for key, value in _tensors(content[part]).items()}
@@ -147,13 +147,13 @@ def open_torch(path):
         raise ValueError(f"{path} has {length} bytes, but its tensors claim to have {claimed}.")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
-    def read(name):
+    def read(name: str) -> torch.Tensor:
         return tensors[name].to(torch.float32, copy=True).contiguous()
 
     return StoredWeights(str(path), _dialect(shapes, path), shapes, read)
 
 
-def _tensors(content):
+def _tensors(content: object) -> dict[str, torch.Tensor]:
     items = content.items() if isinstance(content, dict) else ()
     return {
         key: value
@@ -162,7 +162,7 @@ def _tensors(content):
     }
 
 
-def _dialect(shapes, path):
+def _dialect(shapes: Shapes, path: Path) -> Dialect:
     dialect = find_torch_dialect(shapes)
     if dialect is None:
         some = ", ".join(list(shapes)[:5]) or "no tensors"
@@ -170,7 +170,7 @@ def _dialect(shapes, path):
     return dialect
 
 
-def find_prefix(path):
+def find_prefix(path: str | os.PathLike) -> Path:
     """Return the prefix of the one checkpoint that a path stands for.
 
     Parameters
@@ -204,11 +204,11 @@ def find_prefix(path):
     return path
 
 
-def _find_in_directory(path):
+def _find_in_directory(path: Path) -> Path:
     found = sorted(path.glob("*.index")) or sorted((path / "variables").glob("*.index"))
     if len(found) > 1:
         chosen = _latest(path)
-        if Path(f"{chosen}.index") not in found:
+        if chosen is None or Path(f"{chosen}.index") not in found:
             raise ValueError(
                 f"{path} holds several checkpoints, {', '.join(index.stem for index in found)}; pass the "
                 "path of one of them."
@@ -219,7 +219,7 @@ def _find_in_directory(path):
     return found[0].with_suffix("")
 
 
-def _latest(path):
+def _latest(path: Path) -> Path | None:
     """The checkpoint that the text file ``checkpoint`` of a directory names, or None."""
     state = path / "checkpoint"
     if not state.is_file() or state.stat().st_size > _MAX_STATE:

@@ -5,7 +5,7 @@ Names of this package are those of the state dicts of the encoder, the projector
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -15,6 +15,8 @@ from ..resnet import _Block
 __all__ = [
     "GOOGLE",
     "Dialect",
+    "Shape",
+    "Shapes",
     "google_names",
     "google_names_of_objects",
     "find_torch_dialect",
@@ -43,6 +45,11 @@ _OBJECT_ORDER = (
 )
 
 
+Shape = Sequence[int]
+Shapes = Mapping[str, Shape]
+Nodes = list[tuple[dict[str, int], str | None]]
+
+
 @dataclass(frozen=True)
 class Dialect:
     """The names that one program gives to weights.
@@ -60,12 +67,14 @@ class Dialect:
         layers of the projector.
     """
 
-    names: Callable
+    names: Callable[..., dict[str, str]]
     classifier: str
-    kernels: Callable
+    kernels: Callable[[Shapes], tuple[list[Shape], int, list[Shape]]]
 
 
-def google_names(encoder, projector, classifier, shapes=()):
+def google_names(
+    encoder: nn.Module, projector: nn.Module | None, classifier: nn.Module | None, shapes: Container[str] = ()
+) -> dict[str, str]:
     """Return the names in the checkpoints of google-research/simclr: layers counted in order of creation.
 
     Parameters
@@ -107,17 +116,17 @@ def google_names(encoder, projector, classifier, shapes=()):
     return names
 
 
-def _own_names(part, module):
+def _own_names(part: str, module: nn.Module | None) -> list[str]:
     """Names of the parameters and buffers of a part, without the counters of BatchNorm."""
     keys = [] if module is None else module.state_dict(prefix=f"{part}.")
     return [key for key in keys if not key.endswith("num_batches_tracked")]
 
 
-def _suffix(number):
+def _suffix(number: int) -> str:
     return f"_{number}" if number else ""
 
 
-def _google_kernels(shapes):
+def _google_kernels(shapes: Shapes) -> tuple[list[Shape], int, list[Shape]]:
     kernels, layers = {}, {}
     for name, shape in shapes.items():
         if (match := _GOOGLE_KERNEL.fullmatch(name)) and len(shape) == 4:
@@ -128,7 +137,7 @@ def _google_kernels(shapes):
     return ordered, max(kernels, default=-1) + 1, [layers[number] for number in sorted(layers)]
 
 
-def google_names_of_objects(nodes):
+def google_names_of_objects(nodes: Nodes) -> dict[str, str]:
     """Return the names that the variables of a TensorFlow 2 checkpoint have in those of TensorFlow 1.
 
     Parameters
@@ -141,17 +150,17 @@ def google_names_of_objects(nodes):
     names : dict of str to str
         TensorFlow 1's name to the variable's; empty if the graph has no network of SimCLR.
     """
-    names = {}
     resnet = _first(nodes, {"initial_conv_relu_max_pool", "block_groups"})
     if resnet is None:
-        return names
+        return {}
+    names = {}
     for kind, layer in _numbered_layers(nodes, resnet):
         for part, child in nodes[layer][0].items():
             if part in ("kernel", *_NORM.values()):
                 names[f"base_model/{kind}/{part}"] = nodes[child][1]
     head = _first(nodes, {"linear_layers"})
     if head is not None:
-        for number, layer in nodes[_child(nodes, head, "linear_layers")][0].items():
+        for number, layer in nodes[nodes[head][0]["linear_layers"]][0].items():
             scope = f"head_contrastive/nl_{number}"
             names[f"{scope}/dense/kernel"] = _variable(nodes, layer, "dense", "kernel")
             for part in _NORM.values():
@@ -165,24 +174,19 @@ def google_names_of_objects(nodes):
     return {name: variable for name, variable in names.items() if variable is not None}
 
 
-def _first(nodes, children):
+def _first(nodes: Nodes, children: set[str]) -> int | None:
     return next((i for i, (own, _) in enumerate(nodes) if children <= own.keys()), None)
 
 
-def _child(nodes, node, *path):
+def _variable(nodes: Nodes, node: int, *path: str) -> str | None:
     for name in path:
-        node = nodes[node][0].get(name)
-        if node is None:
+        if name not in nodes[node][0]:
             return None
-    return node
+        node = nodes[node][0][name]
+    return nodes[node][1]
 
 
-def _variable(nodes, node, *path):
-    found = _child(nodes, node, *path)
-    return None if found is None else nodes[found][1]
-
-
-def _numbered_layers(nodes, root):
+def _numbered_layers(nodes: Nodes, root: int) -> Iterator[tuple[str, int]]:
     """Yield (name with number, node) of convolutions and norms below `root`, in order of creation."""
     counts = {"conv2d": 0, "batch_normalization": 0}
     stack, seen = [root], set()
@@ -202,7 +206,9 @@ def _numbered_layers(nodes, root):
         stack.extend(children[name] for name in reversed(order))
 
 
-def _torchvision_names(encoder, projector, classifier, shapes):
+def _torchvision_names(
+    encoder: nn.Module, projector: nn.Module | None, classifier: nn.Module | None, shapes: Container[str]
+) -> dict[str, str]:
     """Names in torchvision's state dicts, which tonylins/simclr-converter keeps."""
     names = {ours: ours.removeprefix("encoder.") for ours in _own_names("encoder", encoder)}
     return names | {
@@ -210,7 +216,9 @@ def _torchvision_names(encoder, projector, classifier, shapes):
     }
 
 
-def _separius_names(encoder, projector, classifier, shapes):
+def _separius_names(
+    encoder: nn.Module, projector: nn.Module | None, classifier: nn.Module | None, shapes: Container[str]
+) -> dict[str, str]:
     """Names in the files of Separius/SimCLRv2-Pytorch, whose networks have bottleneck blocks."""
     deep = isinstance(encoder.conv1, nn.Sequential)
     layers = {"conv1.0": "0.0", "conv1.1": "0.1.0", "conv1.3": "0.2", "conv1.4": "0.3.0", "conv1.6": "0.4"}
@@ -232,7 +240,7 @@ def _separius_names(encoder, projector, classifier, shapes):
     return names
 
 
-def _separius_block(block):
+def _separius_block(block: _Block) -> dict[str, str]:
     layers = {"conv1": "net.0", "bn1": "net.1.0"}
     if isinstance(block.bn2, nn.Identity):
         mixed = {"conv": "main_conv.0", "bn": "main_conv.1.0", "reduce": "mixing_conv.0"}
@@ -246,8 +254,8 @@ def _separius_block(block):
     return layers
 
 
-def _torch_kernels(first):
-    def kernels(shapes):
+def _torch_kernels(first: str) -> Callable[[Shapes], tuple[list[Shape], int, list[Shape]]]:
+    def kernels(shapes: Shapes) -> tuple[list[Shape], int, list[Shape]]:
         ordered = [shape for shape in {first: shapes[first], **shapes}.values() if len(shape) == 4]
         heads = [s for name, s in shapes.items() if name.startswith("head.layers.") and len(s) == 2]
         return ordered, len(ordered), heads
@@ -264,7 +272,7 @@ _TORCH = {
 }
 
 
-def find_torch_dialect(shapes):
+def find_torch_dialect(shapes: Shapes) -> Dialect | None:
     """Return the dialect of a torch file with weights of such names, or None.
 
     Parameters

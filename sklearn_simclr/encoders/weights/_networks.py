@@ -1,5 +1,7 @@
 """Networks with published weights: told from names and shapes, then filled."""
 
+from typing import Any, Literal
+
 import torch
 from torch import nn
 
@@ -8,6 +10,8 @@ from ..heads import ProjectionHead
 from ..networks import encoder_name
 from ..preprocessing import Preprocessing
 from ..resnet import _SK_MIN_CHANNELS, _STAGES, ResNet
+from ._files import StoredWeights
+from ._names import Shape
 from .network_file import Pretrained, check_heads
 
 __all__ = ["detect_encoder", "fill_pretrained"]
@@ -22,7 +26,9 @@ _LISTED = 20
 _SMALL_SIDE = 32
 
 
-def fill_pretrained(stored, *, classifier_layer=0, pool_padding="same"):
+def fill_pretrained(
+    stored: StoredWeights, *, classifier_layer: int = 0, pool_padding: Literal["same", "symmetric"] = "same"
+) -> Pretrained:
     """Return the network of some stored weights, filled with them one by one.
 
     Parameters
@@ -51,8 +57,7 @@ def fill_pretrained(stored, *, classifier_layer=0, pool_padding="same"):
         model = _told(stored, pool_padding)
     model.classifier_layer = classifier_layer
     names = stored.dialect.names(model.encoder, model.projector, model.classifier, stored.shapes)
-    parts = {"encoder": model.encoder, "projector": model.projector, "classifier": model.classifier}
-    parts = {part: module for part, module in parts.items() if module is not None}
+    parts = model.parts()
     state = {
         key: v for part, module in parts.items() for key, v in module.state_dict(prefix=f"{part}.").items()
     }
@@ -72,7 +77,7 @@ def fill_pretrained(stored, *, classifier_layer=0, pool_padding="same"):
     return model
 
 
-def _told(stored, pool_padding):
+def _told(stored: StoredWeights, pool_padding: str) -> Pretrained:
     """The network that names and shapes tell, without weights."""
     kernels, n_kernels, matrices = stored.dialect.kernels(stored.shapes)
     if not kernels:
@@ -84,15 +89,14 @@ def _told(stored, pool_padding):
         raise ValueError(f"{stored.origin} does not hold a ResNet of SimCLR: {error}.") from None
     projector = None
     if matrices:
-        (hidden, entering), (leaving, _) = matrices[0], matrices[-1]
-        hidden = hidden if len(matrices) > 1 else None
-        projector = ProjectionHead(entering, leaving, len(matrices), hidden_dim=hidden)
+        hidden = matrices[0][0] if len(matrices) > 1 else None
+        projector = ProjectionHead(matrices[0][1], matrices[-1][0], len(matrices), hidden_dim=hidden)
     small = parameters["stem"] == "small"
     preprocessing = Preprocessing(_SMALL_SIDE, 1.0) if small else Preprocessing()
     return Pretrained(encoder, preprocessing, projector, _classifier(stored), name=encoder_name(encoder))
 
 
-def _classifier(stored):
+def _classifier(stored: StoredWeights) -> nn.Linear | None:
     name = stored.dialect.classifier
     shape = stored.shapes.get(name)
     if shape is None:
@@ -102,7 +106,7 @@ def _classifier(stored):
     return nn.Linear(shape[1], shape[0])
 
 
-def _check_variables(stored, names, state):
+def _check_variables(stored: StoredWeights, names: dict[str, str], state: dict[str, torch.Tensor]) -> None:
     """Raise one error that lists what is missing, too much, or of another shape."""
     missing, misshapen = [], []
     for ours, theirs in names.items():
@@ -129,14 +133,14 @@ def _check_variables(stored, names, state):
         )
 
 
-def _is_idle(stored, name, names):
+def _is_idle(stored: StoredWeights, name: str, names: dict[str, str]) -> bool:
     """Whether a variable is the shift of Separius' last BatchNorm, which the authors do not have: zero."""
     norm, _, key = name.rpartition(".")
     is_shift = key == "bias" and norm.startswith("head.") and f"{norm}.running_mean" in names.values()
     return is_shift and not stored.read(name).any()
 
 
-def detect_encoder(kernels, n_kernels):
+def detect_encoder(kernels: list[Shape], n_kernels: int) -> dict[str, Any]:
     """Return the parameters of the ResNet that has such convolutions.
 
     Parameters
@@ -185,7 +189,7 @@ def detect_encoder(kernels, n_kernels):
     return parameters
 
 
-def _sk_ratio(kernels, widest):
+def _sk_ratio(kernels: list[Shape], widest: int) -> float:
     """The share of channels in the mixing layers, from those of the last stage."""
     mixing = [
         out for out, entering, *window in kernels if window == [1, 1] and entering == widest and out < widest

@@ -6,9 +6,11 @@ files NAME.data-00000-of-0000N with their bytes. The formats are those of Tensor
 """
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -69,7 +71,7 @@ class TensorEntry:
     sliced: bool
 
 
-class TensorBundle(Mapping):
+class TensorBundle(Mapping[str, np.ndarray]):
     """The variables of a checkpoint, by name; each is read when it is asked for.
 
     ``bundle[name]`` is an array that maps the file and cannot be written to; only bfloat16 is converted, to a
@@ -95,7 +97,7 @@ class TensorBundle(Mapping):
         raises one if its bytes are damaged or it is partitioned or a string.
     """
 
-    def __init__(self, prefix):
+    def __init__(self, prefix: str | os.PathLike) -> None:
         self.prefix = Path(prefix)
         index = Path(f"{self.prefix}.index")
         table = read_table(index)
@@ -113,11 +115,11 @@ class TensorBundle(Mapping):
             raise ValueError(f"{index} cannot be read as a checkpoint index: {error}.") from None
         if not 1 <= n_shards <= _MAX_SHARDS:
             raise ValueError(f"{index} is no checkpoint index: it claims {n_shards} data files.")
-        self._order = "big" if big_endian else "little"
+        self._order: Literal["big", "little"] = "big" if big_endian else "little"
         self._shards = [Path(f"{self.prefix}.data-{i:05d}-of-{n_shards:05d}") for i in range(n_shards)]
         self._check_entries()
 
-    def _check_entries(self):
+    def _check_entries(self) -> None:
         claimed = dict.fromkeys(range(len(self._shards)), 0)
         ends = dict(claimed)
         for name, entry in self.entries.items():
@@ -150,13 +152,13 @@ class TensorBundle(Mapping):
                     "truncated, or belongs to another index."
                 )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.entries)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         entry = self.entries[name]
         if entry.sliced:
             raise ValueError(
@@ -172,7 +174,7 @@ class TensorBundle(Mapping):
             values = (values.astype(np.uint32) << 16).view(np.float32)
         return values
 
-    def read_string(self, name):
+    def read_string(self, name: str) -> bytes:
         """Return the bytes of a string variable of one element."""
         entry = self.entries[name]
         raw = self._raw(name).tobytes()
@@ -186,7 +188,7 @@ class TensorBundle(Mapping):
         self._check(name, (length % 2**32).to_bytes(4, self._order) + raw[start:])
         return raw[start + 4 :]
 
-    def object_graph(self):
+    def object_graph(self) -> list[tuple[dict[str, int], str | None]] | None:
         """Return the graph of saved objects of a TensorFlow 2 checkpoint, or None if it is not one.
 
         Returns
@@ -209,14 +211,14 @@ class TensorBundle(Mapping):
             raise ValueError(f"{self.prefix}: the graph of its objects is damaged: it lacks objects.")
         return nodes
 
-    def _raw(self, name):
+    def _raw(self, name: str) -> np.ndarray:
         entry = self.entries[name]
         if entry.size == 0:
             return np.zeros(0, np.uint8)
         path = self._shards[entry.shard]
         return np.memmap(path, np.uint8, "r", entry.offset, (entry.size,)).view(np.ndarray)
 
-    def _check(self, name, content):
+    def _check(self, name: str, content: bytes | np.ndarray) -> None:
         entry = self.entries[name]
         if masked_crc32c(content) != entry.checksum:
             raise ValueError(
@@ -225,7 +227,7 @@ class TensorBundle(Mapping):
             )
 
 
-def _n_bytes(entry):
+def _n_bytes(entry: TensorEntry) -> int | None:
     if entry.dtype == _BFLOAT16:
         return 2 * math.prod(entry.shape)
     if entry.dtype == "string" or entry.dtype.startswith("type "):
@@ -233,11 +235,11 @@ def _n_bytes(entry):
     return np.dtype(entry.dtype).itemsize * math.prod(entry.shape)
 
 
-def _signed(value):
+def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def _parse_entry(message):
+def _parse_entry(message: Message) -> TensorEntry:
     number = message.value(1, 0)
     shape = [_signed(dim.value(1, 0)) for part in message.messages(2) for dim in part.messages(2)]
     if any(side < 0 for side in shape):

@@ -3,9 +3,16 @@
 The formats are those of TensorFlow's ``lib/io/format.h`` and of protobuf.dev/programming-guides/encoding.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
 import google_crc32c
+import numpy as np
 
 __all__ = ["Malformed", "Message", "masked_crc32c", "read_table", "read_varint"]
+
+T = TypeVar("T", int, bytes)
 
 _FOOTER = 48
 _MAGIC = bytes.fromhex("57fb808b247547db")
@@ -21,13 +28,13 @@ class Malformed(Exception):
     """What is wrong with a message or block."""
 
 
-def masked_crc32c(data):
+def masked_crc32c(data: bytes | np.ndarray) -> int:
     """Return the CRC-32C checksum of bytes (n,) in the form stored in checkpoints: rotated, and shifted."""
     value = google_crc32c.value(data)
     return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def read_table(path):
+def read_table(path: Path) -> dict[bytes, bytes]:
     """Return all of a sorted table of a checkpoint.
 
     Parameters
@@ -78,7 +85,7 @@ def read_table(path):
     return table
 
 
-def _block(content, handle):
+def _block(content: bytes, handle: tuple[int, int]) -> bytes:
     offset, size = handle
     end = offset + size
     if end + 5 > len(content) - _FOOTER:
@@ -95,7 +102,7 @@ def _block(content, handle):
     return block
 
 
-def _block_entries(block):
+def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield (key, value) of a block: keys share prefixes with those before them."""
     if len(block) < 4:
         raise Malformed("a block is empty")
@@ -115,13 +122,13 @@ def _block_entries(block):
         position += n_value
 
 
-def _handle(data, position):
+def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
     offset, position = read_varint(data, position)
     size, position = read_varint(data, position)
     return (offset, size), position
 
 
-def read_varint(data, position):
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
     """Return the number at a position of some bytes, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
@@ -144,8 +151,10 @@ class Message:
         The encoded message.
     """
 
-    def __init__(self, data):
-        self._fields, position = {}, 0
+    def __init__(self, data: bytes) -> None:
+        self._fields: dict[int, list[int | bytes]] = {}
+        position = 0
+        value: int | bytes
         while position < len(data):
             tag, position = read_varint(data, position)
             kind = tag & 7
@@ -163,19 +172,20 @@ class Message:
                 raise Malformed("a message is truncated")
             self._fields.setdefault(tag >> 3, []).append(value)
 
-    def __contains__(self, number):
+    def __contains__(self, number: int) -> bool:
         return number in self._fields
 
-    def value(self, number, default):
+    def value(self, number: int, default: T) -> T:
         """Return the last value of a field; one that is not there has the value `default`, of its type."""
         value = self._fields.get(number, [default])[-1]
         if type(value) is not type(default):
             raise Malformed(f"field {number} is not of its type")
         return value
 
-    def messages(self, number):
+    def messages(self, number: int) -> "list[Message]":
         """Return the messages in a field, as list."""
         values = self._fields.get(number, [])
-        if not all(isinstance(value, bytes) for value in values):
+        parts = [value for value in values if isinstance(value, bytes)]
+        if len(parts) < len(values):
             raise Malformed("a message is a number")
-        return [Message(value) for value in values]
+        return [Message(part) for part in parts]

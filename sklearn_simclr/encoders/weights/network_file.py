@@ -81,11 +81,20 @@ class Pretrained:
         """
         return cast(int, self.encoder.out_dim)
 
-    def __repr__(self):
-        heads = "".join(
-            f", {head}" for head in ("projector", "classifier") if getattr(self, head) is not None
-        )
-        return f"<Pretrained {self.name}: encoder to {self.out_dim} features{heads}>"
+    def __repr__(self) -> str:
+        _, *heads = self.parts()
+        return f"<Pretrained {self.name}: {', '.join([f'encoder to {self.out_dim} features', *heads])}>"
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Return the networks that there are.
+
+        Returns
+        -------
+        parts : dict of str to torch.nn.Module
+            Under "encoder", "projector" and "classifier".
+        """
+        modules = {name: getattr(self, name) for name in _PARTS}
+        return {name: module for name, module in modules.items() if module is not None}
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -169,8 +178,7 @@ def write_network(
     about : mapping or None, default=None
         What else the file says about where the network is from; JSON.
     """
-    parts = {name: getattr(pretrained, name) for name in _PARTS}
-    parts = {name: part for name, part in parts.items() if part is not None}
+    parts = pretrained.parts()
     meta = {
         "name": pretrained.name,
         "networks": {name: describe_network(part) for name, part in parts.items()},
@@ -234,11 +242,13 @@ def read_network(path: str | os.PathLike) -> Pretrained:
     return pretrained
 
 
-def _as_float32(tensor):
+def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _check_kinds(encoder, projector=None, classifier=None):
+def _check_kinds(
+    encoder: nn.Module, projector: nn.Module | None = None, classifier: nn.Module | None = None
+) -> None:
     if not hasattr(encoder, "out_dim") or isinstance(encoder, ProjectionHead):
         raise ValueError(f"its encoder, a {type(encoder).__name__}, is no encoder")
     if projector is not None and not isinstance(projector, ProjectionHead):

@@ -3,6 +3,7 @@
 import enum
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -102,7 +103,7 @@ def load_pretrained(
     <Pretrained mine: encoder to 512 features>
     """
     if isinstance(weights, enum.Enum) or str(weights).startswith(_TORCHVISION):
-        return _load_torchvision(weights, download)
+        return _load_torchvision(weights if isinstance(weights, enum.Enum) else str(weights), download)
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(f"weights must be a path or a torchvision weight enum, got {weights!r}.")
     if "://" in str(weights):
@@ -169,7 +170,7 @@ def convert_checkpoint(
     return pretrained
 
 
-def _load_torchvision(weights, download):
+def _load_torchvision(weights: str | enum.Enum, download: bool) -> Pretrained:
     member = _torchvision_member(weights)
     kind = type(member).__name__
     if kind not in _TORCHVISION_ENUMS:
@@ -202,12 +203,12 @@ def _load_torchvision(weights, download):
     return pretrained
 
 
-def torchvision_name(member):
+def torchvision_name(member: enum.Enum) -> str:
     """Return the text that `load_pretrained` takes for a weight enum of torchvision."""
     return f"{_TORCHVISION}{member}"
 
 
-def _torchvision_member(weights):
+def _torchvision_member(weights: str | enum.Enum) -> Any:
     from torchvision.models import WeightsEnum, get_weight
 
     if isinstance(weights, enum.Enum):
