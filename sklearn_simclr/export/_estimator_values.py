@@ -322,7 +322,9 @@ class _Reader:
             raise ValueError("it has an array of strings that is none")
         if codes.size and not 0 <= codes.min() <= codes.max() <= sys.maxunicode:
             raise ValueError("it has an array of strings with characters that do not exist")
-        return codes.reshape(-1).view(f"=U{codes.shape[-1]}").reshape(codes.shape[:-1])
+        # Strings of an empty array have a length too, which nothing in the file pays for.
+        length = codes.shape[-1] if codes.size else 1
+        return codes.reshape(-1).view(f"=U{length}").reshape(codes.shape[:-1])
 
     def objects(self, content):
         shape, items = content

@@ -297,6 +297,8 @@ def test_strings_take_the_memory_that_they_have_in_the_file(saved, tmp_path):
     forge(saved, path, lambda c, e, t: add_strings(e, t, torch.from_numpy(names[:, None].view(np.int32))))
     classes = load_estimator(path).classes_
     assert classes.dtype == names.dtype and classes.tolist() == names.tolist()
+    forge(saved, path, lambda c, e, t: add_strings(e, t, torch.empty(0, 10**8, dtype=torch.int32)))
+    assert load_estimator(path).classes_.dtype == "U1"
 
 
 @pytest.mark.parametrize("place", ["memory", "cache_dir", "checkpoint_dir"])
