@@ -188,6 +188,7 @@ BOMB = zlib.compress(bytes(100 << 20))
         (claims(1 << 31, 1, 5), "2147483648 x 1 pixels.*limit"),
         (claims(10, 10, 65_000, tile=4096), r"65000 channels.*\(4096, 4096, 65000\).*limit"),
         (claims(1, 1, 200, bits=16, tile=4098, body=BOMB, compression=8), "4098.*limit"),
+        (claims(1, 1, 1, tile=30_000, body=BOMB, compression=8), "30000 x 30000 pixels.*limit"),
         (claims(6000, 6000, 3, bits=16, tile=1), "tiles or strips are missing"),
         (claims(9000, 9000, 3, bits=16), "truncated"),
         (claims(9000, 9000, 3, bits=16, body=b"", compression=8), "tiles or strips are missing"),
