@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["as_path", "replacing"]
+__all__ = ["as_path", "remove_unfinished", "replacing"]
+
+_UNFINISHED = ".unfinished-"
 
 
 def as_path(path: str | os.PathLike) -> Path:
@@ -31,6 +34,18 @@ def as_path(path: str | os.PathLike) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a str or path-like, got {path!r} of type {type(path).__name__}.")
     return Path(path)
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Remove what killed processes left of files that they had begun to write to a folder.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        A folder in which no other process writes now.
+    """
+    for left in Path(folder).glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -60,7 +75,7 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
         # In a folder that nobody else may enter, no link can wait under the name of the unfinished file.
         # On the same disk as the target, so that the last step is a rename.
         with tempfile.TemporaryDirectory(
-            prefix=".unfinished-", dir=path.parent, ignore_cleanup_errors=True
+            prefix=_UNFINISHED, dir=path.parent, ignore_cleanup_errors=True
         ) as folder:
             unfinished = os.path.join(folder, "file")
             with open(unfinished, "xb") as file:

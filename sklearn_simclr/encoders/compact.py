@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .traits import Traits
+
 __all__ = ["TINY_SIDE", "CompactNet"]
 
 # At most this many whitened directions: 3 x 3 patches of RGB images have 27.
@@ -90,6 +92,11 @@ class CompactNet(nn.Module):
         self.means_of_pooled = max(image_size) > TINY_SIDE
         self.read_dim = sum(widths)
         self.out_dim = 2 * self.read_dim
+
+    @property
+    def traits(self) -> Traits:
+        """What others need to know: the head reads the means over the image alone."""
+        return Traits(read_dim=self.read_dim, batch_scale=2.0, mirror_pays=True)
 
     def forward(self, x):
         """Return the representations (N, out_dim) of images (N, C, H, W)."""

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from .compact import TINY_SIDE, CompactNet
+from .compact import CompactNet
 from .resnet import ResNet
 
 __all__ = ["make_encoder"]
@@ -42,8 +42,6 @@ _RESNET_NAMES = tuple(
     )
 )
 _COMPACT_WIDTHS = {"compact": 1, "compactx0.5": 0.5, "compactx1.5": 1.5, "compactx2": 2, "compactx4": 4}
-# Seconds of training from which on a wider network has learnt more: on two cores, photographs of 32 pixels.
-_LONG = 600
 _TIMM = "timm:"
 _FORMS = (
     '"auto", "compact" with an optional width "x0.5|x1.5|x2|x4", "resnet18|34|50|101|152" with an optional '
@@ -155,39 +153,16 @@ def _check_images(in_channels: int, image_size: tuple[int, int]) -> tuple[int, t
     return int(in_channels), (int(height), int(width))
 
 
-def resolve_name(name: str, image_size: tuple[int, int], seconds: float | None = None) -> str:
-    """Return the name of the network that a name stands for.
-
-    Parameters
-    ----------
-    name : str
-        ``"auto"``, or any other, which stands for itself.
-    image_size : tuple of int
-        Height and width of the images.
-    seconds : float or None, default=None
-        How long it is to be trained, if that is known.
-
-    Returns
-    -------
-    str
-        Not ``"auto"``.
-    """
+def _resolve_name(name: str, image_size: tuple[int, int]) -> str:
+    """Return the name of the network that a name stands for, for images of a height and width."""
     if name != "auto":
         return name
-    side = max(image_size)
-    if side > _COMPACT_MAX_SIDE:
-        return "resnet18"
-    return "compactx1.5" if seconds is not None and seconds >= _LONG and side > TINY_SIDE else "compact"
-
-
-def is_compact_name(name: str, image_size: tuple[int, int]) -> bool:
-    """Return whether the encoder of a name, for images of a size (height, width), is the compact one."""
-    return resolve_name(name, image_size) in _COMPACT_WIDTHS
+    return "resnet18" if max(image_size) > _COMPACT_MAX_SIDE else "compact"
 
 
 def _make_named(name: str, in_channels: int, image_size: tuple[int, int]) -> nn.Module:
     side = max(image_size)
-    resolved = resolve_name(name, image_size)
+    resolved = _resolve_name(name, image_size)
     if resolved in _COMPACT_WIDTHS:
         return CompactNet(in_channels, image_size, multiple=_COMPACT_WIDTHS[resolved])
     match = _RESNET.fullmatch(resolved)

@@ -1,15 +1,16 @@
-"""Whether left and right matter in images: whether mirror images can be told from them."""
+"""Mirror images: whether they can be told from the images, and a network that averages over both."""
 
 import math
 
 import numpy as np
 import torch
+from torch import nn
 
 from .._utils.seeds import isolated_generators
 from ..images.source import as_float
 from .compact import CompactNet
 
-__all__ = ["is_open", "left_right_accuracy", "mirror_images_fit_in", "resolve_views"]
+__all__ = ["MirroredNetwork", "is_open", "left_right_accuracy", "mirror_images_fit_in", "resolve_views"]
 
 # Images that are compared with their mirror images, fewer if they are large; and how many go through the
 # network at a time.
@@ -21,6 +22,28 @@ _BATCH = 128
 # a guess.
 _TOLD = 0.6
 _ERRORS = 2.5
+
+
+class MirroredNetwork(nn.Module):
+    """A network that answers for an image and its mirror image by the mean of what another answers for each.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Images (n, C, H, W) to representations (n, d).
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        """Return the representations (n, d) of images (n, C, H, W)."""
+        mirrored = images.flip(3)
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return 0.5 * (self.network(images) + self.network(mirrored))
+        first, second = self.network(torch.cat([images, mirrored])).chunk(2)
+        return 0.5 * (first + second)
 
 
 def is_open(augmentation):

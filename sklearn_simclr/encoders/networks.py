@@ -1,6 +1,5 @@
 """Networks of this package as plain dicts, from which networks of the same shape are built again."""
 
-import copy
 from dataclasses import asdict
 
 import torch
@@ -10,17 +9,15 @@ from .compact import CompactNet
 from .heads import ProjectionHead, _BatchNorm, _LeadingLinear
 from .preprocessing import Preprocessing
 from .resnet import ResNet
+from .traits import traits
 
 __all__ = [
-    "MirroredNetwork",
     "PreprocessedNetwork",
     "build_network",
     "describe_network",
     "encoder_name",
     "fill_network",
     "input_channels",
-    "is_compact",
-    "renewed_network",
 ]
 
 # Pixels of a forward in evaluation mode, and the fewest images: small images, which the preprocessing may
@@ -44,8 +41,8 @@ class PreprocessedNetwork(nn.Module):
     ----------
     out_dim : int
         Width of the representation.
-    read_dim : int
-        How many of its numbers, the first ones, are for a projection head.
+    traits : Traits
+        Those of the network.
     """
 
     def __init__(self, network, preprocessing):
@@ -54,7 +51,7 @@ class PreprocessedNetwork(nn.Module):
         self.preprocessing = preprocessing
         self.channels = input_channels(network)
         self.out_dim = network.out_dim
-        self.read_dim = getattr(network, "read_dim", network.out_dim)
+        self.traits = traits(network)
 
     def forward(self, images):
         """Return the representations (n, out_dim) of images (n, C, H, W) in [0, 1]."""
@@ -97,33 +94,6 @@ def input_channels(network):
         At least 1.
     """
     return next(part for part in network.modules() if isinstance(part, nn.Conv2d)).in_channels
-
-
-class MirroredNetwork(nn.Module):
-    """A network that answers for an image and its mirror image by the mean of what another answers for each.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Images (n, C, H, W) to representations (n, d).
-    """
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images):
-        """Return the representations (n, d) of images (n, C, H, W)."""
-        mirrored = images.flip(3)
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():
-            return 0.5 * (self.network(images) + self.network(mirrored))
-        first, second = self.network(torch.cat([images, mirrored])).chunk(2)
-        return 0.5 * (first + second)
-
-
-def is_compact(module):
-    """Return whether an encoder is the compact one, perhaps with preprocessing before it."""
-    return isinstance(getattr(module, "network", module), CompactNet)
 
 
 def describe_network(module):
@@ -236,49 +206,6 @@ def build_network(description, n_tensors):
     if kind == "sequential":
         return nn.Sequential(*(build_network(part, n_tensors) for part in options["parts"]))
     raise ValueError(f"{kind!r} is no network of this package")
-
-
-@torch.no_grad()
-def renewed_network(module, images, generator):
-    """Return an encoder of the same shape with new weights, drawn from torch's global generator.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The encoder; of another package it has to have ``reset_parameters`` wherever it has weights.
-    images : tensor of shape (n, C, H, W)
-        Floating point in [0, 1], for layers that are set from images.
-    generator : torch.Generator
-        For these layers.
-
-    Returns
-    -------
-    module : torch.nn.Module
-        Another one, in evaluation mode.
-
-    Raises
-    ------
-    ValueError
-        If a part of another package has weights, and no ``reset_parameters``.
-    """
-    if type(module) is PreprocessedNetwork:
-        images = module.preprocessing(images, channels=module.channels)
-        inner = renewed_network(module.network, images, generator)
-        return PreprocessedNetwork(inner, module.preprocessing).eval()
-    if type(module) is ResNet:
-        return ResNet(**module.options).eval()
-    new = copy.deepcopy(module)
-    for part in new.modules():
-        if hasattr(part, "reset_parameters"):
-            part.reset_parameters()
-        elif any(True for _ in part.parameters(recurse=False)):
-            raise ValueError(
-                f"the part {type(part).__name__} of the encoder has weights, but no reset_parameters() that "
-                "draws new ones"
-            )
-    if hasattr(new, "initialize_from_images"):
-        new.initialize_from_images(images, generator)
-    return new.eval()
 
 
 def fill_network(module, state):

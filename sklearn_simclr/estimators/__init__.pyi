@@ -1,7 +1,7 @@
-from .baselines import AutoencoderTransformer as AutoencoderTransformer
-from .baselines import SupervisedTransformer as SupervisedTransformer
+from .autoencoder_transformer import AutoencoderTransformer as AutoencoderTransformer
 from .distilled_classifier import DistilledClassifier as DistilledClassifier
 from .features import HOGTransformer as HOGTransformer
 from .features import PixelTransformer as PixelTransformer
 from .simclr_classifier import SimCLRClassifier as SimCLRClassifier
 from .simclr_transformer import SimCLRTransformer as SimCLRTransformer
+from .supervised_transformer import SupervisedTransformer as SupervisedTransformer

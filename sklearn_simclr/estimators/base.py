@@ -24,7 +24,7 @@ from ..images.mapped import mapped_rows
 from ..images.reading import read_rows
 from ..images.source import as_array, as_float, decoded_source, image_source
 
-__all__ = ["BaseImageEstimator", "BaseImageTransformer", "warn_of_bad"]
+__all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "warn_of_bad"]
 
 
 # Images of a forward in inference: small enough for a single row to be answered quickly (every batch is
@@ -33,6 +33,29 @@ _PIXELS_A_BATCH = 64 * 32 * 32
 _PIXELS_A_GPU_BATCH = 1024 * 32 * 32
 
 _ROWS_A_CHECK = 4096
+
+
+class ReadImages:
+    """Images that another estimator has read, to be taken for X without being read again.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The images.
+    reader : BaseImageEstimator
+        What has read them: it knows their form.
+    """
+
+    def __init__(self, source, reader):
+        self.source = source
+        self.reader = reader
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, rows):
+        chosen = np.atleast_1d(np.arange(len(self))[rows])
+        return ReadImages(self.source.select(chosen), self.reader)
 
 
 class BaseImageEstimator(BaseEstimator):
@@ -60,6 +83,9 @@ class BaseImageEstimator(BaseEstimator):
 
     def _read_images(self, X, *, reset, smallest=1):
         """Return the images of X, checked; with ``reset`` X decides what images look like."""
+        if isinstance(X, ReadImages):
+            self._take_format(X.reader)
+            return X.source
         rows = as_rows(X)
         if rows is not None and not all(isinstance(row, np.ndarray) for row in rows):
             return self._read_rows(rows, reset=reset, smallest=smallest)
@@ -68,6 +94,16 @@ class BaseImageEstimator(BaseEstimator):
             how = self._reading()
             self._take(image_format(array, image_shape=how.image_shape, pixel_range=how.pixel_range))
         return image_source(array, self._format, fitted=not reset)
+
+    def _read_training_images(self, X, *, reset, smallest=2):
+        """Return the images of X that can be read, at least two where nothing is known yet."""
+        images = self._read_images(X, reset=reset, smallest=smallest if reset else 1)
+        if not isinstance(X, ReadImages):
+            warn_of_bad(images)
+        images = images.without_bad()
+        if len(images) < 2:
+            raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
+        return images
 
     def _read_rows(self, rows, *, reset, smallest):
         """Return the images of files, Pillow images and the like."""
@@ -149,7 +185,7 @@ class BaseImageEstimator(BaseEstimator):
             self.__dict__.update(before)
             raise
 
-    def _infer(self, function, modules, source, channels_last=False, scale=1.0):
+    def _infer(self, function, modules, source, scale=1.0):
         """Apply a function of modules and of float images (N, C, H, W) to all of a source, in eval mode.
 
         Every batch has the same shape, the last is padded: a row's result does not depend on the
@@ -158,6 +194,7 @@ class BaseImageEstimator(BaseEstimator):
         device = resolve_device(self.device)
         pixels = _PIXELS_A_GPU_BATCH if device.type != "cpu" else _PIXELS_A_BATCH
         size = int(min(1024, max(16, scale * pixels // (source.shape[1] * source.shape[2]))))
+        channels_last = getattr(self, "_encoder_takes_channels_last", False)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         with _in_eval_mode(modules, device) as modules, torch.inference_mode():
             result = None

@@ -14,6 +14,8 @@ from torch import nn
 
 from .._utils.labels import labelled_rows
 from .._utils.sklearn_private import Interval, StrOptions
+from ..images.source import ImageSource
+from ..training.classification import ClassificationObjective, Targets, Validation
 from ..views.augmentation import Augmentation
 from .trained import TrainedImageEstimator
 
@@ -33,6 +35,8 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
     ``validation_fraction``, ``n_iter_no_change`` and perhaps ``class_weight`` beside those of their base.
     """
 
+    _objective: type[ClassificationObjective] = ClassificationObjective
+
     _classification_constraints = {
         **TrainedImageEstimator._training_constraints,
         "max_epochs": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
@@ -41,12 +45,6 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     }
-
-    def _columns(self):
-        columns = {"train_loss": "loss", "train_accuracy": "accuracy"}
-        if self.early_stopping:
-            columns.update(valid_loss="validation_loss", valid_accuracy="validation_accuracy")
-        return {**columns, "images_per_second": "images_per_second", "lr": "learning_rate", "dur": "seconds"}
 
     def _resolve_epochs(self, n_images):
         if self.max_epochs != "auto":
@@ -108,24 +106,17 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
             train, held = train_test_split(np.arange(len(rows)), test_size=n_held, random_state=seed)
         return rows[np.sort(train)], rows[np.sort(held)]
 
-    def _make_targets(self, numbers, weights, teacher=None):
-        from ..training.supervised import Targets
+    def _labelled(self, numbers: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> Targets:
+        """Return the labels and weights of some rows as an objective takes them."""
+        return Targets(torch.from_numpy(numbers[rows]), torch.from_numpy(weights[rows]))
 
-        return Targets(
-            torch.from_numpy(np.asarray(numbers, dtype=np.int64)),
-            torch.from_numpy(np.asarray(weights, dtype=np.float32)),
-            teacher,
-        )
+    def _held_out(self, images: ImageSource, targets: Targets) -> Validation | None:
+        """Return what early stopping looks at, if it is on."""
+        return Validation(images, targets, self.n_iter_no_change) if self.early_stopping else None
 
-    def _validation(self):
-        """Return the options of the loop for early stopping."""
-        if not self.early_stopping:
-            return {}
-        source, numbers, weights = self._held
-        return {
-            "patience": self.n_iter_no_change,
-            "validation": (source, self._make_targets(numbers, weights)),
-        }
+    def _network(self) -> tuple[nn.Module, ...]:
+        """Return the modules that images go through, to logits."""
+        return self.encoder_, self.classifier_
 
     def _default_augmentation(self):
         return Augmentation(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
@@ -139,8 +130,7 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
                 images = module(images)
             return images
 
-        modules = tuple(self._fitted_modules().values())
-        return self._infer(predict, modules, source, channels_last=self._channels_last)
+        return self._infer(predict, self._network(), source)
 
     def predict_proba(self, X):
         """Return the probabilities of the classes.

@@ -1,7 +1,6 @@
 """DistilledClassifier: a student that learns from what a teacher says about images without labels."""
 
 import copy
-import math
 import time
 from numbers import Real
 
@@ -13,6 +12,10 @@ from torch import nn
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from ..images.rows import indexable, take
+from ..images.source import ImageSource
+from ..training.classification import ClassificationObjective, Targets, Validation
+from ..training.loop import train
+from ..training.plan import Plan
 from .base import warn_of_bad
 from .classification import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .simclr_transformer import SimCLRTransformer
@@ -241,28 +244,32 @@ class DistilledClassifier(TrainedImageClassifier):
             student = unwrap_frozen(self.student)
             if is_fitted(student):
                 self._take_format(student)
-            source = self._read_images(X, reset=not is_fitted(student), smallest=2)
-            n = len(source)
-            numbers, weights = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32)
+            images = self._read_images(X, reset=not is_fitted(student), smallest=2)
+            n = len(images)
+            labels, weights = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32)
             if y is not None:
-                numbers, weights = self._read_labels(y, sample_weight, source)
-            warn_of_bad(source)
-            readable = np.setdiff1d(np.arange(n), source.bad)
+                labels, weights = self._read_labels(y, sample_weight, images)
+            warn_of_bad(images)
+            readable = np.setdiff1d(np.arange(n), images.bad)
             if len(readable) < 2:
                 raise ValueError(f"Of {n} images {len(readable)} can be read, at least 2 are needed.")
             self.teacher_ = self._fit_teacher(X, y, None if len(readable) == n else readable)
-            self._take_classes(y is not None, numbers)
+            self._take_classes(y is not None, labels)
             seed = draw_seed(self.random_state)
             held = np.empty(0, dtype=np.int64)
             if self.early_stopping:
-                _, held = self._split_validation(np.flatnonzero(weights > 0), numbers, seed)
+                _, held = self._split_validation(np.flatnonzero(weights > 0), labels, seed)
             rows = np.setdiff1d(readable, held)
-            self._taught = self._ask_teacher(X, rows)
+            teacher = self._ask_teacher(X, rows)
             started = time.perf_counter()
-            self._held = (source.select(held), numbers[held], weights[held])
-            targets = np.stack([numbers[rows], weights[rows]])
-            self._train(source.select(rows), seed, started, targets=targets)
-            del self._held, self._taught
+            validation = self._held_out(images.select(held), self._labelled(labels, weights, held))
+            images, targets = images.select(rows), self._labelled(labels, weights, rows)
+            plan = self._plan(len(images), seed, started)
+            objective = self._make_objective(
+                images, plan, targets=targets, validation=validation, teacher=teacher
+            )
+            history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
+            self._adopt(objective, history, plan)
         return self
 
     def _check_teacher(self, y):
@@ -335,7 +342,7 @@ class DistilledClassifier(TrainedImageClassifier):
                 f"of the same form, got {self.teacher_!r}. Pass 'auto' or 'image'."
             )
         if able and self.teacher_views != "image":
-            return nn.Sequential(*copy.deepcopy(list(self.teacher_._fitted_modules().values()))).eval()
+            return nn.Sequential(*copy.deepcopy(self.teacher_._network())).eval()
         odds = np.asarray(self.teacher_.predict_proba(_some(X, rows)), dtype=np.float64)
         unknown = rows[~np.isfinite(odds).all(axis=1)]
         if len(unknown):
@@ -344,23 +351,7 @@ class DistilledClassifier(TrainedImageClassifier):
                 + (f" and {len(unknown) - 1} others" if len(unknown) > 1 else "")
                 + " probabilities that are no numbers. Leave these rows out of X."
             )
-        return np.log(np.maximum(odds, _PROBABILITY_FLOOR)).astype(np.float32)
-
-    def _make_teacher(self, device):
-        if isinstance(self._taught, nn.Module):
-            network = self._taught.to(device)
-
-            @torch.no_grad()
-            def teach(index, views):
-                return network(views).float()
-
-        else:
-            known = torch.from_numpy(self._taught).to(device)
-
-            def teach(index, views):
-                return known[index]
-
-        return teach
+        return torch.from_numpy(np.log(np.maximum(odds, _PROBABILITY_FLOOR)).astype(np.float32))
 
     def _reading(self):
         return unwrap_frozen(self.student) or SimCLRTransformer()
@@ -368,44 +359,37 @@ class DistilledClassifier(TrainedImageClassifier):
     def _encoder_setting(self):
         return self._reading().encoder
 
-    def _build_modules(self, source, targets):
+    def _make_objective(
+        self,
+        images: ImageSource,
+        plan: Plan,
+        *,
+        targets: Targets,
+        validation: Validation | None,
+        teacher: nn.Module | torch.Tensor,
+    ) -> ClassificationObjective:
         student = unwrap_frozen(self.student)
-        if is_fitted(student):
-            encoder, out_dim = copy.deepcopy(student.encoder_), student.projector_.in_dim
-        else:
-            encoder, out_dim = self._build_encoder(source)
-        return {"encoder": encoder, "classifier": make_classifier_head(out_dim, len(self.classes_))}
-
-    def _set_first_layer(self, *args):
-        if not is_fitted(unwrap_frozen(self.student)):
-            super()._set_first_layer(*args)
-
-    def _fitted_modules(self):
-        return {"encoder": self.encoder_, "classifier": self.classifier_}
-
-    def _adopt_modules(self, modules):
-        self.encoder_, self.classifier_ = modules["encoder"], modules["classifier"]
-
-    def _describe_more(self):
-        taught = self._taught
-        if isinstance(taught, nn.Module):
-            taught = [value.cpu().numpy() for value in taught.state_dict().values()]
-        student = unwrap_frozen(self.student)
-        weights = student.encoder_.state_dict().values() if is_fitted(student) else ()
-        return {"teacher": taught, "student": [value.cpu().numpy() for value in weights]}
-
-    def _make_loop(self, module, targets, options, batch_size):
-        from ..training.supervised import ClassificationNet
-
-        return ClassificationNet(
-            module,
-            self._make_targets(*targets, teacher=self._make_teacher(options["device"])),
+        known = is_fitted(student)
+        with plan.building():
+            if known:
+                encoder, out_dim = copy.deepcopy(student.encoder_), student.projector_.in_dim
+            else:
+                encoder, out_dim = self._build_encoder(images)
+            channels_last = self._takes_channels_last(encoder, images)
+        objective = ClassificationObjective(
+            {"encoder": encoder, "classifier": make_classifier_head(out_dim, len(self.classes_))},
+            self._views(images),
+            targets,
+            teacher=teacher,
             alpha=float(self.alpha),
             temperature=float(self.temperature),
-            chance_level=math.log(max(2, len(self.classes_))),
-            **self._validation(),
-            **options,
+            validation=validation,
+            n_classes=len(self.classes_),
+            given=("encoder",) if known else self._given("encoder"),
+            initialize=not known,
         )
+        objective.channels_last = channels_last
+        return objective
 
 
 def _some(X, rows):

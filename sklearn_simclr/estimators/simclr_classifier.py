@@ -1,7 +1,6 @@
 """SimCLRClassifier: pretraining without labels, then fine-tuning with those there are."""
 
 import copy
-import math
 import time
 from numbers import Integral
 
@@ -11,7 +10,12 @@ from torch import nn
 
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, fit_context
-from .base import warn_of_bad
+from ..images.source import ImageSource
+from ..training.classification import ClassificationObjective, Targets, Validation
+from ..training.loop import train
+from ..training.optimizers import default_learning_rate
+from ..training.plan import Plan
+from .base import ReadImages, warn_of_bad
 from .classification import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .simclr_transformer import SimCLRTransformer
 
@@ -225,21 +229,16 @@ class SimCLRClassifier(TrainedImageClassifier):
             If X, y or a parameter cannot be used; the estimator is then as it was before.
         """
         with self._unchanged_on_error():
-            given, fitted = self._given()
+            begin, fitted = self._transformer()
             # Labels first: a mistake there must not cost a pretraining.
             if fitted:
-                self._take_format(given)
-            source = self._read_images(X, reset=not fitted)
-            numbers, weights = self._read_labels(y, sample_weight, source)
+                self._take_format(begin)
+            images = self._read_images(X, reset=not fitted)
+            labels, weights = self._read_labels(y, sample_weight, images)
             seed = draw_seed(self.random_state)
-            rows, held = self._split_validation(np.flatnonzero(weights > 0), numbers, seed)
-            warn_of_bad(source)
-            if fitted:
-                self.pretrained_ = given
-            elif type(given).fit is SimCLRTransformer.fit:
-                self.pretrained_ = given._fit_source(source, self)  # files are decoded once
-            else:
-                self.pretrained_ = given.fit(X)
+            rows, held = self._split_validation(np.flatnonzero(weights > 0), labels, seed)
+            warn_of_bad(images)
+            self.pretrained_ = begin if fitted else begin.fit(ReadImages(images, self))
             layers = self.pretrained_.projector_.n_layers
             if self.head_layer > layers:
                 raise ValueError(
@@ -248,13 +247,15 @@ class SimCLRClassifier(TrainedImageClassifier):
                 )
             self._take_format(self.pretrained_)
             started = time.perf_counter()
-            self._held = (source.select(held), numbers[held], weights[held])
-            targets = np.stack([numbers[rows], weights[rows]])
-            self._train(source.select(rows), seed, started, targets=targets)
-            del self._held
+            validation = self._held_out(images.select(held), self._labelled(labels, weights, held))
+            images, targets = images.select(rows), self._labelled(labels, weights, rows)
+            plan = self._plan(len(images), seed, started)
+            objective = self._make_objective(images, plan, targets=targets, validation=validation)
+            history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
+            self._adopt(objective, history, plan)
         return self
 
-    def _given(self):
+    def _transformer(self) -> tuple[SimCLRTransformer, bool]:
         """Return the transformer to begin with, and whether it is fitted."""
         if self.pretrained is None:
             return SimCLRTransformer(random_state=self.random_state, device=self.device), False
@@ -271,6 +272,7 @@ class SimCLRClassifier(TrainedImageClassifier):
                 "pretrained is a FrozenEstimator of a transformer that is not fitted; fit it first."
             )
         given = clone(given)
+        given._validate_params()
         if given.random_state is None:
             given.set_params(random_state=self.random_state)
         return given, False
@@ -289,48 +291,35 @@ class SimCLRClassifier(TrainedImageClassifier):
             views.set_params(flip_probability=known.flip_probability)
         return views
 
-    def _resolve_optimizer(self, batch_size):
-        return "sgd" if self.optimizer == "auto" else self.optimizer
+    def _resolve_optimizer(self, batch_size: int) -> tuple[str, float, float]:
+        name = "sgd" if self.optimizer == "auto" else self.optimizer
+        rate, decay = self.learning_rate, self.weight_decay
+        if rate == "auto":
+            rate = (
+                _FINE_TUNING_RATE * batch_size / 256
+                if name == "sgd"
+                else default_learning_rate(name, batch_size)
+            )
+        return name, float(rate), 0.0 if decay == "auto" else float(decay)
 
-    def _resolve_rates(self, optimizer, batch_size):
-        rate, decay = super()._resolve_rates(optimizer, batch_size)
-        if self.learning_rate == "auto" and optimizer == "sgd":
-            rate = _FINE_TUNING_RATE * batch_size / 256
-        return rate, 0.0 if self.weight_decay == "auto" else decay
+    def _network(self) -> tuple[nn.Module, ...]:
+        return self.encoder_, self.head_, self.classifier_
 
-    def _build_modules(self, source, targets):
-        head = copy.deepcopy(self.pretrained_.projector_.layers[: self.head_layer])
-        in_dim = self.pretrained_.projector_.layer_dim(self.head_layer)
-        return {
-            "encoder": copy.deepcopy(self.pretrained_.encoder_),
-            "head": nn.Sequential(*head),
-            "classifier": make_classifier_head(in_dim, len(self.classes_)),
-        }
-
-    def _fitted_modules(self):
-        return {"encoder": self.encoder_, "head": self.head_, "classifier": self.classifier_}
-
-    def _adopt_modules(self, modules):
-        self.encoder_, self.head_ = modules["encoder"], modules["head"]
-        self.classifier_ = modules["classifier"]
-
-    def _set_first_layer(self, *args):
-        """Leave the encoder's first layer as it was pretrained."""
-
-    def _describe_more(self):
-        state = [
-            *self.pretrained_.encoder_.state_dict().items(),
-            *self.pretrained_.projector_.state_dict().items(),
-        ]
-        return {"pretrained": [[name, value.cpu().numpy()] for name, value in state]}
-
-    def _make_loop(self, module, targets, options, batch_size):
-        from ..training.supervised import ClassificationNet
-
-        return ClassificationNet(
-            module,
-            self._make_targets(*targets),
-            chance_level=math.log(max(2, len(self.classes_))),
-            **self._validation(),
-            **options,
+    def _make_objective(
+        self, images: ImageSource, plan: Plan, *, targets: Targets, validation: Validation | None
+    ) -> ClassificationObjective:
+        begin = self.pretrained_
+        encoder, head = copy.deepcopy((begin.encoder_, begin.projector_.layers[: self.head_layer]))
+        in_dim = begin.projector_.layer_dim(self.head_layer)
+        classifier = make_classifier_head(in_dim, len(self.classes_))
+        objective = self._objective(
+            {"encoder": encoder, "head": nn.Sequential(*head), "classifier": classifier},
+            self._views(images),
+            targets,
+            validation=validation,
+            n_classes=len(self.classes_),
+            given=("encoder", "head"),
+            initialize=False,  # the first layer stays as it was pretrained
         )
+        objective.channels_last = self._takes_channels_last(encoder, images)
+        return objective

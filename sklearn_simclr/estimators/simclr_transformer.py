@@ -1,28 +1,39 @@
 """SimCLRTransformer: contrastive image representations as a scikit-learn transformer."""
 
+import copy
 import enum
 import os
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
+from .._utils.state import arrays_to_tensors, tensors_to_arrays
 from ..encoders.heads import ProjectionHead
-from ..encoders.make import is_compact_name
-from ..encoders.mirror import is_open, mirror_images_fit_in
-from ..encoders.networks import MirroredNetwork, PreprocessedNetwork, encoder_name, input_channels, is_compact
+from ..encoders.mirror import MirroredNetwork, is_open, mirror_images_fit_in
+from ..encoders.networks import PreprocessedNetwork, encoder_name, input_channels
+from ..encoders.traits import traits
 from ..encoders.weights.pretrained import load_pretrained
 from ..images.source import ImageSource
 from ..losses.contrastive import curl_hinge, curl_logistic, margin_triplet, nt_logistic, nt_xent
 from ..losses.measures import chance_level, contrastive_accuracy
+from ..training.contrastive import ContrastiveObjective
+from ..training.loop import train
+from ..training.objective import Objective
+from ..training.plan import Plan
+from ..training.schedule import warmup_constant
 from ..views.augmentation import Augmentation
-from .base import BaseImageTransformer, warn_of_bad
-from .trained import TrainedImageEstimator, describe_function
+from .base import BaseImageTransformer
+from .trained import TrainedImageEstimator
 
 __all__ = ["SimCLRTransformer"]
 
@@ -243,16 +254,6 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         "warm_start": ["boolean"],
     }
 
-    _history = {
-        "train_loss": "loss",
-        "chance_level": "chance_level",
-        "contrastive_accuracy": "contrastive_accuracy",
-        "effective_rank": "effective_rank",
-        "images_per_second": "images_per_second",
-        "lr": "learning_rate",
-        "dur": "seconds",
-    }
-
     def __init__(
         self,
         encoder="auto",
@@ -346,11 +347,15 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             If there is no such file of ``weights``, or torchvision's are not in torch's cache.
         """
         started = time.perf_counter()
-        again = self.warm_start and hasattr(self, "encoder_")
+        warm = self.warm_start and hasattr(self, "encoder_")
         with self._unchanged_on_error():
-            source = self._read_training_images(X, again)
-            seed = draw_seed(self.random_state)
-            self._train(source, seed, started, warm=again)
+            images = self._read_training_images(X, reset=not warm)
+            plan = self._plan(len(images), draw_seed(self.random_state), started, warm=warm)
+            objective = self._make_objective(images, plan, warm=warm)
+            mirror = self._mirror_pays(objective, images, warm)
+            history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
+            self._adopt(objective, history, plan)
+            self.mirror_ = mirror
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -373,12 +378,22 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             Itself.
         """
         started = time.perf_counter()
-        again = hasattr(self, "encoder_")
+        warm = hasattr(self, "encoder_")
         with self._unchanged_on_error():
-            source = self._read_training_images(X, again)
-            if not again or not hasattr(self, "_seed"):
+            images = self._read_training_images(X, reset=not warm)
+            if not warm or not hasattr(self, "_seed"):
                 self._seed = draw_seed(self.random_state)
-            self._train(source, self._seed, started, warm=again, epochs=1, single=True)
+            plan = self._plan(len(images), self._seed, started, warm=warm)
+            warmup = self.warmup * self.max_epochs
+            schedule = partial(warmup_constant, warmup=warmup, done=plan.epochs_before)
+            plan = replace(plan, max_epochs=1, max_time=None, schedule=schedule)
+            objective = self._make_objective(images, plan, warm=warm)
+            mirror = self._mirror_pays(objective, images, warm)
+            state = getattr(self, "_optimizer_state", None) if warm else None
+            history = train(objective, images, plan, optimizer_state=arrays_to_tensors(state))
+            self._adopt(objective, history, plan)
+            self.mirror_ = mirror
+            self._optimizer_state = tensors_to_arrays(history.optimizer)
         return self
 
     def transform(self, X):
@@ -404,15 +419,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             return h if output == 0 else projector(h, output)
 
         encoder = self._served_encoder()
-        # The compact network is at its best with twice as many images; mirror images count.
-        scale = (2.0 if is_compact(self.encoder_) else 1.0) / (1.0 if encoder is self.encoder_ else 2.0)
-        return self._infer(
-            represent,
-            (encoder, self.projector_),
-            source,
-            channels_last=self._channels_last,
-            scale=scale,
-        )
+        # Mirror images count.
+        scale = traits(self.encoder_).batch_scale / (1.0 if encoder is self.encoder_ else 2.0)
+        return self._infer(represent, (encoder, self.projector_), source, scale=scale)
 
     def score(self, X, y=None):
         """Return the contrastive accuracy on views of images, best on images that fit has not seen.
@@ -451,12 +460,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             images = source.take(slice(int(part[0]), int(part[-1]) + 1))
             draws = self.augmentation_.draw(2 * len(images), source.shape, generator=generator)
             views = self.augmentation_.apply(images, draws)
-            z = self._infer(
-                project,
-                (self.encoder_, self.projector_),
-                ImageSource(views, (0.0, 1.0)),
-                channels_last=self._channels_last,
-            )
+            z = self._infer(project, (self.encoder_, self.projector_), ImageSource(views, (0.0, 1.0)))
             hits += contrastive_accuracy(z) * len(part)
         return hits / len(source)
 
@@ -493,46 +497,57 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             )
         return int(self.output)
 
-    def _read_training_images(self, X, again):
-        source = self._read_images(X, reset=not again, smallest=1 if again else 2)
-        warn_of_bad(source)
-        return _enough(source.without_bad())
+    def _make_objective(self, images: ImageSource, plan: Plan, *, warm: bool = False) -> ContrastiveObjective:
+        views = self._views(images, self.augmentation_ if warm else None)
+        with plan.building():
+            if warm:
+                self._check_same_architecture()
+                encoder, projector = copy.deepcopy((self.encoder_, self.projector_))
+                given, channels_last = ("encoder", "projector"), self._encoder_takes_channels_last
+            else:
+                encoder, projector, given = self._build_modules(images)
+                channels_last = self._takes_channels_last(encoder, images)
+            if plan.max_epochs > 0 and self._lacks_head(projector):
+                projector = self._make_head(encoder, encoder.out_dim)
+        loss = self._make_loss()
+        objective = ContrastiveObjective(
+            encoder,
+            projector,
+            views,
+            loss,
+            chance_level=_chance_level(loss, self.loss, min(plan.batch_size, len(images))),
+            given=given,
+            initialize=not warm and self.weights is None,
+        )
+        objective.channels_last = channels_last
+        return objective
 
-    def _fit_source(self, source, reader):
-        """Fit on images that another estimator has read, by the parameters of this one."""
-        self._validate_params()
-        self._take_format(reader)
-        self._train(_enough(source.without_bad()), draw_seed(self.random_state), time.perf_counter())
-        return self
-
-    def _train(self, source, seed, started, *, warm=False, **options):
-        known = warm and hasattr(self, "mirror_")
-        fit_in = self.mirror_ if known else self._mirror_images_fit_in(source)
-        super()._train(source, seed, started, warm=warm, **options)
-        self.mirror_ = fit_in and is_compact(self.encoder_) and self.augmentation_.flip_probability > 0
-
-    def _mirror_images_fit_in(self, source):
-        """Return whether mirror images look like the images, as far as the views do not tell."""
-        given = self.augmentation or Augmentation()
-        if is_open(given):
-            return True
-        by_name = isinstance(self.encoder, str) and is_compact_name(self.encoder, source.shape[1:])
-        if not (by_name or self.weights is not None) or given.resolve(source.shape).flip_probability == 0:
+    def _mirror_pays(self, objective: Objective, images: ImageSource, warm: bool) -> bool:
+        """Return whether the mean over mirror images is a better representation of these images."""
+        if (
+            not traits(objective.modules["encoder"]).mirror_pays
+            or objective.augmentation.flip_probability == 0
+        ):
             return False
-        return mirror_images_fit_in(source)
+        if warm and hasattr(self, "mirror_"):
+            return self.mirror_
+        # Where the views had to find out, they have.
+        return is_open(self.augmentation or Augmentation()) or mirror_images_fit_in(images)
 
-    def _build_modules(self, source, targets):
+    def _build_modules(self, images: ImageSource) -> tuple[nn.Module, nn.Module, tuple[str, ...]]:
+        """Return encoder, head, and the names of those that begin with weights that somebody chose."""
         if self.weights is not None:
-            return self._load_modules(source)
-        encoder, out_dim = self._build_encoder(source)
-        return {"encoder": encoder, "projector": self._make_head(encoder, out_dim)}
+            encoder, head = self._load_modules(images)
+            return encoder, head, ("encoder", "projector") if head.n_layers else ("encoder",)
+        encoder, out_dim = self._build_encoder(images)
+        return encoder, self._make_head(encoder, out_dim), self._given("encoder")
 
-    def _make_head(self, encoder, out_dim):
+    def _make_head(self, encoder: nn.Module, out_dim: int) -> ProjectionHead:
         layers = self.projection_layers
-        read = encoder.read_dim if is_compact(encoder) else None
-        return ProjectionHead(out_dim, self.projection_dim if layers else out_dim, layers, read_dim=read)
+        width = self.projection_dim if layers else out_dim
+        return ProjectionHead(out_dim, width, layers, read_dim=traits(encoder).read_dim)
 
-    def _load_modules(self, source):
+    def _load_modules(self, source: ImageSource) -> tuple[nn.Module, ProjectionHead]:
         """Return the encoder and the head of the file; a head of no layers if it has none."""
         where = f"weights={str(self.weights)!r}"
         try:
@@ -555,43 +570,13 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if not _changes_nothing(loaded.preprocessing, source.shape, channels):
             encoder = PreprocessedNetwork(encoder, loaded.preprocessing)
         head = loaded.projector
-        return {
-            "encoder": encoder,
-            "projector": ProjectionHead(encoder.out_dim, n_layers=0) if head is None else head,
-        }
+        return encoder, ProjectionHead(encoder.out_dim, n_layers=0) if head is None else head
 
-    def _lacks_head(self, projector):
+    def _lacks_head(self, projector: nn.Module) -> bool:
         """Return whether a file of weights had no head, and training would make one."""
         return self.weights is not None and projector.n_layers == 0 < self.projection_layers
 
-    def _complete_modules(self, modules):
-        if not self._lacks_head(modules["projector"]):
-            return modules
-        return {**modules, "projector": self._make_head(modules["encoder"], modules["encoder"].out_dim)}
-
-    def _set_first_layer(self, *args):
-        if self.weights is None:
-            super()._set_first_layer(*args)
-
-    def _fitted_modules(self):
-        return {"encoder": self.encoder_, "projector": self.projector_}
-
-    def _adopt_modules(self, modules):
-        self.encoder_, self.projector_ = modules["encoder"], modules["projector"]
-
-    def _make_loop(self, module, targets, options, batch_size):
-        from ..training.contrastive import ContrastiveNet
-
-        loss = self._make_loss()
-        return ContrastiveNet(
-            module,
-            loss,
-            micro_batch_size=self.micro_batch_size,
-            chance_level=_chance_level(loss, self.loss, batch_size),
-            **options,
-        )
-
-    def _describe_architecture(self):
+    def _describe_architecture(self) -> dict[str, Any]:
         layers = self.projection_layers
         return {
             **super()._describe_architecture(),
@@ -600,22 +585,12 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             "projection_dim": layers and self.projection_dim,
         }
 
-    def _describe_more(self):
-        return {"loss": self.loss if isinstance(self.loss, str) else describe_function(self.loss)}
-
-    def _make_loss(self):
+    def _make_loss(self) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.loss == "nt_xent":
             return partial(nt_xent, temperature=self.temperature)
         if self.loss == "nt_logistic":
             return partial(nt_logistic, temperature=self.temperature)
         return self.loss if callable(self.loss) else _LOSSES[self.loss]
-
-
-def _enough(source):
-    """Return a source, if there are two images to tell apart."""
-    if len(source) < 2:
-        raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
-    return source
 
 
 def _changes_nothing(preprocessing, shape, channels):

@@ -1,15 +1,12 @@
-"""Several labels an image, as in VOC 2007: a linear classifier of features, and fine-tuning."""
+"""Several labels an image, as in VOC 2007: a linear classifier of features."""
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from ..estimators.simclr_classifier import SimCLRClassifier
-from ..training.supervised import ClassificationNet, Targets
 from ._logistic import LogisticPath
 from .metrics import mean_average_precision_11point
 
-__all__ = ["MultiLabelFineTuning", "MultiLabelProbe"]
+__all__ = ["MultiLabelProbe"]
 
 _MAX_ITER, _TOL = 1000, 1e-5
 
@@ -83,44 +80,3 @@ class MultiLabelProbe:
     def decision_function(self, X):
         """Return the logits (n, n_labels)."""
         return np.asarray(X, dtype=np.float64) @ self.coef_.T + self.intercept_
-
-
-class _MultiLabelNet(ClassificationNet):
-    """Trains for labels that do not exclude each other: sigmoids and their cross-entropy."""
-
-    def _cross_entropy(self, logits, labels, weights):
-        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
-        return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
-
-    def _record_outputs(self, labels, logits):
-        self.history.record("train_accuracy", ((logits > 0) == (labels > 0)).float().mean().item())
-
-
-class MultiLabelFineTuning(SimCLRClassifier):
-    """SimCLRClassifier for a matrix y (n, n_labels) of 0 and 1; ``decision_function`` gives a logit a label.
-
-    Without early stopping and class weights.
-    """
-
-    def _read_labels(self, y, sample_weight, source):
-        self._labels = np.asarray(y, dtype=np.float32)
-        self.classes_ = np.arange(self._labels.shape[1])
-        readable = np.ones(len(source), dtype=np.float32)
-        readable[source.bad] = 0
-        return np.arange(len(source)), readable
-
-    def _make_targets(self, numbers, weights, teacher=None):
-        labels = torch.from_numpy(self._labels[numbers.astype(np.int64)])
-        return Targets(labels, torch.from_numpy(np.asarray(weights, dtype=np.float32)))
-
-    def _describe_more(self):
-        return {**super()._describe_more(), "labels": self._labels}
-
-    def _make_loop(self, module, targets, options, batch_size):
-        # What an even guess loses.
-        chance = float(np.log(2))
-        return _MultiLabelNet(module, self._make_targets(*targets), chance_level=chance, **options)
-
-    def decision_function(self, X):
-        """Return the logits (n, n_labels)."""
-        return self._logits(X)

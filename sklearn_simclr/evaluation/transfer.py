@@ -10,19 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, recall_score
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from .._utils.seeds import draw_seed, isolated_generators
-from ..encoders.networks import renewed_network
+from .._utils.seeds import draw_seed
+from ..estimators.multilabel_classifier import MultiLabelFineTuning
 from ..estimators.simclr_classifier import SimCLRClassifier
 from ..estimators.simclr_transformer import SimCLRTransformer
+from ..estimators.untrained import untrained_modules
 from ..images.rows import indexable, take
-from ..images.source import as_float
 from ._transfer_checks import (
     PROTOCOLS,
     check_grid,
@@ -41,7 +40,6 @@ __all__ = ["transfer_evaluation"]
 _LONGER = 2
 
 # Images that a layer of a random encoder is set from.
-_STEM_IMAGES = 2048
 
 
 def transfer_evaluation(
@@ -309,9 +307,7 @@ def _tuned(task, begin, grid, n_steps, longer, settings):
 
 def _classifier(begin, y, rate, decay, n_steps, longer, settings):
     """Return the classifier to train on images with labels y, for so many steps times `longer`."""
-    kind = SimCLRClassifier
-    if y.ndim == 2:
-        from ._multilabel import MultiLabelFineTuning as kind
+    kind = SimCLRClassifier if y.ndim == 1 else MultiLabelFineTuning
     model = kind(
         FrozenEstimator(begin),
         optimizer="sgd",
@@ -342,20 +338,13 @@ def _rank(candidate):
 def _with_random_weights(estimator, X, seed):
     """A transformer that reads images as a fitted one does, its encoder the same with random weights."""
     source = estimator._read_images(X, reset=False).without_bad()
-    device = torch.device("cpu")
-    with isolated_generators(seed, device):
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(source), generator=generator)[:_STEM_IMAGES]
-        try:
-            encoder = renewed_network(estimator.encoder_, as_float(source.take(chosen)), generator)
-        except ValueError as error:
-            raise ValueError(
-                f"random_init: {str(error).rstrip('.')}. Leave 'random_init' out of protocols, or define it."
-            ) from None
-    begin = clone(estimator)
-    vars(begin).update(vars(estimator))
-    begin.encoder_ = encoder
-    begin.projector_ = copy.deepcopy(estimator.projector_)
+    begin = copy.copy(estimator)
+    try:
+        begin.encoder_ = untrained_modules(estimator, source, seed)[0]
+    except ValueError as error:
+        raise ValueError(
+            f"random_init: {str(error).rstrip('.')}. Leave 'random_init' out of protocols, or define it."
+        ) from None
     return begin
 
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from .._utils.replacing import replacing
-from ..estimators.baselines import SupervisedTransformer
 from ..estimators.classification import TrainedImageClassifier
 from ..estimators.simclr_transformer import SimCLRTransformer
+from ..estimators.supervised_transformer import SupervisedTransformer
 from ._about import describe_fitted
 
 __all__ = ["INPUT_DTYPES", "ServedNetwork", "check_onnx", "export_onnx", "write_onnx"]
@@ -118,7 +118,7 @@ def export_onnx(estimator, path, input_dtype):
         layers = [estimator._served_encoder()]
         layers += estimator.projector_.layers[: estimator._check_output()]
     elif isinstance(estimator, TrainedImageClassifier) and not isinstance(estimator, SupervisedTransformer):
-        layers = [*estimator._fitted_modules().values(), torch.nn.Softmax(dim=1)]
+        layers = [*estimator._network(), torch.nn.Softmax(dim=1)]
         output = "probabilities"
     fmt = estimator._format
     if input_dtype == "auto":

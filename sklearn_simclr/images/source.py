@@ -1,5 +1,6 @@
 """X of any accepted form as a source of images: indexable, of one known shape and pixel range."""
 
+import hashlib
 import math
 import warnings
 
@@ -13,6 +14,7 @@ __all__ = ["ImageSource", "as_array", "as_float", "decoded_source", "image_sourc
 
 # Images that are copied at a time.
 _ROWS_AT_A_TIME = 1024
+_ROWS_A_DIGEST = 4096
 
 
 class ImageSource:
@@ -136,6 +138,23 @@ class ImageSource:
         if isinstance(pixels, _ChosenRows):
             pixels, rows = pixels.pixels, pixels.rows[rows]
         return ImageSource(pixels, self.pixel_range, rows=rows, bad=bad, file=self.file)
+
+    def content(self) -> str:
+        """Return what these images have in common with no others.
+
+        Returns
+        -------
+        str
+            40 hexadecimal digits, of the pixels as they are and of their range.
+        """
+        pixels = self.pixels
+        known = (tuple(pixels.shape), str(pixels.dtype), tuple(self.pixel_range))
+        digest = hashlib.blake2b(repr(known).encode(), digest_size=20)
+        for start in range(0, len(pixels), _ROWS_A_DIGEST):
+            block = pixels[start : start + _ROWS_A_DIGEST].numpy()
+            digest.update(np.ascontiguousarray(block).data)
+            self.seen(len(block))
+        return digest.hexdigest()
 
     def without_bad(self):
         """Return a source of the images that could be read.

@@ -8,7 +8,6 @@ __all__ = ["TiffError", "over_white", "read_tiff"]
 
 # Tags of TIFF 6.0, section 8.
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _EXTRA_SAMPLES = 258, 262, 274, 277, 338
-_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 256, 257, 322, 323, 324
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _PREMULTIPLIED, _ALPHA = 1, 2
@@ -55,10 +54,7 @@ def read_tiff(file, most_pixels=None):
         If the file is damaged, too large, or of a kind that is not read, or if tifffile is missing.
     """
     tags = _tags(file)
-    if tags is None:
-        return None
-    if _pillow_reads(tags):
-        _check_tiles(tags, most_pixels)
+    if tags is None or _pillow_reads(tags):
         return None
     try:
         import tifffile
@@ -140,21 +136,6 @@ def _pillow_reads(tags):
     if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         return samples == 2 and extra in ((_PREMULTIPLIED,), (_ALPHA,))
     return samples <= 4  # CMYK, YCbCr, LAB
-
-
-def _check_tiles(tags, most_pixels):
-    """Refuse tiles larger than an image may be, and missing ones, for which Pillow gives zeros."""
-    if _TILE_WIDTH not in tags:
-        return
-    width, height = _one(tags, _TILE_WIDTH, 0), _one(tags, _TILE_HEIGHT, 0)
-    if most_pixels is not None and width * height > most_pixels:
-        raise TiffError(
-            f"its tiles of {width} x {height} pixels are more than the limit PIL.Image.MAX_IMAGE_PIXELS = "
-            f"{most_pixels}; raise it if you trust the file"
-        )
-    tiles = math.ceil(_one(tags, _WIDTH, 0) / width) * math.ceil(_one(tags, _HEIGHT, 0) / height)
-    if len(_values(tags, _TILE_OFFSETS)) < tiles:
-        raise TiffError("it is damaged (tiles are missing)")
 
 
 def _check_kind(page):

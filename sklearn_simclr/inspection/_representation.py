@@ -1,6 +1,5 @@
 """What can be measured of a fitted encoder, and of untrained twins: views, representations, neighbours."""
 
-import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,25 +7,19 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
-from .._utils.seeds import isolated_generators
-from ..encoders.make import make_encoder
-from ..encoders.networks import encoder_name
 from ..images.source import ImageSource, as_float
 from ..losses.contrastive import nt_xent
 from ..losses.measures import alignment, contrastive_accuracy, rankme, uniformity
 from ..training.watch import spread
 from ..views.augmentation import Augmentation
 
-__all__ = ["Measures", "Neighbours", "ViewMeasures", "measure_neighbours", "measure_views", "untrained_twin"]
+__all__ = ["Measures", "Neighbours", "ViewMeasures", "measure_neighbours", "measure_views"]
 
 # Images whose views are compared with each other, as in the score of SimCLRTransformer.
 _PAIRS = 256
 
 # Similarities of views of different images that are kept, for a histogram.
 _NEGATIVES = 20_000
-
-# Images that a data-driven first layer is set from.
-_STEM_IMAGES = 2048
 
 # Of an estimator without a contrastive loss: SimCLRTransformer's default.
 _TEMPERATURE = 0.2
@@ -213,55 +206,6 @@ def _leave_one_out(h, codes, k):
     return right / len(unit)
 
 
-def untrained_twin(step, source, seed):
-    """Return the encoder of an estimator, and its projection head if any, with new random weights.
-
-    Parameters
-    ----------
-    step : estimator
-        Fitted.
-    source : ImageSource
-        Some of its images: some initial weights depend on them.
-    seed : int
-        Of the weights.
-
-    Returns
-    -------
-    list of nn.Module
-        In eval mode.
-    """
-    cpu = torch.device("cpu")
-    with isolated_generators(seed, cpu):
-        if hasattr(step, "_build_encoder") and _is_named(step):
-            name = step._encoder_setting()
-            name = encoder_name(step.encoder_) if name == "auto" else name
-            encoder, _ = make_encoder(name, source.shape[0], source.shape[1:])
-        elif hasattr(step, "_build"):
-            encoder = clone(step)._build(source)
-        else:
-            encoder = _reset(copy.deepcopy(step.encoder_))
-        twin = [encoder]
-        if hasattr(step, "projector_"):
-            twin.append(_reset(copy.deepcopy(step.projector_)))
-    if hasattr(encoder, "initialize_from_images"):
-        images = as_float(source.take(slice(0, _STEM_IMAGES)).to(cpu))
-        encoder.initialize_from_images(images, torch.Generator().manual_seed(seed))
-    return [module.eval() for module in twin]
-
-
-def _is_named(step):
-    """Return whether the encoder is built by name, and began with new weights."""
-    origin = getattr(step, "pretrained_", step)
-    return isinstance(step._encoder_setting(), str) and getattr(origin, "weights", None) is None
-
-
-def _reset(module):
-    for part in module.modules():
-        if hasattr(part, "reset_parameters"):
-            part.reset_parameters()
-    return module
-
-
 def _augmentation(step, shape):
     """Return the views that an encoder was trained on, SimCLR's where it was not trained on views."""
     origin = getattr(step, "pretrained_", step)
@@ -290,7 +234,7 @@ def _represent(step, modules, source):
             images = module(images)
         return images
 
-    return step._infer(chain, modules, source, channels_last=getattr(step, "_channels_last", False))
+    return step._infer(chain, modules, source)
 
 
 def _unit(x):

@@ -9,12 +9,13 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.labels import labelled_rows
+from ..estimators.untrained import untrained_modules
 from ..images.rows import length_mismatch
 from ..training.forecast import predict_loss
 from ._findings import Finding, judge
 from ._plotting import check_count, image_step, random_numbers, require_matplotlib
 from ._report_page import report_page, report_text
-from ._representation import Measures, measure_neighbours, measure_views, untrained_twin
+from ._representation import Measures, measure_neighbours, measure_views
 
 __all__ = ["Finding", "RepresentationReport", "representation_report"]
 
@@ -132,7 +133,7 @@ def representation_report(estimator, X, y=None, *, n_images=1000, n_neighbors=20
         raise ValueError(
             f"The {len(chosen)} images of X are all equal: no encoder tells them apart. Check how X was made."
         )
-    twins = [untrained_twin(step, chosen, int(seed)) for seed in seeds[1:]]
+    twins = [untrained_modules(step, chosen, int(seed)) for seed in seeds[1:]]
     own = [step.encoder_] + ([step.projector_] if hasattr(step, "projector_") else [])
     (trained, *untrained), n_pairs, chance = measure_views(step, [own, *twins], chosen, int(seeds[0]))
     neighbours = None

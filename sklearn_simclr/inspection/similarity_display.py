@@ -299,4 +299,4 @@ def _represent(step, views, output):
         return images
 
     source = ImageSource(views, (0.0, 1.0))
-    return step._infer(apply, modules, source, channels_last=step._channels_last)
+    return step._infer(apply, modules, source)

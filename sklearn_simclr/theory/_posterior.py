@@ -35,8 +35,18 @@ class GaussianPosterior(nn.Module):
         self.log_stds = nn.ParameterList(
             nn.Parameter(torch.full_like(t, 0.5 * log_variance)) for t in tensors
         )
-        self.prior_means = [t.clone() for t in tensors]
+        for k, tensor in enumerate(tensors):
+            self.register_buffer(f"prior_mean_{k}", tensor.clone())
         self.prior_log_variance = nn.Parameter(tensors[0].new_tensor(log_variance))
+
+    @property
+    def prior_means(self):
+        """Means of the prior, in the order of the names."""
+        return [getattr(self, f"prior_mean_{k}") for k in range(len(self.names))]
+
+    def _apply(self, fn, recurse=True):
+        self.module[0]._apply(fn)
+        return super()._apply(fn, recurse)
 
     def forward(self, images, generator):
         """Return what the module makes of images with weights drawn from the posterior."""

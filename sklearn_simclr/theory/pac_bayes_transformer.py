@@ -2,7 +2,9 @@
 
 import math
 import time
+from functools import partial
 from numbers import Integral, Real
+from os import PathLike
 
 import numpy as np
 import torch
@@ -16,9 +18,15 @@ from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from ..encoders.make import make_encoder
 from ..encoders.mirror import resolve_views
 from ..estimators.base import BaseImageTransformer
+from ..estimators.trained import TrainedImageEstimator, check_callbacks
 from ..images.source import ImageSource, as_float
 from ..losses.contrastive import hinge_of_margins, logistic_of_margins
+from ..training.loop import train
+from ..training.objective import History
+from ..training.plan import Plan
+from ..training.schedule import step_decay
 from ..views.augmentation import Augmentation
+from ._bound_objective import BoundObjective, TupleImages, margins_of
 from ._posterior import GRID_FINENESS, LARGEST_PRIOR_VARIANCE, GaussianPosterior, make_mlp
 from .pac_bayes import contrastive_risk, kl_gaussians, prior_grid_index, risk_bound
 from .tuples import ContrastiveTuples, sample_tuples
@@ -35,7 +43,7 @@ _ROWS_A_FORWARD = 1024
 _TUPLES_AN_IMAGE = 10
 
 
-class PACBayesContrastiveTransformer(BaseImageTransformer):
+class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer):
     r"""Representations learnt by minimising a PAC-Bayes bound on the contrastive risk.
 
     Every weight of the encoder has a Gaussian distribution, the posterior Q; training learns its mean and its
@@ -88,8 +96,14 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
         Networks drawn from Q to estimate ``risk_``, and in ``score``.
     device : str or torch.device, default="auto"
         Where to compute; ``"auto"`` is CUDA where there is one.
+    memory : str, joblib.Memory or None, default=None
+        Where to keep trained weights, keyed by images, tuples and parameters.
+    checkpoint_dir : str, os.PathLike or None, default=None
+        Folder in which the state of the training is kept, as in :class:`SimCLRTransformer`.
+    callbacks : list or None, default=None
+        Callbacks of skorch.
     verbose : int, default=0
-        1 prints the history as it grows.
+        1 shows a progress bar.
     random_state : int, RandomState or None, default=None
         Seed of initial weights, tuples, views, batches and draws from Q.
 
@@ -187,6 +201,9 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "n_posterior_samples": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
+        "memory": [str, None, object],
+        "checkpoint_dir": [str, PathLike, None],
+        "callbacks": [list, tuple, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -213,6 +230,9 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
         learning_rate=0.01,
         n_posterior_samples=10,
         device="auto",
+        memory=None,
+        checkpoint_dir=None,
+        callbacks=None,
         verbose=0,
         random_state=None,
     ):
@@ -235,6 +255,9 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
         self.learning_rate = learning_rate
         self.n_posterior_samples = n_posterior_samples
         self.device = device
+        self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
+        self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
 
@@ -260,28 +283,27 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
             If X, y or a parameter cannot be used, or the training diverges; the estimator is then as it was
             before.
         """
+        started = time.perf_counter()
         with self._unchanged_on_error():
-            source = self._read_images(X, reset=True, smallest=2)
-            device = resolve_device(self.device)
+            images = self._read_images(X, reset=True, smallest=2)
             self._by_views = self.pairs == "views" or (self.pairs == "auto" and y is None)
-            labels = self._check_labels(y, len(source))
+            labels = self._check_labels(y, len(images))
             seeds = np.random.SeedSequence(draw_seed(self.random_state)).generate_state(5).tolist()
             build_seed, tuple_seed, view_seed, train_seed, risk_seed = seeds
-            with isolated_generators(build_seed, device):
-                module = self._build(source)
             tuples = sample_tuples(
                 labels,
-                self.n_tuples or _TUPLES_AN_IMAGE * len(source),
+                self.n_tuples or _TUPLES_AN_IMAGE * len(images),
                 n_negatives=self.n_negatives,
                 block_size=self.block_size,
                 random_state=tuple_seed,
             )
-            bank, indices = self._bank(source, tuples, view_seed)
-            posterior = GaussianPosterior(module.to(device), self.prior_variance)
-            generator = torch.Generator(device).manual_seed(train_seed)
-            self._train(posterior, bank, indices, generator)
-            self._adopt(posterior, tuples)
-            risks = self._risks(bank, indices, torch.Generator(device).manual_seed(risk_seed))
+            drawn = TupleImages(*self._bank(images, tuples, view_seed))
+            plan = self._plan(len(drawn), build_seed, started, loop_seed=train_seed)
+            objective = self._make_objective(drawn, plan)
+            history = train(objective, drawn, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
+            self._adopt(objective, history, plan)
+            self.tuples_, self.n_tuples_ = ContrastiveTuples(*tuples), len(drawn)
+            risks = self._risks(drawn, torch.Generator(plan.device).manual_seed(risk_seed))
             self.risk_ = float(np.mean(risks))
             self.risk_std_ = float(np.std(risks, ddof=1)) if len(risks) > 1 else 0.0
             bound = risk_bound(
@@ -337,9 +359,9 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
             block_size=self.block_size,
             random_state=0,
         )
-        bank, indices = self._bank(source, tuples, 0)
+        drawn = TupleImages(*self._bank(source, tuples, 0))
         generator = torch.Generator(resolve_device(self.device)).manual_seed(0)
-        return 1.0 - float(np.mean(self._risks(bank, indices, generator)))
+        return 1.0 - float(np.mean(self._risks(drawn, generator)))
 
     @property
     def _n_features_out(self):
@@ -360,22 +382,47 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
             )
         return y
 
-    def _build(self, source):
-        channels, height, width = source.shape
-        if isinstance(self.encoder, str) and self.encoder == "mlp":
-            self._out_dim = int(self.representation_dim)
-            module = make_mlp(channels * height * width, self.hidden_dim, self._out_dim)
-        else:
-            module, self._out_dim = make_encoder(self.encoder, channels, (height, width))
+    def _plan(
+        self, n_images: int, seed: int, started: float, *, warm: bool = False, loop_seed: int | None = None
+    ) -> Plan:
+        decayed = math.ceil(_DECAY_AFTER * self.max_epochs) / max(1, self.max_epochs)
+        return Plan(
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            keep_last=True,  # the bound is about every tuple
+            optimizer="adam",
+            learning_rate=float(self.learning_rate),
+            schedule=partial(step_decay, after=decayed),
+            seed=seed,
+            loop_seed=loop_seed,
+            started=started,
+            device=resolve_device(self.device),
+            callbacks=check_callbacks(self.callbacks),
+            verbose=int(self.verbose),
+            repeatable=self.random_state is not None,
+        )
+
+    def _make_objective(self, images: TupleImages, plan: Plan) -> BoundObjective:
+        channels, height, width = images.shape
+        with isolated_generators(plan.seed, plan.device):
+            if isinstance(self.encoder, str) and self.encoder == "mlp":
+                self._out_dim = int(self.representation_dim)
+                module = make_mlp(channels * height * width, self.hidden_dim, self._out_dim)
+            else:
+                module, self._out_dim = make_encoder(self.encoder, channels, (height, width))
         if not any(parameter.requires_grad for parameter in module.parameters()):
             raise ValueError("encoder has no parameter that requires a gradient: there is nothing to learn.")
-        return module.eval()
+        posterior = GaussianPosterior(module.eval(), self.prior_variance)
+        return BoundObjective(posterior, images, _LOSSES[self.loss], lam=self.lam, delta=self.delta)
+
+    def _describe_architecture(self) -> dict:
+        return {"encoder": self.encoder if isinstance(self.encoder, str) else None}
 
     def _bank(self, source, tuples, seed):
         """Return the images of the tuples, and the rows of anchors, positives and negatives in them."""
         rows = [torch.from_numpy(np.ascontiguousarray(index)) for index in tuples[:3]]
         if not self._by_views:
-            return source, rows
+            return source, tuple(rows)
         # One view for an image as anchor, b as positives and b as negatives, so that within
         # a tuple all views are independent draws even if a negative is of the anchor's image.
         n, b = len(source), self.block_size
@@ -398,51 +445,11 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
         order = torch.arange(b) * n
         rows[1] = rows[1] + n + order
         rows[2] = rows[2] + (1 + b) * n + order
-        return ImageSource(views, (0.0, 255.0)), rows
+        return ImageSource(views, (0.0, 255.0)), tuple(rows)
 
-    def _train(self, posterior, bank, indices, generator):
-        import pandas as pd
-
-        m, device = len(indices[0]), generator.device
-        optimizer = torch.optim.Adam(posterior.parameters(), lr=self.learning_rate)
-        history = []
-        for epoch in range(self.max_epochs):
-            started = time.perf_counter()
-            if epoch == math.ceil(_DECAY_AFTER * self.max_epochs):
-                for group in optimizer.param_groups:
-                    group["lr"] *= 0.1
-            sums = torch.zeros(3, dtype=torch.float64)
-            for batch in torch.randperm(m, generator=generator, device=device).cpu().split(self.batch_size):
-                images = [_take(bank, rows[batch].flatten(), device) for rows in indices]
-                z = posterior(torch.cat(images), generator).float()
-                margins = _margins(z, *(rows[batch].shape for rows in indices))
-                loss = _LOSSES[self.loss](margins).mean()
-                objective = self.lam * loss + posterior.complexity() / m
-                optimizer.zero_grad()
-                objective.backward()
-                optimizer.step()
-                posterior.keep_in_range()
-                values = (objective.item(), loss.item(), (margins < 0).double().mean().item())
-                sums += len(batch) * torch.tensor(values, dtype=torch.float64)
-            if not torch.isfinite(sums).all():
-                raise ValueError(
-                    f"Training diverged in epoch {epoch + 1}: the objective is not finite. Pass a "
-                    f"smaller learning_rate than {self.learning_rate}, or a smaller lam than {self.lam}."
-                )
-            objective, loss, risk = (sums / m).tolist()
-            with torch.no_grad():
-                kl, variance = float(posterior.kl()), float(posterior.prior_log_variance.exp())
-            index, _ = prior_grid_index(variance, b=GRID_FINENESS, c=LARGEST_PRIOR_VARIANCE)
-            bound = risk_bound(risk, max(kl, 0.0), m, delta=self.delta, prior_index=index).total
-            seconds = time.perf_counter() - started
-            history.append((epoch + 1, objective, loss, risk, kl, variance, bound, seconds))
-            if self.verbose:
-                print(f"epoch {epoch + 1}: loss {loss:.3f}, risk {risk:.3f}, KL {kl:.0f}, bound {bound:.3f}")
-        columns = ["epoch", "objective", "loss", "risk", "kl", "prior_variance", "bound", "seconds"]
-        self.history_ = pd.DataFrame(history, columns=columns)
-        self.n_iter_ = len(history)
-
-    def _adopt(self, posterior, tuples):
+    def _adopt(self, objective: BoundObjective, history: History, plan: Plan) -> None:
+        super()._adopt(objective, history, plan)
+        posterior = objective.modules["encoder"]
         means, stds, prior_means = posterior.arrays()
         variance = float(posterior.prior_log_variance.detach().exp())
         self.prior_index_, self.prior_variance_ = prior_grid_index(
@@ -458,7 +465,6 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
                 for name in means
             ),
         )
-        self.tuples_, self.n_tuples_ = ContrastiveTuples(*tuples), len(tuples.anchor)
         module = posterior.module[0].cpu()
         with torch.no_grad():
             for name, parameter in module.named_parameters():
@@ -466,8 +472,8 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
                     parameter.copy_(torch.from_numpy(means[name]))
         self.encoder_ = module
 
-    def _risks(self, bank, indices, generator):
-        """Return the contrastive risk on the tuples of networks drawn from the posterior."""
+    def _risks(self, drawn: TupleImages, generator: torch.Generator) -> list[float]:
+        """Return the contrastive risk on tuples of networks drawn from the posterior."""
         device = generator.device
         weights = {name: p.detach().to(device) for name, p in self.encoder_.named_parameters()}
         buffers = {name: buffer.to(device) for name, buffer in self.encoder_.named_buffers()}
@@ -475,34 +481,19 @@ class PACBayesContrastiveTransformer(BaseImageTransformer):
         risks = []
         with torch.inference_mode():
             for _ in range(self.n_posterior_samples):
-                drawn = dict(weights)
+                sample = dict(weights)
                 for name, std in stds.items():
                     noise = torch.randn(std.shape, generator=generator, device=device)
-                    drawn[name] = weights[name] + std * noise
+                    sample[name] = weights[name] + std * noise
                 parts = []
-                for rows in torch.arange(len(bank)).split(_ROWS_A_FORWARD):
-                    images = _take(bank, rows, device)
-                    parts.append(functional_call(self.encoder_, {**drawn, **buffers}, (images,)))
+                for start in range(0, len(drawn.bank), _ROWS_A_FORWARD):
+                    images = as_float(drawn.bank.take(slice(start, start + _ROWS_A_FORWARD)).to(device))
+                    parts.append(functional_call(self.encoder_, {**sample, **buffers}, (images,)))
                 z = torch.cat(parts).float().cpu()
-                margins = [
-                    _margins(
-                        torch.cat([z[index[start : start + _ROWS_A_FORWARD].flatten()] for index in indices]),
-                        *(index[start : start + _ROWS_A_FORWARD].shape for index in indices),
-                    )
-                    for start in range(0, len(indices[0]), _ROWS_A_FORWARD)
-                ]
+                margins = []
+                for start in range(0, len(drawn), _ROWS_A_FORWARD):
+                    rows = [part[start : start + _ROWS_A_FORWARD] for part in drawn.rows]
+                    flat = torch.cat([z[part.flatten()] for part in rows])
+                    margins.append(margins_of(flat, *(part.shape for part in rows)))
                 risks.append(contrastive_risk(torch.cat(margins).numpy()))
         return risks
-
-
-def _take(bank, rows, device):
-    return as_float(bank.take(rows.to(bank.device)).to(device))
-
-
-def _margins(z, anchors, positives, negatives):
-    """Return the margins (B, k); z holds the anchors (B,), positives (B, b), negatives (B, k, b) in turn."""
-    sizes = [math.prod(shape) for shape in (anchors, positives, negatives)]
-    anchor, positive, negative = z.split(sizes)
-    positive = positive.view(*positives, -1).mean(1)
-    negative = negative.view(*negatives, -1).mean(2)
-    return torch.einsum("md,mkd->mk", anchor, positive[:, None] - negative)

@@ -1,6 +1,15 @@
+from .loop import train as train
+from .objective import Batch as Batch
+from .objective import Epoch as Epoch
+from .objective import History as History
+from .objective import Objective as Objective
+from .objective import Step as Step
 from .optimizers import LARS as LARS
 from .optimizers import Muon as Muon
 from .optimizers import default_learning_rate as default_learning_rate
 from .optimizers import make_optimizer as make_optimizer
 from .optimizers import parameter_groups as parameter_groups
-from .optimizers import warmup_cosine as warmup_cosine
+from .plan import Plan as Plan
+from .schedule import step_decay as step_decay
+from .schedule import warmup_constant as warmup_constant
+from .schedule import warmup_cosine as warmup_cosine

@@ -1,20 +1,21 @@
 """The state of a training on disk: one file, replaced as a whole, and used by the same training only."""
 
-import contextlib
-import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
+from .._utils import container
+from .._utils.replacing import remove_unfinished
+
 __all__ = ["Checkpoint"]
 
 _FILE = "training.safetensors"
-_PARTIAL = "training.partial"
 _LOCK = "training.lock"
-_FORMAT = "1"
+_KIND = "checkpoint"
 
 # Seconds between two checkpoints within an epoch.
 _INTERVAL = 60.0
@@ -43,20 +44,18 @@ class Checkpoint:
         If the folder cannot be made or written to, or the disk is full. The older checkpoint stays.
     """
 
-    def __init__(self, folder, key):
+    def __init__(self, folder: str | os.PathLike, key: str) -> None:
         self.folder = Path(folder)
         self.key = key
         self.written = time.perf_counter()
         self.cost = 0.0
 
-    def __enter__(self):
+    def __enter__(self) -> "Checkpoint":
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(self.folder / _PARTIAL, "wb"):
-                pass
-            (self.folder / _PARTIAL).unlink(missing_ok=True)
             self.lock = FileLock(self.folder / _LOCK)
             self.lock.acquire(timeout=0)
+            remove_unfinished(self.folder)
         except Timeout:
             raise ValueError(
                 f"checkpoint_dir={str(self.folder)!r} is in use by another fit. Wait for it to end, or give "
@@ -66,10 +65,10 @@ class Checkpoint:
             raise self._unusable(error) from error
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.lock.release()
 
-    def load(self):
+    def load(self) -> dict[str, Any] | None:
         """Return the state that was saved, or None.
 
         Returns
@@ -77,41 +76,28 @@ class Checkpoint:
         dict or None
             As given to `save`, tensors on the CPU.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = self.folder / _FILE
         if not path.exists():
             return None
+        advice = "Pass another checkpoint_dir, or remove the file to start anew."
         try:
-            with safe_open(path, framework="pt") as file:
-                meta = file.metadata() or {}
-                self._check(meta)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
-            return _unflatten(json.loads(meta["state"]), tensors)
-        except (SafetensorError, json.JSONDecodeError, KeyError) as error:
-            raise ValueError(
-                f"{str(path)!r} is damaged or is no checkpoint: {error}. Remove it, or pass another "
-                "checkpoint_dir."
-            ) from error
+            tensors, meta = container.read(path, _KIND)
+        except ValueError as error:
+            raise ValueError(f"checkpoint_dir cannot be used: {error} {advice}") from error
         except OSError as error:
             raise self._unusable(error) from error
-
-    def _check(self, meta):
-        advice = "Pass another checkpoint_dir, or remove the file to start anew."
-        path = str(self.folder / _FILE)
-        if meta.get("format") != _FORMAT:
-            raise ValueError(f"{path!r} was not written by this version's fit. {advice}")
-        if meta.get("key") != self.key:
+        if meta["key"] != self.key:
             raise ValueError(
-                f"{path!r} holds the training of other images or of other parameters, from which this fit "
-                f"cannot go on. {advice}"
+                f"{str(path)!r} holds the training of other images or of other parameters, from which this "
+                f"fit cannot go on. {advice}"
             )
+        return _unflatten(meta["state"], tensors)
 
-    def due(self):
+    def due(self) -> bool:
         """Return whether it is time for a checkpoint within an epoch."""
         return time.perf_counter() - self.written > max(_INTERVAL, self.cost / _SHARE)
 
-    def save(self, state, last=False):
+    def save(self, state: dict[str, Any], last: bool = False) -> None:
         """Write the state, unless the last one is so recent that writing would slow the training down.
 
         Parameters
@@ -121,22 +107,14 @@ class Checkpoint:
         last : bool, default=False
             Whether it is written in any case.
         """
-        from safetensors.torch import save_file
-
         started = time.perf_counter()
         if not last and started - self.written < self.cost / _SHARE:
             return
-        tensors = {}
-        text = json.dumps(_flatten(state, tensors))
-        partial = self.folder / _PARTIAL
+        tensors: dict[str, torch.Tensor] = {}
+        flat = _flatten(state, tensors)
         try:
-            save_file(tensors, partial, {"format": _FORMAT, "key": self.key, "state": text})
-            with open(partial, "rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(self.folder / _FILE)
-        except Exception as error:  # safetensors has an error of its own for a full disk
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+            container.write(self.folder / _FILE, _KIND, tensors, {"key": self.key, "state": flat})
+        except OSError as error:
             raise self._unusable(error) from error
         self.written = time.perf_counter()
         self.cost = self.written - started
@@ -154,7 +132,7 @@ def _flatten(value, tensors):
     """Return what json can write, and put the tensors aside."""
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
-        tensors[name] = value.detach().cpu().contiguous().clone()
+        tensors[name] = value
         return {"tensor": name}
     if isinstance(value, dict):
         return {"dict": [[key, _flatten(item, tensors)] for key, item in value.items()]}

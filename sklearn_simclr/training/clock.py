@@ -4,6 +4,8 @@ import time
 
 import torch
 
+from .plan import Plan
+
 __all__ = ["Clock"]
 
 # Seconds between two updates of the progress bar; reading the loss waits for the device.
@@ -11,22 +13,33 @@ _REFRESH = 0.5
 
 
 class Clock:
-    """How far the training is, by steps or by the time; draws the progress bar."""
+    """How far the training is, by steps or by the time; draws the progress bar.
 
-    def __init__(self, net, n_images):
-        size = min(net.batch_size, n_images)
-        self.steps_an_epoch = n_images // size
-        self.n_steps = net.max_epochs * self.steps_an_epoch
-        self.deadline = net.deadline
+    Parameters
+    ----------
+    plan : Plan
+        How long the training is to be.
+    n_images : int
+        How many images there are.
+    title : str
+        Stands before the progress bar.
+    chance_level : float or None, default=None
+        Loss of modules that tell nothing apart, shown beside the loss.
+    """
+
+    def __init__(self, plan: Plan, n_images: int, title: str, chance_level: float | None = None) -> None:
+        size = min(plan.batch_size, n_images)
+        self.n_steps = plan.max_epochs * (-(-n_images // size) if plan.keep_last else n_images // size)
+        self.deadline = None if plan.max_time is None else (plan.started, plan.started + plan.max_time)
         self.size = size
-        self.chance_level = net.chance_level
-        self.title = net._title
+        self.chance_level = chance_level
+        self.title = title
         self.steps = 0
         self.step_time = 0.0
-        self.verbose = net.verbose
-        self.cuda = torch.device(net.device).type == "cuda"
-        self.events = []
-        self.started = time.perf_counter() if net.deadline is None else net.deadline[0]
+        self.verbose = plan.verbose
+        self.cuda = plan.device.type == "cuda"
+        self.events: list[torch.cuda.Event] = []
+        self.started = time.perf_counter() if self.deadline is None else self.deadline[0]
 
     def __enter__(self):
         self.last = self.shown = time.perf_counter()

@@ -1,13 +1,19 @@
-"""Contrastive training: pairs of views, one forward of both, one loss over the batch."""
+"""The objective of SimCLR: two views of each image, one forward of all of them, one loss over the batch."""
+
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
+from torch import Tensor, nn
 
+from ..images.source import ImageSource
 from ..losses.large_batch import cached_backward
 from ..losses.measures import contrastive_accuracy_tensor, rankme
-from .loop import TrainingLoop
+from ..views.augmentation import Augmentation
+from .objective import Batch, Epoch, Objective, Step
+from .plan import Plan
 from .watch import TrainingWatch
 
-__all__ = ["ContrastiveNet"]
+__all__ = ["ContrastiveObjective"]
 
 # Views of a large batch take at most this many bytes to be kept for the second time they are needed.
 _KEPT_BYTES = 2**26
@@ -16,76 +22,114 @@ _KEPT_BYTES = 2**26
 _ROWS = 256
 
 
-class ContrastiveNet(TrainingLoop):
-    """Trains ``module.encoder`` and ``module.projector`` on pairs of views.
+class ContrastiveObjective(Objective):
+    """Tell the views of an image from those of all others (V1, algorithm 1).
 
     Parameters
     ----------
-    module : nn.Module
-        With the submodules ``encoder``, images (N, C, H, W) to representations (N, d), and ``projector``,
-        representations to projections.
+    encoder : torch.nn.Module
+        Images (n, C, H, W) to representations h (n, d).
+    projector : torch.nn.Module
+        Representations to projections z (n, p).
+    augmentation : Augmentation
+        With concrete values.
     loss : callable
-        Projections (2N, p), rows i and i + N a pair, to a 0-d tensor.
-    micro_batch_size : int or None
-        Images a forward; None is all of the step's.
-    **options
-        Of TrainingLoop.
+        Projections (2N, p), rows i and i + N of one image, to a tensor of shape ().
+    chance_level : float or None, default=None
+        Loss of an encoder that maps all views to one point.
+    given : iterable of str, default=()
+        Which of ``"encoder"`` and ``"projector"`` begin with weights that somebody chose.
+    initialize : bool, default=True
+        Whether an encoder whose first layer is set from images is to be set.
+
+    References
+    ----------
+    Chen et al., 2020, arXiv:2002.05709, section 2.1 and algorithm 1.
     """
 
-    _title = "SimCLR"
+    title = "SimCLR"
+    columns = {
+        "train_loss": "loss",
+        "chance_level": "chance_level",
+        "contrastive_accuracy": "contrastive_accuracy",
+        "effective_rank": "effective_rank",
+        "images_per_second": "images_per_second",
+        "lr": "learning_rate",
+        "dur": "seconds",
+    }
 
-    def __init__(self, module, loss, *, micro_batch_size=None, **options):
-        super().__init__(module, loss, **options)
-        self.micro_batch_size = micro_batch_size
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projector: nn.Module,
+        augmentation: Augmentation,
+        loss: Callable[[Tensor], Tensor],
+        *,
+        chance_level: float | None = None,
+        given: Iterable[str] = (),
+        initialize: bool = True,
+    ) -> None:
+        modules = {"encoder": encoder, "projector": projector}
+        super().__init__(modules, augmentation, given=given, initialize=initialize)
+        self.loss = loss
+        self.chance_level = chance_level
 
-    def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        """Run the epochs, with an eye on them."""
-        self.watch_ = TrainingWatch(self.lr, self.weight_decay, self.chance_level)
-        return super().fit_loop(X, y, epochs, **fit_params)
-
-    def _step(self, index, images, per_step=False):
-        self.optimizer_.zero_grad(set_to_none=True)
-        n, micro = len(images), self.micro_batch_size
-        draws = self.augmentation.draw(
-            2 * n, tuple(images.shape[1:]), generator=self.generator, device=self.device
-        )
-        kept = {}
-
-        def forward(views):
-            with self._precision():
-                h = self.module_.encoder(views.contiguous(memory_format=self.memory_format))
-                kept["h"] = h.detach()
-                return self.module_.projector(h)
-
+    def step(self, batch: Batch) -> Step:
+        """Return the loss of two views of each image."""
+        n, micro = len(batch.images), batch.plan.micro_batch_size
+        draws = batch.draw(self.augmentation, n_views=2)
         if micro is None or micro >= n:
-            z = forward(self.augmentation.apply(images, draws))
-            loss = self.loss(z)
-            self._update(loss, index, per_step)
-        else:
-            kept_views = {}
+            views = self.augmentation.apply(batch.images, draws)  # (2n, C, h, w), all first views first
+            h, z = self.project(batch, views)  # one forward of all: BatchNorm must not tell the views apart
+            return Step(self.loss(z), {"h": h.detach(), "z": z.detach()})
 
-            def chunk(start):
-                if start in kept_views:
-                    return kept_views.pop(start)
-                part = torch.arange(start, min(start + micro, n), device=images.device)
-                rows = draws.rows(torch.cat([part, part + n]))
-                found = self.augmentation.apply(images[start : start + micro], rows)
-                if found.nbytes * n <= _KEPT_BYTES * len(part):
-                    kept_views[start] = found.clone()  # an encoder may change its input in place
-                return found
+        outputs, kept = {}, {}
 
-            chunks = [lambda start=start: chunk(start) for start in range(0, n, micro)]
-            loss, z = cached_backward(forward, chunks, self.loss, module=self.module_)
-            self._move(index, per_step)
-        return loss.detach(), kept["h"], z.detach()
+        def chunk(start: int) -> Tensor:
+            """Return the views of some images, the same ones each time."""
+            if start in kept:
+                return kept.pop(start)
+            part = torch.arange(start, min(start + micro, n), device=batch.images.device)
+            rows = draws.rows(torch.cat([part, part + n]))
+            views = self.augmentation.apply(batch.images[start : start + micro], rows)
+            if views.nbytes * n <= _KEPT_BYTES * len(part):
+                kept[start] = views.clone()  # an encoder may change its input in place
+            return views
 
-    def _record_outputs(self, h, z):
-        pairs = min(len(z) // 2, _ROWS)
-        views = torch.cat([z[: len(z) // 2][:pairs], z[len(z) // 2 :][:pairs]])
-        self.history.record("chance_level", self.chance_level)
+        def forward(views: Tensor) -> Tensor:
+            h, z = self.project(batch, views)
+            outputs["h"] = h.detach()
+            return z
+
+        chunks = [lambda start=start: chunk(start) for start in range(0, n, micro)]
+        loss, outputs["z"] = cached_backward(forward, chunks, self.loss, module=self.modules)
+        return Step(loss, outputs, has_gradients=True)
+
+    def project(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Return representations h and projections z of views."""
+        with batch.precision():
+            h = self.modules["encoder"](batch.lay_out(views))
+            return h, self.modules["projector"](h)
+
+    def identity(self) -> dict:
+        """Return what the learnt weights depend on: also the loss."""
+        return {**super().identity(), "loss": self.loss}
+
+    def begin(self, images: ImageSource, plan: Plan, generator: torch.Generator) -> None:
+        """Set the encoder's first layer from images, and begin to watch the training."""
+        super().begin(images, plan, generator)
+        self.watch = TrainingWatch(plan.learning_rate, plan.weight_decay, self.chance_level)
+
+    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
+        """Return chance level, contrastive accuracy and effective rank of the last batch; warn of faults."""
+        h, z = outputs["h"][:_ROWS], outputs["z"]
+        first, second = z[: len(z) // 2], z[len(z) // 2 :]
+        views = torch.cat([first[:_ROWS], second[:_ROWS]])
         accuracy = contrastive_accuracy_tensor(views).item()
-        self.history.record("contrastive_accuracy", accuracy)
-        self.history.record("effective_rank", float(rankme(h[:_ROWS].float())))
-        steps = self.clock_.steps
-        self.watch_.see_views(h[:_ROWS], views, accuracy, steps)
-        self.watch_.see_loss(self.history[-1]["train_loss"], steps, self.clock_.fraction())
+        self.watch.see_views(h, views, accuracy, epoch.steps)
+        self.watch.see_loss(epoch.loss, epoch.steps, epoch.fraction)
+        return {
+            "chance_level": self.chance_level,
+            "contrastive_accuracy": accuracy,
+            "effective_rank": float(rankme(h.float())),
+        }

@@ -27,8 +27,8 @@ def make_feed(source, device):
     Returns
     -------
     feed
-        Its ``batches(order)`` yields, for each row of an int64 tensor (n_batches, batch_size) on the
-        device, that row and the images it stands for, on the device.
+        Its ``batches(order)`` yields, for each int64 tensor of a sequence ``order`` on the device, that
+        tensor and the images whose rows it holds, on the device.
     """
     if device.type == "cpu":
         if source.file is None:
@@ -49,7 +49,7 @@ class _Resident:
         self.source = source
 
     def batches(self, order):
-        """Yield (index, images) for each row of order."""
+        """Yield (index, images) for each index of order."""
         for index in order:
             yield index, self.source.take(index)
 
@@ -61,7 +61,7 @@ class _ReadAhead:
         self.source = source
 
     def batches(self, order):
-        """Yield (index, images) for each row of order."""
+        """Yield (index, images) for each index of order."""
         for step, index in enumerate(order):
             for ahead in order[step + _AHEAD if step else 0 : step + _AHEAD + 1]:
                 self.source.ask(ahead)
@@ -80,8 +80,9 @@ class _Stream:
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def batches(self, order):
-        """Yield (index, images) for each row of order."""
-        rows = order.to(self.source.device)
+        """Yield (index, images) for each index of order."""
+        # One copy of all rows: each would wait for the device.
+        rows = torch.cat(list(order)).to(self.source.device).split([len(index) for index in order])
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as pool:
             waiting = deque()
             try:

@@ -1,4 +1,4 @@
-"""Optimizers of contrastive training: LARS, Muon, parameter groups, learning rates and their schedule."""
+"""Optimizers of contrastive training: LARS, Muon, parameter groups and default learning rates."""
 
 import math
 from collections import defaultdict
@@ -6,11 +6,12 @@ from collections import defaultdict
 import torch
 from torch import nn
 
-__all__ = ["LARS", "Muon", "default_learning_rate", "make_optimizer", "parameter_groups", "warmup_cosine"]
+__all__ = ["LARS", "Muon", "default_learning_rate", "make_optimizer", "parameter_groups"]
 
 _DEFAULT_LEARNING_RATES = {
     "lars": lambda batch_size: 0.3 * batch_size / 256,  # V1 section 2.2
     "sgd": lambda batch_size: 0.1 * batch_size / 256,
+    "adam": lambda batch_size: 0.002 * math.sqrt(batch_size / 256),
     "adamw": lambda batch_size: 0.002 * math.sqrt(batch_size / 256),
     "muon": lambda batch_size: 0.04 * math.sqrt(batch_size / 256),
 }
@@ -254,49 +255,6 @@ def _orthogonalize(matrix, dtype=None):
     return (u.T if tall else u).to(matrix.dtype)
 
 
-def warmup_cosine(fraction, warmup=0.0):
-    """Return what the learning rate is multiplied by at a given fraction of the training.
-
-    It rises linearly from 0 to 1 over the warm-up and falls to 0 along half a cosine over the rest.
-
-    Parameters
-    ----------
-    fraction : float
-        How much of the training is done; clipped to [0, 1].
-    warmup : float, default=0.0
-        Fraction of the training spent warming up, in [0, 1). V1 warms up for 10 of 100 to 1000 epochs, V2 for
-        5%.
-
-    Returns
-    -------
-    multiplier : float
-        In [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If `warmup` is outside [0, 1) or `fraction` is NaN.
-
-    References
-    ----------
-    Chen et al., 2020, arXiv:2002.05709, section 2.2: linear warm-up, then cosine decay without restarts.
-
-    Examples
-    --------
-    >>> from sklearn_simclr.training import warmup_cosine
-    >>> [round(warmup_cosine(f, warmup=0.2), 3) for f in (0, 0.1, 0.2, 0.6, 1)]
-    [0.0, 0.5, 1.0, 0.5, 0.0]
-    """
-    if not 0 <= warmup < 1:
-        raise ValueError(f"warmup={warmup} is out of range; pass a fraction of the training in [0, 1).")
-    if math.isnan(fraction):
-        raise ValueError("fraction is NaN; pass the part of the training that is done, in [0, 1].")
-    fraction = min(max(float(fraction), 0.0), 1.0)
-    if fraction < warmup:
-        return fraction / warmup
-    return 0.5 * (1.0 + math.cos(math.pi * (fraction - warmup) / (1.0 - warmup)))
-
-
 def parameter_groups(modules, weight_decay):
     """Split the trainable parameters into those that decay and those that do not.
 
@@ -346,8 +304,8 @@ def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9, dtype=None)
 
     Parameters
     ----------
-    name : {"lars", "sgd", "adamw", "muon"}
-        `LARS`, SGD with Nesterov momentum, AdamW, or `Muon`.
+    name : {"lars", "sgd", "adam", "adamw", "muon"}
+        `LARS`, SGD with Nesterov momentum, Adam, AdamW, or `Muon`.
     modules : torch.nn.Module or iterable of torch.nn.Module
         What is trained; see `parameter_groups` for what is left out of weight decay.
     lr : float
@@ -355,7 +313,7 @@ def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9, dtype=None)
     weight_decay : float
         >= 0.
     momentum : float, default=0.9
-        In [0, 1), for "lars", "sgd" and "muon"; "adamw" has its own moments.
+        In [0, 1), for "lars", "sgd" and "muon"; "adam" and "adamw" have moments of their own.
     dtype : torch.dtype or None, default=None
         For "muon": as in `Muon`.
 
@@ -382,6 +340,8 @@ def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9, dtype=None)
         return LARS(groups, lr, momentum=momentum)
     if name == "muon":
         return Muon(groups, lr, momentum=momentum, dtype=dtype)
+    if name == "adam":
+        return torch.optim.Adam(groups, lr)
     # One pass over the memory instead of several; not every device has it.
     fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
     if name == "sgd":
@@ -394,7 +354,7 @@ def default_learning_rate(name, batch_size):
 
     Parameters
     ----------
-    name : {"lars", "sgd", "adamw", "muon"}
+    name : {"lars", "sgd", "adam", "adamw", "muon"}
         As for `make_optimizer`.
     batch_size : int
         N, the number of images (not of views) a step, >= 1.
@@ -402,7 +362,7 @@ def default_learning_rate(name, batch_size):
     Returns
     -------
     learning_rate : float
-        0.3 N / 256 for "lars", 0.1 N / 256 for "sgd", 0.002 sqrt(N / 256) for "adamw",
+        0.3 N / 256 for "lars", 0.1 N / 256 for "sgd", 0.002 sqrt(N / 256) for "adam" and "adamw",
         0.04 sqrt(N / 256) for "muon".
 
     Raises

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from helpers import same
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -120,10 +121,6 @@ def state(simclr):
 def numbers(simclr):
     """Without the counters of BatchNorm, which only training uses."""
     return {k: v for k, v in state(simclr).items() if not k.endswith("num_batches_tracked")}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(v, second[k]) for k, v in first.items())
 
 
 def write_checkpoint(prefix, pretrained):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import same_weights
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -8,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from sklearn_simclr import Augmentation, AutoencoderTransformer, SupervisedTransformer
-from sklearn_simclr.estimators.baselines import Decoder
-from sklearn_simclr.training.supervised import ClassificationNet
+from sklearn_simclr.encoders.decoder import Decoder
+from sklearn_simclr.training.classification import ClassificationObjective
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +26,6 @@ def supervised(**params):
 @pytest.fixture(scope="module")
 def fitted(digits):
     return supervised(max_epochs=30).fit(*digits)
-
-
-def same_weights(first, second):
-    pairs = zip(first._fitted_modules().values(), second._fitted_modules().values(), strict=True)
-    return all(
-        torch.equal(value, b.state_dict()[name]) for a, b in pairs for name, value in a.state_dict().items()
-    )
 
 
 def test_it_learns_the_labels(digits, fitted):
@@ -96,7 +90,7 @@ def test_the_loss_is_the_weighted_mean_over_labelled_rows():
         if label >= 0:
             naive -= weight * (row[label] - np.log(np.exp(row).sum()))
             total += weight
-    loss = ClassificationNet._cross_entropy(
+    loss = ClassificationObjective.cross_entropy(
         None, torch.from_numpy(logits), torch.from_numpy(labels), torch.from_numpy(weights)
     )
     assert loss.item() == pytest.approx(naive / total, rel=1e-12)

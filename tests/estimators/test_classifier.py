@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import equal, state
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
@@ -27,14 +28,6 @@ def few(digits):
 @pytest.fixture(scope="module")
 def pretrained(digits):
     return SimCLRTransformer(max_epochs=10, projection_layers=3, random_state=0).fit(digits[0])
-
-
-def state(*modules):
-    return [value.clone() for module in modules for value in module.state_dict().values()]
-
-
-def equal(first, second):
-    return len(first) == len(second) and all(map(torch.equal, first, second))
 
 
 def test_fine_tuning_learns_from_few_labels(digits, few, pretrained):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import equal, state
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -12,7 +13,8 @@ from sklearn_simclr import (
     SimCLRTransformer,
     SupervisedTransformer,
 )
-from sklearn_simclr.training.supervised import ClassificationNet, Targets
+from sklearn_simclr.training import Batch, Plan
+from sklearn_simclr.training.classification import ClassificationObjective, Targets
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +26,6 @@ def digits():
 @pytest.fixture(scope="module")
 def teacher(digits):
     return LogisticRegression(max_iter=2000).fit(digits[0][:150], digits[1][:150])
-
-
-def state(*modules):
-    return [value.clone() for module in modules for value in module.state_dict().values()]
-
-
-def equal(first, second):
-    return len(first) == len(second) and all(map(torch.equal, first, second))
 
 
 def distilled(teacher, **params):
@@ -71,28 +65,17 @@ def test_the_loss_is_that_of_the_paper(alpha, temperature):
         def apply(self, images, draws):
             return images
 
-    module = torch.nn.Identity()
-    net = ClassificationNet.__new__(ClassificationNet)
-    net.__dict__.update(
-        module_=module,
+    objective = ClassificationObjective(
+        {"encoder": torch.nn.Identity()},
+        Views(),
+        Targets(torch.from_numpy(labels), torch.from_numpy((labels >= 0).astype(float))),
+        teacher=torch.from_numpy(taught).float(),
         alpha=alpha,
         temperature=temperature,
-        autocast=None,
-        memory_format=torch.contiguous_format,
-        augmentation=Views(),
-        generator=None,
-        device="cpu",
-        targets=Targets(
-            torch.from_numpy(labels),
-            torch.from_numpy((labels >= 0).astype(float)),
-            lambda index, views: torch.from_numpy(taught)[index].float(),
-        ),
     )
-    seen = []
-    net._update = lambda loss, index, per_step: seen.append(loss.item())
-    net.optimizer_ = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    net._step(torch.arange(5), torch.from_numpy(student).float())
-    assert seen[0] == pytest.approx(naive, rel=1e-5)
+    plan = Plan(1, 5, "sgd", 0.1, lambda fraction: 1.0, seed=0)
+    batch = Batch(torch.arange(5), torch.from_numpy(student).float(), torch.Generator(), plan)
+    assert objective.step(batch).loss.item() == pytest.approx(naive, rel=1e-5)
 
 
 def test_a_network_is_asked_about_the_same_views(digits):

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from helpers import same, tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -32,27 +33,10 @@ from torch import nn
 
 from sklearn_simclr import (
     Augmentation,
-    AutoencoderTransformer,
     LabelFractionClassifier,
     SimCLRTransformer,
-    representation_report,
 )
-from sklearn_simclr.encoders import make as encoders
-from sklearn_simclr.encoders.networks import encoder_name
-from sklearn_simclr.losses.contrastive import margin_triplet
-
-
-def tiny(in_channels):
-    """Return an encoder that costs nothing."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Dropout(0.1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 6),
-    )
+from sklearn_simclr.losses.contrastive import margin_triplet, nt_xent
 
 
 def make(**params):
@@ -63,10 +47,6 @@ def make(**params):
 def weights(simclr):
     modules = {"encoder": simclr.encoder_, "projector": simclr.projector_}
     return {f"{n}.{k}": v.clone() for n, m in modules.items() for k, v in m.state_dict().items()}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(v, second[k]) for k, v in first.items())
 
 
 @pytest.fixture(scope="module")
@@ -348,8 +328,10 @@ def test_pipeline_with_classifier(images, labels):
     assert result["test_score"].shape == (2,)
 
 
-@pytest.mark.parametrize("where", ["pipeline", "transformer"])
-@pytest.mark.parametrize(("n_jobs", "random_state"), [(2, 0), (2, None), (1, None)])
+@pytest.mark.parametrize(
+    ("where", "n_jobs", "random_state"),
+    [("transformer", 2, 0), ("transformer", 2, None), ("transformer", 1, None), ("pipeline", 1, None)],
+)
 def test_a_search_over_label_fractions_pretrains_once_a_fold(
     tmp_path, images, labels, where, n_jobs, random_state
 ):
@@ -367,14 +349,39 @@ def test_a_search_over_label_fractions_pretrains_once_a_fold(
 
 
 def test_workers_that_want_the_same_encoder_at_the_same_time_train_it_once(tmp_path, images):
-    log = tmp_path / "log"
-    simclr = make(callbacks=[CountTrainings(str(log))], max_epochs=40)
-    for backend in ("loky", "threading"):
+    simclr = make(memory=str(tmp_path / "cache"), max_epochs=40)
+    for seed, backend in enumerate(("loky", "threading")):
+        log = tmp_path / backend
+        simclr.set_params(callbacks=[CountTrainings(str(log))], random_state=seed)
         fits = joblib.Parallel(n_jobs=2, backend=backend)(
             joblib.delayed(lambda s: s.fit(images).transform(images))(clone(simclr)) for _ in range(4)
         )
         assert all((fits[0] == other).all() for other in fits)
-    assert trainings(log) <= 3  # of 8: one for each backend, and one for a worker that started late
+        assert trainings(log) == 1
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_without_memory_workers_share_nothing(tmp_path, images, backend):
+    log = tmp_path / "log"
+    simclr = make(callbacks=[CountTrainings(str(log))], random_state=None)
+    fits = joblib.Parallel(n_jobs=2, backend=backend)(
+        joblib.delayed(lambda s: s.fit(images).loss_curve_)(clone(simclr)) for _ in range(4)
+    )
+    assert trainings(log) == 4
+    assert len({tuple(curve) for curve in fits}) == 4
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_workers_train_with_the_loss_that_they_were_given(images, backend):
+    def loss_of(temperature):
+        return lambda z: nt_xent(z, temperature)
+
+    def fit(temperature):
+        return make(loss=loss_of(temperature)).fit(images).loss_curve_
+
+    temperatures = [0.1, 0.5, 5.0]
+    found = joblib.Parallel(n_jobs=2, backend=backend)(joblib.delayed(fit)(t) for t in temperatures)
+    np.testing.assert_allclose(found, [fit(t) for t in temperatures], rtol=1e-5)
 
 
 def test_memory_sees_what_matters_to_the_training(tmp_path, images):
@@ -382,7 +389,13 @@ def test_memory_sees_what_matters_to_the_training(tmp_path, images):
     callbacks = [CountTrainings(str(log))]
     simclr = make(memory=str(tmp_path / "cache"), callbacks=callbacks)
     first = clone(simclr).fit(images)
-    for params in ({"verbose": 0}, {"device": "cpu"}, {"output": "projection"}, {"callbacks": callbacks * 2}):
+    for params in (
+        {"verbose": 0},
+        {"device": "cpu"},
+        {"output": "projection"},
+        {"callbacks": callbacks * 2},
+        {"encoder": functools.partial(tiny)},  # the same network with the same weights
+    ):
         same_one = clone(simclr).set_params(**params).fit(images)
         assert same(weights(first), weights(same_one))
         pd.testing.assert_frame_equal(same_one.history_, first.history_)
@@ -393,7 +406,6 @@ def test_memory_sees_what_matters_to_the_training(tmp_path, images):
             {"temperature": 0.3},
             {"augmentation__color_strength": 0.1},
             {"random_state": 1},
-            {"encoder": functools.partial(tiny)},
             {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(360, 4))},
             {"max_epochs": 3},
             {"loss": functools.partial(margin_triplet, margin=0.1)},
@@ -407,7 +419,7 @@ def test_memory_sees_what_matters_to_the_training(tmp_path, images):
     other[0, 0, 0, 0] ^= 1
     clone(simclr).fit(other)
     clone(simclr).fit(images[:-1])
-    assert trainings(log) == 11
+    assert trainings(log) == 10
 
 
 def test_frozen_encoder_is_not_refitted(tmp_path, images, labels):
@@ -513,20 +525,13 @@ def test_max_time_replaces_max_epochs(images):
     assert simclr.history_["learning_rate"].iloc[-1] < 0.1 * simclr.history_["learning_rate"].max()
 
 
-def test_auto_encoder_is_wider_where_there_is_time(monkeypatch):
-    monkeypatch.setattr(encoders, "_LONG", 0.4)
+def test_auto_is_one_network_however_long_it_trains():
     images = np.random.default_rng(0).random((40, 20, 20, 3), dtype=np.float32)
-    params = {"batch_size": 8, "warm_start": True, "random_state": 0}
-    narrow = SimCLRTransformer(max_time=0.2, **params).fit(images)
-    wide = SimCLRTransformer(max_time=0.4, **params).fit(images)
-    baseline = AutoencoderTransformer(max_time=0.4, batch_size=8, random_state=0).fit(images)
-    assert [encoder_name(m.encoder_) for m in (narrow, wide, baseline)] == ["compact", *2 * ["compactx1.5"]]
-    # Training goes on with the network there is, and a report compares with one like it.
-    for model, seconds in ((narrow, 0.4), (wide, 0.2)):
-        width = model.transform(images).shape[1]
-        model.set_params(max_time=seconds).fit(images)
-        assert model.transform(images).shape[1] == width
-        assert representation_report(model, images).verdict != "collapsed"
+    widths = [
+        SimCLRTransformer(max_time=seconds, max_epochs=0).fit(images).transform(images).shape[1]
+        for seconds in (None, 599, 600, 10_000)
+    ]
+    assert widths == 4 * [1152]
 
 
 def test_untrained_baseline(images):

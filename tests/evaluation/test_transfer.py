@@ -25,8 +25,9 @@ from sklearn_simclr import (
     transfer_evaluation,
 )
 from sklearn_simclr.encoders import resnet as _resnet
+from sklearn_simclr.estimators.multilabel_classifier import MultiLabelFineTuning
 from sklearn_simclr.evaluation import mean_average_precision_11point
-from sklearn_simclr.evaluation._multilabel import MultiLabelFineTuning, MultiLabelProbe
+from sklearn_simclr.evaluation._multilabel import MultiLabelProbe
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "transfer_stl10.py"
 HELD = np.arange(0, 120, 5)

@@ -3,6 +3,7 @@
 import os
 
 import torch
+from helpers import fitted_modules
 from torch import nn
 
 FAST = {"max_epochs": 1, "batch_size": 16, "random_state": 0, "device": "cpu"}
@@ -11,7 +12,7 @@ FAST = {"max_epochs": 1, "batch_size": 16, "random_state": 0, "device": "cpu"}
 def shake(estimator):
     """Draw all numbers of the networks anew, also those that begin as zeros or ones."""
     generator = torch.Generator().manual_seed(1)
-    for module in estimator._fitted_modules().values():
+    for module in fitted_modules(estimator).values():
         for part in module.modules():
             if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
                 part.running_mean.normal_(generator=generator).mul_(0.1)

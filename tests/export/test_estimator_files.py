@@ -9,6 +9,7 @@ import pytest
 import skops.io as sio
 import torch
 from fitted import FAST, shake
+from helpers import fitted_modules
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -38,9 +39,9 @@ def round_trip(estimator, tmp_path):
     save_estimator(estimator, path)
     loaded = load_estimator(path)
     assert type(loaded) is type(estimator)
-    for name, module in estimator._fitted_modules().items():
-        assert_same_state(module.state_dict(), loaded._fitted_modules()[name].state_dict())
-        assert repr(module) == repr(loaded._fitted_modules()[name])
+    for name, module in fitted_modules(estimator).items():
+        assert_same_state(module.state_dict(), fitted_modules(loaded)[name].state_dict())
+        assert repr(module) == repr(fitted_modules(loaded)[name])
     left_out = {"teacher_"}
     assert vars(loaded).keys() == vars(estimator).keys() - left_out
     assert loaded.history_.equals(estimator.history_)

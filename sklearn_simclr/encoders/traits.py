@@ -1,0 +1,30 @@
+"""What a network says about itself, for those who use it."""
+
+from typing import NamedTuple
+
+from torch import nn
+
+__all__ = ["Traits", "traits"]
+
+
+class Traits(NamedTuple):
+    """What others need to know of an encoder; a network tells it by an attribute ``traits``.
+
+    Attributes
+    ----------
+    read_dim : int or None
+        How many numbers of a representation, the first ones, a projection head reads; None is all of them.
+    batch_scale : float
+        How many times as many images as usual are a good batch when nothing is trained.
+    mirror_pays : bool
+        Whether the mean over an image and its mirror image is a better representation.
+    """
+
+    read_dim: int | None = None
+    batch_scale: float = 1.0
+    mirror_pays: bool = False
+
+
+def traits(network: nn.Module) -> Traits:
+    """Return what a network says about itself, and the usual of networks that say nothing."""
+    return getattr(network, "traits", Traits())

@@ -1,0 +1,53 @@
+"""The same network, untrained: what a trained one is compared with."""
+
+import copy
+
+import torch
+
+from .networks import PreprocessedNetwork
+from .resnet import ResNet
+
+__all__ = ["untrained_network"]
+
+
+@torch.no_grad()
+def untrained_network(module, images, generator):
+    """Return an encoder of the same shape with new weights, drawn from torch's global generator.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The encoder; of another package it has to have ``reset_parameters`` wherever it has weights.
+    images : tensor of shape (n, C, H, W)
+        Floating point in [0, 1], for layers that are set from images.
+    generator : torch.Generator
+        For these layers.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Another one, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If a part of another package has weights, and no ``reset_parameters``.
+    """
+    if type(module) is PreprocessedNetwork:
+        images = module.preprocessing(images, channels=module.channels)
+        inner = untrained_network(module.network, images, generator)
+        return PreprocessedNetwork(inner, module.preprocessing).eval()
+    if type(module) is ResNet:
+        return ResNet(**module.options).eval()
+    new = copy.deepcopy(module)
+    for part in new.modules():
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
+        elif any(True for _ in part.parameters(recurse=False)):
+            raise ValueError(
+                f"the part {type(part).__name__} of the encoder has weights, but no reset_parameters() that "
+                "draws new ones"
+            )
+    if hasattr(new, "initialize_from_images"):
+        new.initialize_from_images(images, generator)
+    return new.eval()

@@ -1,0 +1,272 @@
+"""SupervisedTransformer: the encoder of SimCLR trained on labels alone, with which SimCLR is compared."""
+
+import time
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from .._utils.seeds import draw_seed
+from .._utils.sklearn_private import fit_context
+from ..images.source import ImageSource
+from ..training.classification import ClassificationObjective, Targets, Validation
+from ..training.loop import train
+from ..training.plan import Plan
+from ..views.augmentation import Augmentation
+from .base import BaseImageTransformer, warn_of_bad
+from .classification import TrainedImageClassifier, make_classifier_head
+
+__all__ = ["SupervisedTransformer"]
+
+
+class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
+    """The encoder of SimCLR trained on labels alone: a classifier, and its features.
+
+    ``fit`` trains an encoder and a linear layer on it, from random weights, to predict the labels of
+    augmented images. As a classifier it is the curve "supervised" of a label-fraction study; ``transform``
+    returns what the encoder gives to the linear layer, so that it can take the place of
+    :class:`SimCLRTransformer` in a Pipeline. Rows without a label are left out.
+
+    Parameters
+    ----------
+    encoder : str, torch.nn.Module or callable, default="auto"
+        As in :class:`SimCLRTransformer`.
+    image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
+        As in :class:`SimCLRTransformer`.
+    pixel_range : "auto" or (float, float), default="auto"
+        As in :class:`SimCLRTransformer`.
+    image_size : None, int or (int, int), default=None
+        Size that image files are brought to, as in :class:`SimCLRTransformer`.
+    cache_dir : str, os.PathLike or None, default=None
+        Folder that keeps decoded image files, as in :class:`SimCLRTransformer`.
+    on_error : {"raise", "nan"}, default="raise"
+        What to do with image files that cannot be read: with ``"raise"`` an error says which; with
+        ``"nan"`` fit leaves them out, with a warning, transform and predict_proba give rows of NaN, and
+        predict refuses them.
+    augmentation : Augmentation or None, default=None
+        The random views that are trained on; None is ``Augmentation()``, as for SimCLR.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes in the loss, as in scikit-learn.
+    batch_size : int, default=256
+        Images a step, at least 2. Fewer labelled images than that are one batch.
+    max_epochs : "auto" or int, default="auto"
+        Passes over the labelled images; ``"auto"`` is 60, but at least 300 steps. 0 leaves the weights
+        random.
+    max_time : float or None, default=None
+        Seconds to train for, instead of ``max_epochs``.
+    early_stopping : bool, default=False
+        Whether to hold out a part of the labelled images, end when the loss on it has not become smaller
+        for a while, and keep the weights that were best on it.
+    validation_fraction : float, default=0.1
+        Part of the labelled images that is held out, in (0, 1).
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which early stopping ends the training.
+    optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
+        As in :class:`SimCLRTransformer`.
+    learning_rate : "auto" or float, default="auto"
+        Peak learning rate; ``"auto"`` depends on the optimizer and the batch size.
+    weight_decay : "auto" or float, default="auto"
+        Weight decay; ``"auto"`` depends on the optimizer.
+    warmup : float, default=0.1
+        Fraction of the training over which the learning rate rises from 0.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        As in :class:`SimCLRTransformer`.
+    device : str or torch.device, default="auto"
+        Where to compute.
+    memory : str, joblib.Memory or None, default=None
+        Where to keep trained weights, keyed by images, labels and parameters.
+    checkpoint_dir : str, os.PathLike or None, default=None
+        Folder in which the state of the training is kept, as in :class:`SimCLRTransformer`.
+    callbacks : list or None, default=None
+        Callbacks of skorch.
+    verbose : int, default=0
+        1 shows a progress bar.
+    random_state : int, RandomState or None, default=None
+        Seed of weights, views and batches.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels that occur in y.
+    encoder_ : torch.nn.Module
+        The trained encoder.
+    classifier_ : torch.nn.Linear
+        From the encoder's features to logits.
+    augmentation_ : Augmentation
+        With the values that were used.
+    image_shape_ : tuple of int
+        Shape of one image, as in X.
+    pixel_range_ : (float, float)
+        The values that are mapped to 0 and 1.
+    n_features_in_ : int
+        Pixels of an image, times channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X was a DataFrame of pixels.
+    n_iter_ : int
+        Epochs done.
+    loss_curve_ : list of float
+        Mean loss of each epoch.
+    history_ : pandas.DataFrame
+        A row an epoch: loss, accuracy (of the last batch), with early stopping validation_loss and
+        validation_accuracy, images_per_second, learning_rate, seconds.
+
+    See Also
+    --------
+    SimCLRTransformer : Learns without labels.
+    AutoencoderTransformer : Learns without labels, by reconstruction.
+
+    References
+    ----------
+    .. [1] Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
+           Representations", ICML 2020, section 6. :arxiv:`2002.05709`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_simclr import SupervisedTransformer
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> supervised = SupervisedTransformer(max_epochs=40, random_state=0).fit(X, y)
+    >>> supervised.predict(X[:3])
+    array([0, 1, 2])
+    """
+
+    _parameter_constraints = TrainedImageClassifier._classification_constraints
+
+    def __init__(
+        self,
+        encoder="auto",
+        *,
+        image_shape="auto",
+        pixel_range="auto",
+        image_size=None,
+        cache_dir=None,
+        on_error="raise",
+        augmentation=None,
+        class_weight=None,
+        batch_size=256,
+        max_epochs="auto",
+        max_time=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        optimizer="auto",
+        learning_rate="auto",
+        weight_decay="auto",
+        warmup=0.1,
+        precision="auto",
+        device="auto",
+        memory=None,
+        checkpoint_dir=None,
+        callbacks=None,
+        verbose=0,
+        random_state=None,
+    ):
+        self.encoder = encoder
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.image_size = image_size
+        self.cache_dir = cache_dir
+        self.on_error = on_error
+        self.augmentation = augmentation
+        self.class_weight = class_weight
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.max_time = max_time
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.precision = precision
+        self.device = device
+        self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train encoder and classifier on the labelled images.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
+            Images.
+        y : array-like of shape (n,)
+            A class an image; -1, None or NaN where there is none.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the images in the loss, >= 0.
+
+        Returns
+        -------
+        SupervisedTransformer
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X, y or a parameter cannot be used; the estimator is then as it was before.
+        """
+        started = time.perf_counter()
+        with self._unchanged_on_error():
+            images = self._read_images(X, reset=True)
+            labels, weights = self._read_labels(y, sample_weight, images)
+            warn_of_bad(images)
+            seed = draw_seed(self.random_state)
+            rows, held = self._split_validation(np.flatnonzero(weights > 0), labels, seed)
+            validation = self._held_out(images.select(held), self._labelled(labels, weights, held))
+            images, targets = images.select(rows), self._labelled(labels, weights, rows)
+            plan = self._plan(len(images), seed, started)
+            objective = self._make_objective(images, plan, targets=targets, validation=validation)
+            history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
+            self._adopt(objective, history, plan)
+        return self
+
+    def transform(self, X):
+        """Return what the encoder gives to the linear classifier.
+
+        Parameters
+        ----------
+        X : array-like
+            Images of the size, channels and layout seen in fit.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32.
+        """
+        check_is_fitted(self, "encoder_")
+        source = self._read_images(X, reset=False)
+
+        return self._infer(lambda modules, images: modules[0](images), (self.encoder_,), source)
+
+    def _default_augmentation(self):
+        return Augmentation()
+
+    @property
+    def _n_features_out(self):
+        return self.classifier_.in_features
+
+    def _make_objective(
+        self, images: ImageSource, plan: Plan, *, targets: Targets, validation: Validation | None
+    ) -> ClassificationObjective:
+        with plan.building():
+            encoder, out_dim = self._build_encoder(images)
+            channels_last = self._takes_channels_last(encoder, images)
+        objective = ClassificationObjective(
+            {"encoder": encoder, "classifier": make_classifier_head(out_dim, len(self.classes_))},
+            self._views(images),
+            targets,
+            validation=validation,
+            n_classes=len(self.classes_),
+            given=self._given("encoder"),
+        )
+        objective.channels_last = channels_last
+        return objective

@@ -1,0 +1,241 @@
+"""The objectives of classifiers: cross-entropy with labels, with what a teacher says, with several labels."""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..images.source import ImageSource, as_float
+from ..views.augmentation import Augmentation
+from .objective import Batch, Epoch, Objective, Step
+from .plan import Plan
+
+__all__ = ["ClassificationObjective", "MultiLabelObjective", "Targets", "Validation"]
+
+# Images a forward when the loss on the validation images is computed.
+_VALIDATION_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a classifier learns from, one row for each image.
+
+    Parameters
+    ----------
+    labels : tensor of shape (n,), or of shape (n, n_labels)
+        Numbers of the classes, int64, -1 where there is none; or 0 and 1 for several labels, float32.
+    weights : float32 tensor of shape (n,)
+        Of the rows in the loss on labels; 0 where there is no label.
+    """
+
+    labels: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> "Targets":
+        """Return the same targets on a device."""
+        return Targets(self.labels.to(device), self.weights.to(device))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Labelled images that are not trained on: the weights that did best on them are kept.
+
+    Parameters
+    ----------
+    images : ImageSource
+        The images.
+    targets : Targets
+        Their labels.
+    patience : int
+        Epochs without a better loss after which the training ends.
+    """
+
+    images: ImageSource
+    targets: Targets
+    patience: int
+
+
+class ClassificationObjective(Objective):
+    """Predict classes from one view of each image.
+
+    Parameters
+    ----------
+    modules : dict of str to torch.nn.Module
+        The encoder and what comes after it; the last one gives logits (n, n_classes).
+    augmentation : Augmentation
+        With concrete values.
+    targets : Targets
+        Of the images.
+    teacher : Tensor, torch.nn.Module or None, default=None
+        Log-probabilities (n_images, n_classes), or a network from views to logits.
+    alpha : float, default=0
+        Part of the loss that is the cross-entropy with the teacher's probabilities.
+    temperature : float, default=1
+        Logits of student and teacher are divided by it in that part (V2, section 3).
+    validation : Validation or None, default=None
+        What stops the training early.
+    n_classes : int, default=2
+        For the chance level.
+    given : iterable of str, default=()
+        The modules that begin with weights that somebody chose.
+    initialize : bool, default=True
+        Whether an encoder whose first layer is set from images is to be set.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        augmentation: Augmentation,
+        targets: Targets,
+        *,
+        teacher: Tensor | nn.Module | None = None,
+        alpha: float = 0.0,
+        temperature: float = 1.0,
+        validation: Validation | None = None,
+        n_classes: int = 2,
+        given: Iterable[str] = (),
+        initialize: bool = True,
+    ) -> None:
+        super().__init__(modules, augmentation, given=given, initialize=initialize)
+        self.targets = targets
+        self.teacher = teacher
+        self.alpha = alpha
+        self.temperature = temperature
+        self.validation = validation
+        self.chance_level = math.log(max(2, n_classes))
+        self.best: dict[str, Any] = {"loss": math.inf, "epoch": 0, "module": None}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Names of what is recorded in each epoch, and the columns of ``history_`` for them."""
+        columns = {"train_loss": "loss", "train_accuracy": "accuracy"}
+        if self.validation is not None:
+            columns.update(valid_loss="validation_loss", valid_accuracy="validation_accuracy")
+        return {**columns, **{name: column for name, column in Objective.columns.items() if column != "loss"}}
+
+    def step(self, batch: Batch) -> Step:
+        """Return the cross-entropy of a view of each image, with the labels and with the teacher."""
+        views = batch.lay_out(batch.views(self.augmentation))
+        with batch.precision():
+            logits = self.predict(views)
+        logits = logits.float()
+        labels, weights = self.targets.labels[batch.index], self.targets.weights[batch.index]
+        loss = logits.new_zeros(())
+        if self.alpha < 1:
+            loss = (1 - self.alpha) * self.cross_entropy(logits, labels, weights)
+        if self.alpha > 0:
+            taught = (self.teach(batch.index, views) / self.temperature).softmax(dim=1)
+            known = F.log_softmax(logits / self.temperature, dim=1)
+            loss = loss - self.alpha * (taught * known).sum(dim=1).mean()
+        return Step(loss, {"labels": labels, "logits": logits.detach()})
+
+    def predict(self, views: Tensor) -> Tensor:
+        """Return the logits of views."""
+        for module in self.modules.values():
+            views = module(views)
+        return views
+
+    @torch.no_grad()
+    def teach(self, index: Tensor, views: Tensor) -> Tensor:
+        """Return what the teacher says about views of the images of some rows: logits (m, n_classes)."""
+        return self.teacher(views).float() if isinstance(self.teacher, nn.Module) else self.teacher[index]
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Return the weighted mean over the labelled rows."""
+        losses = F.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+        return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the learnt weights depend on: also targets, teacher and validation images."""
+        teacher, held = self.teacher, self.validation
+        known = {
+            "labels": self.targets.labels,
+            "weights": self.targets.weights,
+            "teacher": teacher.state_dict() if isinstance(teacher, nn.Module) else teacher,
+            "alpha": self.alpha,
+            "temperature": self.temperature,
+            "validation": held and [held.images, held.targets.labels, held.targets.weights, held.patience],
+        }
+        return {**super().identity(), **known}
+
+    def begin(self, images: ImageSource, plan: Plan, generator: torch.Generator) -> None:
+        """Bring targets and teacher to the device; set a new encoder's first layer from images."""
+        self.targets = self.targets.to(plan.device)
+        if self.teacher is not None:
+            self.teacher = self.teacher.to(plan.device)
+        if self.validation is not None:
+            self.validation = replace(self.validation, targets=self.validation.targets.to(plan.device))
+        self.plan = plan
+        super().begin(images, plan, generator)
+
+    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
+        """Return the accuracy in the last batch and, with validation images, loss and accuracy on these."""
+        labels, logits = outputs["labels"], outputs["logits"]
+        labelled = labels >= 0
+        hits = ((logits.argmax(dim=1) == labels) & labelled).sum() / labelled.sum().clamp(min=1)
+        found = {"train_accuracy": hits.item() if labelled.any() else math.nan}
+        if self.validation is None:
+            return found
+        loss, accuracy = self._validate(self.validation)
+        if loss < self.best["loss"]:
+            state = copy.deepcopy(self.modules.state_dict())
+            self.best = {"loss": loss, "epoch": epoch.number, "module": state}
+        return {**found, "valid_loss": loss, "valid_accuracy": accuracy}
+
+    @torch.inference_mode()
+    def _validate(self, held: Validation) -> tuple[float, float]:
+        """Return loss and accuracy on the validation images."""
+        self.modules.eval()
+        loss, hits, weight = 0.0, 0, 0.0
+        for start in range(0, len(held.images), _VALIDATION_ROWS):
+            rows = slice(start, start + _VALIDATION_ROWS)
+            images = as_float(held.images.take(rows).to(self.plan.device))
+            with self.plan.autocast():
+                logits = self.predict(images.contiguous(memory_format=self.memory_format)).float()
+            labels, weights = held.targets.labels[rows], held.targets.weights[rows]
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            loss += float((losses * weights).sum())
+            weight += float(weights.sum())
+            hits += int((logits.argmax(dim=1) == labels).sum())
+        self.modules.train()
+        return loss / max(weight, 1e-12), hits / len(held.images)
+
+    def enough(self, n_epochs: int) -> bool:
+        """Return whether the loss on the validation images has not become smaller for a while."""
+        return self.validation is not None and n_epochs - self.best["epoch"] >= self.validation.patience
+
+    def end(self) -> None:
+        """Take the weights that did best on the validation images, if there are any."""
+        if self.best["module"] is not None:
+            self.modules.load_state_dict(self.best["module"])
+
+    def state(self) -> dict[str, Any]:
+        """Return the best weights so far, for a checkpoint."""
+        return {"best": self.best}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.best = state["best"]
+
+
+class MultiLabelObjective(ClassificationObjective):
+    """Predict labels that do not exclude each other, by sigmoids and their cross-entropy."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.chance_level = math.log(2)  # what an even guess loses
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Return the weighted mean over rows of the mean over labels."""
+        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
+        return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
+
+    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
+        """Return the share of the labels in the last batch that are predicted."""
+        hits = (outputs["logits"] > 0) == (outputs["labels"] > 0)
+        return {"train_accuracy": hits.float().mean().item()}

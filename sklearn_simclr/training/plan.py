@@ -1,0 +1,108 @@
+"""Plan a training: how long, on which batches, with which optimizer and schedule, where and how precisely."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._utils.seeds import isolated_generators
+
+__all__ = ["Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a training needs to know beside the objective and the images.
+
+    Parameters
+    ----------
+    max_epochs : int
+        Passes over the images, >= 0.
+    batch_size : int
+        Images in a step, >= 1.
+    optimizer : {"lars", "sgd", "adamw", "muon"}
+        Name of the optimizer.
+    learning_rate : float
+        Peak learning rate, > 0.
+    schedule : callable
+        The fraction of the training that is done, in [0, 1], to what the learning rate is multiplied by.
+    seed : int
+        Decides about initial weights, order, views and noise.
+    weight_decay : float, default=0
+        Weight decay, >= 0.
+    micro_batch_size : int or None, default=None
+        Images that go through the modules at a time, for objectives that can; None is the whole batch.
+    keep_last : bool, default=False
+        Whether a last batch that is smaller than the others is trained on, or left out.
+    max_time : float or None, default=None
+        Seconds to train for, instead of `max_epochs`.
+    started : float, optional
+        When the training began, on the clock of ``time.perf_counter``; the default is now.
+    precision : torch.dtype or None, default=None
+        Of the forward; None is float32.
+    device : torch.device, default=cpu
+        Where to train.
+    callbacks : sequence, default=()
+        Callbacks of skorch.
+    verbose : int, default=0
+        Whether to draw a progress bar.
+    epochs_before : int, default=0
+        Epochs of earlier trainings of the same modules; they change what the seed means.
+    loop_seed : int or None, default=None
+        Seed of order, views and noise alone; None follows from `seed`.
+    repeatable : bool, default=True
+        Whether the user chose the seed: only then does it belong to what a cache looks for.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from sklearn_simclr.training import Plan, warmup_cosine
+    >>> plan = Plan(10, 256, "sgd", 0.1, partial(warmup_cosine, warmup=0.1), seed=0)
+    >>> plan.schedule(0.05)
+    0.5
+    """
+
+    max_epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    schedule: Callable[[float], float]
+    seed: int
+    weight_decay: float = 0.0
+    micro_batch_size: int | None = None
+    keep_last: bool = False
+    max_time: float | None = None
+    started: float = field(default_factory=time.perf_counter)
+    precision: torch.dtype | None = None
+    device: torch.device = torch.device("cpu")
+    callbacks: Sequence[Any] = ()
+    verbose: int = 0
+    epochs_before: int = 0
+    loop_seed: int | None = None
+    repeatable: bool = True
+
+    @property
+    def seeds(self) -> tuple[int, int, int]:
+        """Seeds of initial weights, of torch's global generators in the training, of order and views."""
+        drawn = np.random.SeedSequence([self.seed, self.epochs_before]).generate_state(3).tolist()
+        return drawn[0], drawn[1], drawn[2] if self.loop_seed is None else self.loop_seed
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Return the context in which modules compute in the precision of the plan."""
+        if self.precision is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+    def building(self) -> contextlib.AbstractContextManager:
+        """Return the context in which modules are built: torch's generators are seeded for its time."""
+        return isolated_generators(self.seeds[0], self.device)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the learnt weights depend on, by name."""
+        left_out = {"started", "device", "callbacks", "verbose", "repeatable"}
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return known if self.repeatable else {**known, "seed": None, "loop_seed": None}
