@@ -9,11 +9,16 @@ STAMP := $(VENV)/.installed
 BENCH_VENV ?= .venv-bench
 BENCH_PEERS := lightly kornia pytorch-metric-learning torchvision
 BENCH_OPTIONS ?=
+OLDEST_VENV ?= .venv-oldest
+PYTHONS ?= 3.11 3.12 3.13
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --doctest-modules tests sklearn_simclr
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench bench-accuracy lint docs format format-check ruff contracts clean
+.PHONY: help demo test test-oldest test-pythons bench bench-accuracy
+.PHONY: lint docs format format-check ruff types contracts clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -22,7 +27,25 @@ demo: $(STAMP)-plot ## Pretrain on embedded images, compare label fractions, wri
 	$(BIN)/python examples/plot_label_fractions.py --output-dir demo
 
 test: $(STAMP)-test ## Run the tests and the doctests of the package
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --doctest-modules tests sklearn_simclr
+	$(PYTEST)
+
+# Libraries as old as these are built for the oldest Python that pyproject.toml promises, not for the newest.
+# What they say of a future that has come since is no error here, as it is in `make test`.
+test-oldest: PYTHON = python3.11
+test-oldest: BIN = $(OLDEST_VENV)/bin
+test-oldest: $(OLDEST_VENV)/.installed ## Run the tests with the oldest libraries that pyproject.toml promises
+	$(PYTEST) $(foreach kind,Deprecation PendingDeprecation Future,-W ignore::$(kind)Warning)
+
+test-pythons: ## Run the tests on every supported Python that is on PATH or kept by pyenv
+	@tested=0; for version in $(PYTHONS); do \
+	  found=; for python in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python; do \
+	    if $$python -c "" 2>/dev/null; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then echo "Python $$version: not found, not tested"; continue; fi; \
+	  echo "Python $$version: $$found"; \
+	  $(MAKE) test PYTHON=$$found VENV=.venv-$$version || exit; \
+	  tested=$$((tested + 1)); \
+	done; [ $$tested -gt 0 ]
 
 bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 15 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/run.py --out docs/benchmarks $(BENCH_OPTIONS)
@@ -30,7 +53,7 @@ bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 15 minu
 bench-accuracy: $(BENCH_VENV)/.installed ## Accuracy for the time of training beside lightly, 75 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py --out docs/benchmarks $(BENCH_OPTIONS)
 
-lint: ruff format-check contracts ## Check style, formatting, the rooms and the docstrings
+lint: ruff format-check types contracts ## Check style, formatting, types, the rooms and the docstrings
 
 docs: $(STAMP)-docs ## Build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
@@ -45,22 +68,32 @@ ruff: $(STAMP)-lint ## Part of lint: ruff's rules
 format-check: $(STAMP)-lint ## Part of lint: formatting
 	$(BIN)/ruff format --check .
 
+types: $(STAMP)-lint ## Part of lint: types, by mypy
+	$(BIN)/python -m mypy
+
 contracts: $(STAMP)-lint ## Part of lint: direction of imports, docstrings
 	$(BIN)/python -m pytest -q tests/test_rooms.py tests/test_docstrings.py
 
 clean: ## Remove what the other targets wrote, except the environment
 	rm -rf demo build dist docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
-	rm -rf .pytest_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find sklearn_simclr tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# --clear: a Python that was removed leaves a link to nothing, and stamps of what is gone with it.
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 
 $(BENCH_VENV)/.installed: pyproject.toml
-	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
-	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[plot]" $(BENCH_PEERS)
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv --clear $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python $(PIP_INSTALL) -e ".[plot]" $(BENCH_PEERS)
+	@touch $@
+
+$(OLDEST_VENV)/.installed: pyproject.toml .ci/floors.py
+	test -x $(OLDEST_VENV)/bin/python || $(PYTHON) -m venv --clear $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python .ci/floors.py > $(OLDEST_VENV)/floors.txt
+	$(OLDEST_VENV)/bin/python $(PIP_INSTALL) -c $(OLDEST_VENV)/floors.txt -e ".[test]"
 	@touch $@
 
 $(STAMP)-%: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
+	$(BIN)/python $(PIP_INSTALL) -e ".[$*]"
 	@touch $@

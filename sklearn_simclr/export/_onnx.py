@@ -191,9 +191,8 @@ def write_onnx(network, path, output, metadata):
 
 
 def _options():
-    """Return how the batch axis is left open, for the exporter that this torch has."""
-    parameters = inspect.signature(torch.onnx.export).parameters
-    if "dynamo" in parameters and "dynamic_shapes" in parameters:
+    """Return how the batch axis is left open, for the exporter that this torch prefers."""
+    if _uses_onnxscript():
         batch = {0: torch.export.Dim("n")}
         return {"dynamo": True, "dynamic_shapes": (batch,), "external_data": False, "verbose": False}
     return {"dynamic_axes": {_INPUT: {0: "n"}}}
@@ -233,12 +232,17 @@ def check_onnx(network, path):
             )
 
 
+def _uses_onnxscript():
+    # Before torch 2.9, the newer of its two exporters was not the default, and fails on these networks.
+    return inspect.signature(torch.onnx.export).parameters["dynamo"].default is True
+
+
 def _import_onnx():
     try:
         import onnx
         import onnxruntime  # noqa: F401 (asked for its presence only)
 
-        if "dynamic_shapes" in inspect.signature(torch.onnx.export).parameters:
+        if _uses_onnxscript():
             import onnxscript  # noqa: F401 (the exporter imports it)
     except ImportError as error:
         raise ImportError(
