@@ -16,6 +16,13 @@ class _BatchNorm(nn.BatchNorm1d):
         if not shift:
             self.register_parameter("bias", None)
 
+    def reset_parameters(self):
+        # Older releases of torch fail where there is no shift.
+        self.reset_running_stats()
+        nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
     def forward(self, x):
         if self.training and len(x) == 1:
             # The statistics of one row are the row itself: nothing would be left of it.

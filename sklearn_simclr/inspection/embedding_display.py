@@ -230,7 +230,8 @@ class EmbeddingDisplay:
                 self.colorbar_ = self.figure_.colorbar(drawn, ax=ax)
         else:
             for label, color in _class_colors(values[~missing], cmap).items():
-                members = ~missing & (values == label)
+                members = ~missing
+                members[members] = values[members] == label  # pandas.NA equals nothing and is no bool
                 self.scatter_[label] = ax.scatter(
                     *points[members].T, label=str(label), **{"color": [color], **style}
                 )

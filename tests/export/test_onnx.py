@@ -14,7 +14,7 @@ from sklearn_simclr import (
     SimCLRTransformer,
 )
 from sklearn_simclr.encoders.resnet import _avg_pool, _SelectiveKernel
-from sklearn_simclr.export._onnx import _PaddedAvgPool
+from sklearn_simclr.export._onnx import _PaddedAvgPool, write_onnx
 from sklearn_simclr.export.encoder_files import export_encoder
 
 
@@ -95,21 +95,10 @@ def test_onnx_of_a_network_that_the_exporter_gets_wrong_is_refused(
     path = tmp_path / "net.onnx"
     path.write_bytes(b"older")
 
-    def wrong(network, path, output, metadata):
-        from sklearn_simclr.export._onnx import torch as onnx_torch
-
-        batch = {0: onnx_torch.export.Dim("n")}
-        doubled = nn.Sequential(nn.Flatten(), nn.Linear(64, 576))
-        onnx_torch.onnx.export(
-            doubled.eval(),
-            (network.example(2),),
-            path,
-            input_names=["images"],
-            dynamo=True,
-            dynamic_shapes=(batch,),
-            external_data=False,
-            verbose=False,
-        )
+    def wrong(network, *where):
+        other = nn.Sequential(nn.Flatten(), nn.Linear(64, 576)).eval()
+        other.example = network.example
+        write_onnx(other, *where)
 
     monkeypatch.setattr("sklearn_simclr.export._onnx.write_onnx", wrong)
     with pytest.raises(ValueError, match="answers otherwise"):
