@@ -56,6 +56,7 @@ def test_blocks_are_found_with_their_lines():
         ("docs/has_it_learnt.rst", rst_blocks),
         ("docs/transfer.rst", rst_blocks),
         ("docs/recipe.rst", rst_blocks),
+        ("docs/contributing.md", markdown_blocks),
     ],
 )
 def test_the_code_of_the_documentation_runs(name, blocks_of, tmp_path, monkeypatch):
