@@ -1,6 +1,7 @@
 """What every test module shares: images, a backend for figures that needs no screen, and the GPU marker."""
 
 import os
+import signal
 
 # Before anything imports matplotlib; subprocesses inherit it.
 os.environ["MPLBACKEND"] = "Agg"
@@ -24,6 +25,14 @@ def digits():
 def rgb_images():
     """Random images (24, 32, 32, 3), uint8, the same in every test."""
     return np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Press Ctrl-C. It reaches this process also where SIGINT is ignored, as in a job in the background."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, handler)
 
 
 def pytest_collection_modifyitems(items):

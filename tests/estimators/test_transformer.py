@@ -6,7 +6,6 @@ import os
 import pickle
 import pickletools
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -695,11 +694,11 @@ def test_tensorboard(images, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["on_batch_end", "on_epoch_end"])
-def test_ctrl_c_leaves_the_estimator_as_it_was(images, fitted, method):
+def test_ctrl_c_leaves_the_estimator_as_it_was(images, fitted, method, ctrl_c):
     class Interrupt(Callback):
         pass
 
-    setattr(Interrupt, method, lambda self, net, **kwargs: signal.raise_signal(signal.SIGINT))
+    setattr(Interrupt, method, lambda self, net, **kwargs: ctrl_c())
     simclr = pickle.loads(pickle.dumps(fitted))
     attributes = {k: v for k, v in vars(simclr).items() if k != "callbacks"}
     simclr.set_params(callbacks=[Interrupt()])
