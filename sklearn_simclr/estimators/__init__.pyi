@@ -2,6 +2,7 @@ from .autoencoder_transformer import AutoencoderTransformer as AutoencoderTransf
 from .distilled_classifier import DistilledClassifier as DistilledClassifier
 from .features import HOGTransformer as HOGTransformer
 from .features import PixelTransformer as PixelTransformer
+from .self_supervised import SelfSupervisedTransformer as SelfSupervisedTransformer
 from .simclr_classifier import SimCLRClassifier as SimCLRClassifier
 from .simclr_transformer import SimCLRTransformer as SimCLRTransformer
 from .supervised_transformer import SupervisedTransformer as SupervisedTransformer

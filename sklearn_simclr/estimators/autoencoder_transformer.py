@@ -1,23 +1,17 @@
 """AutoencoderTransformer: representations learnt by reconstruction, with which SimCLR is compared."""
 
-import time
-
 from sklearn.utils.validation import check_is_fitted
 
-from .._utils.seeds import draw_seed
-from .._utils.sklearn_private import fit_context
 from ..encoders.decoder import Decoder
 from ..images.source import ImageSource
-from ..training.loop import train
 from ..training.plan import Plan
 from ..training.reconstruction import ReconstructionObjective
-from .base import BaseImageTransformer
-from .trained import TrainedImageEstimator
+from .self_supervised import SelfSupervisedTransformer
 
 __all__ = ["AutoencoderTransformer"]
 
 
-class AutoencoderTransformer(TrainedImageEstimator, BaseImageTransformer):
+class AutoencoderTransformer(SelfSupervisedTransformer):
     """Representations of a convolutional autoencoder, learnt without labels.
 
     ``fit`` trains the encoder of SimCLR together with a decoder, which doubles the side of its feature maps
@@ -113,100 +107,6 @@ class AutoencoderTransformer(TrainedImageEstimator, BaseImageTransformer):
     (2, 1, 8, 8)
     """
 
-    _parameter_constraints = TrainedImageEstimator._training_constraints
-
-    def __init__(
-        self,
-        encoder="auto",
-        *,
-        image_shape="auto",
-        pixel_range="auto",
-        image_size=None,
-        cache_dir=None,
-        on_error="raise",
-        augmentation=None,
-        batch_size=256,
-        max_epochs=100,
-        max_time=None,
-        optimizer="auto",
-        learning_rate="auto",
-        weight_decay="auto",
-        warmup=0.1,
-        precision="auto",
-        device="auto",
-        memory=None,
-        checkpoint_dir=None,
-        callbacks=None,
-        verbose=0,
-        random_state=None,
-    ):
-        self.encoder = encoder
-        self.image_shape = image_shape
-        self.pixel_range = pixel_range
-        self.image_size = image_size
-        self.cache_dir = cache_dir
-        self.on_error = on_error
-        self.augmentation = augmentation
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.max_time = max_time
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup = warmup
-        self.precision = precision
-        self.device = device
-        self.memory = memory
-        self.checkpoint_dir = checkpoint_dir
-        self.callbacks = callbacks
-        self.verbose = verbose
-        self.random_state = random_state
-
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
-        """Train encoder and decoder.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
-            At least two images.
-        y : object, default=None
-            Ignored.
-
-        Returns
-        -------
-        AutoencoderTransformer
-            Itself.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If X or a parameter cannot be used; the estimator is then as it was before.
-        """
-        started = time.perf_counter()
-        with self._unchanged_on_error():
-            images = self._read_training_images(X, reset=True)
-            plan = self._plan(len(images), draw_seed(self.random_state), started)
-            objective = self._make_objective(images, plan)
-            history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
-            self._adopt(objective, history, plan)
-        return self
-
-    def transform(self, X):
-        """Return the representations of images.
-
-        Parameters
-        ----------
-        X : array-like
-            Images of the size, channels and layout seen in fit.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            float32.
-        """
-        return self._apply(X, 1)
-
     def reconstruct(self, X):
         """Return what the decoder makes of the representations of images.
 
@@ -220,38 +120,34 @@ class AutoencoderTransformer(TrainedImageEstimator, BaseImageTransformer):
         ndarray of shape (n, C, H, W)
             float32 in [0, 1], whatever the pixel range of X.
         """
-        return self._apply(X, 2)
-
-    def _apply(self, X, n_modules):
         check_is_fitted(self, "encoder_")
-        source = self._read_images(X, reset=False)
+        modules = (self.encoder_, self.decoder_)
+        return self._infer(
+            lambda modules, images: modules[1](modules[0](images)), modules, self._read_images(X, reset=False)
+        )
 
-        def chain(modules, images):
-            for module in modules:
-                images = module(images)
-            return images
-
-        modules = (self.encoder_, self.decoder_)[:n_modules]
-        return self._infer(chain, modules, source)
-
-    def _default_augmentation(self):
+    def _default_augmentation(self) -> None:
         return None
 
-    @property
-    def _n_features_out(self):
-        return self.decoder_.in_dim
+    def make_objective(self, images: ImageSource, plan: Plan) -> ReconstructionObjective:
+        """Return the reconstruction of images or of views, as an objective.
 
-    def _make_objective(self, images: ImageSource, plan: Plan) -> ReconstructionObjective:
-        views = self._views(images)
-        shape = images.shape
+        Parameters
+        ----------
+        images : ImageSource
+            The training images.
+        plan : Plan
+            How they are trained on.
+
+        Returns
+        -------
+        ReconstructionObjective
+            With a new encoder and a new decoder.
+        """
+        views, shape = self.make_views(images), images.shape
         if views is not None:
-            shape = (
-                (shape[0], *views.size) if isinstance(views.size, tuple) else (shape[0], *2 * [views.size])
-            )
-        with plan.building():
-            encoder, out_dim = self._build_encoder(images)
-            objective = ReconstructionObjective(
-                encoder, Decoder(out_dim, shape), views, given=self._given("encoder")
-            )
-            objective.channels_last = self._takes_channels_last(encoder, images)
-        return objective
+            size = views.size if isinstance(views.size, tuple) else (views.size, views.size)
+            shape = (shape[0], *size)
+        encoder, out_dim = self.build_encoder(images)
+        decoder = Decoder(out_dim, shape)
+        return ReconstructionObjective(encoder, decoder, views, given=self._given("encoder"))

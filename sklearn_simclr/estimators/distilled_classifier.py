@@ -265,7 +265,7 @@ class DistilledClassifier(TrainedImageClassifier):
             validation = self._held_out(images.select(held), self._labelled(labels, weights, held))
             images, targets = images.select(rows), self._labelled(labels, weights, rows)
             plan = self._plan(len(images), seed, started)
-            objective = self._make_objective(
+            objective = self._new_objective(
                 images, plan, targets=targets, validation=validation, teacher=teacher
             )
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
@@ -370,13 +370,11 @@ class DistilledClassifier(TrainedImageClassifier):
     ) -> ClassificationObjective:
         student = unwrap_frozen(self.student)
         known = is_fitted(student)
-        with plan.building():
-            if known:
-                encoder, out_dim = copy.deepcopy(student.encoder_), student.projector_.in_dim
-            else:
-                encoder, out_dim = self._build_encoder(images)
-            channels_last = self._takes_channels_last(encoder, images)
-        objective = ClassificationObjective(
+        if known:
+            encoder, out_dim = copy.deepcopy(student.encoder_), student.projector_.in_dim
+        else:
+            encoder, out_dim = self._build_encoder(images)
+        return ClassificationObjective(
             {"encoder": encoder, "classifier": make_classifier_head(out_dim, len(self.classes_))},
             self._views(images),
             targets,
@@ -388,8 +386,6 @@ class DistilledClassifier(TrainedImageClassifier):
             given=("encoder",) if known else self._given("encoder"),
             initialize=not known,
         )
-        objective.channels_last = channels_last
-        return objective
 
 
 def _some(X, rows):

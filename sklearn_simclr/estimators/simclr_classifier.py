@@ -250,7 +250,7 @@ class SimCLRClassifier(TrainedImageClassifier):
             validation = self._held_out(images.select(held), self._labelled(labels, weights, held))
             images, targets = images.select(rows), self._labelled(labels, weights, rows)
             plan = self._plan(len(images), seed, started)
-            objective = self._make_objective(images, plan, targets=targets, validation=validation)
+            objective = self._new_objective(images, plan, targets=targets, validation=validation)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
             self._adopt(objective, history, plan)
         return self
@@ -312,7 +312,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         encoder, head = copy.deepcopy((begin.encoder_, begin.projector_.layers[: self.head_layer]))
         in_dim = begin.projector_.layer_dim(self.head_layer)
         classifier = make_classifier_head(in_dim, len(self.classes_))
-        objective = self._objective(
+        return self._objective(
             {"encoder": encoder, "head": nn.Sequential(*head), "classifier": classifier},
             self._views(images),
             targets,
@@ -321,5 +321,3 @@ class SimCLRClassifier(TrainedImageClassifier):
             given=("encoder", "head"),
             initialize=False,  # the first layer stays as it was pretrained
         )
-        objective.channels_last = self._takes_channels_last(encoder, images)
-        return objective

@@ -351,7 +351,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         with self._unchanged_on_error():
             images = self._read_training_images(X, reset=not warm)
             plan = self._plan(len(images), draw_seed(self.random_state), started, warm=warm)
-            objective = self._make_objective(images, plan, warm=warm)
+            objective = self._new_objective(images, plan, warm=warm)
             mirror = self._mirror_pays(objective, images, warm)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
             self._adopt(objective, history, plan)
@@ -387,7 +387,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             warmup = self.warmup * self.max_epochs
             schedule = partial(warmup_constant, warmup=warmup, done=plan.epochs_before)
             plan = replace(plan, max_epochs=1, max_time=None, schedule=schedule)
-            objective = self._make_objective(images, plan, warm=warm)
+            objective = self._new_objective(images, plan, warm=warm)
             mirror = self._mirror_pays(objective, images, warm)
             state = getattr(self, "_optimizer_state", None) if warm else None
             history = train(objective, images, plan, optimizer_state=arrays_to_tensors(state))
@@ -499,18 +499,16 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     def _make_objective(self, images: ImageSource, plan: Plan, *, warm: bool = False) -> ContrastiveObjective:
         views = self._views(images, self.augmentation_ if warm else None)
-        with plan.building():
-            if warm:
-                self._check_same_architecture()
-                encoder, projector = copy.deepcopy((self.encoder_, self.projector_))
-                given, channels_last = ("encoder", "projector"), self._encoder_takes_channels_last
-            else:
-                encoder, projector, given = self._build_modules(images)
-                channels_last = self._takes_channels_last(encoder, images)
-            if plan.max_epochs > 0 and self._lacks_head(projector):
-                projector = self._make_head(encoder, encoder.out_dim)
+        if warm:
+            self._check_same_architecture()
+            encoder, projector = copy.deepcopy((self.encoder_, self.projector_))
+            given = ("encoder", "projector")
+        else:
+            encoder, projector, given = self._build_modules(images)
+        if plan.max_epochs > 0 and self._lacks_head(projector):
+            projector = self._make_head(encoder, encoder.out_dim)
         loss = self._make_loss()
-        objective = ContrastiveObjective(
+        return ContrastiveObjective(
             encoder,
             projector,
             views,
@@ -519,8 +517,6 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             given=given,
             initialize=not warm and self.weights is None,
         )
-        objective.channels_last = channels_last
-        return objective
 
     def _mirror_pays(self, objective: Objective, images: ImageSource, warm: bool) -> bool:
         """Return whether the mean over mirror images is a better representation of these images."""

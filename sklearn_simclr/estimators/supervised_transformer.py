@@ -224,7 +224,7 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
             validation = self._held_out(images.select(held), self._labelled(labels, weights, held))
             images, targets = images.select(rows), self._labelled(labels, weights, rows)
             plan = self._plan(len(images), seed, started)
-            objective = self._make_objective(images, plan, targets=targets, validation=validation)
+            objective = self._new_objective(images, plan, targets=targets, validation=validation)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
             self._adopt(objective, history, plan)
         return self
@@ -257,10 +257,8 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
     def _make_objective(
         self, images: ImageSource, plan: Plan, *, targets: Targets, validation: Validation | None
     ) -> ClassificationObjective:
-        with plan.building():
-            encoder, out_dim = self._build_encoder(images)
-            channels_last = self._takes_channels_last(encoder, images)
-        objective = ClassificationObjective(
+        encoder, out_dim = self._build_encoder(images)
+        return ClassificationObjective(
             {"encoder": encoder, "classifier": make_classifier_head(out_dim, len(self.classes_))},
             self._views(images),
             targets,
@@ -268,5 +266,3 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
             n_classes=len(self.classes_),
             given=self._given("encoder"),
         )
-        objective.channels_last = channels_last
-        return objective

@@ -38,7 +38,7 @@ class TrainedImageEstimator(BaseImageEstimator):
 
         images = self._read_training_images(X, reset=True)
         plan = self._plan(len(images), draw_seed(self.random_state), started)
-        objective = self._make_objective(images, plan)
+        objective = self._new_objective(images, plan)
         history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
         self._adopt(objective, history, plan)
 
@@ -95,8 +95,15 @@ class TrainedImageEstimator(BaseImageEstimator):
         return Augmentation()
 
     def _make_objective(self, images: ImageSource, plan: Plan, **known: Any) -> Objective:
-        """Return what is learnt from images; new modules are built in ``plan.building()``."""
+        """Return what is learnt from images."""
         raise NotImplementedError
+
+    def _new_objective(self, images: ImageSource, plan: Plan, **known: Any) -> Objective:
+        """Return what is learnt from images; the seed of the plan decides about new weights."""
+        with plan.building():
+            objective = self._make_objective(images, plan, **known)
+        objective.channels_last = self._takes_channels_last(objective.modules["encoder"], images)
+        return objective
 
     def _views(self, images: ImageSource, before: Augmentation | None = None) -> Augmentation | None:
         """Return the augmentation with concrete values, those of `before` where the images decide."""
@@ -109,7 +116,8 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     def _build_encoder(self, images: ImageSource) -> tuple[nn.Module, int]:
         """Return a new encoder, and the length of its representations."""
-        return make_encoder(self._encoder_setting(), images.shape[0], images.shape[1:])
+        encoder, self._out_dim = make_encoder(self._encoder_setting(), images.shape[0], images.shape[1:])
+        return encoder, self._out_dim
 
     def _given(self, *names: str) -> tuple[str, ...]:
         """Return the names of the modules that the user has given as modules, with weights."""
@@ -117,6 +125,7 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     def _takes_channels_last(self, encoder: nn.Module, images: ImageSource) -> bool:
         """Return whether an encoder takes images in the memory format in which convolutions are faster."""
+        # Networks that are given by name do, and a trial takes a copy.
         return isinstance(self._encoder_setting(), str) or _takes_channels_last(encoder, images.shape)
 
     def _resolve_epochs(self, n_images: int) -> int:

@@ -66,6 +66,7 @@ _ATTRIBUTES = {
     "_encoder_takes_channels_last": bool,
     "_format": ImageFormat,
     "_optimizer_state": object,
+    "_out_dim": int,
     "_seed": int,
     "_sklearn_output_config": dict,
 }

@@ -1,0 +1,270 @@
+"""SelfSupervisedTransformer: what a transformer that learns from images alone is made of."""
+
+import time
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from .._utils.seeds import draw_seed
+from .._utils.sklearn_private import fit_context
+from ..images.source import ImageSource
+from ..training.loop import train
+from ..training.objective import Objective
+from ..training.plan import Plan
+from ..views.augmentation import Augmentation
+from .base import BaseImageTransformer
+from .trained import TrainedImageEstimator
+
+__all__ = ["SelfSupervisedTransformer"]
+
+
+class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
+    """Base of transformers that learn from images alone. A subclass writes ``make_objective``.
+
+    ``fit`` reads the images, makes the objective, trains it and adopts its modules as fitted attributes;
+    ``transform`` returns what the encoder makes of images. Cache, checkpoints, callbacks, devices and
+    precision come with it.
+
+    Parameters
+    ----------
+    encoder : str, torch.nn.Module or callable, default="auto"
+        As in :class:`SimCLRTransformer`.
+    image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
+        As in :class:`SimCLRTransformer`.
+    pixel_range : "auto" or (float, float), default="auto"
+        As in :class:`SimCLRTransformer`.
+    image_size : None, int or (int, int), default=None
+        Size that image files are brought to, as in :class:`SimCLRTransformer`.
+    cache_dir : str, os.PathLike or None, default=None
+        Folder that keeps decoded image files, as in :class:`SimCLRTransformer`.
+    on_error : {"raise", "nan"}, default="raise"
+        What to do with image files that cannot be read: with ``"raise"`` an error says which; with
+        ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN.
+    augmentation : Augmentation or None, default=None
+        The random views; None is ``Augmentation()``.
+    batch_size : int, default=256
+        Images a step, at least 2. A smaller X is one batch.
+    max_epochs : int, default=100
+        Passes over the images. 0 leaves the weights random.
+    max_time : float or None, default=None
+        Seconds to train for, instead of ``max_epochs``.
+    optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
+        As in :class:`SimCLRTransformer`.
+    learning_rate : "auto" or float, default="auto"
+        Peak learning rate; ``"auto"`` depends on the optimizer and the batch size.
+    weight_decay : "auto" or float, default="auto"
+        Weight decay; ``"auto"`` depends on the optimizer.
+    warmup : float, default=0.1
+        Fraction of the training over which the learning rate rises from 0.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        As in :class:`SimCLRTransformer`.
+    device : str or torch.device, default="auto"
+        Where to compute.
+    memory : str, joblib.Memory or None, default=None
+        Where to keep trained weights, keyed by images and parameters.
+    checkpoint_dir : str, os.PathLike or None, default=None
+        Folder in which the state of the training is kept, as in :class:`SimCLRTransformer`.
+    callbacks : list or None, default=None
+        Callbacks of skorch.
+    verbose : int, default=0
+        1 shows a progress bar.
+    random_state : int, RandomState or None, default=None
+        Seed of weights, views and batches.
+
+    Attributes
+    ----------
+    encoder_ : torch.nn.Module
+        The trained encoder. Every other module of the objective is there under its name, too.
+    augmentation_ : Augmentation or None
+        With the values that were used.
+    image_shape_ : tuple of int
+        Shape of one image, as in X.
+    pixel_range_ : (float, float)
+        The values that are mapped to 0 and 1.
+    n_features_in_ : int
+        Pixels of an image, times channels.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X was a DataFrame of pixels.
+    n_iter_ : int
+        Epochs done.
+    loss_curve_ : list of float
+        Mean loss of each epoch.
+    history_ : pandas.DataFrame
+        One row for each epoch, with the columns of the objective.
+
+    See Also
+    --------
+    SimCLRTransformer : Learns by telling images apart.
+    sklearn_simclr.training.Objective : What is learnt.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from torch import nn
+    >>> from sklearn_simclr.estimators import SelfSupervisedTransformer
+    >>> from sklearn_simclr.training import Objective, Step
+    >>> class Agreement(Objective):
+    ...     def step(self, batch):
+    ...         first, second = self.modules["encoder"](batch.views(self.augmentation, n_views=2)).chunk(2)
+    ...         return Step(-nn.functional.cosine_similarity(first, second).mean())
+    >>> class AgreementTransformer(SelfSupervisedTransformer):
+    ...     def make_objective(self, images, plan):
+    ...         encoder, out_dim = self.build_encoder(images)
+    ...         return Agreement({"encoder": encoder}, self.make_views(images))
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> AgreementTransformer(max_epochs=1, random_state=0).fit_transform(X).shape
+    (1797, 576)
+    """
+
+    _parameter_constraints = TrainedImageEstimator._training_constraints
+
+    def __init__(
+        self,
+        encoder="auto",
+        *,
+        image_shape="auto",
+        pixel_range="auto",
+        image_size=None,
+        cache_dir=None,
+        on_error="raise",
+        augmentation=None,
+        batch_size=256,
+        max_epochs=100,
+        max_time=None,
+        optimizer="auto",
+        learning_rate="auto",
+        weight_decay="auto",
+        warmup=0.1,
+        precision="auto",
+        device="auto",
+        memory=None,
+        checkpoint_dir=None,
+        callbacks=None,
+        verbose=0,
+        random_state=None,
+    ):
+        self.encoder = encoder
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.image_size = image_size
+        self.cache_dir = cache_dir
+        self.on_error = on_error
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.max_time = max_time
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.precision = precision
+        self.device = device
+        self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn from images, without labels.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
+            At least two images.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        SelfSupervisedTransformer
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X or a parameter cannot be used; the estimator is then as it was before.
+        """
+        started = time.perf_counter()
+        with self._unchanged_on_error():
+            images = self._read_training_images(X, reset=True)
+            plan = self._plan(len(images), draw_seed(self.random_state), started)
+            objective = self._new_objective(images, plan)
+            history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
+            self._adopt(objective, history, plan)
+        return self
+
+    def transform(self, X):
+        """Return the representations of images.
+
+        Parameters
+        ----------
+        X : array-like
+            Images of the size, channels and layout seen in fit.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32; a row does not depend on the rows around it.
+        """
+        check_is_fitted(self, "encoder_")
+        source = self._read_images(X, reset=False)
+        return self._infer(lambda modules, images: modules[0](images), (self.encoder_,), source)
+
+    def make_objective(self, images: ImageSource, plan: Plan) -> Objective:
+        """Return what is learnt from images; to be written by a subclass.
+
+        Parameters
+        ----------
+        images : ImageSource
+            The training images.
+        plan : Plan
+            How they are trained on: batch size, epochs, precision, device.
+
+        Returns
+        -------
+        Objective
+            With new modules. torch's generators are seeded while they are built.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to say in make_objective what is learnt.")
+
+    def build_encoder(self, images: ImageSource) -> tuple[nn.Module, int]:
+        """Return a new encoder, as the parameter ``encoder`` says.
+
+        Parameters
+        ----------
+        images : ImageSource
+            Images of the size and the channels that it is for.
+
+        Returns
+        -------
+        encoder : torch.nn.Module
+            Images (n, C, H, W) to representations (n, d).
+        out_dim : int
+            d.
+        """
+        return self._build_encoder(images)
+
+    def make_views(self, images: ImageSource) -> Augmentation | None:
+        """Return the augmentation with concrete values, as the parameter ``augmentation`` says.
+
+        Parameters
+        ----------
+        images : ImageSource
+            The training images: their size decides, and whether mirror images fit in among them.
+
+        Returns
+        -------
+        Augmentation or None
+            What views are drawn from.
+        """
+        return self._views(images)
+
+    def _make_objective(self, images: ImageSource, plan: Plan, **known: Any) -> Objective:
+        return self.make_objective(images, plan)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._out_dim
