@@ -55,10 +55,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     encoder : str, torch.nn.Module or callable, default="auto"
         The network that turns images (N, C, H, W) into representations (N, d).
 
-        - ``"auto"``: ``"compact"`` for images of at most 96 pixels, else ``"resnet18"``. With a ``max_time``
-          of ten minutes or more, for images of 17 to 96 pixels, ``"compactx1.5"``.
+        - ``"auto"``: ``"compact"`` for images of at most 96 pixels, else ``"resnet18"``.
         - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``,
-          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide. The first half of
+          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide; on two cores
+          ``"compactx1.5"`` has learnt more from about ten minutes of training on. The first half of
           the representation are means over the image, which the projection head reads; in those of the
           second half the middle of the image counts most.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``; with a width
@@ -147,9 +147,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         tells at most 60% of 500 of them from their mirror images, or of fewer what chance explains. Can be
         changed after fit.
     memory : str, joblib.Memory or None, default=None
-        Where to keep trained encoders. A fit on the same images with the same parameters (other than
+        Folder for trained encoders. A fit on the same images with the same parameters (other than
         ``callbacks``, ``device``, ``memory``, ``mirror``, ``output`` and ``verbose``) takes the encoder from
-        there, also where ``random_state`` is None.
+        there, also where ``random_state`` is None. In a search with several workers a second worker waits
+        for the first; without ``memory`` each worker trains for itself. Remove the folder to empty it.
     checkpoint_dir : str, os.PathLike or None, default=None
         Folder in which fit keeps the state of the training, after every epoch and every minute. A fit that
         was interrupted goes on from there when it is called again with the same images and parameters, and
