@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from .._version import __version__
 from .replacing import as_path, replacing
@@ -27,9 +29,7 @@ _FORMAT = 1
 _MAPPED = 2**24
 
 
-def write(
-    path: str | os.PathLike, kind: str, arrays: Mapping[str, torch.Tensor | np.ndarray], meta: Any
-) -> None:
+def write(path: str | os.PathLike, kind: str, arrays: Mapping[str, Tensor | np.ndarray], meta: Any) -> None:
     """Write a container; a file of that name is replaced when the new one is complete.
 
     Parameters
@@ -61,7 +61,7 @@ def write(
             raise OSError(errno.EIO, str(error)) from error
 
 
-def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, torch.Tensor], Any]:
+def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Tensor], Any]:
     """Read a container that `write` wrote.
 
     Parameters
@@ -150,7 +150,7 @@ class _Damaged(Exception):
     """The header is none that `write` writes."""
 
 
-def _to_tensors(arrays):
+def _to_tensors(arrays: Mapping[str, Tensor | np.ndarray]) -> dict[str, Tensor]:
     """Return tensors as safetensors wants them: on the CPU, contiguous, without shared memory."""
     tensors, seen = {}, set()
     for name, array in arrays.items():
@@ -178,7 +178,7 @@ def _to_tensors(arrays):
     return tensors
 
 
-def _digest(text, tensors):
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     """Return the checksum of the header's text and of all arrays with their names, types and shapes."""
     encoded = text.encode()
     total = hashlib.blake2b(f"{len(encoded)} ".encode() + encoded, digest_size=32)
@@ -187,11 +187,11 @@ def _digest(text, tensors):
         total.update(json.dumps([name, str(tensor.dtype), tuple(tensor.shape)]).encode())
         # Of a single element the stride may be anything, and view takes none but 1.
         flat = tensor.as_strided((tensor.numel(),), (1,))
-        total.update(flat.view(torch.uint8).numpy())
+        total.update(flat.view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
-def _parse(metadata):
+def _parse(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the header of a container, or None if there is no such header."""
     if _HEADER not in metadata:
         return None
@@ -205,7 +205,7 @@ def _parse(metadata):
     return header
 
 
-def _copy_arrays(path, names):
+def _copy_arrays(path: Path, names: list[str]) -> dict[str, Tensor]:
     """Return arrays that cannot be changed through the file after they have been checked."""
     arrays, left = {}, list(reversed(names))
     while left:
@@ -219,7 +219,7 @@ def _copy_arrays(path, names):
     return arrays
 
 
-def _existing(path):
+def _existing(path: Path) -> Path:
     """Return the path after having raised the system's own error if no file can be opened there."""
     with open(path, "rb"):
         return path

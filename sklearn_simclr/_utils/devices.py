@@ -4,10 +4,12 @@ from functools import cache
 
 import torch
 
+from .types import Device, Precision
+
 __all__ = ["resolve_device", "resolve_precision"]
 
 
-def resolve_device(device):
+def resolve_device(device: Device) -> torch.device:
     """Return the torch.device that a ``device`` parameter means.
 
     Parameters
@@ -41,7 +43,7 @@ def resolve_device(device):
     return device
 
 
-def resolve_precision(precision, device):
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype | None:
     """Return the dtype for autocast, or None for float32 throughout.
 
     Parameters
@@ -67,8 +69,8 @@ def resolve_precision(precision, device):
 
 
 @cache
-def _multiplies_bfloat16():
+def _multiplies_bfloat16() -> bool:
     """Return whether the CPU has units for products of bfloat16 matrices, which pay; instructions do not."""
     # Older versions of torch do not tell.
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("amx_bf16")) and torch.backends.mkldnn.is_available()

@@ -3,10 +3,12 @@
 import numbers
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_random_state
 
+from .types import Labels, RandomState
 from .warn import warn
 
 __all__ = [
@@ -21,7 +23,9 @@ __all__ = [
 ]
 
 
-def labelled_rows(y, known_classes=None):
+def labelled_rows(
+    y: Labels | None, known_classes: NDArray | None = None
+) -> tuple[NDArray[np.intp], NDArray, int]:
     """Positions of the labelled rows of `y`, their labels, and the length of `y`.
 
     `known_classes` says what -1 means where a classifier has been fitted already.
@@ -59,7 +63,7 @@ def labelled_rows(y, known_classes=None):
     return rows, labels, len(y)
 
 
-def _one_dimensional(y, fitted):
+def _one_dimensional(y: Labels | None, fitted: str) -> tuple[NDArray, bool]:
     """`y` as an ndarray of shape (n,); whether an array of objects is to stay one, if they are strings."""
     if y is None:
         # scikit-learn's own wording, which its estimator checks look for.
@@ -94,7 +98,7 @@ def _one_dimensional(y, fitted):
     return y, dtype is not None
 
 
-def _is_missing(value):
+def _is_missing(value: object) -> bool:
     if value is None:
         return True
     if isinstance(value, str):
@@ -109,14 +113,18 @@ def _is_missing(value):
         return False
 
 
-def _homogeneous(labels, rows, keep_object):
+def _homogeneous(labels: NDArray, rows: NDArray[np.intp], keep_object: bool) -> NDArray:
     """An object array of labels with the dtype that the labels would have had without the missing ones."""
     types = list(map(type, labels))
-    found = {}
+    found: dict[str, np.intp] = {}
+    # bool before Real, of which it is a subclass.
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "strings": str,
+        "booleans": (bool, np.bool_),
+        "numbers": numbers.Real,
+    }
     for label_type in dict.fromkeys(types):
         row = rows[types.index(label_type)]
-        # bool before Real, of which it is a subclass.
-        kinds = {"strings": str, "booleans": (bool, np.bool_), "numbers": numbers.Real}
         kind = next((kind for kind, base in kinds.items() if issubclass(label_type, base)), None)
         if kind is None:
             raise TypeError(
@@ -130,7 +138,9 @@ def _homogeneous(labels, rows, keep_object):
     return labels if keep_object and "strings" in found else np.array(labels.tolist())
 
 
-def _marked_unlabelled(labels, known_classes, other_marks):
+def _marked_unlabelled(
+    labels: NDArray, known_classes: NDArray | None, other_marks: bool
+) -> NDArray[np.bool_]:
     """Where numeric labels say with -1 that there is no label."""
     marked = labels == -1
     if known_classes is not None:
@@ -147,7 +157,7 @@ def _marked_unlabelled(labels, known_classes, other_marks):
     return marked
 
 
-def labelled_targets(y):
+def labelled_targets(y: Labels | None) -> tuple[NDArray[np.intp], NDArray, int]:
     """Positions of the rows of numeric `y` that are neither None nor NaN, their values, the length of `y`."""
     y, _ = _one_dimensional(y, "regressor")
     rows = np.arange(len(y))
@@ -171,7 +181,9 @@ def labelled_targets(y):
     return rows, y_known, len(y)
 
 
-def hide_labels(labels, shown, rows, n, mark=None):
+def hide_labels(
+    labels: NDArray, shown: NDArray[np.integer], rows: NDArray[np.integer], n: int, mark: float | None = None
+) -> NDArray:
     """A target of n rows in which only some of the labels show.
 
     Parameters
@@ -213,7 +225,7 @@ def hide_labels(labels, shown, rows, n, mark=None):
     return y
 
 
-def check_fraction(fraction, name):
+def check_fraction(fraction: float, name: str) -> float:
     """`fraction` as a float in (0, 1]."""
     if isinstance(fraction, (bool, np.bool_)) or not isinstance(fraction, numbers.Real):
         raise TypeError(
@@ -227,7 +239,7 @@ def check_fraction(fraction, name):
     return float(fraction)
 
 
-def check_n_drawn(n_drawn, n_classes, n, given, name):
+def check_n_drawn(n_drawn: int, n_classes: int, n: int, given: float, name: str) -> None:
     """Refuse a draw of `n_drawn` of `n` labels, `given` as such, that leaves out one of `n_classes`."""
     if n_drawn >= n_classes:
         return
@@ -241,7 +253,7 @@ def check_n_drawn(n_drawn, n_classes, n, given, name):
     raise ValueError(f"{found} would leave {lost}. Pass {least} or more, or label more rows.")
 
 
-def _smallest_fraction(n_classes, n):
+def _smallest_fraction(n_classes: int, n: int) -> str:
     """The shortest decimal near n_classes / n that draws every class."""
     for digits in range(3, 18):
         text = f"{n_classes / n:.{digits}g}"
@@ -250,14 +262,14 @@ def _smallest_fraction(n_classes, n):
     return text
 
 
-def class_codes(labels):
+def class_codes(labels: NDArray) -> NDArray[np.intp]:
     """A number for each label, equal for equal labels: 0, 1, ... in the order in which they first occur."""
     # The draw does not depend on the order, and sorting objects takes ten times as long.
-    numbering = {}
+    numbering: dict[object, int] = {}
     return np.array([numbering.setdefault(label, len(numbering)) for label in labels.tolist()])
 
 
-def quantile_codes(targets, n_bins):
+def quantile_codes(targets: NDArray, n_bins: int) -> NDArray[np.intp]:
     """The bin of each target, of at most `n_bins` of equal size (up to one) by rank.
 
     By rank, and not between quantiles, since ties would then make bins of very different sizes.
@@ -268,7 +280,7 @@ def quantile_codes(targets, n_bins):
     return codes
 
 
-def turns(codes, random_state):
+def turns(codes: NDArray[np.integer], random_state: RandomState) -> NDArray[np.intp]:
     """A random order of the rows in which the classes take turns.
 
     Each round holds one row of every class that has rows left, in random order. A prefix of it is a balanced

@@ -96,5 +96,5 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
         ) from error
 
 
-def _open_no_link(path, flags):
+def _open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))

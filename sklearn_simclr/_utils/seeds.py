@@ -3,17 +3,20 @@
 import contextlib
 import numbers
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+
+from .types import RandomState
 
 __all__ = ["draw_seed", "isolated_generators"]
 
 _GENERATORS = threading.RLock()
 
 
-def draw_seed(random_state):
+def draw_seed(random_state: RandomState) -> int:
     """Return the seed of one fit.
 
     Parameters
@@ -35,7 +38,7 @@ def draw_seed(random_state):
 
 
 @contextlib.contextmanager
-def isolated_generators(seed, device):
+def isolated_generators(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators, and put them back as they were at the end.
 
     Threads that fit at the same time take turns: they share these generators.

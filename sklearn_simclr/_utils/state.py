@@ -1,24 +1,32 @@
 """State without tensors: modules and optimizers with numpy arrays in their place, and back."""
 
 import copy
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["arrays_to_tensors", "tensors_to_arrays"]
+
+
+_Kind = TypeVar("_Kind")
+
+# What was converted, and from what, by the id of the latter.
+_Memo = dict[int, tuple[object, object]]
 
 
 class _Array:
     """A tensor as a numpy array."""
 
-    def __init__(self, tensor):
+    def __init__(self, tensor: Tensor) -> None:
         self.parameter = isinstance(tensor, nn.Parameter)
         self.requires_grad = tensor.requires_grad
         self.bfloat16 = tensor.dtype == torch.bfloat16
         tensor = tensor.detach().cpu()
         self.array = (tensor.view(torch.int16) if self.bfloat16 else tensor).numpy().copy()
 
-    def tensor(self):
+    def tensor(self) -> Tensor:
         tensor = torch.from_numpy(self.array.copy())
         tensor = tensor.view(torch.bfloat16) if self.bfloat16 else tensor
         if self.parameter:
@@ -26,7 +34,7 @@ class _Array:
         return tensor.requires_grad_(self.requires_grad)
 
 
-def tensors_to_arrays(value, memo=None):
+def tensors_to_arrays(value: Any, memo: _Memo | None = None) -> Any:
     """Return a copy of a value in which numpy arrays stand for the tensors.
 
     Parameters
@@ -44,7 +52,7 @@ def tensors_to_arrays(value, memo=None):
     return _convert(value, {} if memo is None else memo, torch.Tensor, _Array)
 
 
-def arrays_to_tensors(value, memo=None):
+def arrays_to_tensors(value: Any, memo: _Memo | None = None) -> Any:
     """Undo `tensors_to_arrays`.
 
     Parameters
@@ -62,7 +70,7 @@ def arrays_to_tensors(value, memo=None):
     return _convert(value, {} if memo is None else memo, _Array, _Array.tensor)
 
 
-def _convert(value, memo, kind, function):
+def _convert(value: Any, memo: _Memo, kind: type[_Kind], function: Callable[[_Kind], object]) -> Any:
     if id(value) in memo:
         return memo[id(value)][0]
     if isinstance(value, kind):
@@ -85,5 +93,5 @@ def _convert(value, memo, kind, function):
     return result
 
 
-def _is_callback(value):
+def _is_callback(value: object) -> bool:
     return any(cls.__module__.startswith("skorch.callbacks") for cls in type(value).__mro__)

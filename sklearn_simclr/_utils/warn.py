@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from types import FrameType
 
 __all__ = ["warn"]
 
@@ -9,7 +10,7 @@ __all__ = ["warn"]
 _BETWEEN = {"contextlib", "functools", "joblib", "sklearn", "sklearn_simclr", "skorch"}
 
 
-def warn(message, category=UserWarning):
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Issue a warning about what the user's code does.
 
     Parameters
@@ -19,7 +20,8 @@ def warn(message, category=UserWarning):
     category : type, default=UserWarning
         Of the warning.
     """
-    level, frame = 2, sys._getframe(1)
+    level = 2
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=2 if frame is None else level)

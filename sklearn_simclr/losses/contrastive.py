@@ -6,9 +6,12 @@ autocast says: half precision can hold neither the logits nor their sums.
 """
 
 import math
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
@@ -27,7 +30,9 @@ _LARGEST_PLAIN_LOGIT = {torch.float32: 60.0, torch.float64: 600.0}
 _SMALLEST_TEMPERATURE = 1e-30
 
 
-def nt_xent(z, temperature=0.5, *, gathered=None, offset=0):
+def nt_xent(
+    z: Tensor, temperature: float = 0.5, *, gathered: Tensor | None = None, offset: int = 0
+) -> Tensor:
     r"""Return the normalised temperature-scaled cross-entropy of SimCLR.
 
     For an anchor i with the other view j of the same image,
@@ -110,7 +115,7 @@ def nt_xent(z, temperature=0.5, *, gathered=None, offset=0):
     return _GatheredNTXent.apply(z, gathered, float(temperature), int(offset))
 
 
-def nt_logistic(z, temperature=0.5, *, semi_hard=False):
+def nt_logistic(z: Tensor, temperature: float = 0.5, *, semi_hard: bool = False) -> Tensor:
     r"""Return the normalised temperature-scaled logistic loss.
 
     Per anchor u with positive v+ and negatives v-,
@@ -161,7 +166,7 @@ def nt_logistic(z, temperature=0.5, *, semi_hard=False):
     _check_pairs(z, "z", smallest=2)
     scale = 1.0 / float(temperature)
 
-    def anchors(similarity, positive, negative):
+    def anchors(similarity: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         attraction = softplus(-scale * positive)
         if semi_hard:
             return attraction + softplus(scale * _closest_farther(similarity, positive, negative))
@@ -170,7 +175,7 @@ def nt_logistic(z, temperature=0.5, *, semi_hard=False):
     return _RowwiseLoss.apply(z, anchors, z.requires_grad and torch.is_grad_enabled())
 
 
-def margin_triplet(z, margin=0.8, *, semi_hard=False):
+def margin_triplet(z: Tensor, margin: float = 0.8, *, semi_hard: bool = False) -> Tensor:
     r"""Return the margin triplet loss on cosine similarities.
 
     Per anchor u with positive v+ and negatives v-,
@@ -225,7 +230,7 @@ def margin_triplet(z, margin=0.8, *, semi_hard=False):
     _check_pairs(z, "z", smallest=2)
     margin = float(margin)
 
-    def anchors(similarity, positive, negative):
+    def anchors(similarity: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         if semi_hard:
             return torch.relu(_closest_farther(similarity, positive, negative) - positive + margin)
         return _mean_over(torch.relu(similarity - positive[:, None] + margin), negative)
@@ -233,7 +238,7 @@ def margin_triplet(z, margin=0.8, *, semi_hard=False):
     return _RowwiseLoss.apply(z, anchors, z.requires_grad and torch.is_grad_enabled())
 
 
-def _check_pairs(z, name, smallest):
+def _check_pairs(z: Tensor, name: str, smallest: int) -> None:
     if not isinstance(z, torch.Tensor) or not z.is_floating_point():
         found = f"a tensor of {z.dtype}" if isinstance(z, torch.Tensor) else type(z).__name__
         raise TypeError(f"{name} must be a floating-point torch.Tensor, got {found}.")
@@ -244,7 +249,7 @@ def _check_pairs(z, name, smallest):
         )
 
 
-def _check_temperature(temperature):
+def _check_temperature(temperature: float) -> None:
     if not isinstance(temperature, Real) or isinstance(temperature, bool):
         raise TypeError(f"temperature must be a number, got {type(temperature).__name__}; pass a float > 0.")
     if not _SMALLEST_TEMPERATURE <= temperature < math.inf:
@@ -254,7 +259,7 @@ def _check_temperature(temperature):
         )
 
 
-def _normalise(z, dtype):
+def _normalise(z: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return the rows of z at unit length and, of shape (2N, 1), what their gradients are multiplied by."""
     z = z.to(dtype)
     tiny = torch.finfo(dtype).tiny
@@ -267,49 +272,49 @@ def _normalise(z, dtype):
     return unit, (largest > tiny) / divisor / length
 
 
-def _through_normalisation(gradient, unit, inverse):
+def _through_normalisation(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
     """Turn, in place, the gradient for unit rows into that for the rows they were made from."""
     gradient.addcmul_(unit, torch.linalg.vecdot(unit, gradient)[:, None], value=-1.0)
     return gradient.mul_(inverse)
 
 
-def _working_dtype(*tensors):
+def _working_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def _spans(n, device):
+def _spans(n: int, device: torch.device) -> list[tuple[int, int]]:
     step = _TILE_ROWS.get(device.type, _TILE_ROWS_ELSEWHERE)
     return [(start, min(start + step, n)) for start in range(0, n, step)]
 
 
-def _buffer(rows, columns, like):
+def _buffer(rows: int, columns: int, like: Tensor) -> Callable[[int, int], Tensor]:
     """Return a function that gives (r, c) matrices which all share one piece of memory."""
     flat = like.new_empty(rows * columns)
     return lambda r, c: flat[: r * c].view(r, c)
 
 
-def _logits(a, b, scale, out):
+def _logits(a: Tensor, b: Tensor, scale: float, out: Tensor) -> Tensor:
     # With beta = 0 the first argument is ignored; the product is scaled for free.
     return torch.addmm(out, a, b.T, beta=0, alpha=scale, out=out)
 
 
-def _fill_self(tile, diagonal, value):
+def _fill_self(tile: Tensor, diagonal: int, value: float) -> None:
     if -tile.shape[0] < diagonal < tile.shape[1]:
         tile.diagonal(diagonal).fill_(value)
 
 
-def _no_autocast(device):
+def _no_autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device_type=device.type, enabled=False)
 
 
 class _LogSums:
     """The logarithm of a growing sum of exponentials, a value a row."""
 
-    def __init__(self, n, like, plain):
+    def __init__(self, n: int, like: Tensor, plain: bool) -> None:
         self.plain = plain
         self.values = like.new_full((n,), 0.0 if plain else -math.inf)
 
-    def add(self, rows, tile, dim):
+    def add(self, rows: slice, tile: Tensor, dim: int) -> None:
         """Add a tile: of exponentials if plain, else of logits."""
         values = self.values[rows]
         if self.plain:
@@ -317,30 +322,37 @@ class _LogSums:
         else:
             torch.logaddexp(values, tile.logsumexp(dim), out=values)
 
-    def log(self):
+    def log(self) -> Tensor:
         return self.values.log() if self.plain else self.values
 
 
-def _softmax_sums(tile, rows, columns, log_sums, reciprocals, scratch, symmetric):
-    """Overwrite a tile of logits with its softmax over each row, if symmetric plus that over each column.
+def _softmax_sums(
+    tile: Tensor,
+    rows: slice,
+    columns: slice,
+    log_sums: Tensor,
+    reciprocals: Tensor | None,
+    scratch: Tensor | None,
+) -> Tensor:
+    """Overwrite a tile of logits with its softmax over each row plus, given `scratch`, that over each column.
 
     `reciprocals` are 1 / exp(log_sums), or None where that could overflow; `scratch` is as large as the tile.
     """
     if reciprocals is not None:
         # exp(s) (1/Z_i + 1/Z_j): one exponential serves both softmaxes.
         tile.exp_()
-        if symmetric:
+        if scratch is not None:
             return tile.mul_(torch.add(reciprocals[rows, None], reciprocals[columns], out=scratch))
         return tile.mul_(reciprocals[rows, None])
-    if symmetric:
+    if scratch is not None:
         torch.sub(tile, log_sums[columns], out=scratch).exp_()
     tile.sub_(log_sums[rows, None]).exp_()
-    return tile.add_(scratch) if symmetric else tile
+    return tile if scratch is None else tile.add_(scratch)
 
 
 class _NTXent(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z, temperature):
+    def forward(ctx: Any, z: Tensor, temperature: float) -> Tensor:
         with _no_autocast(z.device):
             unit, inverse = _normalise(z, _working_dtype(z))
             n, scale = len(unit), 1.0 / temperature
@@ -370,12 +382,12 @@ class _NTXent(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_loss):
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None]:
         unit, inverse, log_sums, only_tile = ctx.saved_tensors
         n = len(unit)
         with _no_autocast(unit.device):
             reciprocals = log_sums.neg().exp_() if ctx.plain else None
-            if only_tile is not None:
+            if only_tile is not None and reciprocals is not None:
                 weights = (reciprocals[:, None] + reciprocals).mul_(only_tile)
                 gradient = weights @ unit
             else:
@@ -387,7 +399,9 @@ class _NTXent(torch.autograd.Function):
         return gradient.to(ctx.dtype), None
 
     @staticmethod
-    def _gradient_in_tiles(unit, log_sums, reciprocals, scale):
+    def _gradient_in_tiles(
+        unit: Tensor, log_sums: Tensor, reciprocals: Tensor | None, scale: float
+    ) -> Tensor:
         spans = _spans(len(unit), unit.device)
         side = spans[0][1]
         buffer, second_buffer = _buffer(side, side, unit), _buffer(side, side, unit)
@@ -398,9 +412,7 @@ class _NTXent(torch.autograd.Function):
                 tile = _logits(unit[rows], unit[columns], scale, buffer(*shape))
                 if r0 == c0:
                     _fill_self(tile, 0, -math.inf)
-                weights = _softmax_sums(
-                    tile, rows, columns, log_sums, reciprocals, second_buffer(*shape), symmetric=True
-                )
+                weights = _softmax_sums(tile, rows, columns, log_sums, reciprocals, second_buffer(*shape))
                 gradient[rows].addmm_(weights, unit[columns])
                 if r0 != c0:
                     gradient[columns].addmm_(weights.T, unit[rows])
@@ -409,7 +421,7 @@ class _NTXent(torch.autograd.Function):
 
 class _GatheredNTXent(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z, gathered, temperature, offset):
+    def forward(ctx: Any, z: Tensor, gathered: Tensor, temperature: float, offset: int) -> Tensor:
         with _no_autocast(z.device):
             dtype = _working_dtype(z, gathered)
             unit, inverse = _normalise(z, dtype)
@@ -433,37 +445,40 @@ class _GatheredNTXent(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_loss):
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         unit, inverse, others, others_inverse, log_sums = ctx.saved_tensors
-        needs_others = ctx.needs_input_grad[1]
         with _no_autocast(unit.device):
             reciprocals = log_sums.neg().exp_() if ctx.plain else None
             gradient = torch.zeros_like(unit)
-            others_gradient = torch.zeros_like(others) if needs_others else None
+            others_gradient = torch.zeros_like(others) if ctx.needs_input_grad[1] else None
             for rows, columns, tile in _GatheredNTXent._tiles(unit, others, ctx.scale, ctx.offset):
-                weights = _softmax_sums(tile, rows, columns, log_sums, reciprocals, None, symmetric=False)
+                weights = _softmax_sums(tile, rows, columns, log_sums, reciprocals, None)
                 gradient[rows].addmm_(weights, others[columns])
-                if needs_others:
+                if others_gradient is not None:
                     others_gradient[columns].addmm_(weights.T, unit[rows])
             for rows, columns in _GatheredNTXent._positives(unit, others, ctx.offset):
                 gradient[rows] -= others[columns]
-                if needs_others:
+                if others_gradient is not None:
                     others_gradient[columns] -= unit[rows]
             factor = grad_loss * (ctx.scale / len(unit))
             gradient = _through_normalisation(gradient, unit, inverse * factor).to(ctx.dtypes[0])
-            if needs_others:
+            if others_gradient is not None:
                 others_gradient = _through_normalisation(others_gradient, others, others_inverse * factor)
                 others_gradient = others_gradient.to(ctx.dtypes[1])
         return gradient, others_gradient, None, None
 
     @staticmethod
-    def _positives(unit, others, offset):
+    def _positives(
+        unit: Tensor, others: Tensor, offset: int
+    ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Return, for the first and the second local views, where they are and where their positives are."""
         n, m = len(unit) // 2, len(others) // 2
         return (slice(0, n), slice(m + offset, m + offset + n)), (slice(n, 2 * n), slice(offset, offset + n))
 
     @staticmethod
-    def _tiles(unit, others, scale, offset):
+    def _tiles(
+        unit: Tensor, others: Tensor, scale: float, offset: int
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
         """Yield row slice, column slice and the logits there, minus infinity where an anchor meets itself."""
         n, m = len(unit) // 2, len(others) // 2
         row_spans, column_spans = _spans(n, unit.device), _spans(2 * m, unit.device)
@@ -484,7 +499,9 @@ class _RowwiseLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z, anchors, differentiate):
+    def forward(
+        ctx: Any, z: Tensor, anchors: Callable[[Tensor, Tensor, Tensor], Tensor], differentiate: bool
+    ) -> Tensor:
         with _no_autocast(z.device):
             unit, inverse = _normalise(z, _working_dtype(z))
             n = len(unit)
@@ -503,11 +520,11 @@ class _RowwiseLoss(torch.autograd.Function):
                     similarity.requires_grad_(differentiate)
                     loss = anchors(similarity, similarity.gather(1, partner[rows])[:, 0], negative).sum()
                 total += loss.detach()
-                if differentiate:
+                if gradient is not None:
                     (weights,) = torch.autograd.grad(loss, similarity)
                     gradient[rows].addmm_(weights, unit)
                     gradient.addmm_(weights.T, unit[rows])
-            if differentiate:
+            if gradient is not None:
                 gradient = _through_normalisation(gradient, unit, inverse / n)
         ctx.save_for_backward(gradient)
         ctx.dtype = z.dtype
@@ -515,22 +532,24 @@ class _RowwiseLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_loss):
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * grad_loss).to(ctx.dtype), None, None
 
 
-def _mean_over(values, mask):
+def _mean_over(values: Tensor, mask: Tensor) -> Tensor:
     # Every anchor has all the rows but itself and its positive as negatives.
     return (values * mask).sum(1) / (values.shape[1] - 2)
 
 
-def _closest_farther(similarity, positive, negative):
+def _closest_farther(similarity: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """Return the largest similarity below the positive's among the negatives, minus infinity if none."""
     return similarity.where(negative & (similarity < positive[:, None]), -math.inf).amax(1)
 
 
-def curl_logistic(z, *, n_negatives=None, block_size=1, normalize=False):
+def curl_logistic(
+    z: Tensor, *, n_negatives: int | None = None, block_size: int = 1, normalize: bool = False
+) -> Tensor:
     r"""Return the logistic contrastive loss of CURL, in bits.
 
     The mean over the anchors of :math:`\log_2(1 + \sum_{i=1}^k e^{-v_i})` with the margins
@@ -590,7 +609,9 @@ def curl_logistic(z, *, n_negatives=None, block_size=1, normalize=False):
     return logistic_of_margins(_curl_margins(z, n_negatives, block_size, normalize)).mean()
 
 
-def curl_hinge(z, *, n_negatives=None, block_size=1, normalize=False):
+def curl_hinge(
+    z: Tensor, *, n_negatives: int | None = None, block_size: int = 1, normalize: bool = False
+) -> Tensor:
     r"""Return the hinge contrastive loss of CURL.
 
     The mean over the anchors of :math:`\max(0, 1 + \max_i(-v_i))` with the margins
@@ -639,16 +660,16 @@ def curl_hinge(z, *, n_negatives=None, block_size=1, normalize=False):
     return hinge_of_margins(_curl_margins(z, n_negatives, block_size, normalize)).mean()
 
 
-def logistic_of_margins(margins):
+def logistic_of_margins(margins: Tensor) -> Tensor:
     """Return the logistic loss, in bits, of each row of k margins."""
     return torch.logsumexp(torch.nn.functional.pad(-margins, (1, 0)), dim=-1) / math.log(2)
 
 
-def hinge_of_margins(margins):
+def hinge_of_margins(margins: Tensor) -> Tensor:
     return torch.relu(1.0 - margins.amin(dim=-1))
 
 
-def _curl_margins(z, n_negatives, block_size, normalize):
+def _curl_margins(z: Tensor, n_negatives: int | None, block_size: int, normalize: bool) -> Tensor:
     """Return the margins of every anchor, ((1 + b) N, k)."""
     for name, value in (("block_size", block_size), ("n_negatives", n_negatives)):
         if name == "n_negatives" and value is None:

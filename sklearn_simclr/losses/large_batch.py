@@ -1,14 +1,23 @@
 """Exact gradients of a contrastive loss over a batch that is too large for the memory."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["cached_backward"]
 
 
-def cached_backward(forward, chunks, loss_fn, *, module):
+def cached_backward(
+    forward: Callable[[Any], Tensor],
+    chunks: Sequence[Callable[[], Any]],
+    loss_fn: Callable[[Tensor], Tensor],
+    *,
+    module: nn.Module,
+) -> tuple[Tensor, Tensor]:
     """Accumulate the gradients of a loss over all chunks with the memory of one.
 
     The projections of every chunk are computed first without remembering how; the loss and its gradient with
@@ -90,7 +99,9 @@ def cached_backward(forward, chunks, loss_fn, *, module):
         leaf = z.requires_grad_()
         loss = loss_fn(leaf)
         loss.backward()
-    gradients = _to_chunks(leaf.grad, [len(part) // 2 for part in parts])
+    # A loss may depend on parameters of its own only.
+    gradient_of_z = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+    gradients = _to_chunks(gradient_of_z, [len(part) // 2 for part in parts])
 
     last.backward(gradients[-1])
     del last
@@ -111,19 +122,21 @@ def cached_backward(forward, chunks, loss_fn, *, module):
     return loss.detach(), leaf.detach()
 
 
-def _to_chunks(gradient, sizes):
+def _to_chunks(gradient: Tensor, sizes: list[int]) -> list[Tensor]:
     """Undo the pair layout: return for each chunk the rows of its first and then of its second views."""
     first, second = gradient.chunk(2)
     return [torch.cat(views) for views in zip(first.split(sizes), second.split(sizes), strict=True)]
 
 
-def _random_states(devices):
-    states = {device: torch.cuda.get_rng_state(device) for device in devices}
+def _random_states(devices: set[torch.device]) -> dict[torch.device | str, Tensor]:
+    states: dict[torch.device | str, Tensor] = {
+        device: torch.cuda.get_rng_state(device) for device in devices
+    }
     states["cpu"] = torch.get_rng_state()
     return states
 
 
-def _set_random_states(states):
+def _set_random_states(states: Mapping[torch.device | str, Tensor]) -> None:
     for device, state in states.items():
         if device == "cpu":
             torch.set_rng_state(state)
@@ -132,7 +145,7 @@ def _set_random_states(states):
 
 
 @contextmanager
-def _frozen_statistics(module):
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Let BatchNorm normalise by the batch where it does, without moving its running statistics."""
     norms = (m for m in module.modules() if isinstance(m, _BatchNorm))
     tracking = [norm for norm in norms if norm.training and norm.track_running_stats]

@@ -5,6 +5,8 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 __all__ = [
     "alignment",
@@ -22,7 +24,7 @@ _BLOCK_ENTRIES = 2**22
 _TIE_ROUNDINGS = 8
 
 
-def alignment(x, y):
+def alignment(x: ArrayLike, y: ArrayLike) -> float:
     """Return the mean squared distance between the two views of each image, on the unit sphere.
 
     Parameters
@@ -59,7 +61,7 @@ def alignment(x, y):
     return float((_unit(x) - _unit(y)).square().sum(1).mean())
 
 
-def uniformity(x, t=2.0):
+def uniformity(x: ArrayLike, t: float = 2.0) -> float:
     """Return the log of the mean Gaussian potential between different rows, on the unit sphere.
 
     Parameters
@@ -107,7 +109,7 @@ def uniformity(x, t=2.0):
     return float(total) - math.log(n * (n - 1) / 2)
 
 
-def rankme(h, eps=1e-7):
+def rankme(h: ArrayLike, eps: float = 1e-7) -> float:
     """Return the effective rank of representations, the exponential of the entropy of singular values.
 
     Parameters
@@ -147,7 +149,7 @@ def rankme(h, eps=1e-7):
     return float(torch.special.entr(shares).sum().exp())
 
 
-def chance_level(n_pairs):
+def chance_level(n_pairs: int) -> float:
     """Return the NT-Xent loss of a representation that cannot tell images apart.
 
     Parameters
@@ -176,7 +178,7 @@ def chance_level(n_pairs):
     return math.log(2 * int(n_pairs) - 1)
 
 
-def contrastive_accuracy(z):
+def contrastive_accuracy(z: ArrayLike) -> float:
     """Return how often the row most similar to a view is the other view of its image.
 
     Parameters
@@ -213,7 +215,7 @@ def contrastive_accuracy(z):
     return float(contrastive_accuracy_tensor(z))
 
 
-def contrastive_accuracy_tensor(z):
+def contrastive_accuracy_tensor(z: Tensor) -> Tensor:
     """Return `contrastive_accuracy` of a tensor as a 0-d tensor on its device, without waiting for it."""
     with torch.no_grad(), torch.autocast(device_type=z.device.type, enabled=False):
         unit = _unit(z.to(torch.promote_types(z.dtype, torch.float32)))
@@ -231,7 +233,7 @@ def contrastive_accuracy_tensor(z):
         return right / n
 
 
-def _as_matrix(x, name, smallest):
+def _as_matrix(x: ArrayLike, name: str, smallest: int) -> Tensor:
     """Return x as a float64 CPU tensor, or say what is wrong with it."""
     x = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x, dtype=np.float64))
     if x.ndim != 2 or len(x) < smallest or x.shape[1] == 0:
@@ -242,13 +244,13 @@ def _as_matrix(x, name, smallest):
     return x
 
 
-def _unit(x):
+def _unit(x: Tensor) -> Tensor:
     """Return the rows at unit length; rows of zeros stay."""
     # Squares of large or small entries would leave the range of float32.
     x = x / x.abs().amax(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     return torch.nn.functional.normalize(x, dim=1)
 
 
-def _blocks(n):
+def _blocks(n: int) -> list[tuple[int, int]]:
     step = max(_BLOCK_ENTRIES // n, 1)
     return [(start, min(start + step, n)) for start in range(0, n, step)]

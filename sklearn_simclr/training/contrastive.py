@@ -120,7 +120,7 @@ class ContrastiveObjective(Objective):
         super().begin(images, plan, generator)
         self.watch = TrainingWatch(plan.learning_rate, plan.weight_decay, self.chance_level)
 
-    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
+    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float | None]:
         """Return chance level, contrastive accuracy and effective rank of the last batch; warn of faults."""
         h, z = outputs["h"][:_ROWS], outputs["z"]
         first, second = z[: len(z) // 2], z[len(z) // 2 :]

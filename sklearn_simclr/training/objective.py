@@ -248,7 +248,7 @@ class Objective:
     def after_step(self) -> None:
         """Do what follows each step of the optimizer, such as moving an average of the weights."""
 
-    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
+    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> Mapping[str, float | None]:
         """Return what is recorded of an epoch beside its loss; the host may wait for the device here.
 
         Parameters

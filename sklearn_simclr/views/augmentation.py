@@ -2,12 +2,13 @@
 
 import math
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, Literal, Self, TypeGuard
 
 import torch
 from sklearn.base import BaseEstimator
+from torch import Tensor
 
-from .linear_maps import make_views
+from .linear_maps import Draws, make_views
 
 __all__ = ["Augmentation"]
 
@@ -16,27 +17,6 @@ __all__ = ["Augmentation"]
 _SMALL_SIDE = 64
 
 _CROP_TRIES = 10
-
-
-class _Draws(NamedTuple):
-    """What was drawn for each of N views; a tensor of N rows a field."""
-
-    top: torch.Tensor
-    left: torch.Tensor
-    height: torch.Tensor
-    width: torch.Tensor
-    flip: torch.Tensor
-    brightness: torch.Tensor
-    contrast: torch.Tensor
-    saturation: torch.Tensor
-    hue: torch.Tensor
-    order: torch.Tensor
-    grayscale: torch.Tensor
-    sigma: torch.Tensor
-
-    def rows(self, index):
-        """Return the draws of some of the views."""
-        return _Draws(*(field[index] for field in self))
 
 
 class Augmentation(BaseEstimator):
@@ -105,21 +85,28 @@ class Augmentation(BaseEstimator):
     (torch.Size([5, 3, 24, 24]), torch.float32)
     """
 
+    # Of any of the types that a parameter may have; concrete in what `resolve` returns.
+    size: Any
+    crop_scale: Any
+    flip_probability: Any
+    color_strength: Any
+    blur_probability: Any
+
     def __init__(
         self,
         *,
-        recipe="auto",
-        size="auto",
-        crop_scale="auto",
-        crop_ratio=(3 / 4, 4 / 3),
-        flip_probability="auto",
-        color_strength="auto",
-        jitter_probability=0.8,
-        grayscale_probability=0.2,
-        blur_probability="auto",
-        blur_sigma=(0.1, 2.0),
-        color_mode="linear",
-    ):
+        recipe: Literal["auto", "imagenet", "cifar"] = "auto",
+        size: Literal["auto"] | int | tuple[int, int] = "auto",
+        crop_scale: Literal["auto"] | tuple[float, float] = "auto",
+        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip_probability: Literal["auto"] | float = "auto",
+        color_strength: Literal["auto"] | float = "auto",
+        jitter_probability: float = 0.8,
+        grayscale_probability: float = 0.2,
+        blur_probability: Literal["auto"] | float = "auto",
+        blur_sigma: tuple[float, float] = (0.1, 2.0),
+        color_mode: Literal["linear", "sequential"] = "linear",
+    ) -> None:
         self.recipe = recipe
         self.size = size
         self.crop_scale = crop_scale
@@ -132,7 +119,7 @@ class Augmentation(BaseEstimator):
         self.blur_sigma = blur_sigma
         self.color_mode = color_mode
 
-    def resolve(self, image_shape):
+    def resolve(self, image_shape: tuple[int, int, int]) -> Self:
         """Return a copy with every ``"auto"`` replaced by the value for images of a shape.
 
         Parameters
@@ -182,11 +169,18 @@ class Augmentation(BaseEstimator):
                 params[name] = value
         if not isinstance(params["size"], tuple):
             size = params["size"]
-            params["size"] = (int(size),) * 2 if isinstance(size, Real) else tuple(int(s) for s in size)
+            params["size"] = (int(size),) * 2 if _is_real(size) else tuple(int(s) for s in size)
         params["recipe"] = recipe
         return type(self)(**params)
 
-    def draw(self, n, image_shape, *, generator=None, device=None):
+    def draw(
+        self,
+        n: int,
+        image_shape: tuple[int, int, int],
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> Draws:
         """Draw the random numbers of n views.
 
         Parameters
@@ -217,7 +211,13 @@ class Augmentation(BaseEstimator):
             device = generator.device if generator is not None else "cpu"
         return self.resolve(image_shape)._draw(n, image_shape, generator, device)
 
-    def _draw(self, n, image_shape, generator, device):
+    def _draw(
+        self,
+        n: int,
+        image_shape: tuple[int, int, int],
+        generator: torch.Generator | None,
+        device: torch.device | str,
+    ) -> Draws:
         """Draw for n views; the parameters are concrete."""
         _, height, width = image_shape
         # One call for all random numbers: small calls cost more than the numbers.
@@ -237,7 +237,7 @@ class Augmentation(BaseEstimator):
         brightness, contrast, saturation = torch.where(jittered, _between(factors[:3], low, high), one)
         hue = torch.where(jittered, _between(factors[3], -0.2 * strength, 0.2 * strength), 0.0 * one)
         blurred = blur < self.blur_probability
-        return _Draws(
+        return Draws(
             top=top,
             left=left,
             height=crop_height,
@@ -252,7 +252,7 @@ class Augmentation(BaseEstimator):
             sigma=torch.where(blurred, _between(sigma, *self.blur_sigma), 0.0 * one),
         )
 
-    def apply(self, images, draws):
+    def apply(self, images: Tensor, draws: Draws) -> Tensor:
         """Make the views that were drawn.
 
         Parameters
@@ -288,9 +288,9 @@ class Augmentation(BaseEstimator):
                 f"draws must be those of as many views as there are images, or of a multiple; got draws of "
                 f"{n_views} views for {n} images."
             )
-        return self.resolve(tuple(images.shape[1:]))._apply(images, draws)
+        return self.resolve(_image_shape(images))._apply(images, draws)
 
-    def _apply(self, images, draws):
+    def _apply(self, images: Tensor, draws: Draws) -> Tensor:
         """Make the views that were drawn; the parameters are concrete."""
         return make_views(
             images,
@@ -300,7 +300,7 @@ class Augmentation(BaseEstimator):
             sequential=self.color_mode == "sequential",
         )
 
-    def __call__(self, images, generator=None, n_views=1):
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None, n_views: int = 1) -> Tensor:
         """Make random views of each image.
 
         Parameters
@@ -342,20 +342,20 @@ class Augmentation(BaseEstimator):
             raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}.")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TypeError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}.")
-        shape = tuple(images.shape[1:])
+        shape = _image_shape(images)
         resolved = self.resolve(shape)
         draws = resolved._draw(n_views * len(images), shape, generator, images.device)
         return resolved._apply(images, draws)
 
-    def _check(self):
+    def _check(self) -> None:
         """Raise for a parameter out of its range."""
         if self.recipe not in ("auto", "imagenet", "cifar"):
             raise ValueError(f"recipe must be 'auto', 'imagenet' or 'cifar', got {self.recipe!r}.")
         if self.color_mode not in ("linear", "sequential"):
             raise ValueError(f"color_mode must be 'linear' or 'sequential', got {self.color_mode!r}.")
         size = self.size
-        sizes = () if _is_auto(size) else (size,) if isinstance(size, Real) else size
-        if isinstance(sizes, str) or not all(isinstance(s, Real) and s >= 1 and s == int(s) for s in sizes):
+        sizes = () if _is_auto(size) else (size,) if _is_real(size) else size
+        if isinstance(sizes, str) or not all(_is_real(s) and s >= 1 and s == int(s) for s in sizes):
             raise ValueError(f"size must be 'auto', a positive int or a pair of them, got {size!r}.")
         if not _is_auto(size) and len(sizes) not in (1, 2):
             raise ValueError(f"size must be 'auto', a positive int or a pair of them, got {size!r}.")
@@ -369,18 +369,34 @@ class Augmentation(BaseEstimator):
         _check_number("blur_probability", self.blur_probability, 1.0, auto=True)
 
 
-def _is_auto(value):
+def _image_shape(images: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = images.shape
+    return channels, height, width
+
+
+def _is_real(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real)
+
+
+def _is_auto(value: object) -> bool:
     return isinstance(value, str) and value == "auto"
 
 
-def _check_number(name, value, high, auto=False):
+def _check_number(name: str, value: float | str, high: float, auto: bool = False) -> None:
     if auto and _is_auto(value):
         return
     if not isinstance(value, Real) or not 0 <= value <= high:
         raise ValueError(f"{name} must be a number in [0, {high:g}]{auto * ' or auto'}, got {value!r}.")
 
 
-def _check_range(name, value, low, high, auto=False, open_low=False):
+def _check_range(
+    name: str,
+    value: tuple[float, float] | str,
+    low: float,
+    high: float,
+    auto: bool = False,
+    open_low: bool = False,
+) -> None:
     if auto and _is_auto(value):
         return
     left = "(" if open_low else "["
@@ -397,12 +413,20 @@ def _check_range(name, value, low, high, auto=False, open_low=False):
         raise ValueError(message)
 
 
-def _between(u, low, high):
+def _between(u: Tensor, low: float, high: float) -> Tensor:
     """Stretch numbers in [0, 1) to [low, high), in place."""
     return u.mul_(high - low).add_(low)
 
 
-def _draw_crops(area, ratio, vertical, horizontal, height, width, resolved):
+def _draw_crops(
+    area: Tensor,
+    ratio: Tensor,
+    vertical: Tensor,
+    horizontal: Tensor,
+    height: int,
+    width: int,
+    resolved: Augmentation,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Make boxes of numbers in [0, 1) as torchvision's RandomResizedCrop does.
 
     A box is the first of ten (the columns of ``area`` and ``ratio``) that fits, or a central one.

@@ -1,12 +1,14 @@
 """How views are computed from what was drawn for them: linear maps along rows and columns, then colours."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import channel_shuffle, embedding_bag
 
-__all__ = ["make_views"]
+__all__ = ["Draws", "make_views"]
 
 # ITU-R 601 luma, as used by torchvision's and Pillow's greyscale conversion.
 _LUMA = (0.2989, 0.587, 0.114)
@@ -37,7 +39,34 @@ _ARENA = 32_000_000
 _GAUSS_REACH = 6.0
 
 
-def make_views(images, draws, size, *, blurs, sequential):
+# Where what is computed is taken from, and with which weights.
+_Taps = tuple[Tensor, Tensor]
+
+
+class Draws(NamedTuple):
+    """What was drawn for each of N views; a tensor of N rows a field."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    hue: Tensor
+    order: Tensor
+    grayscale: Tensor
+    sigma: Tensor
+
+    def rows(self, index: Tensor | slice) -> "Draws":
+        """Return the draws of some of the views."""
+        return Draws(*(field[index] for field in self))
+
+
+def make_views(
+    images: Tensor, draws: Draws, size: tuple[int, int], *, blurs: bool, sequential: bool
+) -> Tensor:
     """Compute the views that were drawn, in the way that suits the device.
 
     Crop, flip, antialiased resize and blur are one linear map along the rows and one along the columns.
@@ -68,7 +97,9 @@ def make_views(images, draws, size, *, blurs, sequential):
     return _views_by_matrices(images, draws, size, blurs, sequential)
 
 
-def _views_by_rows(images, draws, size, blurs, sequential):
+def _views_by_rows(
+    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, sequential: bool
+) -> Tensor:
     """Make the views in groups, from the nonzero weights of the linear maps only."""
     n, channels, height, width = images.shape
     total = len(draws.top)
@@ -126,7 +157,7 @@ def _views_by_rows(images, draws, size, blurs, sequential):
     return views
 
 
-def _parts(blurred, length):
+def _parts(blurred: list[bool], length: int) -> tuple[list[list[tuple[slice, bool]]], Tensor]:
     """Cut groups of sorted views into those without and those with blur; return also where each begins."""
     parts, begins = [], []
     for start in range(0, len(blurred), length):
@@ -145,7 +176,16 @@ class _RowMaps:
     view in its part.
     """
 
-    def __init__(self, draws, images, size, source, place, blurs, sequential):
+    def __init__(
+        self,
+        draws: Draws,
+        images: Tensor,
+        size: tuple[int, int],
+        source: Tensor,
+        place: Tensor,
+        blurs: bool,
+        sequential: bool,
+    ) -> None:
         _, channels, height, width = images.shape
         self.channels = channels
         index, weight = _resize_taps(draws.left, draws.width, width, size[1], draws.flip)
@@ -168,24 +208,24 @@ class _RowMaps:
             self._reach = (_GAUSS_REACH * draws.sigma).tolist()
             self._blurs = [_blur_taps(draws.sigma, min(size), n) for n in size]
 
-    def resize_columns(self, x, part):
+    def resize_columns(self, x: Tensor, part: slice) -> Tensor:
         """Crop, flip and resize along the width; x holds the images of a group, transposed."""
         return _map_rows(x, self._columns, part)
 
-    def resize_rows(self, x, part):
+    def resize_rows(self, x: Tensor, part: slice) -> Tensor:
         """Crop and resize along the height, brightness and the mixing of channels."""
         x = _map_rows(x, self._rows, part)
         return x if self._mix is None else _map_rows(x, self._mix, part)
 
-    def blur_columns(self, x, part):
+    def blur_columns(self, x: Tensor, part: slice) -> Tensor:
         """Blur along the width; x is transposed."""
         return self._blur(x, self._blurs[1], part, 1)
 
-    def blur_rows(self, x, part):
+    def blur_rows(self, x: Tensor, part: slice) -> Tensor:
         """Blur along the height."""
         return self._blur(x, self._blurs[0], part, self.channels)
 
-    def _blur(self, x, taps, part, channels):
+    def _blur(self, x: Tensor, taps: _Taps, part: slice, channels: int) -> Tensor:
         index, weight = taps
         radius = len(index) // 2
         reach = min(int(self._reach[part.stop - 1]), radius)  # the views are sorted by sigma
@@ -194,7 +234,9 @@ class _RowMaps:
         return _map_rows(x, _row_map(index, weight, torch.arange(len(x)), index.shape[2], channels))
 
 
-def _row_map(index, weight, source, n_in, channels=1, mix=None):
+def _row_map(
+    index: Tensor, weight: Tensor, source: Tensor, n_in: int, channels: int = 1, mix: Tensor | None = None
+) -> _Taps:
     """Return what makes row s of plane c of view v of rows index[v, t, s], weighted with weight[v, t, s].
 
     They are rows of plane c of image source[v], whose planes have n_in rows. With ``mix`` (V, C, C),
@@ -213,7 +255,7 @@ def _row_map(index, weight, source, n_in, channels=1, mix=None):
         index = index.flatten(1, 2)[:, None]
         weight = (weight[:, None] * mix[:, :, :, None, None]).flatten(2, 3)
 
-    def transposed(x):
+    def transposed(x: Tensor) -> Tensor:
         # Only floats are transposed in blocks; the bits of an index pass for one.
         x = x.expand(len(source), -1, -1, -1)
         y = _transpose(x.flatten(0, 1).view(torch.float32)).view(x.dtype)
@@ -223,7 +265,7 @@ def _row_map(index, weight, source, n_in, channels=1, mix=None):
     return transposed(index), transposed(weight)
 
 
-def _map_rows(x, row_map, part=slice(None)):
+def _map_rows(x: Tensor, row_map: _Taps, part: slice = slice(None)) -> Tensor:
     """Apply a map to rows x (K, R, D) for a part of its views; return (V, C * S, D)."""
     index, weight = (t[part] for t in row_map)
     n = len(index)
@@ -233,7 +275,7 @@ def _map_rows(x, row_map, part=slice(None)):
     return x.view(n, -1, x.shape[1])
 
 
-def _transpose(x):
+def _transpose(x: Tensor) -> Tensor:
     """Return x.transpose(1, 2), contiguous."""
     n, rows, columns = x.shape
     # Channels-last memory makes the shuffle of channels a blocked transposition, several times as fast
@@ -242,44 +284,46 @@ def _transpose(x):
     return channel_shuffle(x, rows).permute(0, 2, 3, 1).reshape(n, columns, rows)
 
 
-def _views_by_matrices(images, draws, size, blurs, sequential):
+def _views_by_matrices(
+    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, sequential: bool
+) -> Tensor:
     """Make all views at once, from a pair of dense matrices each."""
     height, width = size
     repeats = len(draws.top) // max(1, len(images))
     rows = _resize_matrix(draws.top, draws.height, images.shape[2], height)
     columns = _resize_matrix(draws.left, draws.width, images.shape[3], width, draws.flip)
-    blur_rows, blur_columns = None, None
-    if blurs:
-        blur_rows, blur_columns = (_blur_matrix(draws.sigma, min(size), n) for n in size)
+    blur = [_blur_matrix(draws.sigma, min(size), n) for n in size] if blurs else None
     pixels = images.to(torch.float32, memory_format=torch.contiguous_format).repeat(repeats, 1, 1, 1)
     if images.dtype == torch.uint8:
         rows = rows * (1 / 255)
     if sequential:
         views = _sequential_color(_separable(pixels, rows, columns), draws)
-        return views if blur_rows is None else _separable(views, blur_rows, blur_columns).clamp(0, 1)
-    if blur_rows is not None:
-        rows, columns = blur_rows @ rows, blur_columns @ columns
+        return _separable(views, *blur).clamp(0, 1) if blur else views
+    if blur:
+        rows, columns = blur[0] @ rows, blur[1] @ columns
     views = _separable(pixels, rows * draws.brightness[:, None, None], columns)
     if views.shape[1] == 3:
         views = torch.bmm(_color_matrices(draws), views.flatten(2)).view_as(views)
     return _contrasted(views, draws.contrast).clamp_(0, 1)
 
 
-def _separable(pixels, rows, columns):
+def _separable(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return rows @ image @ columns^T for every image and channel."""
     n, channels, height, width = pixels.shape
     pixels = torch.bmm(pixels.view(n, channels * height, width), columns.transpose(1, 2))
     return torch.matmul(rows[:, None], pixels.view(n, channels, height, -1))
 
 
-def _resize_matrix(start, length, n_in, n_out, flip=None):
+def _resize_matrix(
+    start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None = None
+) -> Tensor:
     """Weights (N, n_out, n_in) of crop and antialiased bilinear resize along one axis."""
     centre, support = _resize_centres(start, length, n_out, flip)
     pixel = torch.arange(n_in, device=start.device, dtype=torch.float32)
     return _triangle(pixel, centre[:, :, None], support, start, length, dim=2)
 
 
-def _resize_taps(start, length, n_in, n_out, flip=None):
+def _resize_taps(start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None = None) -> _Taps:
     """Indices and weights (N, T, n_out) of crop and antialiased bilinear resize along one axis."""
     centre, support = _resize_centres(start, length, n_out, flip)
     # An open interval of twice the support contains so many pixels at most.
@@ -290,7 +334,7 @@ def _resize_taps(start, length, n_in, n_out, flip=None):
     return pixel.clamp_(0, n_in - 1).to(torch.int32), weight
 
 
-def _resize_centres(start, length, n_out, flip):
+def _resize_centres(start: Tensor, length: Tensor, n_out: int, flip: Tensor | None) -> tuple[Tensor, Tensor]:
     """Centre (N, n_out) of the filter of every output pixel, and half of its width (N, 1)."""
     out = torch.arange(n_out, device=start.device) + 0.5
     scale = (length / n_out)[:, None]
@@ -299,7 +343,9 @@ def _resize_centres(start, length, n_out, flip):
     return start[:, None] + out * scale, scale.clamp(min=1.0)
 
 
-def _triangle(pixel, centre, support, start, length, dim):
+def _triangle(
+    pixel: Tensor, centre: Tensor, support: Tensor, start: Tensor, length: Tensor, dim: int
+) -> Tensor:
     """Weights of pixels in the filter of Pillow and of torchvision's ``antialias=True``.
 
     It is as wide as the downscaling, cut at the edges of the crop, normalised along a dimension.
@@ -310,7 +356,7 @@ def _triangle(pixel, centre, support, start, length, dim):
     return weight.div_(weight.sum(dim=dim, keepdim=True))
 
 
-def _gauss_kernels(sigma, size, n):
+def _gauss_kernels(sigma: Tensor, size: int, n: int) -> Tensor:
     """Weights (N, R + 1) of a Gaussian blur at the distances 0 to R; sigma 0 is the identity."""
     radius = min(max(1, size // 20), n - 1)
     distance = torch.arange(radius + 1, device=sigma.device)
@@ -319,7 +365,7 @@ def _gauss_kernels(sigma, size, n):
     return kernel.div_(2 * kernel.sum(dim=1, keepdim=True) - 1)
 
 
-def _blur_taps(sigma, size, n):
+def _blur_taps(sigma: Tensor, size: int, n: int) -> _Taps:
     """Indices (T, n) and weights (N, T) of a Gaussian blur along one axis with reflected edges."""
     kernel = _gauss_kernels(sigma, size, n)
     distance = torch.arange(1 - kernel.shape[1], kernel.shape[1])
@@ -329,7 +375,7 @@ def _blur_taps(sigma, size, n):
     return index, kernel[:, distance].mul_(distance <= _GAUSS_REACH * sigma[:, None])
 
 
-def _blur_matrix(sigma, size, n):
+def _blur_matrix(sigma: Tensor, size: int, n: int) -> Tensor:
     """Weights (N, n, n) of a Gaussian blur along one axis with reflected edges."""
     kernel = _gauss_kernels(sigma, size, n)
     kernel = torch.nn.functional.pad(kernel, (0, 2 * n - 1 - kernel.shape[1]))
@@ -341,7 +387,7 @@ def _blur_matrix(sigma, size, n):
     return matrix
 
 
-def _color_matrices(draws):
+def _color_matrices(draws: Draws) -> Tensor:
     """Saturation, hue and greyscale as a matrix (N, 3, 3) each; it keeps the luma."""
     chroma = torch.where(draws.grayscale, 0.0, draws.saturation)
     # A positive hue shift of HSV, red towards yellow, turns (I, Q) clockwise.
@@ -351,7 +397,7 @@ def _color_matrices(draws):
     return torch.stack(entries, dim=1).view(-1, 3, 3)
 
 
-def _contrasted(views, contrast):
+def _contrasted(views: Tensor, contrast: Tensor) -> Tensor:
     """Blend every view with its mean grey level."""
     grey = _luma(views.mean(dim=(2, 3), keepdim=True))
     contrast = contrast.view(-1, 1, 1, 1)
@@ -359,7 +405,7 @@ def _contrasted(views, contrast):
     return views.mul_(contrast).add_((1 - contrast) * grey)
 
 
-def _luma(views):
+def _luma(views: Tensor) -> Tensor:
     """Grey level of every pixel: the luma of three channels, the mean of any other number."""
     if views.shape[1] != 3:
         return views.mean(dim=1, keepdim=True)
@@ -367,7 +413,7 @@ def _luma(views):
     return torch.add(red * _LUMA[0], green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
 
 
-def _sequential_color(views, draws):
+def _sequential_color(views: Tensor, draws: Draws) -> Tensor:
     """The reference: one operation after the other in a drawn order, clipped after each, hue in HSV."""
     channels = views.shape[1]
     views = views.clamp(0, 1)
@@ -389,7 +435,7 @@ def _sequential_color(views, draws):
     return views
 
 
-def _turned_where(chosen, views, shift):
+def _turned_where(chosen: Tensor, views: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue of the chosen views."""
     if views.device.type != "cpu" or views.requires_grad:
         # All are turned: on an accelerator, choosing some would wait for their number.
@@ -399,7 +445,7 @@ def _turned_where(chosen, views, shift):
     return views
 
 
-def _turned(views, shift):
+def _turned(views: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue by a fraction of the colour circle in HSV space."""
     value, lowest = views.amax(dim=1), views.amin(dim=1)
     chroma = value - lowest

@@ -211,6 +211,13 @@ def test_unusable_chunks_are_refused():
         cached_backward(net, [lambda: next(shrinking), lambda: inputs()[1]], nt_xent, module=net)
 
 
+def test_a_loss_of_its_own_parameters_alone_leaves_the_network_as_it_is():
+    net, scale = encoder(), torch.ones((), dtype=torch.float64, requires_grad=True)
+    loss, _ = by_chunks(net, inputs(), lambda z: 3 * scale)
+    assert loss == 3 and scale.grad == 3
+    assert not any(parameter.grad.any() for parameter in net.parameters())
+
+
 @pytest.mark.gpu
 def test_dropout_is_replayed_on_the_gpu():
     net = encoder(dropout=0.4).cuda()
