@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from .traits import Traits
 
@@ -68,7 +68,11 @@ class CompactNet(nn.Module):
         How many of its numbers, the first ones, are for a projection head.
     """
 
-    def __init__(self, in_channels, image_size, width=None, multiple=1):
+    out_dim: int
+
+    def __init__(
+        self, in_channels: int, image_size: tuple[int, int], width: int | None = None, multiple: float = 1
+    ) -> None:
         super().__init__()
         if width is None:
             width = int((32 if max(image_size) <= TINY_SIDE else 64) * multiple)
@@ -98,10 +102,11 @@ class CompactNet(nn.Module):
         """What others need to know: the head reads the means over the image alone."""
         return Traits(read_dim=self.read_dim, batch_scale=2.0, mirror_pays=True)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Return the representations (N, out_dim) of images (N, C, H, W)."""
         x = self._patches(x)
-        means, windowed = [], []
+        means: list[Tensor] = []
+        windowed: list[Tensor] = []
         for conv, norm, pool in zip(self.convs, self.norms, self.pools, strict=True):
             x = norm(conv(x))
             if pool and self.means_of_pooled:
@@ -114,12 +119,13 @@ class CompactNet(nn.Module):
                 x = F.max_pool2d(x, 2, ceil_mode=True)
         return torch.cat(means[::-1] + windowed[::-1], dim=1)
 
-    def _patches(self, x):
+    def _patches(self, x: Tensor) -> Tensor:
         """Return the positive and the negative parts of whitened patches, pooled."""
+        assert self.stem.bias is not None
         weight = torch.cat([self.stem.weight, -self.stem.weight])
         bias = torch.cat([self.stem.bias, -self.stem.bias])
 
-        def first(x):
+        def first(x: Tensor) -> Tensor:
             x = F.conv2d(x, weight, bias, padding=1).relu_()
             return F.avg_pool2d(x, self.stem_pool, ceil_mode=True) if self.stem_pool > 1 else x
 
@@ -130,7 +136,7 @@ class CompactNet(nn.Module):
         return torch.cat([first(part) for part in x.split(rows)]) if len(x) > rows else first(x)
 
     @torch.no_grad()
-    def initialize_from_images(self, images, generator):
+    def initialize_from_images(self, images: Tensor, generator: torch.Generator) -> None:
         """Set the first layer to the whitened principal components of the images' patches.
 
         Parameters
@@ -156,11 +162,12 @@ class CompactNet(nn.Module):
         # The sign of an eigenvector is arbitrary: make it the same on every machine.
         sign = torch.where(weight.gather(1, weight.abs().argmax(dim=1, keepdim=True)) < 0, -1.0, 1.0)
         weight = weight * sign
+        assert self.stem.bias is not None
         self.stem.weight.copy_(weight.view_as(self.stem.weight))
         self.stem.bias.copy_(-(weight @ mean))
 
 
-def _averages(x):
+def _averages(x: Tensor) -> tuple[Tensor, ...]:
     """Return the mean of maps (N, C, H, W) over the image, and that under the window: (N, C) each."""
     height, width = x.shape[2:]
     window = _window(height, x)[:, None] * _window(width, x)
@@ -169,7 +176,7 @@ def _averages(x):
     return (weights @ x.permute(0, 2, 3, 1).flatten(1, 2)).unbind(1)
 
 
-def _window(n, like):
+def _window(n: int, like: Tensor) -> Tensor:
     """Return n weights with the sum 1, largest in the middle."""
     precise = torch.promote_types(like.dtype, torch.float32)
     distance = (torch.arange(n, device=like.device, dtype=precise) + 0.5) / n - 0.5

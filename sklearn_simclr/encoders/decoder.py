@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["Decoder"]
@@ -27,7 +27,7 @@ class Decoder(nn.Module):
         Channels, height and width of the image.
     """
 
-    def __init__(self, in_dim, image_shape):
+    def __init__(self, in_dim: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.in_dim = in_dim
         channels, height, width = image_shape
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
         )
         self.last = nn.Conv2d(widths[-1], channels, 3, padding=1)
 
-    def forward(self, h):
+    def forward(self, h: Tensor) -> Tensor:
         """Return images (N, C, H, W) in (0, 1) for vectors (N, in_dim)."""
         x = self.first(h)
         for block, side in zip(self.blocks, self.sides[1:], strict=True):

@@ -2,7 +2,7 @@
 
 from numbers import Integral
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["ProjectionHead"]
@@ -11,19 +11,19 @@ __all__ = ["ProjectionHead"]
 class _BatchNorm(nn.BatchNorm1d):
     """BatchNorm that can do without a shift and takes a lone row in training mode."""
 
-    def __init__(self, width, shift):
+    def __init__(self, width: int, shift: bool) -> None:
         super().__init__(width, eps=1e-5, momentum=0.1)
         if not shift:
             self.register_parameter("bias", None)
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         # Older releases of torch fail where there is no shift.
         self.reset_running_stats()
         nn.init.ones_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if self.training and len(x) == 1:
             # The statistics of one row are the row itself: nothing would be left of it.
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
@@ -33,7 +33,7 @@ class _BatchNorm(nn.BatchNorm1d):
 class _LeadingLinear(nn.Linear):
     """A linear map of the first `in_features` numbers of each row."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return super().forward(x[:, : self.in_features])
 
 
@@ -96,7 +96,14 @@ class ProjectionHead(nn.Module):
     (torch.Size([4, 128]), torch.Size([4, 256]))
     """
 
-    def __init__(self, in_dim, out_dim=128, n_layers=2, hidden_dim=None, read_dim=None):
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int = 128,
+        n_layers: int = 2,
+        hidden_dim: int | None = None,
+        read_dim: int | None = None,
+    ) -> None:
         super().__init__()
         read_dim = in_dim if read_dim is None else read_dim
         hidden_dim = read_dim if hidden_dim is None else hidden_dim
@@ -131,7 +138,7 @@ class ProjectionHead(nn.Module):
             self.layers.append(layer)
         self._widths = tuple(widths)
 
-    def forward(self, h, n_layers=None):
+    def forward(self, h: Tensor, n_layers: int | None = None) -> Tensor:
         """Return the output of one of the layers.
 
         Parameters
@@ -157,7 +164,7 @@ class ProjectionHead(nn.Module):
             h = layer(h)
         return h
 
-    def layer_dim(self, k):
+    def layer_dim(self, k: int) -> int:
         """Return the width of the output of a layer.
 
         Parameters
@@ -177,7 +184,7 @@ class ProjectionHead(nn.Module):
         """
         return self._widths[self._check_layer(k)]
 
-    def _check_layer(self, k):
+    def _check_layer(self, k: int) -> int:
         if not isinstance(k, Integral) or isinstance(k, bool) or not 0 <= k <= self.n_layers:
             raise ValueError(f"layer {k!r} does not exist; pass an int from 0 (h) to {self.n_layers} (z).")
         return int(k)

@@ -8,8 +8,9 @@ import difflib
 import inspect
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import nn
@@ -129,8 +130,8 @@ def make_encoder(
         if encoder.startswith(_TIMM):
             module = _make_timm(encoder, in_channels, image_size)
         else:
-            module = _make_named(encoder, in_channels, image_size)
-            return module, module.out_dim
+            named = _make_named(encoder, in_channels, image_size)
+            return named, named.out_dim
     elif isinstance(encoder, nn.Module):
         module = _copy_module(encoder)
     elif callable(encoder):
@@ -160,7 +161,7 @@ def _resolve_name(name: str, image_size: tuple[int, int]) -> str:
     return "resnet18" if max(image_size) > _COMPACT_MAX_SIDE else "compact"
 
 
-def _make_named(name: str, in_channels: int, image_size: tuple[int, int]) -> nn.Module:
+def _make_named(name: str, in_channels: int, image_size: tuple[int, int]) -> ResNet | CompactNet:
     side = max(image_size)
     resolved = _resolve_name(name, image_size)
     if resolved in _COMPACT_WIDTHS:
@@ -199,7 +200,7 @@ def _make_timm(encoder: str, in_channels: int, image_size: tuple[int, int]) -> n
             f"encoder={encoder!r}: timm {timm.__version__} has no network {name!r}.{closest} "
             "timm.list_models() lists them all."
         )
-    options = {}
+    options: dict[str, Any] = {}
     try:
         config = timm.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:
@@ -231,6 +232,7 @@ def _call_factory(
     factory: Callable[..., nn.Module], in_channels: int, image_size: tuple[int, int]
 ) -> nn.Module:
     name = getattr(factory, "__name__", type(factory).__name__)
+    parameters: Mapping[str, inspect.Parameter]
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):  # some callables written in C have no signature
@@ -298,7 +300,7 @@ def _find_out_dim(module: nn.Module, in_channels: int, image_size: tuple[int, in
 
 
 @contextlib.contextmanager
-def _untouched(module: nn.Module, device: torch.device):
+def _untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Restore training flags, buffers and torch's random generators at the end."""
     flags = [(part, part.training) for part in module.modules()]
     buffers = [

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .._utils.seeds import isolated_generators
-from ..images.source import as_float
+from ..images.source import ImageSource, as_float
+from ..views.augmentation import Augmentation
 from .compact import CompactNet
 
 __all__ = ["MirroredNetwork", "is_open", "left_right_accuracy", "mirror_images_fit_in", "resolve_views"]
@@ -33,11 +34,11 @@ class MirroredNetwork(nn.Module):
         Images (n, C, H, W) to representations (n, d).
     """
 
-    def __init__(self, network):
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         """Return the representations (n, d) of images (n, C, H, W)."""
         mirrored = images.flip(3)
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
@@ -46,12 +47,14 @@ class MirroredNetwork(nn.Module):
         return 0.5 * (first + second)
 
 
-def is_open(augmentation):
+def is_open(augmentation: Augmentation) -> bool:
     """Return whether an augmentation leaves it to the images whether views are mirrored."""
     return augmentation.recipe == "auto" and isinstance(augmentation.flip_probability, str)
 
 
-def resolve_views(augmentation, source, before=None):
+def resolve_views(
+    augmentation: Augmentation, source: ImageSource, before: Augmentation | None = None
+) -> Augmentation:
     """Return an augmentation with concrete values.
 
     Parameters
@@ -77,7 +80,7 @@ def resolve_views(augmentation, source, before=None):
     return views
 
 
-def mirror_images_fit_in(source):
+def mirror_images_fit_in(source: ImageSource) -> bool:
     """Return whether mirror images could be further images of the same kind.
 
     Parameters
@@ -92,17 +95,17 @@ def mirror_images_fit_in(source):
         photographs of animals and vehicles it tells half, which is a guess; of digits 80 to 90%.
     """
     most = min(_IMAGES, _PIXELS // (source.shape[1] * source.shape[2]))
-    chosen = np.random.default_rng(0).permutation(len(source))[:most]
-    if len(chosen) < 2:
+    drawn = np.random.default_rng(0).permutation(len(source))[:most]
+    if len(drawn) < 2:
         return True
-    chosen = torch.from_numpy(chosen).to(source.device)
+    chosen = torch.from_numpy(drawn).to(source.device)
     source.ask(chosen)
     accuracy = left_right_accuracy(as_float(source.take(chosen).cpu()))
     return accuracy <= max(_TOLD, 0.5 + _ERRORS * 0.5 / math.sqrt(len(chosen)))
 
 
 @torch.no_grad()
-def left_right_accuracy(images):
+def left_right_accuracy(images: Tensor) -> float:
     """Return for how many images a linear classifier says which of two is the mirror image.
 
     It reads the representations by an untrained compact network: ridge regression of the difference between
@@ -119,13 +122,11 @@ def left_right_accuracy(images):
         In [0, 1]; 0.5 is a guess.
     """
     with isolated_generators(0, torch.device("cpu")):
-        network = CompactNet(images.shape[1], images.shape[2:]).eval()
+        network = CompactNet(images.shape[1], (images.shape[2], images.shape[3])).eval()
         network.initialize_from_images(images, torch.Generator().manual_seed(0))
     network.to(memory_format=torch.channels_last)
-    differences = []
-    for part in images.contiguous(memory_format=torch.channels_last).split(_BATCH):
-        differences.append(network(part) - network(part.flip(3)))
-    differences = torch.cat(differences).double().numpy()
+    parts = images.contiguous(memory_format=torch.channels_last).split(_BATCH)
+    differences = torch.cat([network(part) - network(part.flip(3)) for part in parts]).double().numpy()
     scale = np.sqrt(np.mean(differences**2, axis=0))
     differences = differences[:, scale > 0] / scale[scale > 0]
     products = differences @ differences.T

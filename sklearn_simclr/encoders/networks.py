@@ -1,9 +1,11 @@
 """Networks of this package as plain dicts, from which networks of the same shape are built again."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .compact import CompactNet
 from .heads import ProjectionHead, _BatchNorm, _LeadingLinear
@@ -27,6 +29,9 @@ _PIXELS_GPU = 1024 * 32 * 32
 _FEWEST = 16
 
 
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
 class PreprocessedNetwork(nn.Module):
     """A network with what images go through before they enter it: one module that takes images of any size.
 
@@ -45,15 +50,17 @@ class PreprocessedNetwork(nn.Module):
         Those of the network.
     """
 
-    def __init__(self, network, preprocessing):
+    out_dim: int
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
         self.channels = input_channels(network)
-        self.out_dim = network.out_dim
+        self.out_dim = network.out_dim  # type: ignore[assignment]  # torch knows no attributes of modules
         self.traits = traits(network)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         """Return the representations (n, out_dim) of images (n, C, H, W) in [0, 1]."""
         # In another memory format a resize rounds otherwise. Convolutions take that of their weights.
         images = images.contiguous()
@@ -61,7 +68,8 @@ class PreprocessedNetwork(nn.Module):
             return self._represent(images)
         pixels = _PIXELS if images.device.type == "cpu" else _PIXELS_GPU
         rows = max(_FEWEST, pixels // self.preprocessing.size**2)
-        done, black = [], {}
+        done: list[Tensor] = []
+        black: dict[int, Tensor] = {}
         for part in images.split(rows):
             if part.any():
                 done.append(self._represent(part))
@@ -72,15 +80,15 @@ class PreprocessedNetwork(nn.Module):
                 done.append(black[len(part)])
         return torch.cat(done)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """Return the preprocessing as it is shown."""
         return repr(self.preprocessing)
 
-    def _represent(self, images):
+    def _represent(self, images: Tensor) -> Tensor:
         return self.network(self.preprocessing(images, channels=self.channels))
 
 
-def input_channels(network):
+def input_channels(network: nn.Module) -> int:
     """Return the number of channels that a network of this package takes.
 
     Parameters
@@ -96,7 +104,7 @@ def input_channels(network):
     return next(part for part in network.modules() if isinstance(part, nn.Conv2d)).in_channels
 
 
-def describe_network(module):
+def describe_network(module: nn.Module) -> dict[str, Any] | None:
     """Return what `build_network` needs to build a network of the same shape.
 
     Parameters
@@ -109,10 +117,9 @@ def describe_network(module):
     description : dict or None
         Of numbers, strings, lists and dicts; None for a network of another package.
     """
-    kind = type(module)
-    if kind is ResNet:
+    if type(module) is ResNet:
         return {"kind": "resnet", **module.options}
-    if kind is CompactNet:
+    if type(module) is CompactNet:
         return {
             "kind": "compact",
             "in_channels": module.in_channels,
@@ -121,14 +128,14 @@ def describe_network(module):
             "width": module.convs[0].out_channels,
             **({} if module.multiple == 1 else {"multiple": module.multiple}),
         }
-    if kind is PreprocessedNetwork:
+    if type(module) is PreprocessedNetwork:
         inner = describe_network(module.network)
         return inner and {
             "kind": "preprocessed",
             "preprocessing": asdict(module.preprocessing),
             "network": inner,
         }
-    if kind is ProjectionHead:
+    if type(module) is ProjectionHead:
         return {
             "kind": "projector",
             "in_dim": module.in_dim,
@@ -137,21 +144,21 @@ def describe_network(module):
             "hidden_dim": module.layer_dim(1) if module.n_layers > 1 else None,
             **({} if module.read_dim == module.in_dim else {"read_dim": module.read_dim}),
         }
-    if kind in (nn.Linear, _LeadingLinear):
+    if type(module) in (nn.Linear, _LeadingLinear):
         shape = {"in_features": module.in_features, "out_features": module.out_features}
-        name = "linear" if kind is nn.Linear else "leading_linear"
+        name = "linear" if type(module) is nn.Linear else "leading_linear"
         return {"kind": name, **shape, "bias": module.bias is not None}
-    if kind is _BatchNorm:
+    if type(module) is _BatchNorm:
         return {"kind": "batchnorm", "width": module.num_features, "shift": module.bias is not None}
-    if kind is nn.ReLU:
+    if type(module) is nn.ReLU:
         return {"kind": "relu"}
-    if kind is nn.Sequential:
+    if type(module) is nn.Sequential:
         parts = [describe_network(part) for part in module]
         return None if None in parts else {"kind": "sequential", "parts": parts}
     return None
 
 
-def build_network(description, n_tensors):
+def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
     """Return a network without numbers, on the meta device.
 
     Parameters
@@ -199,16 +206,16 @@ def build_network(description, n_tensors):
         if kind == "relu":
             return nn.ReLU(inplace=True)
     if kind == "preprocessed":
-        network = build_network(options["network"], n_tensors)
-        if not hasattr(network, "out_dim") or isinstance(network, ProjectionHead):
+        inner = build_network(options["network"], n_tensors)
+        if not hasattr(inner, "out_dim") or isinstance(inner, ProjectionHead):
             raise ValueError("what takes the preprocessed images is no encoder")
-        return PreprocessedNetwork(network, Preprocessing(**options["preprocessing"]))
+        return PreprocessedNetwork(inner, Preprocessing(**options["preprocessing"]))
     if kind == "sequential":
         return nn.Sequential(*(build_network(part, n_tensors) for part in options["parts"]))
     raise ValueError(f"{kind!r} is no network of this package")
 
 
-def fill_network(module, state):
+def fill_network(module: _Network, state: Mapping[str, Tensor]) -> _Network:
     """Give a network its numbers, and put it into evaluation mode.
 
     Parameters
@@ -242,7 +249,7 @@ def fill_network(module, state):
     return module.eval()
 
 
-def encoder_name(module):
+def encoder_name(module: nn.Module) -> str:
     """Return what the ``encoder`` parameter calls a network.
 
     Parameters

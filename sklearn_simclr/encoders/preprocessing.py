@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = ["Preprocessing"]
@@ -65,7 +66,7 @@ class Preprocessing:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.size, Integral) or isinstance(self.size, bool):
             raise TypeError(f"size must be an int, got {self.size!r}.")
         if self.size < 1:
@@ -88,7 +89,7 @@ class Preprocessing:
         if self.std is not None and (min(self.std) <= 0 or len(self.std) != len(self.mean)):
             raise ValueError(f"std must be positive, one per channel as mean; got {self.std}.")
 
-    def __call__(self, images, *, channels=3):
+    def __call__(self, images: Tensor, *, channels: int = 3) -> Tensor:
         """Return the batch as the network takes it.
 
         Parameters
@@ -128,11 +129,11 @@ class Preprocessing:
         return batch.contiguous()
 
 
-def _is_number(value):
+def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _check_batch(images, channels, mean):
+def _check_batch(images: Tensor, channels: int, mean: tuple[float, ...] | None) -> Tensor:
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images must be a torch.Tensor (n, C, H, W), got {type(images).__name__}.")
     if images.dtype != torch.uint8 and not images.is_floating_point():

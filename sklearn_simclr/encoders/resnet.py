@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +117,16 @@ class ResNet(nn.Module):
     >>> net(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 512])
     """
+
+    out_dim: int
+    options: dict[str, Any]
+    conv1: nn.Module
+    bn1: nn.Module
+    relu: nn.Module
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
 
     def __init__(
         self,
@@ -348,15 +359,15 @@ def _draw_truncated_normal(weight: torch.Tensor, variance: float) -> None:
     """
     flat = weight.normal_().view(-1)
     # A tensor on the meta device has a shape, but no values to look at.
-    outside = [] if weight.is_meta else (flat.abs() > 2).nonzero().squeeze(1)
-    while len(outside):
+    outside = None if weight.is_meta else (flat.abs() > 2).nonzero().squeeze(1)
+    while outside is not None and len(outside):
         draws = torch.randn(len(outside), dtype=weight.dtype, device=weight.device)
         flat[outside] = draws
         outside = outside[draws.abs() > 2]
     weight.mul_(math.sqrt(variance) / _TRUNCATED_STD)
 
 
-def _check_choice(name: str, value: object, choices: tuple) -> None:
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 

@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from torch import Tensor, nn
 
 from .networks import PreprocessedNetwork
 from .resnet import ResNet
@@ -11,7 +12,7 @@ __all__ = ["untrained_network"]
 
 
 @torch.no_grad()
-def untrained_network(module, images, generator):
+def untrained_network(module: nn.Module, images: Tensor, generator: torch.Generator) -> nn.Module:
     """Return an encoder of the same shape with new weights, drawn from torch's global generator.
 
     Parameters
@@ -41,13 +42,15 @@ def untrained_network(module, images, generator):
         return ResNet(**module.options).eval()
     new = copy.deepcopy(module)
     for part in new.modules():
-        if hasattr(part, "reset_parameters"):
-            part.reset_parameters()
+        reset = getattr(part, "reset_parameters", None)
+        if reset is not None:
+            reset()
         elif any(True for _ in part.parameters(recurse=False)):
             raise ValueError(
                 f"the part {type(part).__name__} of the encoder has weights, but no reset_parameters() that "
                 "draws new ones"
             )
-    if hasattr(new, "initialize_from_images"):
-        new.initialize_from_images(images, generator)
+    initialize = getattr(new, "initialize_from_images", None)
+    if initialize is not None:
+        initialize(images, generator)
     return new.eval()

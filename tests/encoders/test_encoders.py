@@ -535,21 +535,3 @@ def test_other_types(encoder):
 def test_shape_of_the_images_is_checked(in_channels, image_size, name):
     with pytest.raises(ValueError, match=f"{name} must be"):
         make_encoder("resnet18", in_channels, image_size)
-
-
-@pytest.mark.parametrize(
-    ("side", "seconds", "name"),
-    [
-        (32, None, "compact"),
-        (32, 599.9, "compact"),
-        (17, 600, "compactx1.5"),
-        (96, 600, "compactx1.5"),
-        (16, 6000, "compact"),
-        (97, 6000, "resnet18"),
-    ],
-)
-def test_auto_depends_on_the_time_of_training(side, seconds, name):
-    from sklearn_simclr.encoders.make import resolve_name
-
-    assert resolve_name("auto", (side, 8), seconds) == name
-    assert resolve_name("compact", (side, 8), seconds) == "compact"

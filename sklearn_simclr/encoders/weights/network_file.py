@@ -226,12 +226,12 @@ def read_network(path: str | os.PathLike) -> Pretrained:
             parts[part] = fill_network(build_network(description, len(state)), state)
         if arrays:
             raise ValueError(f"{len(arrays)} of its arrays belong to no network, such as {min(arrays)!r}")
-        _check_kinds(**parts)
+        encoder, projector, classifier = _of_their_kinds(**parts)
         pretrained = Pretrained(
-            parts["encoder"],
+            encoder,
             Preprocessing(**meta["preprocessing"]),
-            parts.get("projector"),
-            parts.get("classifier"),
+            projector,
+            classifier,
             meta["classifier_layer"],
             str(meta["name"]),
         )
@@ -246,15 +246,17 @@ def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _check_kinds(
+def _of_their_kinds(
     encoder: nn.Module, projector: nn.Module | None = None, classifier: nn.Module | None = None
-) -> None:
+) -> tuple[nn.Module, ProjectionHead | None, nn.Linear | None]:
+    """Return networks as they came, or say which is of a wrong kind."""
     if not hasattr(encoder, "out_dim") or isinstance(encoder, ProjectionHead):
         raise ValueError(f"its encoder, a {type(encoder).__name__}, is no encoder")
     if projector is not None and not isinstance(projector, ProjectionHead):
         raise ValueError(f"its projector, a {type(projector).__name__}, is no projection head")
     if classifier is not None and not isinstance(classifier, nn.Linear):
         raise ValueError(f"its classifier, a {type(classifier).__name__}, is no linear layer")
+    return encoder, projector, classifier
 
 
 def check_heads(pretrained: Pretrained) -> None:
