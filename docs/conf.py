@@ -19,7 +19,11 @@ extensions = [
     "numpydoc",
     "myst_parser",
     "sphinx_gallery.gen_gallery",
+    "sphinxcontrib.mermaid",
 ]
+# The blocks ```mermaid of Markdown, which GitHub draws as well; here the reader's browser draws them.
+myst_fence_as_directive = ["mermaid"]
+mermaid_height = "auto"
 root_doc = "index"
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]

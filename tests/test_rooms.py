@@ -1,12 +1,15 @@
 """The rooms of docs/architecture.md: imports go down the list; what begins with ``_`` stays in its room."""
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "sklearn_simclr"
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "sklearn_simclr"
+PAGE = ROOT / "docs" / "architecture.md"
 ROOMS = ["inspection", "theory", "evaluation", "export", "estimators", "training"]
 ROOMS += ["encoders", "views", "losses", "images", "_utils", "_version"]
 
@@ -44,8 +47,60 @@ def test_only_rooms_stand_at_the_top():
 
 
 def test_the_architecture_page_names_the_rooms_in_this_order():
-    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)/` \|", page, flags=re.MULTILINE) == ROOMS[:-1]
+
+
+def test_the_architecture_page_names_files_and_functions_that_are_there():
+    page = PAGE.read_text(encoding="utf-8")
+    files = set(re.findall(r"`((?:\w+/)+\w+\.pyi?)`", page))
+    assert len(files) > 30
+    missing = {file for file in files if not any((top / file).is_file() for top in (PACKAGE, ROOT))}
+    assert not missing
+    said = re.findall(r"((?:`\w+`(?:, | and | or )?)+) (?:of|in) `(\w+/[\w/]+\.py)`", page)
+    assert len(said) > 20
+    for names, file in said:
+        words = set(re.findall(r"\w+", (PACKAGE / file).read_text(encoding="utf-8")))
+        assert words >= set(re.findall(r"`(\w+)`", names)), file
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """Return docs/draw_architecture.py as a module, to work on a copy of the page."""
+    spec = importlib.util.spec_from_file_location("draw_architecture", ROOT / "docs" / "draw_architecture.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.PAGE = tmp_path / PAGE.name
+    module.PAGE.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    return module
+
+
+def test_the_pictures_of_the_architecture_page_are_those_of_the_source(draw):
+    assert list(draw.ROOMS) == ROOMS[:-1]
+    draw.main(["--check"])
+
+
+def test_an_old_picture_is_refused_and_drawn_anew(draw):
+    true = draw.PAGE.read_text(encoding="utf-8")
+    for arrow in ("estimators --> training", "==>|1| f8"):
+        assert true.count(arrow) == 1
+        draw.PAGE.write_text(true.replace(arrow, "estimators --> views"), encoding="utf-8")
+        with pytest.raises(SystemExit, match="no longer so. Run: python docs/draw_architecture.py"):
+            draw.main(["--check"])
+        draw.main([])
+        assert draw.PAGE.read_text(encoding="utf-8") == true
+
+
+@pytest.mark.parametrize("name", ["SPINE", "OPENED", "EXPLAINED", "HANDED"])
+def test_a_path_that_the_source_does_not_take_is_not_drawn(draw, name):
+    if name == "SPINE":
+        draw.SPINE.insert(1, "training/feed.py:make_feed")
+    elif name == "HANDED":
+        draw.HANDED["_Loop._step", "self.step"] = ("torch:step", "training/loop.py:_Loop._step")
+    else:
+        getattr(draw, name).add("training/clock.py:Clock.resumed")
+    with pytest.raises(SystemExit, match="out of date"):
+        draw.main(["--check"])
 
 
 @pytest.mark.parametrize(
