@@ -3,10 +3,10 @@
 Each trains on the same unlabelled photographs for the same seconds, taking turns; then a logistic regression
 on the standardised representation is fitted on the labels, of all images and of 1% of them, and scored on the
 test images. With all labels its C is the best on a fifth of them, held out, and once more 0.1; with few it is
-0.1. Ours is ``SimCLRTransformer(max_time=...)``, with ``encoder="compactx1.5"`` from ten minutes on and nothing
-else, fitted anew for each time: its schedule depends on it. lightly's is the example of its documentation, read off while it trains, since its learning
-rate is constant; it takes images and batches as that example does. Of the others the time is what their
-features take.
+0.1. Ours is ``SimCLRTransformer(max_time=...)`` with ``encoder="compactx1.5"`` from ten minutes on and
+nothing else, fitted anew for each time, since its schedule depends on it. lightly's is the example of its
+documentation, read off while it trains, since its learning rate is constant; it takes images and batches as
+that example does. Of the others the time is what their features take.
 
 Results are kept after every measurement; a run that was interrupted goes on where it was.
 """

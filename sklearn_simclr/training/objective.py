@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..images.source import ImageSource, as_float
 from ..views.augmentation import Augmentation
+from .identity import architecture
 from .plan import Plan
 
 __all__ = ["Batch", "Epoch", "History", "Objective", "Step"]
@@ -216,13 +217,9 @@ class Objective:
         """
         return {
             "objective": type(self),
-            "modules": {name: repr(module) for name, module in self.modules.items()},
+            "modules": {name: architecture(module) for name, module in self.modules.items()},
             "initialize": self.initialize,
-            "augmentation": self.augmentation
-            and {
-                "class": type(self.augmentation),
-                **self.augmentation.get_params(deep=False),
-            },
+            "augmentation": self.augmentation,
         }
 
     def begin(self, images: ImageSource, plan: Plan, generator: torch.Generator) -> None:
