@@ -1,14 +1,23 @@
 """One image as people have it, the bytes of a file or a Pillow image, as an array of whole numbers."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import logging
 import threading
 import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
+from .._utils.types import ImageSize
 from .tiff import TiffError, over_white, read_tiff
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 __all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "strict_decoders"]
 
@@ -27,7 +36,7 @@ class ImageError(ValueError):
 
 
 @contextlib.contextmanager
-def strict_decoders():
+def strict_decoders() -> Iterator[None]:
     """Have Pillow refuse truncated files, and decoders keep their warnings to themselves, in all threads."""
     from PIL import Image, ImageFile
 
@@ -46,7 +55,7 @@ def strict_decoders():
             log.setLevel(level)
 
 
-def decode(file, image_size=None):
+def decode(file: bytes | BinaryIO, image_size: ImageSize = None) -> NDArray:
     """Return the first image of a file.
 
     Parameters
@@ -85,7 +94,7 @@ def decode(file, image_size=None):
         raise ImageError(_reason(error)) from error
 
 
-def from_pillow(image, image_size=None):
+def from_pillow(image: PIL.Image.Image, image_size: ImageSize = None) -> NDArray:
     """Return a Pillow image as an array.
 
     Parameters
@@ -114,7 +123,7 @@ def from_pillow(image, image_size=None):
         raise ImageError(_reason(error)) from error
 
 
-def from_array(array, image_size=None):
+def from_array(array: NDArray, image_size: ImageSize = None) -> NDArray:
     """Return one image that is an array already.
 
     Parameters
@@ -144,7 +153,7 @@ def from_array(array, image_size=None):
     return _resize_array(array if array.ndim == 3 else array[:, :, None], image_size)
 
 
-def convert(images, channels, dtype):
+def convert(images: NDArray, channels: int, dtype: DTypeLike) -> NDArray:
     """Return images with other channels and bits.
 
     Parameters
@@ -177,7 +186,7 @@ def convert(images, channels, dtype):
     return images
 
 
-def _read_deep_png(file):
+def _read_deep_png(file: BinaryIO) -> NDArray | None:
     """Return the uint16 pixels of a PNG with 16 bits and colours or alpha, None for any other file.
 
     Pillow gives the high bytes of these only.
@@ -200,7 +209,7 @@ def _read_deep_png(file):
     return over_white(pixels) if pixels.shape[2] in (2, 4) else pixels
 
 
-def _decode_by_pillow(file, image_size):
+def _decode_by_pillow(file: BinaryIO, image_size: ImageSize) -> NDArray:
     from PIL import Image, ImageOps
 
     file.seek(0)
@@ -228,7 +237,7 @@ def _decode_by_pillow(file, image_size):
         return _pixels(image, image_size)
 
 
-def _orientation(image):
+def _orientation(image: PIL.Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
     # Of a damaged EXIF block only the orientation is lost.
@@ -236,14 +245,14 @@ def _orientation(image):
         return 1
 
 
-def _draft_size(width, height, image_size):
+def _draft_size(width: int, height: int, image_size: int | tuple[int, ...]) -> tuple[int, int]:
     """Return the size that suffices; Pillow decodes a JPEG at 1/2, 1/4 or 1/8 where that is no smaller."""
     (to_width, to_height), box = _target(width, height, image_size)
     scale = max(to_width / (box[2] - box[0]), to_height / (box[3] - box[1])) * _DRAFT_GAP
     return int(np.ceil(width * scale)), int(np.ceil(height * scale))
 
 
-def _pixels(image, image_size):
+def _pixels(image: PIL.Image.Image, image_size: ImageSize) -> NDArray:
     """Return the pixels of a Pillow image, in the size asked for."""
     from PIL import Image
 
@@ -270,7 +279,7 @@ def _pixels(image, image_size):
     return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(height, width, -1)
 
 
-def _resize_array(array, image_size):
+def _resize_array(array: NDArray, image_size: ImageSize) -> NDArray:
     """Resize an image of any channels and whole numbers as Pillow does one of bytes."""
     from PIL import Image
 
@@ -289,7 +298,9 @@ def _resize_array(array, image_size):
     return np.stack(channels, axis=-1).round().clip(0, top).astype(array.dtype)
 
 
-def _target(width, height, image_size):
+def _target(
+    width: int, height: int, image_size: int | tuple[int, ...]
+) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
     """Return (width, height) asked for, and the part of the image that is resized to it."""
     if isinstance(image_size, int):
         side = min(width, height)
@@ -298,13 +309,13 @@ def _target(width, height, image_size):
     return (image_size[1], image_size[0]), (0, 0, width, height)
 
 
-def _most_pixels():
+def _most_pixels() -> int | None:
     from PIL import Image
 
     return Image.MAX_IMAGE_PIXELS
 
 
-def _check_size(width, height):
+def _check_size(width: int, height: int) -> None:
     limit = _most_pixels()
     if width < 1 or height < 1:
         raise ImageError(f"it has no pixels ({width} x {height})")
@@ -315,7 +326,7 @@ def _check_size(width, height):
         )
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     text = str(error).strip()
     lines = text.splitlines()
     return f"it is damaged ({lines[0][:200] if lines else type(error).__name__})"

@@ -2,11 +2,14 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import Bunch, check_random_state
 
+from .._utils.types import PathLike, RandomState, Rows
 from .items import dataset_rows
 
 __all__ = ["image_rows", "load_image_paths"]
@@ -18,8 +21,14 @@ _EXTENSIONS = (
 
 
 def load_image_paths(
-    folder, *, categories=None, extensions=None, shuffle=False, random_state=None, return_X_y=False
-):
+    folder: PathLike,
+    *,
+    categories: Sequence[str] | None = None,
+    extensions: Sequence[str] | None = None,
+    shuffle: bool = False,
+    random_state: RandomState = None,
+    return_X_y: bool = False,
+) -> Bunch | tuple[NDArray, NDArray | None]:
     """Find the image files of a folder, whose sub-folders are classes.
 
     Nothing is opened: estimators read the files when they need them.
@@ -128,7 +137,7 @@ def load_image_paths(
     return Bunch(data=data, target=target, target_names=classes, filenames=filenames, DESCR=text)
 
 
-def image_rows(dataset):
+def image_rows(dataset: Rows) -> NDArray:
     """Return the images of a dataset as an array that cross-validation can slice.
 
     Parameters
@@ -166,12 +175,12 @@ def image_rows(dataset):
     return dataset_rows(dataset)
 
 
-def _natural(path):
+def _natural(path: PathLike) -> tuple[list[tuple[int, str]], str]:
     text = str(path)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)], text
 
 
-def _images_in(folder, endings, *, deep):
+def _images_in(folder: Path, endings: tuple[str, ...], *, deep: bool) -> list[Path]:
     found, visited = [], set()
     for top, folders, names in os.walk(folder, followlinks=True):
         visited.add(os.path.realpath(top))

@@ -5,7 +5,9 @@ from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .._utils.types import ImageShape, PixelRange
 from .._utils.warn import warn
 from .mapped import mapped_rows
 
@@ -51,19 +53,21 @@ class ImageFormat(NamedTuple):
     """
 
     layout: str
-    image_shape: tuple
+    image_shape: tuple[int, ...]
     flat: bool
-    pixel_range: tuple
+    pixel_range: tuple[float, float]
     decoded_dtype: str = ""
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
         sizes = dict(zip(self.layout, self.image_shape, strict=True))
         return sizes.get("C", 1), sizes["H"], sizes["W"]
 
 
-def image_format(X, *, image_shape="auto", pixel_range="auto"):
+def image_format(
+    X: NDArray, *, image_shape: ImageShape = "auto", pixel_range: PixelRange = "auto"
+) -> ImageFormat:
     """Find out what the axes and the values of X mean.
 
     Parameters
@@ -116,7 +120,13 @@ def image_format(X, *, image_shape="auto", pixel_range="auto"):
     return ImageFormat(layout, tuple(shape), X.ndim == 2, _find_pixel_range(X, None, pixel_range))
 
 
-def decoded_format(pixels, rows=None, *, image_shape="auto", pixel_range="auto"):
+def decoded_format(
+    pixels: NDArray,
+    rows: NDArray[np.int64] | None = None,
+    *,
+    image_shape: ImageShape = "auto",
+    pixel_range: PixelRange = "auto",
+) -> ImageFormat:
     """Return the format of decoded images, of which the axes are known.
 
     Parameters
@@ -159,7 +169,7 @@ def decoded_format(pixels, rows=None, *, image_shape="auto", pixel_range="auto")
     return ImageFormat(layout, shape, False, low_high, pixels.dtype.name)
 
 
-def _flat_layout(d, image_shape):
+def _flat_layout(d: int, image_shape: ImageShape) -> tuple[str, tuple[int, ...]]:
     if isinstance(image_shape, str) and image_shape == "auto":
         side = math.isqrt(d)
         if side * side == d:
@@ -191,7 +201,7 @@ def _flat_layout(d, image_shape):
     return layout, tuple(image_shape)
 
 
-def _grey_layout(shape, image_shape):
+def _grey_layout(shape: tuple[int, ...], image_shape: ImageShape) -> tuple[str, tuple[int, ...]]:
     if isinstance(image_shape, tuple | list):
         if tuple(image_shape) not in (shape[1:], (*shape[1:], 1), (1, *shape[1:])):
             raise ValueError(f"image_shape={tuple(image_shape)}, but the images of X have shape {shape[1:]}.")
@@ -205,7 +215,7 @@ def _grey_layout(shape, image_shape):
     return "HW", shape[1:]
 
 
-def _channel_layout(shape, image_shape):
+def _channel_layout(shape: tuple[int, ...], image_shape: ImageShape) -> tuple[str, tuple[int, ...]]:
     shape = shape[1:]
     if isinstance(image_shape, str) and image_shape != "auto":
         return image_shape, shape
@@ -225,14 +235,14 @@ def _channel_layout(shape, image_shape):
     return layout, shape
 
 
-def _ambiguous(what, advice):
+def _ambiguous(what: str, advice: str) -> str:
     return (
         f"Ambiguous layout: {what} can have its channels first or last. "
         f"{advice} image_shape='HWC' (channels last) or image_shape='CHW' (channels first)."
     )
 
 
-def _channel_axis(shape):
+def _channel_axis(shape: tuple[int, ...]) -> str | None:
     """Return "HWC", "CHW", or None where both readings are plausible."""
     first, middle, last = shape
     votes = set()
@@ -247,7 +257,9 @@ def _channel_axis(shape):
     return votes.pop() if len(votes) == 1 else None
 
 
-def _find_pixel_range(X, rows, pixel_range):
+def _find_pixel_range(
+    X: NDArray, rows: NDArray[np.int64] | None, pixel_range: PixelRange
+) -> tuple[float, float]:
     whole = _whole_range(X.dtype)
     # Bytes need not be looked at to the end: only two different ones have to be found.
     low, high = _extremes(X, rows, enough=whole is not None and isinstance(pixel_range, str))
@@ -271,7 +283,7 @@ def _find_pixel_range(X, rows, pixel_range):
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
-def _whole_range(dtype):
+def _whole_range(dtype: np.dtype) -> tuple[float, float] | None:
     """Return the range of a dtype that images use from end to end, None for any other."""
     if dtype == np.bool_:
         return 0.0, 1.0
@@ -280,7 +292,9 @@ def _whole_range(dtype):
     return None
 
 
-def _extremes(X, rows=None, *, enough=False):
+def _extremes(
+    X: NDArray, rows: NDArray[np.int64] | None = None, *, enough: bool = False
+) -> tuple[float, float]:
     """Return the smallest and the largest pixel, or, if that is enough, two different ones."""
     low, high = math.inf, -math.inf
     n = len(X) if rows is None else len(rows)
@@ -296,7 +310,12 @@ def _extremes(X, rows=None, *, enough=False):
     return low, high
 
 
-def warn_about_range(X, rows, pixel_range, found=None):
+def warn_about_range(
+    X: NDArray,
+    rows: NDArray[np.int64] | None,
+    pixel_range: tuple[float, float],
+    found: tuple[float, float] | None = None,
+) -> None:
     """Warn of pixels outside of a range, or that fill next to nothing of it.
 
     Parameters

@@ -1,14 +1,23 @@
 """Rows of X that are images: paths, bytes, Pillow images, items of datasets."""
 
+from __future__ import annotations
+
 import os
 import sys
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
+
+from .._utils.types import Rows
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 __all__ = ["as_rows", "dataset_rows", "fetch", "is_pillow", "name_of", "reference"]
 
 
-def as_rows(X):
+def as_rows(X: Any) -> list[Any] | None:
     """Return X as a list of image files, Pillow images and the like, or None if it is anything else.
 
     Parameters
@@ -70,7 +79,7 @@ def as_rows(X):
     return rows
 
 
-def dataset_rows(dataset):
+def dataset_rows(dataset: Rows) -> NDArray:
     """Return an object array that stands for the items of a dataset."""
     if not _is_indexable(dataset):
         raise TypeError(
@@ -87,14 +96,14 @@ class _DatasetImage:
 
     __slots__ = ("dataset", "index")
 
-    def __init__(self, dataset, index):
+    def __init__(self, dataset: Rows, index: int) -> None:
         self.dataset, self.index = dataset, index
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"item {self.index} of a {type(self.dataset).__name__}"
 
 
-def _is_image(row):
+def _is_image(row: object) -> bool:
     if isinstance(row, str | bytes | bytearray | memoryview | os.PathLike | _DatasetImage):
         return True
     if isinstance(row, dict):
@@ -104,13 +113,13 @@ def _is_image(row):
     return is_pillow(row)
 
 
-def is_pillow(value):
+def is_pillow(value: object) -> TypeGuard[PIL.Image.Image]:
     """Return whether a value is a Pillow image, without importing Pillow for it."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(value, module.Image)
 
 
-def _is_indexable(X):
+def _is_indexable(X: Any) -> TypeGuard[Rows]:
     if isinstance(X, str | bytes | dict | set) or not hasattr(X, "__getitem__"):
         return False
     try:
@@ -120,7 +129,7 @@ def _is_indexable(X):
     return True
 
 
-def _image_of_dict(row):
+def _image_of_dict(row: dict[str, Any]) -> Any:
     """Return the image of a dataset's item: its bytes, else its path, else the only value that is one."""
     if row.get("bytes") is not None:
         return row["bytes"]
@@ -131,7 +140,7 @@ def _image_of_dict(row):
     return images[0] if len(images) == 1 else None
 
 
-def reference(row):
+def reference(row: object) -> str | bytes | os.PathLike[str] | None:
     """Return the path or the bytes that an image is decoded from, or None if that is known only later."""
     if isinstance(row, tuple) and row:
         row = row[0]
@@ -143,7 +152,7 @@ def reference(row):
     return row if isinstance(row, str | bytes | os.PathLike) else None
 
 
-def fetch(row):
+def fetch(row: Any) -> Any:
     """Return what a thread can decode: a path, bytes, an array or a loaded Pillow image, if it is an image.
 
     Datasets and Pillow images are not made for threads. Whatever a dataset raises is raised.
@@ -164,7 +173,7 @@ def fetch(row):
     return row
 
 
-def name_of(row):
+def name_of(row: object) -> str:
     """Return how a message calls a row."""
     if isinstance(row, str | os.PathLike):
         return repr(os.fsdecode(os.fspath(row)))

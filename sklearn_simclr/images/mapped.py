@@ -1,8 +1,10 @@
 """Arrays in files that are mapped into memory: what comes next is asked for, what was read is let go of."""
 
 import mmap
+from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["MappedRows", "mapped_rows"]
 
@@ -41,13 +43,13 @@ class MappedRows:
 
     asks = _ASKS
 
-    def __init__(self, file, first, n_bytes, n_rows, only_read):
+    def __init__(self, file: mmap.mmap, first: int, n_bytes: int, n_rows: int, only_read: bool) -> None:
         self._file, self._first, self._n_bytes = file, first, n_bytes
         self._size = n_rows * n_bytes
         self._drops = _DROPS and only_read and self._size > _HELD
         self._held = 0
 
-    def ask(self, rows):
+    def ask(self, rows: Iterable[int]) -> None:
         """Have rows read from the disk while something else is done.
 
         Parameters
@@ -62,7 +64,7 @@ class MappedRows:
             page = start - start % mmap.PAGESIZE
             self._file.madvise(mmap.MADV_WILLNEED, page, start + self._n_bytes - page)
 
-    def seen(self, n_rows, *, scattered=False):
+    def seen(self, n_rows: int, *, scattered: bool = False) -> None:
         """Tell that rows were read; now and then the pages of all are let go of.
 
         Parameters
@@ -81,7 +83,7 @@ class MappedRows:
             self._file.madvise(mmap.MADV_DONTNEED, page, self._first + self._size - page)
 
 
-def mapped_rows(array):
+def mapped_rows(array: NDArray) -> MappedRows | None:
     """Return where the rows of an array are in a file, None for an array that is in memory.
 
     Parameters
@@ -104,7 +106,8 @@ def mapped_rows(array):
     ...     mapped_rows(X) is None, mapped_rows(X[2:]) is None, mapped_rows(X[2:].copy()) is None
     (False, False, True)
     """
-    whole, mode = array, None
+    whole: object = array
+    mode = None
     while isinstance(whole, np.ndarray):
         mode = getattr(whole, "mode", mode)
         whole = whole.base

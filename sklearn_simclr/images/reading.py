@@ -1,23 +1,28 @@
 """Image files and the like, decoded once by threads, as rows of pixels of one kind."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import stat
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from joblib import cpu_count
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .._utils.types import ImageSize, OnError, PathLike
 from .._utils.warn import warn
 from .._version import __version__
 from .decode import ImageError, convert, decode, from_array, from_pillow, strict_decoders
 from .items import fetch, is_pillow, name_of, reference
-from .store import FolderStore, scratch_rows
+from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch_rows
 
 __all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
 
@@ -38,6 +43,12 @@ _READ_AT_ONCE = 64 << 20
 
 _MOST_THREADS = 16
 
+# Channels and name of the dtype of an image.
+_Kind: TypeAlias = tuple[int, str]
+
+# Rows with what was decoded, or the bytes of small files, and the seconds that took.
+_Read: TypeAlias = "tuple[list[tuple[int, NDArray | ImageError | bytes]], float]"
+
 
 class DecodedRows(NamedTuple):
     """Decoded images, some of which may be missing.
@@ -52,12 +63,20 @@ class DecodedRows(NamedTuple):
         Rows of X that could not be read, ascending.
     """
 
-    pixels: np.ndarray
-    rows: np.ndarray | None
-    bad: np.ndarray
+    pixels: NDArray
+    rows: NDArray[np.int64] | None
+    bad: NDArray[np.int64]
 
 
-def read_rows(rows, *, image_size=None, cache_dir=None, kind=None, on_error="raise", verbose=0):
+def read_rows(
+    rows: list[Any],
+    *,
+    image_size: ImageSize = None,
+    cache_dir: PathLike | None = None,
+    kind: _Kind | None = None,
+    on_error: OnError = "raise",
+    verbose: int = 0,
+) -> DecodedRows:
     """Decode images, each of them once.
 
     Parameters
@@ -97,7 +116,9 @@ def read_rows(rows, *, image_size=None, cache_dir=None, kind=None, on_error="rai
     (2, 8, 8, 3)
     """
     if image_size is not None:
-        image_size = int(image_size) if np.ndim(image_size) == 0 else tuple(int(size) for size in image_size)
+        image_size = (
+            int(image_size) if not isinstance(image_size, tuple | list) else tuple(map(int, image_size))
+        )
     found = _Found(len(rows), rows, on_error)
     bar = tqdm(total=len(rows), desc="images", unit="image", disable=not verbose)
     with strict_decoders(), bar as progress:
@@ -112,8 +133,11 @@ def read_rows(rows, *, image_size=None, cache_dir=None, kind=None, on_error="rai
     return DecodedRows(pixels, places, np.array(sorted(found.bad), dtype=np.int64))
 
 
-def _read_to_scratch(rows, image_size, kind, found, progress):
-    out = current = None
+def _read_to_scratch(
+    rows: list[Any], image_size: ImageSize, kind: _Kind | None, found: _Found, progress: tqdm
+) -> tuple[NDArray, None]:
+    out: MemoryRows | FileRows | None = None
+    current: _Kind | None = None
     for chunk in _decoded(range(len(rows)), rows, image_size, progress):
         good = found.good(chunk)
         if not good:
@@ -124,8 +148,9 @@ def _read_to_scratch(rows, image_size, kind, found, progress):
         wanted = _common_kind(kinds if current is None else kinds | {current}, kind)
         if out is None or wanted != current:
             larger = scratch_rows((*found.size, wanted[0]), wanted[1], len(rows))
-            for start in range(0, 0 if out is None else len(out.array()), _ROWS_A_CHUNK):
-                larger.append(convert(out.array()[start : start + _ROWS_A_CHUNK], *wanted))
+            before = np.empty(0) if out is None else out.array()
+            for start in range(0, len(before), _ROWS_A_CHUNK):
+                larger.append(convert(before[start : start + _ROWS_A_CHUNK], *wanted))
             out, current = larger, wanted
         if kinds != {wanted}:
             images = [convert(image, *wanted) for image in images]
@@ -134,12 +159,19 @@ def _read_to_scratch(rows, image_size, kind, found, progress):
     return np.empty((0, 0, 0, 1), dtype=np.uint8) if out is None else out.array(), None
 
 
-def _read_through_store(rows, image_size, cache_dir, kind, found, progress):
+def _read_through_store(
+    rows: list[Any],
+    image_size: ImageSize,
+    cache_dir: PathLike,
+    kind: _Kind | None,
+    found: _Found,
+    progress: tqdm,
+) -> tuple[NDArray, NDArray[np.int64] | None]:
     with FolderStore(cache_dir) as store:
         version = _decoder_version()
         keys = [_key(row, image_size, version) for row in rows]
         places = store.find({key for key in keys if key is not None})
-        first = {}
+        first: dict[str, int] = {}
         for i, key in enumerate(keys):
             if key in places:
                 found.check_size(i, places[key][0][1:3])
@@ -148,33 +180,35 @@ def _read_through_store(rows, image_size, cache_dir, kind, found, progress):
         missing = [i for i, key in enumerate(keys) if key is None or first.get(key) == i]
         progress.update(len(rows) - len(missing))
         for chunk in _decoded(missing, rows, image_size, progress):
-            added = {}
+            added: dict[tuple[np.dtype, tuple[int, ...]], dict[str, NDArray]] = {}
             for i, image in found.good(chunk):
-                if keys[i] is None:
-                    keys[i] = _digest(
-                        "pixels", image.shape, image.dtype.name, np.ascontiguousarray(image).data
-                    )
-                    places.update(store.find([keys[i]]))
-                if keys[i] not in places:
-                    added.setdefault((image.dtype, image.shape), {})[keys[i]] = image
+                key = keys[i]
+                if key is None:
+                    content = np.ascontiguousarray(image).data
+                    key = keys[i] = _digest("pixels", image.shape, image.dtype.name, content)
+                    places.update(store.find([key]))
+                if key not in places:
+                    added.setdefault((image.dtype, image.shape), {})[key] = image
             for images in added.values():
                 places.update(store.add(list(images), np.stack(list(images.values()))))
         bad_keys = {keys[i]: reason for i, reason in found.bad.items() if keys[i] is not None}
         for i, key in enumerate(keys):
             if key in bad_keys and i not in found.bad:
                 found.add_bad(i, bad_keys[key])
-        good = [i for i in range(len(rows)) if i not in found.bad and keys[i] in places]
+        good = [key for i, key in enumerate(keys) if i not in found.bad and key is not None and key in places]
         found.finish()
         if not good:
             return np.empty((0, 0, 0, 1), dtype=np.uint8), None
-        found.kinds = {(places[keys[i]][0][3], places[keys[i]][0][0]) for i in good}
+        found.kinds = {(places[key][0][3], places[key][0][0]) for key in good}
         wanted = _common_kind(found.kinds, kind)
         target = (wanted[1], *found.size, wanted[0])
-        rows = _of_kind(store, [keys[i] for i in good], places, target)
-        return store.array(target), rows
+        where = _of_kind(store, good, places, target)
+        return store.array(target), where
 
 
-def _of_kind(store, keys, places, target):
+def _of_kind(
+    store: FolderStore, keys: list[str], places: dict[str, Place], target: StoredKind
+) -> NDArray[np.int64]:
     """Return the rows of images in the file of one kind; those of other kinds are converted once."""
     others = {key: f"{key}>{target}" for key in keys if places[key][0] != target}
     converted = store.find(others.values())
@@ -192,15 +226,16 @@ def _of_kind(store, keys, places, target):
 class _Found:
     """What is wrong with images, until it is said."""
 
-    def __init__(self, n, rows, on_error):
+    def __init__(self, n: int, rows: list[Any], on_error: OnError) -> None:
         self.n, self.rows, self.on_error = n, rows, on_error
-        self.bad = {}
-        self.size = None
-        self.odd = []
-        self.kinds = set()
+        self.bad: dict[int, ImageError] = {}
+        # The row of the first image, -1 before there is one, and its size.
+        self.first, self.size = -1, (0, 0)
+        self.odd: list[tuple[int, tuple[int, ...]]] = []
+        self.kinds: set[_Kind] = set()
         self.seen = 0
 
-    def good(self, chunk):
+    def good(self, chunk: list[tuple[int, NDArray | ImageError]]) -> list[tuple[int, NDArray]]:
         """Return the (row, image) of a chunk that could be read."""
         good = []
         for i, image in chunk:
@@ -213,20 +248,19 @@ class _Found:
             self.finish(all_seen=self.seen == self.n)
         return good
 
-    def add_bad(self, i, reason):
+    def add_bad(self, i: int, reason: ImageError) -> None:
         self.bad[i] = reason
 
-    def check_size(self, i, size):
+    def check_size(self, i: int, size: tuple[int, int]) -> bool:
         """Return whether the image of a row has the size of the first."""
-        if self.size is None:
-            self.size = size
-            self.first = i
+        if self.first < 0:
+            self.first, self.size = i, size
         if size == self.size:
             return True
         self.odd.append((i, size))
         return False
 
-    def finish(self, all_seen=True):
+    def finish(self, all_seen: bool = True) -> None:
         """Raise what there is to raise."""
         if self.bad and self.on_error == "raise":
             lines = [f"row {i}, {name_of(self.rows[i])}: {self.bad[i]}" for i in sorted(self.bad)[:_LISTED]]
@@ -259,7 +293,9 @@ class _NoSuchFile(ImageError):
     """A file that does not exist."""
 
 
-def _decoded(indices, rows, image_size, progress):
+def _decoded(
+    indices: Iterable[int], rows: list[Any], image_size: ImageSize, progress: tqdm
+) -> Iterator[list[tuple[int, NDArray | ImageError]]]:
     """Yield lists of (row, image or ImageError), in order, read and decoded by threads some chunks ahead.
 
     Small files that are quickly read need no threads: they would wait for the interpreter, not for the disk.
@@ -270,7 +306,7 @@ def _decoded(indices, rows, image_size, progress):
     indices = iter(indices)
     size, alone = 2, True
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        waiting = deque()
+        waiting: deque[Future[_Read]] = deque()
         try:
             while True:
                 while len(waiting) < (1 if alone else 2 * threads):
@@ -278,7 +314,7 @@ def _decoded(indices, rows, image_size, progress):
                     if not some:
                         break
                     if alone and not waiting:
-                        done = Future()
+                        done: Future[_Read] = Future()
                         done.set_result(_decode_chunk(some, image_size))
                         waiting.append(done)
                     else:
@@ -303,14 +339,14 @@ def _decoded(indices, rows, image_size, progress):
                 future.cancel()
 
 
-def _fetched(row):
+def _fetched(row: object) -> Any:
     try:
         return fetch(row)
     except Exception as error:
         return ImageError(f"it cannot be loaded ({type(error).__name__}: {error})")
 
 
-def _decode_chunk(chunk, image_size):
+def _decode_chunk(chunk: list[tuple[int, Any]], image_size: ImageSize) -> _Read:
     """Return the images of a chunk, or the bytes of those that are small, and the seconds it took."""
     started = time.perf_counter()
     images = []
@@ -325,7 +361,7 @@ def _decode_chunk(chunk, image_size):
     return images, time.perf_counter() - started
 
 
-def _decode_one(item, image_size):
+def _decode_one(item: object, image_size: ImageSize) -> NDArray | ImageError:
     try:
         if isinstance(item, bytes):
             return decode(item, image_size)
@@ -340,7 +376,7 @@ def _decode_one(item, image_size):
         return error
 
 
-def _read_file(path, image_size):
+def _read_file(path: str | bytes, image_size: ImageSize) -> NDArray | ImageError | bytes:
     """Return the bytes of a file, the image if it is too large for that, or an ImageError."""
     try:
         # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
@@ -372,9 +408,11 @@ def _read_file(path, image_size):
         return error if isinstance(error, ImageError) else ImageError(str(error))
 
 
-def _key(row, image_size, version):
+def _key(row: object, image_size: ImageSize, version: str) -> str | None:
     """Return the key of a file or of bytes; None for what has one only when it is decoded."""
     source = reference(row)
+    if source is None:
+        return None
     if isinstance(source, bytes):
         return _digest("bytes", image_size, version, source)
     try:
@@ -386,7 +424,7 @@ def _key(row, image_size, version):
     return _digest(text.encode(errors="surrogateescape"))
 
 
-def _digest(*parts):
+def _digest(*parts: object) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part if isinstance(part, bytes | memoryview) else repr(part).encode(errors="surrogateescape")
@@ -395,18 +433,18 @@ def _digest(*parts):
     return digest.hexdigest()
 
 
-def _decoder_version():
+def _decoder_version() -> str:
     import PIL
 
     return f"{__version__}/{PIL.__version__}"
 
 
-def _kind(image):
+def _kind(image: NDArray) -> _Kind:
     # dtype.name takes as long as the decoding of a small image.
     return image.shape[-1], "uint8" if image.itemsize == 1 else "uint16"
 
 
-def _common_kind(kinds, wanted):
+def _common_kind(kinds: set[_Kind], wanted: _Kind | None) -> _Kind:
     """Return the channels and the dtype that images of several kinds have in common, or those wanted."""
     channels = {channels for channels, _ in kinds}
     if wanted is not None and channels | {wanted[0]} not in ({wanted[0]}, {1, 3}):

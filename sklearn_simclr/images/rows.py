@@ -1,14 +1,16 @@
 """Rows of whatever estimators accept as X: arrays, DataFrames, sparse matrices, tensors, lists."""
 
 from collections.abc import Mapping, Set, Sized
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 __all__ = ["indexable", "length_mismatch", "take", "take_columns", "take_if_aligned"]
 
 
-def indexable(X, name="X"):
+def indexable(X: Any, name: str = "X") -> tuple[Any, int]:
     """`X` with a length, and that length."""
     if not hasattr(X, "shape") and not isinstance(X, Sized) and hasattr(X, "__array__"):
         X = np.asarray(X)
@@ -24,7 +26,7 @@ def indexable(X, name="X"):
     return X, len(X)
 
 
-def take(X, rows):
+def take(X: Any, rows: NDArray[np.integer]) -> Any:
     """Rows of anything that scikit-learn estimators accept; a sequence without a shape gives a list."""
     if hasattr(X, "iloc"):
         return X.iloc[rows]
@@ -35,19 +37,19 @@ def take(X, rows):
     return [X[row] for row in rows.tolist()]
 
 
-def take_columns(X, columns):
+def take_columns(X: Any, columns: NDArray[np.integer]) -> Any:
     """Columns of a kernel or distance matrix: an array, a DataFrame or a sparse matrix."""
     if hasattr(X, "iloc"):
         return X.iloc[:, columns]
     return (X.tocsr() if issparse(X) else np.asarray(X))[:, columns]
 
 
-def length_mismatch(n, n_y):
+def length_mismatch(n: int, n_y: int) -> str:
     """Message for X of n rows and y of n_y."""
     return f"X has {n} rows and y has {n_y}; pass one label a row, with -1 or None where it is unknown."
 
 
-def take_if_aligned(value, rows, n):
+def take_if_aligned(value: Any, rows: NDArray[np.integer], n: int) -> Any:
     """The `rows` of a fit parameter that has one entry for each of n samples; any other as it is."""
     try:
         with_length, length = indexable(value)

@@ -1,14 +1,19 @@
 """X of any accepted form as a source of images: indexable, of one known shape and pixel range."""
 
+from __future__ import annotations
+
 import hashlib
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-from .formats import warn_about_range
-from .mapped import mapped_rows
+from .formats import ImageFormat, warn_about_range
+from .mapped import MappedRows, mapped_rows
 
 __all__ = ["ImageSource", "as_array", "as_float", "decoded_source", "image_source"]
 
@@ -49,34 +54,43 @@ class ImageSource:
     tensor(1.)
     """
 
-    def __init__(self, pixels, pixel_range, *, rows=None, bad=(), file=None):
-        self.pixels = pixels if rows is None else _ChosenRows(pixels, rows)
+    def __init__(
+        self,
+        pixels: Tensor,
+        pixel_range: tuple[float, float],
+        *,
+        rows: Tensor | None = None,
+        bad: ArrayLike = (),
+        file: MappedRows | None = None,
+    ) -> None:
+        self.pixels: Tensor | _ChosenRows = pixels if rows is None else _ChosenRows(pixels, rows)
         self.pixel_range = pixel_range
         self.bad = np.asarray(bad, dtype=np.int64)
         self.file = file
         # The bytes of uint8 images are handed out as they are: a quarter of the memory traffic.
         self._raw = pixels.dtype == torch.uint8 and tuple(pixel_range) == (0.0, 255.0)
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Return the number of images."""
         return len(self.pixels)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
-        return tuple(self.pixels.shape[1:])
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """Where the images are."""
         return self.pixels.device
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes of all images, as ``to`` would put them on a device."""
         return len(self) * math.prod(self.shape) * (1 if self._raw else 4)
 
-    def take(self, index):
+    def take(self, index: slice | Tensor) -> Tensor:
         """Return some of the images.
 
         Parameters
@@ -93,7 +107,7 @@ class ImageSource:
         self.seen(len(batch), scattered=not isinstance(index, slice))
         return batch if self._raw else _scale(batch, self.pixel_range)
 
-    def ask(self, index):
+    def ask(self, index: Tensor) -> None:
         """Have images that are in a file read from the disk while something else is done.
 
         Parameters
@@ -105,7 +119,7 @@ class ImageSource:
             rows = self.pixels.rows[index] if isinstance(self.pixels, _ChosenRows) else index
             self.file.ask(rows.tolist())
 
-    def seen(self, n, *, scattered=False):
+    def seen(self, n: int, *, scattered: bool = False) -> None:
         """Tell that images were read: of those that are in a file not all are to stay in memory.
 
         Parameters
@@ -118,7 +132,7 @@ class ImageSource:
         if self.file is not None:
             self.file.seen(n, scattered=scattered or isinstance(self.pixels, _ChosenRows))
 
-    def select(self, rows):
+    def select(self, rows: ArrayLike) -> ImageSource:
         """Return a source of some of the images; the pixels are not copied.
 
         Parameters
@@ -131,13 +145,13 @@ class ImageSource:
         ImageSource
             In the order of ``rows``.
         """
-        rows = np.asarray(rows, dtype=np.int64)
-        bad = np.flatnonzero(np.isin(rows, self.bad))
-        rows = torch.from_numpy(rows).to(self.device)
+        chosen = np.asarray(rows, dtype=np.int64)
+        bad = np.flatnonzero(np.isin(chosen, self.bad))
+        index = torch.from_numpy(chosen).to(self.device)
         pixels = self.pixels
         if isinstance(pixels, _ChosenRows):
-            pixels, rows = pixels.pixels, pixels.rows[rows]
-        return ImageSource(pixels, self.pixel_range, rows=rows, bad=bad, file=self.file)
+            index, pixels = pixels.rows[index], pixels.pixels
+        return ImageSource(pixels, self.pixel_range, rows=index, bad=bad, file=self.file)
 
     def content(self) -> str:
         """Return what these images have in common with no others.
@@ -156,7 +170,7 @@ class ImageSource:
             self.seen(len(block))
         return digest.hexdigest()
 
-    def without_bad(self):
+    def without_bad(self) -> ImageSource:
         """Return a source of the images that could be read.
 
         Returns
@@ -166,7 +180,7 @@ class ImageSource:
         """
         return self.select(np.setdiff1d(np.arange(len(self)), self.bad)) if len(self.bad) else self
 
-    def to(self, device):
+    def to(self, device: torch.device) -> ImageSource:
         """Return the same images on a device, as bytes or as float32 in [0, 1].
 
         Parameters
@@ -193,35 +207,35 @@ class ImageSource:
 class _ChosenRows:
     """Some rows of a tensor, in any order, as far as they are used like a tensor."""
 
-    def __init__(self, pixels, rows):
+    def __init__(self, pixels: Tensor, rows: Tensor) -> None:
         self.pixels, self.rows = pixels, rows
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
         return _gather(self.pixels, self.rows[index])
 
-    def view(self, dtype):
+    def view(self, dtype: torch.dtype) -> _ChosenRows:
         return _ChosenRows(self.pixels.view(dtype), self.rows)
 
-    def numel(self):
+    def numel(self) -> int:
         return math.prod(self.shape)
 
     @property
-    def shape(self):
+    def shape(self) -> torch.Size:
         return torch.Size((len(self.rows), *self.pixels.shape[1:]))
 
     @property
-    def dtype(self):
+    def dtype(self) -> torch.dtype:
         return self.pixels.dtype
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         return self.pixels.device
 
 
-def _gather(pixels, index):
+def _gather(pixels: Tensor | _ChosenRows, index: slice | Tensor) -> Tensor:
     if isinstance(index, slice) or isinstance(pixels, _ChosenRows):
         return pixels[index]
     if pixels.dtype == torch.uint16:  # has no index_select
@@ -229,7 +243,7 @@ def _gather(pixels, index):
     return pixels.index_select(0, index)
 
 
-def as_array(X):
+def as_array(X: Any) -> Any:
     """Return X as a numpy array where it is one in all but name; anything else as it came.
 
     Parameters
@@ -286,7 +300,7 @@ def as_array(X):
     return np.stack(rows)
 
 
-def image_source(X, fmt, *, fitted=False):
+def image_source(X: NDArray, fmt: ImageFormat, *, fitted: bool = False) -> ImageSource:
     """Return the images of X.
 
     Parameters
@@ -334,12 +348,19 @@ def image_source(X, fmt, *, fitted=False):
     elif fmt.layout == "HWC":
         pixels = pixels.permute(0, 3, 1, 2)
     if X.dtype == np.bool_ and fmt.pixel_range == (0.0, 1.0):
-        return ImageSource(pixels * np.uint8(255), (0.0, 255.0))
+        return ImageSource(pixels.to(torch.uint8).mul_(255), (0.0, 255.0))
     file = mapped_rows(X) if pixels.data_ptr() == X.ctypes.data else None  # else they were copied
     return ImageSource(pixels, fmt.pixel_range, file=file)
 
 
-def decoded_source(pixels, fmt, rows=None, *, bad=(), fitted=False):
+def decoded_source(
+    pixels: NDArray,
+    fmt: ImageFormat,
+    rows: NDArray[np.int64] | None = None,
+    *,
+    bad: ArrayLike = (),
+    fitted: bool = False,
+) -> ImageSource:
     """Return decoded images, of which some may be bad.
 
     Parameters
@@ -391,6 +412,7 @@ def decoded_source(pixels, fmt, rows=None, *, bad=(), fitted=False):
         pixel_range = (0.0, float(np.iinfo(pixels.dtype).max))
     elif fitted and good:
         warn_about_range(pixels, rows, pixel_range)
+    bad = np.asarray(bad, dtype=np.int64)
     if len(bad):
         full = np.zeros(good + len(bad), dtype=np.int64)
         full[np.setdiff1d(np.arange(len(full)), bad)] = np.arange(good) if rows is None else rows
@@ -404,7 +426,7 @@ def decoded_source(pixels, fmt, rows=None, *, bad=(), fitted=False):
     )
 
 
-def as_tensor(array):
+def as_tensor(array: NDArray) -> Tensor:
     """Share the memory of an array, whatever its byte order, strides or flags."""
     if array.dtype == np.longdouble or not array.dtype.isnative:
         array = array.astype(np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("="))
@@ -418,7 +440,7 @@ def as_tensor(array):
         return torch.from_numpy(array)
 
 
-def _scale(batch, pixel_range):
+def _scale(batch: Tensor, pixel_range: tuple[float, float]) -> Tensor:
     low, high = pixel_range
     if batch.dtype in (torch.float32, torch.float64):
         batch = batch.sub(low)
@@ -427,7 +449,7 @@ def _scale(batch, pixel_range):
     return batch.mul_(1.0 / (high - low)).to(torch.float32).clamp_(0.0, 1.0)
 
 
-def as_float(images):
+def as_float(images: Tensor) -> Tensor:
     """Return images as float32 in [0, 1].
 
     Parameters

@@ -6,13 +6,25 @@ import re
 import sqlite3
 import tempfile
 import weakref
+from collections.abc import Iterable, Iterator
+from io import FileIO
 from itertools import islice
 from pathlib import Path
+from typing import Self, TypeAlias
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["FileRows", "FolderStore", "MemoryRows", "memory_limit", "scratch_rows"]
+from .._utils.types import PathLike
+
+__all__ = ["FileRows", "FolderStore", "MemoryRows", "Place", "StoredKind", "memory_limit", "scratch_rows"]
+
+# Name of the dtype, height, width and channels of a stored image.
+StoredKind: TypeAlias = tuple[str, int, int, int]
+
+# The kind of a stored image, and its row among those of this kind.
+Place: TypeAlias = tuple[StoredKind, int]
 
 # What is larger than this part of the memory of the machine is kept in a file.
 _MEMORY_PART = 0.25
@@ -39,17 +51,17 @@ class MemoryRows:
         Most images there will be; memory that is not written to is not used.
     """
 
-    def __init__(self, shape, dtype, capacity):
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, capacity: int) -> None:
         self._rows = np.empty((capacity, *shape), dtype=dtype)
         self._n = 0
 
-    def append(self, images):
+    def append(self, images: NDArray) -> int:
         """Add images (k, *shape); return the position of the first."""
         first, self._n = self._n, self._n + len(images)
         self._rows[first : self._n] = images
         return first
 
-    def array(self):
+    def array(self) -> NDArray:
         """Return all images, without a copy."""
         return self._rows[: self._n]
 
@@ -67,31 +79,31 @@ class FileRows:
         Of its numbers.
     """
 
-    def __init__(self, file, shape, dtype):
+    def __init__(self, file: FileIO, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self._file, self._shape, self._dtype = file, tuple(shape), np.dtype(dtype)
         self._bytes_a_row = int(np.prod(shape)) * self._dtype.itemsize
         # A row that was cut off by a crash is written over.
         self._n = os.fstat(file.fileno()).st_size // self._bytes_a_row
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Return the number of images."""
         return self._n
 
-    def append(self, images):
+    def append(self, images: NDArray) -> int:
         """Add images (k, *shape); return the position of the first."""
         # Written, not mapped: pages of a map that were written to count as memory of the process.
-        data = memoryview(np.ascontiguousarray(images, dtype=self._dtype)).cast("B")
+        data = np.ascontiguousarray(images, dtype=self._dtype).data.cast("B")
         self._file.seek(self._n * self._bytes_a_row)
         while data:
             data = data[self._file.write(data) :]
         first, self._n = self._n, self._n + len(images)
         return first
 
-    def sync(self):
+    def sync(self) -> None:
         """Wait until all images are on the disk."""
         os.fsync(self._file.fileno())
 
-    def array(self):
+    def array(self) -> NDArray:
         """Return all images as a read-only memory map."""
         if self._n == 0:
             return np.empty((0, *self._shape), dtype=self._dtype)
@@ -101,7 +113,7 @@ class FileRows:
 class _ScratchFileRows(FileRows):
     """Rows in a temporary file."""
 
-    def append(self, images):
+    def append(self, images: NDArray) -> int:
         try:
             return super().append(images)
         except OSError as error:
@@ -113,7 +125,7 @@ class _ScratchFileRows(FileRows):
             ) from error
 
 
-def scratch_rows(shape, dtype, capacity):
+def scratch_rows(shape: tuple[int, ...], dtype: DTypeLike, capacity: int) -> MemoryRows | FileRows:
     """Return rows in memory, or, if they are many, in a temporary file that is removed with the last use.
 
     Parameters
@@ -139,7 +151,7 @@ def scratch_rows(shape, dtype, capacity):
     return rows
 
 
-def memory_limit():
+def memory_limit() -> int:
     """Return the bytes that images may take in memory: a quarter of what the machine or its container has."""
     sizes = []
     with contextlib.suppress(AttributeError, OSError, ValueError):
@@ -172,10 +184,10 @@ class FolderStore:
     [('b', (('uint8', 8, 8, 3), 1))]
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: PathLike) -> None:
         self.folder = Path(folder)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             with self._clear_errors():
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -188,12 +200,12 @@ class FolderStore:
                     "WITHOUT ROWID"
                 )
             self._files = stack.enter_context(contextlib.ExitStack())
-            self._rows = {}
+            self._rows: dict[StoredKind, FileRows] = {}
             self._not_safe = 0
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         try:
             with self._clear_errors():
                 self._commit()
@@ -202,7 +214,7 @@ class FolderStore:
             self._stack.close()
 
     @contextlib.contextmanager
-    def _clear_errors(self):
+    def _clear_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, sqlite3.OperationalError) as error:
@@ -217,7 +229,7 @@ class FolderStore:
                 "or pass another."
             ) from error
 
-    def _commit(self):
+    def _commit(self) -> None:
         """Let the index know of what was added, after that is on the disk."""
         if self._not_safe:
             for rows in self._rows.values():
@@ -225,7 +237,7 @@ class FolderStore:
             self._index.commit()
             self._not_safe = 0
 
-    def find(self, keys):
+    def find(self, keys: Iterable[str]) -> dict[str, Place]:
         """Return what is known of some keys.
 
         Parameters
@@ -238,7 +250,8 @@ class FolderStore:
         dict
             {key: (kind, row)} of those that are here; a kind is (name of the dtype, H, W, C).
         """
-        found, kinds = {}, {}
+        found: dict[str, Place] = {}
+        kinds: dict[str, StoredKind] = {}
         keys = iter(keys)
         while some := list(islice(keys, _KEYS_A_QUERY)):
             marks = ",".join("?" * len(some))
@@ -250,7 +263,7 @@ class FolderStore:
                     found[key] = (kind, row)
         return found
 
-    def add(self, keys, images):
+    def add(self, keys: list[str], images: NDArray) -> dict[str, Place]:
         """Store images.
 
         Parameters
@@ -278,11 +291,11 @@ class FolderStore:
                 self._commit()
         return {key: (kind, first + k) for k, key in enumerate(keys)}
 
-    def array(self, kind):
+    def array(self, kind: StoredKind) -> NDArray:
         """Return all images of a kind as a read-only memory map of shape (n, H, W, C)."""
         return self._open(kind).array()
 
-    def _open(self, kind):
+    def _open(self, kind: StoredKind) -> FileRows:
         if kind not in self._rows:
             path = self.folder / f"{_name(kind)}.pixels"
             handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
@@ -291,10 +304,10 @@ class FolderStore:
         return self._rows[kind]
 
 
-def _name(kind):
+def _name(kind: StoredKind) -> str:
     return "{}-{}x{}x{}".format(*kind)
 
 
-def _kind(name):
-    dtype, *sizes = re.split("[-x]", name)
-    return (dtype, *(int(size) for size in sizes))
+def _kind(name: str) -> StoredKind:
+    dtype, height, width, channels = re.split("[-x]", name)
+    return dtype, int(height), int(width), int(channels)

@@ -1,8 +1,16 @@
 """TIFF images that Pillow cannot read whole, read by tifffile: many channels, or many bits in several."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+    from tifffile import TiffPage
 
 __all__ = ["TiffError", "over_white", "read_tiff"]
 
@@ -32,7 +40,7 @@ class TiffError(ValueError):
     """Why a TIFF cannot be read."""
 
 
-def read_tiff(file, most_pixels=None):
+def read_tiff(file: BinaryIO, most_pixels: int | None = None) -> NDArray | None:
     """Return the first image of a TIFF with many channels or many bits.
 
     Parameters
@@ -84,7 +92,7 @@ def read_tiff(file, most_pixels=None):
     return _turned(image, _one(tags, _ORIENTATION, 1))
 
 
-def over_white(image, premultiplied=False):
+def over_white(image: NDArray, premultiplied: bool = False) -> NDArray:
     """Return the colours of an image whose last channel is alpha, laid over white."""
     top = int(np.iinfo(image.dtype).max)
     pixels = image.reshape(-1, image.shape[-1])
@@ -98,7 +106,7 @@ def over_white(image, premultiplied=False):
     return out.reshape(*image.shape[:-1], -1)
 
 
-def _tags(file):
+def _tags(file: BinaryIO) -> ImageFileDirectory_v2 | None:
     """Return the tags of the first image of a TIFF, None for any other file."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -114,16 +122,16 @@ def _tags(file):
     return tags
 
 
-def _values(tags, tag):
+def _values(tags: ImageFileDirectory_v2, tag: int) -> tuple:
     values = tags.get(tag, ())
     return values if isinstance(values, tuple) else (values,)
 
 
-def _one(tags, tag, default):
+def _one(tags: ImageFileDirectory_v2, tag: int, default: int) -> int:
     return (*_values(tags, tag), default)[0]
 
 
-def _pillow_reads(tags):
+def _pillow_reads(tags: ImageFileDirectory_v2) -> bool:
     """Return whether Pillow gives all channels and all bits."""
     samples, photometric = _one(tags, _SAMPLES, 1), _one(tags, _PHOTOMETRIC, _BLACK_IS_ZERO)
     if samples == 1:
@@ -138,7 +146,7 @@ def _pillow_reads(tags):
     return samples <= 4  # CMYK, YCbCr, LAB
 
 
-def _check_kind(page):
+def _check_kind(page: TiffPage) -> None:
     if 0 in page.shape:
         raise TiffError(f"it has no pixels (shape {page.shape})")
     if page.axes not in ("YXS", "SYX"):
@@ -158,7 +166,7 @@ def _check_kind(page):
         raise TiffError(f"it has a predictor, {page.predictor}, but no compression; load it as an array")
 
 
-def _check_size(page, most_pixels):
+def _check_size(page: TiffPage, most_pixels: int | None) -> None:
     """Refuse what would take more memory than Pillow gives to an image."""
     numbers = math.prod(page.shape)
     if page.is_tiled:
@@ -171,7 +179,7 @@ def _check_size(page, most_pixels):
         )
 
 
-def _check_blocks(page, size):
+def _check_blocks(page: TiffPage, size: int) -> None:
     """Refuse missing tiles or strips, for which tifffile gives zeros, or what follows in the file."""
     offsets, counts = page.dataoffsets, page.databytecounts
     if not math.prod(page.chunked) == len(offsets) == len(counts) or min(min(offsets), min(counts)) < 1:
@@ -181,7 +189,7 @@ def _check_blocks(page, size):
         raise TiffError("it is truncated")
 
 
-def _turned(image, orientation):
+def _turned(image: NDArray, orientation: int) -> NDArray:
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -191,7 +199,7 @@ def _turned(image, orientation):
     return np.ascontiguousarray(image)
 
 
-def _missing(name):
+def _missing(name: str) -> TiffError:
     return TiffError(
         f"{name} is not installed, which reads TIFFs of many channels or bits: "
         'pip install "sklearn-simclr[tiff]"'

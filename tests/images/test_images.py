@@ -223,6 +223,13 @@ def test_any_array_is_read_or_refused(X):
     assert batch.dtype == torch.uint8 or (batch.amin() >= 0 and batch.amax() <= 1)
 
 
+def test_images_of_bools_take_a_byte_a_pixel():
+    X = pixels((9, 6, 5)) > 127
+    source = image_source(X, image_format(X))
+    assert source.pixels.dtype == source.take(slice(0, 9)).dtype == torch.uint8
+    assert np.array_equal(source.take(slice(0, 9))[:, 0], 255 * X)
+
+
 def test_chosen_rows_are_those_of_the_array():
     for dtype in (np.uint8, np.uint16, np.float32):
         X = pixels((9, 6, 5, 3), dtype)
