@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import defaultdict
 
 import sklearn_simclr
 
@@ -51,6 +52,12 @@ plot_html_show_formats = False
 plot_html_show_source_link = False
 
 autosummary_generate = True
+# What can be imported from the package itself has pages of its own. The page of its room links to them: of a
+# second description Sphinx would warn.
+autosummary_context = {"top": defaultdict(list)}
+for public in sklearn_simclr.__all__:
+    if module := getattr(getattr(sklearn_simclr, public), "__module__", None):
+        autosummary_context["top"][".".join(module.split(".")[:2])].append(public)
 autodoc_member_order = "bysource"
 # The templates list the members; numpydoc would list them again, those of scikit-learn included.
 numpydoc_show_class_members = False
@@ -76,6 +83,8 @@ def skip_what_others_document(app, what, name, obj, skip, options):
         getattr(obj, "fget", None) or getattr(obj, "fn", None) or getattr(obj, "__objclass__", None) or obj
     )
     module = getattr(owner, "__module__", None) or "sklearn_simclr"
+    if what == "module" and name in sklearn_simclr.__all__:
+        return True
     if what == "class" and not module.startswith("sklearn_simclr"):
         return True
     if name.startswith("set_") and name.endswith("_request"):
