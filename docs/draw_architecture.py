@@ -106,7 +106,7 @@ HANDED = {
     ),
     ("_Loop._step", "loss.backward"): ("torch:loss.backward", "training/loop.py:_Loop._step"),
     ("ContrastiveObjective.step", "self.loss"): (
-        "losses/contrastive.py:nt_xent",
+        "losses/ntxent.py:nt_xent",
         "estimators/simclr_transformer.py:SimCLRTransformer._make_loss",
     ),
     ("ContrastiveObjective.project", "self.modules['encoder']"): (

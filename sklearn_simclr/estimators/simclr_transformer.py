@@ -24,8 +24,10 @@ from ..encoders.networks import PreprocessedNetwork, encoder_name, input_channel
 from ..encoders.traits import traits
 from ..encoders.weights.pretrained import load_pretrained
 from ..images.source import ImageSource
-from ..losses.contrastive import curl_hinge, curl_logistic, margin_triplet, nt_logistic, nt_xent
+from ..losses.curl import curl_hinge, curl_logistic
 from ..losses.measures import chance_level, contrastive_accuracy
+from ..losses.ntxent import nt_xent
+from ..losses.pairwise import margin_triplet, nt_logistic
 from ..training.contrastive import ContrastiveObjective
 from ..training.loop import train
 from ..training.objective import Objective

@@ -8,8 +8,8 @@ import torch
 from sklearn.base import clone
 
 from ..images.source import ImageSource, as_float
-from ..losses.contrastive import nt_xent
 from ..losses.measures import alignment, contrastive_accuracy, rankme, uniformity
+from ..losses.ntxent import nt_xent
 from ..training.watch import spread
 from ..views.augmentation import Augmentation
 

@@ -20,7 +20,7 @@ from ..encoders.mirror import resolve_views
 from ..estimators.base import BaseImageTransformer
 from ..estimators.trained import TrainedImageEstimator, check_callbacks
 from ..images.source import ImageSource, as_float
-from ..losses.contrastive import hinge_of_margins, logistic_of_margins
+from ..losses.curl import hinge_of_margins, logistic_of_margins
 from ..training.loop import train
 from ..training.objective import History
 from ..training.plan import Plan

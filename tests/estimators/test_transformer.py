@@ -35,7 +35,7 @@ from sklearn_simclr import (
     LabelFractionClassifier,
     SimCLRTransformer,
 )
-from sklearn_simclr.losses.contrastive import margin_triplet, nt_xent
+from sklearn_simclr.losses import margin_triplet, nt_xent
 
 
 def make(**params):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_simclr.losses.contrastive import curl_hinge, curl_logistic
+from sklearn_simclr.losses import curl_hinge, curl_logistic
 from sklearn_simclr.theory.tuples import contrastive_margins, margin_loss
 
 LOSSES = {"logistic": curl_logistic, "hinge": curl_hinge}

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_simclr.losses import measures
-from sklearn_simclr.losses.contrastive import nt_xent
+from sklearn_simclr.losses import measures, nt_xent
 from sklearn_simclr.losses.measures import (
     alignment,
     chance_level,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_simclr.losses.contrastive import nt_xent
+from sklearn_simclr.losses import nt_xent
 from sklearn_simclr.losses.large_batch import cached_backward
 
 SIZES = [3, 5, 2]
