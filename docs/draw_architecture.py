@@ -31,7 +31,7 @@ ROOMS = {
 }
 
 # Lines are broken here, not by mermaid.
-WIDE = '%%{init: {"flowchart": {"wrappingWidth": 600, "nodeSpacing": 25, "rankSpacing": 35}}}%%'
+WIDE = '%%{init: {"flowchart": {"wrappingWidth": 600, "nodeSpacing": 25, "rankSpacing": 45}}}%%'
 
 # Where a base class is named, these are meant: what is fitted, and what it learns.
 CONCRETE = (
@@ -301,21 +301,25 @@ def check_lists():
 
 def draw_rooms():
     """Return the rooms as boxes, with an arrow for each import between them that no longer way implies."""
-    imports = {}
-    lines = [WIDE, "flowchart TB"]
-    for room in ROOMS:
-        files = [path for path in (PACKAGE / room).rglob("*.py") if path.name != "__init__.py"]
-        found = {t for path in files for t in imported(path.relative_to(PACKAGE).as_posix()).values()}
-        imports[room] = {room_of(target) for target in found} & ROOMS.keys() - {room}
-        about = ast.get_docstring(tree(f"{room}/__init__.py")).splitlines()[0].rstrip(".")
-        text = "<br/>".join([f"<b>{room}/</b>", *textwrap.wrap(about, 33), f"<i>{len(files)} modules</i>"])
-        lines.append(f'    {room}["{text}"]:::{room}')
-    below = {}
+    files, imports, below, arrows = {}, {}, {}, []
     for room in reversed(ROOMS):
+        paths = [path.relative_to(PACKAGE) for path in (PACKAGE / room).rglob("*.py")]
+        files[room] = [path.as_posix() for path in paths if path.name != "__init__.py"]
+        found = {room_of(target) for file in files[room] for target in imported(file).values()}
+        imports[room] = found & ROOMS.keys() - {room}
         below[room] = imports[room].union(*(below[other] for other in imports[room]))
     for room in ROOMS:
         direct = imports[room].difference(*(below[other] for other in imports[room]))
-        lines += [f"    {room} --> {other}" for other in ROOMS if other in direct]
+        arrows += [(room, other) for other in ROOMS if other in direct]
+    # What few rooms import comes first: mermaid puts it on the left, where it is in the way of no arrow.
+    fewest = sorted(ROOMS, key=lambda room: sum(room == other for _, other in arrows))
+    lines = [WIDE, "flowchart TB"]
+    for room in fewest:
+        about = ast.get_docstring(tree(f"{room}/__init__.py")).splitlines()[0].rstrip(".")
+        about = [f"<b>{room}/</b>", *textwrap.wrap(about, 33), f"<i>{len(files[room])} modules</i>"]
+        text = "<br/>".join(about)
+        lines.append(f'    {room}["{text}"]:::{room}')
+    lines += [f"    {room} --> {other}" for room, other in arrows]
     return "\n".join([*lines, *styles(ROOMS)])
 
 
@@ -331,10 +335,10 @@ def draw_path():
         if following:
             again = any(loop for _, target, loop in called(caller) if target == following)
             lines.append(f"    f{k} ==>|{at + 1}{', again and again' if again else ''}| f{k + 1}")
-        lines += side(f"f{k}", f"back{k}", numbered[at + 1 :])
-    return "\n".join(
-        [*lines, "    classDef side fill:#fff,stroke:#999,color:#111", *styles(set(map(room_of, SPINE)))]
-    )
+            lines += side(f"f{k}", f"back{k}", numbered[at + 1 :])
+    lines.append("    classDef side fill:#fff,stroke:#999,color:#111")
+    lines.append("    classDef unseen fill:none,stroke:none")
+    return "\n".join([*lines, *styles({room_of(target) for target in SPINE})])
 
 
 def styles(rooms):
@@ -344,8 +348,10 @@ def styles(rooms):
 
 
 def side(caller, name, numbered):
-    """Return the lines of a box that lists calls, none if there are none."""
-    return [f'    {name}["{listed(numbered)}"]:::side', f"    {caller} --> {name}"] if numbered else []
+    """Return the lines of a box that lists calls; an empty one is not seen, but keeps the path straight."""
+    if not numbered:
+        return [f'    {name}[" "]:::unseen', f"    {caller} ~~~ {name}"]
+    return [f'    {name}["{listed(numbered)}"]:::side', f"    {caller} --> {name}"]
 
 
 def listed(numbered):
