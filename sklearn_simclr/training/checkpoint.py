@@ -2,8 +2,9 @@
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from filelock import FileLock, Timeout
@@ -50,7 +51,7 @@ class Checkpoint:
         self.written = time.perf_counter()
         self.cost = 0.0
 
-    def __enter__(self) -> "Checkpoint":
+    def __enter__(self) -> Self:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(self.folder / _LOCK)
@@ -119,7 +120,7 @@ class Checkpoint:
         self.written = time.perf_counter()
         self.cost = self.written - started
 
-    def _unusable(self, error):
+    def _unusable(self, error: Exception) -> OSError:
         reason = getattr(error, "strerror", None) or str(error)
         return OSError(
             getattr(error, "errno", None),
@@ -128,7 +129,7 @@ class Checkpoint:
         )
 
 
-def _flatten(value, tensors):
+def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Return what json can write, and put the tensors aside."""
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
@@ -143,7 +144,7 @@ def _flatten(value, tensors):
     return value
 
 
-def _unflatten(value, tensors):
+def _unflatten(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
     kind, content = next(iter(value.items()))

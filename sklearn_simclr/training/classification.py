@@ -87,6 +87,8 @@ class ClassificationObjective(Objective):
         Whether an encoder whose first layer is set from images is to be set.
     """
 
+    augmentation: Augmentation
+
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
@@ -108,15 +110,11 @@ class ClassificationObjective(Objective):
         self.temperature = temperature
         self.validation = validation
         self.chance_level = math.log(max(2, n_classes))
-        self.best: dict[str, Any] = {"loss": math.inf, "epoch": 0, "module": None}
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """Names of what is recorded in each epoch, and the columns of ``history_`` for them."""
         columns = {"train_loss": "loss", "train_accuracy": "accuracy"}
-        if self.validation is not None:
+        if validation is not None:
             columns.update(valid_loss="validation_loss", valid_accuracy="validation_accuracy")
-        return {**columns, **{name: column for name, column in Objective.columns.items() if column != "loss"}}
+        self.columns = {**columns, **{k: v for k, v in Objective.columns.items() if k != "train_loss"}}
+        self.best: dict[str, Any] = {"loss": math.inf, "epoch": 0, "module": None}
 
     def step(self, batch: Batch) -> Step:
         """Return the cross-entropy of a view of each image, with the labels and with the teacher."""
@@ -143,6 +141,8 @@ class ClassificationObjective(Objective):
     @torch.no_grad()
     def teach(self, index: Tensor, views: Tensor) -> Tensor:
         """Return what the teacher says about views of the images of some rows: logits (m, n_classes)."""
+        if self.teacher is None:
+            raise ValueError(f"alpha={self.alpha} weighs what a teacher says, but teacher is None. Pass one.")
         return self.teacher(views).float() if isinstance(self.teacher, nn.Module) else self.teacher[index]
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """How far a training is, by its steps or by the time, and the progress bar that shows it."""
 
 import time
+from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from .plan import Plan
 
@@ -41,13 +43,14 @@ class Clock:
         self.events: list[torch.cuda.Event] = []
         self.started = time.perf_counter() if self.deadline is None else self.deadline[0]
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.last = self.shown = time.perf_counter()
-        self.undrawn = None
-        self.bar = None
+        self.undrawn: Tensor | None = None
+        self.bar: Any = None  # tqdm's has no types
         if self.verbose:
             from tqdm.auto import tqdm
 
+            total: float
             if self.deadline is None:
                 total, unit = self.n_steps * self.size, "image"
                 layout = None
@@ -58,13 +61,13 @@ class Clock:
             self.bar = tqdm(total=total, unit=unit, desc=self.title, bar_format=layout, mininterval=0.0)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         if self.bar is not None:
             if self.undrawn is not None and exception[0] is None:
                 self._draw(self.undrawn)
             self.bar.close()
 
-    def resume(self, steps, elapsed):
+    def resume(self, steps: int, elapsed: float) -> None:
         """Go on where another training was after some steps and seconds."""
         self.steps = steps
         ahead = elapsed - self.elapsed()
@@ -72,24 +75,24 @@ class Clock:
         if self.deadline is not None:
             self.deadline = (self.deadline[0] - ahead, self.deadline[1] - ahead)
 
-    def elapsed(self):
+    def elapsed(self) -> float:
         """Return the seconds since the training began."""
         return time.perf_counter() - self.started
 
-    def fraction(self):
+    def fraction(self) -> float:
         """Return the part of the training that is done, in [0, 1]."""
         if self.deadline is None:
             return (self.steps + 0.5) / self.n_steps  # the middle of a step: a lone one is not at rate 0
         start, end = self.deadline
         return min(1.0, (time.perf_counter() - start) / (end - start))
 
-    def over(self):
+    def over(self) -> bool:
         """Return whether there is no time for another step."""
         if self.deadline is None:
             return self.steps >= self.n_steps
         return self.steps > 0 and time.perf_counter() + self.step_time / 2 > self.deadline[1]
 
-    def tick(self, loss):
+    def tick(self, loss: Tensor) -> None:
         """Count a step."""
         self.steps += 1
         if self.deadline is not None and self.cuda:
@@ -108,7 +111,7 @@ class Clock:
             if now - self.shown > _REFRESH:
                 self._draw(loss)
 
-    def _draw(self, loss):
+    def _draw(self, loss: Tensor) -> None:
         self.shown, self.undrawn = self.last, None
         done = self.steps * self.size if self.deadline is None else round(self.last - self.deadline[0], 1)
         rate = self.size / self.step_time if self.step_time > 0 else 0.0

@@ -1,5 +1,6 @@
 """The objective of SimCLR: two views of each image, one forward of all of them, one loss over the batch."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -48,6 +49,7 @@ class ContrastiveObjective(Objective):
     """
 
     title = "SimCLR"
+    augmentation: Augmentation
     columns = {
         "train_loss": "loss",
         "chance_level": "chance_level",
@@ -83,7 +85,8 @@ class ContrastiveObjective(Objective):
             h, z = self.project(batch, views)  # one forward of all: BatchNorm must not tell the views apart
             return Step(self.loss(z), {"h": h.detach(), "z": z.detach()})
 
-        outputs, kept = {}, {}
+        outputs: dict[str, Tensor] = {}
+        kept: dict[int, Tensor] = {}
 
         def chunk(start: int) -> Tensor:
             """Return the views of some images, the same ones each time."""
@@ -120,7 +123,7 @@ class ContrastiveObjective(Objective):
         super().begin(images, plan, generator)
         self.watch = TrainingWatch(plan.learning_rate, plan.weight_decay, self.chance_level)
 
-    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float | None]:
+    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
         """Return chance level, contrastive accuracy and effective rank of the last batch; warn of faults."""
         h, z = outputs["h"][:_ROWS], outputs["z"]
         first, second = z[: len(z) // 2], z[len(z) // 2 :]
@@ -129,7 +132,7 @@ class ContrastiveObjective(Objective):
         self.watch.see_views(h, views, accuracy, epoch.steps)
         self.watch.see_loss(epoch.loss, epoch.steps, epoch.fraction)
         return {
-            "chance_level": self.chance_level,
+            "chance_level": math.nan if self.chance_level is None else self.chance_level,
             "contrastive_accuracy": accuracy,
             "effective_rank": float(rankme(h.float())),
         }

@@ -1,9 +1,14 @@
 """Batches of images on the device: all live there, or the system or a thread brings the next ones in time."""
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import torch
+from torch import Tensor
+
+from ..images.source import ImageSource
 
 __all__ = ["make_feed"]
 
@@ -14,7 +19,14 @@ _RESIDENT_PART = 0.5
 _AHEAD = 2
 
 
-def make_feed(source, device):
+class Feed(Protocol):
+    """What hands out batches of images on the device where they are needed."""
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each index tensor of `order` and the images in its rows, both on the device."""
+
+
+def make_feed(source: ImageSource, device: torch.device) -> Feed:
     """Return what hands out batches of a source on a device.
 
     Parameters
@@ -26,7 +38,7 @@ def make_feed(source, device):
 
     Returns
     -------
-    feed
+    Feed
         Its ``batches(order)`` yields, for each int64 tensor of a sequence ``order`` on the device, that
         tensor and the images whose rows it holds, on the device.
     """
@@ -45,10 +57,10 @@ def make_feed(source, device):
 class _Resident:
     """Images that are where they are needed."""
 
-    def __init__(self, source):
+    def __init__(self, source: ImageSource) -> None:
         self.source = source
 
-    def batches(self, order):
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (index, images) for each index of order."""
         for index in order:
             yield index, self.source.take(index)
@@ -57,10 +69,10 @@ class _Resident:
 class _ReadAhead:
     """Images in a file that is mapped into memory: the system reads the next batches in time."""
 
-    def __init__(self, source):
+    def __init__(self, source: ImageSource) -> None:
         self.source = source
 
-    def batches(self, order):
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (index, images) for each index of order."""
         for step, index in enumerate(order):
             for ahead in order[step + _AHEAD if step else 0 : step + _AHEAD + 1]:
@@ -74,17 +86,17 @@ class _Stream:
     To a GPU they go by way of pinned memory, on a stream of their own.
     """
 
-    def __init__(self, source, device):
+    def __init__(self, source: ImageSource, device: torch.device) -> None:
         self.source = source
         self.device = device
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def batches(self, order):
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (index, images) for each index of order."""
         # One copy of all rows: each would wait for the device.
         rows = torch.cat(list(order)).to(self.source.device).split([len(index) for index in order])
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as pool:
-            waiting = deque()
+            waiting: deque[Future[tuple[Tensor, torch.cuda.Event | None]]] = deque()
             try:
                 for step, index in enumerate(order):
                     for k in range(step + len(waiting), min(step + 1 + _AHEAD, len(order))):
@@ -94,7 +106,7 @@ class _Stream:
                 for future in waiting:
                     future.cancel()
 
-    def _fetch(self, rows):
+    def _fetch(self, rows: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
         images = self.source.take(rows)
         if self.copies is None:
             return images, None
@@ -102,7 +114,7 @@ class _Stream:
             images = images.pin_memory().to(self.device, non_blocking=True)
             return images, self.copies.record_event()
 
-    def _receive(self, images, copied):
+    def _receive(self, images: Tensor, copied: torch.cuda.Event | None) -> Tensor:
         if copied is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(copied)

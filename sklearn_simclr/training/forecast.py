@@ -1,10 +1,17 @@
 """Predict the loss of a longer training from the curve of a shorter one."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["LossPrediction", "predict_loss"]
 
@@ -59,11 +66,11 @@ class LossPrediction:
     high: float
 
     @property
-    def gain(self):
+    def gain(self) -> float:
         """How much lower the loss would be."""
         return self.loss - self.predicted
 
-    def __str__(self):
+    def __str__(self) -> str:
         """Say it in one line."""
         longer = f"{self.factor:g}x the epochs ({round(self.factor * self.epochs)}) is predicted to "
         digits = f".{_decimals(self.loss)}f"
@@ -73,7 +80,7 @@ class LossPrediction:
         return longer + f"lower the loss from {self.loss:{digits}} to about {self.predicted:{digits}} {span}"
 
 
-def predict_loss(history, factor=2.0):
+def predict_loss(history: ArrayLike | pd.DataFrame, factor: float = 2.0) -> LossPrediction:
     """Predict the loss that a longer training of the same kind would end with.
 
     Parameters
@@ -140,13 +147,13 @@ def predict_loss(history, factor=2.0):
     # An epoch's loss is the mean over its steps: that of its middle.
     middle, seen = (clock - rates / 2)[kept], losses[kept]
     floor = 0.0 if losses.min() >= 0 else 2 * losses.min() - losses.max()
-    fits = []
+    tried = []
     for exponent in _EXPONENTS:
         matrix = np.stack([np.ones_like(middle), middle**-exponent, to_anneal[kept]], axis=1)
         (a, b, _), residual = nnls(matrix, seen - floor)
         ends = a + floor + b * (np.array([1.0, factor]) * clock[-1]) ** -exponent
-        fits.append((residual**2, *ends))
-    fits = np.array(fits)
+        tried.append((residual**2, *ends))
+    fits = np.array(tried)
     best = fits[np.argmin(fits[:, 0])]
     freedom = max(len(seen) - 4, 1)
     limit = best[0] * (1 + f_distribution.ppf(_CONFIDENCE, 1, freedom) / freedom)
@@ -161,7 +168,7 @@ def predict_loss(history, factor=2.0):
     )
 
 
-def _loss_curve(history):
+def _loss_curve(history: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return losses and learning rates of the epochs as float64 arrays."""
     rates = None
     if hasattr(history, "columns"):
@@ -191,6 +198,6 @@ def _loss_curve(history):
     return losses, (rates + np.concatenate([[rates[0] / 2], rates[:-1]])) / 2
 
 
-def _decimals(value):
+def _decimals(value: float) -> int:
     """Return how many decimals show three digits of a number, two at least."""
     return 2 if not 0 < abs(value) < 1 else min(8, 2 - math.floor(math.log10(abs(value))))

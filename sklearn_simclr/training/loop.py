@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import cache as cache_result
+from types import FrameType
 from typing import Any
 
 import torch
@@ -160,7 +161,7 @@ class _Loop(NeuralNet):
             return History([])
         self.initialize()
         if optimizer_state is not None:
-            self.optimizer_.load_state_dict(optimizer_state)
+            self.optimizer_.load_state_dict(dict(optimizer_state))
         self.module_.to(memory_format=self.objective.memory_format)
         self.notify("on_train_begin", X=images, y=None)
         self.fit_loop(images)
@@ -255,7 +256,9 @@ class _Loop(NeuralNet):
         self.objective.after_step()
         return loss.detach(), step.outputs
 
-    def _record(self, mean: torch.Tensor, outputs: Mapping[str, torch.Tensor], images: int, seconds: float):
+    def _record(
+        self, mean: torch.Tensor, outputs: Mapping[str, torch.Tensor], images: int, seconds: float
+    ) -> None:
         """Write the row of an epoch; the only place where the host waits for the device."""
         loss, plan = mean.item(), self.plan
         if not math.isfinite(loss):
@@ -363,7 +366,7 @@ def _known_columns(net: _Loop) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ended_by_callback() -> Iterator[list]:
+def _ended_by_callback() -> Iterator[list[bool]]:
     """Catch the KeyboardInterrupt by which skorch's callbacks end a training, and not the user's Ctrl-C.
 
     The user's comes by a signal, and Python handles signals in the main thread only. What is given becomes
@@ -371,11 +374,12 @@ def _ended_by_callback() -> Iterator[list]:
     """
     ended: list[bool] = []
     signalled: list[int] = []
-    before = None
-    if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
-        before = signal.getsignal(signal.SIGINT)
+    handler = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = handler if in_main and callable(handler) else None
+    if before is not None:
 
-        def note(number, frame):
+        def note(number: int, frame: FrameType | None) -> object:
             signalled.append(number)
             return before(number, frame)
 

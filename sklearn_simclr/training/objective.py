@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..images.source import ImageSource, as_float
 from ..views.augmentation import Augmentation
+from ..views.linear_maps import Draws
 from .identity import architecture
 from .plan import Plan
 
@@ -43,12 +44,11 @@ class Batch:
     plan: Plan
     memory_format: torch.memory_format = torch.contiguous_format
 
-    def draw(self, augmentation: Augmentation, n_views: int = 1) -> Any:
+    def draw(self, augmentation: Augmentation, n_views: int = 1) -> Draws:
         """Draw the random numbers of `n_views` views of each image: those of all first views come first."""
-        shape = tuple(self.images.shape[1:])
-        return augmentation.draw(
-            n_views * len(self.images), shape, generator=self.generator, device=self.images.device
-        )
+        n, channels, height, width = self.images.shape
+        shape = (channels, height, width)
+        return augmentation.draw(n_views * n, shape, generator=self.generator, device=self.images.device)
 
     def views(self, augmentation: Augmentation, n_views: int = 1) -> Tensor:
         """Return views (n_views * n, C, h, w), float32 in [0, 1]; rows i and i + n are of one image."""
@@ -234,18 +234,18 @@ class Objective:
         generator : torch.Generator
             On the device, as the modules are; the views are drawn from it afterwards.
         """
-        encoder = self.modules["encoder"]
-        if not self.initialize or not hasattr(encoder, "initialize_from_images"):
+        initialize = getattr(self.modules["encoder"], "initialize_from_images", None)
+        if not self.initialize or initialize is None:
             return
         chosen = torch.randperm(len(images), generator=generator, device=plan.device)[:_FIRST_LAYER_IMAGES]
         chosen = chosen.to(images.device)
         images.ask(chosen)
-        encoder.initialize_from_images(as_float(images.take(chosen).to(plan.device)), generator)
+        initialize(as_float(images.take(chosen).to(plan.device)), generator)
 
     def after_step(self) -> None:
         """Do what follows each step of the optimizer, such as moving an average of the weights."""
 
-    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> Mapping[str, float | None]:
+    def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> Mapping[str, float]:
         """Return what is recorded of an epoch beside its loss; the host may wait for the device here.
 
         Parameters

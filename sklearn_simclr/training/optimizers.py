@@ -2,13 +2,16 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.optimizer import ParamsT
 
 __all__ = ["LARS", "Muon", "default_learning_rate", "make_optimizer", "parameter_groups"]
 
-_DEFAULT_LEARNING_RATES = {
+_DEFAULT_LEARNING_RATES: dict[str, Callable[[int], float]] = {
     "lars": lambda batch_size: 0.3 * batch_size / 256,  # V1 section 2.2
     "sgd": lambda batch_size: 0.1 * batch_size / 256,
     "adam": lambda batch_size: 0.002 * math.sqrt(batch_size / 256),
@@ -74,7 +77,15 @@ class LARS(torch.optim.Optimizer):
     tensor([[2.6464, 3.6464]])
     """
 
-    def __init__(self, params, lr, momentum=0.9, weight_decay=0.0, eta=0.001, nesterov=False):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        eta: float = 0.001,
+        nesterov: bool = False,
+    ) -> None:
         _check_ranges(
             ("lr", lr, lr >= 0, ">= 0"),
             ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
@@ -87,7 +98,7 @@ class LARS(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
 
         Parameters
@@ -106,7 +117,7 @@ class LARS(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             # The foreach operations want tensors of one kind.
-            alike = defaultdict(list)
+            alike: defaultdict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     alike[parameter.device, parameter.dtype].append(parameter)
@@ -114,8 +125,8 @@ class LARS(torch.optim.Optimizer):
                 self._update(parameters, group)
         return loss
 
-    def _update(self, parameters, group):
-        gradients = [parameter.grad for parameter in parameters]
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if any(gradient.is_sparse for gradient in gradients):
             raise ValueError("LARS found a sparse gradient; pass sparse=False to the layer that made it.")
         buffers = []
@@ -126,7 +137,7 @@ class LARS(torch.optim.Optimizer):
             buffers.append(state["momentum_buffer"])
 
         if group["adapt"]:
-            gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
+            gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
             weight_norms = torch.stack(torch._foreach_norm(parameters))
             gradient_norms = torch.stack(torch._foreach_norm(gradients))
             defined = (weight_norms > 0) & (gradient_norms > 0)
@@ -190,7 +201,14 @@ class Muon(torch.optim.Optimizer):
     True
     """
 
-    def __init__(self, params, lr, momentum=0.9, weight_decay=0.0, dtype=None):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         _check_ranges(
             ("lr", lr, lr >= 0, ">= 0"),
             ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
@@ -200,7 +218,7 @@ class Muon(torch.optim.Optimizer):
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
 
         Parameters
@@ -221,30 +239,41 @@ class Muon(torch.optim.Optimizer):
             update = self._orthogonal_step if group["adapt"] else self._adam_step
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    update(parameter, self.state[parameter], group)
+                    update(parameter, parameter.grad, self.state[parameter], group)
         return loss
 
-    def _orthogonal_step(self, w, state, group):
+    def _orthogonal_step(
+        self, w: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
         if not state:
             state["momentum_buffer"] = torch.zeros_like(w)
-        v = state["momentum_buffer"].mul_(group["momentum"]).add_(w.grad)
-        u = _orthogonalize(torch.add(w.grad, v, alpha=group["momentum"]).flatten(1), self.dtype)
+        v = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
+        u = _orthogonalize(torch.add(gradient, v, alpha=group["momentum"]).flatten(1), self.dtype)
         w.mul_(1 - group["lr"] * group["weight_decay"])
         w.add_(u.view_as(w), alpha=-group["lr"] * math.sqrt(max(1.0, u.shape[0] / u.shape[1])))
 
-    def _adam_step(self, w, state, group, beta1=0.9, beta2=0.95, eps=1e-8):
+    def _adam_step(
+        self,
+        w: Tensor,
+        gradient: Tensor,
+        state: dict[str, Any],
+        group: dict[str, Any],
+        beta1: float = 0.9,
+        beta2: float = 0.95,
+        eps: float = 1e-8,
+    ) -> None:
         if not state:
             state["step"] = torch.zeros(())
             state["mean"], state["square"] = torch.zeros_like(w), torch.zeros_like(w)
         state["step"] += 1
         step = int(state["step"])  # on the CPU: no wait for the device
-        state["mean"].lerp_(w.grad, 1 - beta1)
-        state["square"].lerp_(w.grad.square(), 1 - beta2)
+        state["mean"].lerp_(gradient, 1 - beta1)
+        state["square"].lerp_(gradient.square(), 1 - beta2)
         root = (state["square"] / (1 - beta2**step)).sqrt_().add_(eps)
         w.addcdiv_(state["mean"], root, value=-0.1 * group["lr"] / (1 - beta1**step))
 
 
-def _orthogonalize(matrix, dtype=None):
+def _orthogonalize(matrix: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return a matrix of the same singular vectors, with all singular values near 1."""
     a, b, c = _QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
@@ -255,7 +284,7 @@ def _orthogonalize(matrix, dtype=None):
     return (u.T if tall else u).to(matrix.dtype)
 
 
-def parameter_groups(modules, weight_decay):
+def parameter_groups(modules: nn.Module | Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
     """Split the trainable parameters into those that decay and those that do not.
 
     Scalars and vectors (BatchNorm's scale and shift, biases) are left out of weight decay and of the
@@ -299,7 +328,15 @@ def parameter_groups(modules, weight_decay):
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9, dtype=None):
+def make_optimizer(
+    name: str,
+    modules: nn.Module | Iterable[nn.Module],
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+    dtype: torch.dtype | None = None,
+) -> torch.optim.Optimizer:
     """Return an optimizer for the trainable parameters of modules.
 
     Parameters
@@ -349,7 +386,7 @@ def make_optimizer(name, modules, *, lr, weight_decay, momentum=0.9, dtype=None)
     return torch.optim.AdamW(groups, lr, fused=fused)
 
 
-def default_learning_rate(name, batch_size):
+def default_learning_rate(name: str, batch_size: int) -> float:
     """Return the learning rate that goes with an optimizer and a batch size.
 
     Parameters
@@ -391,12 +428,12 @@ def default_learning_rate(name, batch_size):
     return _DEFAULT_LEARNING_RATES[name](batch_size)
 
 
-def _check_ranges(*checks):
+def _check_ranges(*checks: tuple[str, float, bool, str]) -> None:
     for name, value, valid, allowed in checks:
         if not (valid and value < math.inf):
             raise ValueError(f"{name}={value} is out of range; pass a finite number {allowed}.")
 
 
-def _check_name(name):
+def _check_name(name: str) -> None:
     if name not in _DEFAULT_LEARNING_RATES:
         raise ValueError(f"optimizer {name!r} is unknown; pass one of {sorted(_DEFAULT_LEARNING_RATES)}.")

@@ -32,7 +32,7 @@ _NEARLY_ONE_POINT = 1e-3
 _BY_CHANCE = 2.0
 
 
-def spread(x):
+def spread(x: torch.Tensor) -> float:
     """Return how different the directions of the rows are.
 
     Parameters
@@ -66,15 +66,15 @@ class TrainingWatch:
         Loss of a module that tells nothing apart.
     """
 
-    def __init__(self, learning_rate, weight_decay, chance_level=None):
+    def __init__(self, learning_rate: float, weight_decay: float, chance_level: float | None = None) -> None:
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.chance_level = chance_level
-        self.losses = []
+        self.losses: list[float] = []
         self.collapsed = 0
-        self.said = set()
+        self.said: set[str] = set()
 
-    def see_loss(self, loss, steps, fraction):
+    def see_loss(self, loss: float, steps: int, fraction: float) -> None:
         """Take note of the mean loss of an epoch.
 
         Parameters
@@ -98,7 +98,7 @@ class TrainingWatch:
                 + ", or a longer warmup; if the loss hardly moves, a larger learning_rate.",
             )
 
-    def see_views(self, h, z, accuracy, steps):
+    def see_views(self, h: torch.Tensor, z: torch.Tensor, accuracy: float, steps: int) -> None:
         """Take note of the last batch of an epoch of contrastive training.
 
         Parameters
@@ -125,7 +125,7 @@ class TrainingWatch:
                 "different images apart.",
             )
 
-    def _too_high(self):
+    def _too_high(self) -> str | None:
         """Return what is wrong if the loss stays above the chance level and where it began."""
         loss, last = self.losses[-1], self.losses[-_LOOKED_AT:]
         if not self.chance_level or not min(last) > _ABOVE_CHANCE * self.chance_level > 0:
@@ -137,7 +137,7 @@ class TrainingWatch:
             f"above the {self.chance_level:.3g} of an encoder that tells nothing apart."
         )
 
-    def _lost(self):
+    def _lost(self) -> str | None:
         """Return what is wrong if the loss has gone up again."""
         if len(self.losses) < 2 * _LOOKED_AT:
             return None
@@ -152,7 +152,7 @@ class TrainingWatch:
             f"been {best:.3g}."
         )
 
-    def _say(self, what, message):
+    def _say(self, what: str, message: str) -> None:
         if what not in self.said:
             self.said.add(what)
             warn(message, ConvergenceWarning)

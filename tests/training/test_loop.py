@@ -18,6 +18,7 @@ from sklearn_simclr.encoders import ProjectionHead
 from sklearn_simclr.images import ImageSource
 from sklearn_simclr.losses import nt_xent
 from sklearn_simclr.training import Batch, Objective, Plan, Step, step_decay, train, warmup_cosine
+from sklearn_simclr.training.classification import ClassificationObjective, Targets
 from sklearn_simclr.training.contrastive import ContrastiveObjective
 
 
@@ -131,6 +132,22 @@ def test_the_step_of_simclr_is_that_of_a_naive_loop():
         total -= math.log(math.exp(z[i] @ z[(i + 4) % 8] / 0.3) / sum(others))
     assert step.loss.item() == pytest.approx(total / 8, rel=1e-5)
     assert step.outputs["z"].shape == (8, 5) and step.outputs["h"].shape == (8, 6)
+
+
+def test_a_loss_without_a_chance_level_is_trained_and_shows_none(images):
+    views = Augmentation(size=4).resolve((1, 4, 4))
+    encoder, head = nn.Sequential(nn.Flatten(), nn.Linear(16, 6)), ProjectionHead(6, 5)
+    rows = train(ContrastiveObjective(encoder, head, views, nt_xent), images, plan(2)).rows
+    assert all(math.isnan(row["chance_level"]) and math.isfinite(row["train_loss"]) for row in rows)
+    assert len(rows) == 2
+
+
+def test_a_weight_of_the_teacher_without_a_teacher_is_refused(images):
+    views = Augmentation(size=4).resolve((1, 4, 4))
+    modules = {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(16, 2))}
+    targets = Targets(torch.zeros(10, dtype=torch.int64), torch.ones(10))
+    with pytest.raises(ValueError, match=r"alpha=0.5 weighs what a teacher says, but teacher is None"):
+        train(ClassificationObjective(modules, views, targets, alpha=0.5), images, plan())
 
 
 def test_a_second_training_is_read_from_the_cache(images, tmp_path):
