@@ -46,9 +46,10 @@ class Batch:
 
     def draw(self, augmentation: Augmentation, n_views: int = 1) -> Draws:
         """Draw the random numbers of `n_views` views of each image: those of all first views come first."""
-        n, channels, height, width = self.images.shape
-        shape = (channels, height, width)
-        return augmentation.draw(n_views * n, shape, generator=self.generator, device=self.images.device)
+        shape = tuple(self.images.shape[1:])
+        return augmentation.draw(
+            n_views * len(self.images), shape, generator=self.generator, device=self.images.device
+        )
 
     def views(self, augmentation: Augmentation, n_views: int = 1) -> Tensor:
         """Return views (n_views * n, C, h, w), float32 in [0, 1]; rows i and i + n are of one image."""

@@ -119,7 +119,7 @@ class Augmentation(BaseEstimator):
         self.blur_sigma = blur_sigma
         self.color_mode = color_mode
 
-    def resolve(self, image_shape: tuple[int, int, int]) -> Self:
+    def resolve(self, image_shape: tuple[int, ...]) -> Self:
         """Return a copy with every ``"auto"`` replaced by the value for images of a shape.
 
         Parameters
@@ -176,7 +176,7 @@ class Augmentation(BaseEstimator):
     def draw(
         self,
         n: int,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         *,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
@@ -214,7 +214,7 @@ class Augmentation(BaseEstimator):
     def _draw(
         self,
         n: int,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         generator: torch.Generator | None,
         device: torch.device | str,
     ) -> Draws:
@@ -288,7 +288,7 @@ class Augmentation(BaseEstimator):
                 f"draws must be those of as many views as there are images, or of a multiple; got draws of "
                 f"{n_views} views for {n} images."
             )
-        return self.resolve(_image_shape(images))._apply(images, draws)
+        return self.resolve(tuple(images.shape[1:]))._apply(images, draws)
 
     def _apply(self, images: Tensor, draws: Draws) -> Tensor:
         """Make the views that were drawn; the parameters are concrete."""
@@ -342,7 +342,7 @@ class Augmentation(BaseEstimator):
             raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}.")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TypeError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}.")
-        shape = _image_shape(images)
+        shape = tuple(images.shape[1:])
         resolved = self.resolve(shape)
         draws = resolved._draw(n_views * len(images), shape, generator, images.device)
         return resolved._apply(images, draws)
@@ -367,11 +367,6 @@ class Augmentation(BaseEstimator):
         _check_number("jitter_probability", self.jitter_probability, 1.0)
         _check_number("grayscale_probability", self.grayscale_probability, 1.0)
         _check_number("blur_probability", self.blur_probability, 1.0, auto=True)
-
-
-def _image_shape(images: Tensor) -> tuple[int, int, int]:
-    _, channels, height, width = images.shape
-    return channels, height, width
 
 
 def _is_real(value: object) -> TypeGuard[float]:
