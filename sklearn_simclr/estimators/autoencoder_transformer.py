@@ -1,7 +1,10 @@
 """AutoencoderTransformer: representations learnt by reconstruction, with which SimCLR is compared."""
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from .._utils.types import Images
 from ..encoders.decoder import Decoder
 from ..images.source import ImageSource
 from ..training.plan import Plan
@@ -107,7 +110,7 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
     (2, 1, 8, 8)
     """
 
-    def reconstruct(self, X):
+    def reconstruct(self, X: Images) -> NDArray[np.float32]:
         """Return what the decoder makes of the representations of images.
 
         Parameters

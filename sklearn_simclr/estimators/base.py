@@ -3,26 +3,31 @@
 import contextlib
 import copy
 import numbers
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.utils import check_array
+from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import validate_data
+from torch import nn
 
 from .._utils.devices import resolve_device
 from .._utils.sklearn_private import check_feature_names
 from .._utils.state import arrays_to_tensors, tensors_to_arrays
+from .._utils.types import Images
 from .._utils.warn import warn
-from ..images.formats import decoded_format, image_format
+from ..images.formats import ImageFormat, decoded_format, image_format
 from ..images.items import as_rows
 from ..images.mapped import mapped_rows
 from ..images.reading import read_rows
-from ..images.source import as_array, as_float, decoded_source, image_source
+from ..images.source import ImageSource, as_array, as_float, decoded_source, image_source
 
 __all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "warn_of_bad"]
 
@@ -46,14 +51,14 @@ class ReadImages:
         What has read them: it knows their form.
     """
 
-    def __init__(self, source, reader):
+    def __init__(self, source: ImageSource, reader: "BaseImageEstimator") -> None:
         self.source = source
         self.reader = reader
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Any) -> "ReadImages":
         chosen = np.atleast_1d(np.arange(len(self))[rows])
         return ReadImages(self.source.select(chosen), self.reader)
 
@@ -65,23 +70,28 @@ class BaseImageEstimator(BaseEstimator):
     ``cache_dir``, ``on_error`` and ``verbose``.
     """
 
-    def __sklearn_tags__(self):
+    image_shape_: tuple[int, ...]
+    pixel_range_: tuple[float, float]
+    n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         return {name: tensors_to_arrays(value) for name, value in state.items()}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({name: arrays_to_tensors(value) for name, value in state.items()})
 
-    def _reading(self):
+    def _reading(self) -> BaseEstimator:
         """Return the estimator whose parameters say how images are read."""
         return self
 
-    def _read_images(self, X, *, reset, smallest=1):
+    def _read_images(self, X: Images | ReadImages, *, reset: bool, smallest: int = 1) -> ImageSource:
         """Return the images of X, checked; with ``reset`` X decides what images look like."""
         if isinstance(X, ReadImages):
             self._take_format(X.reader)
@@ -95,7 +105,7 @@ class BaseImageEstimator(BaseEstimator):
             self._take(image_format(array, image_shape=how.image_shape, pixel_range=how.pixel_range))
         return image_source(array, self._format, fitted=not reset)
 
-    def _read_training_images(self, X, *, reset, smallest=2):
+    def _read_training_images(self, X: Images | ReadImages, *, reset: bool, smallest: int = 2) -> ImageSource:
         """Return the images of X that can be read, at least two where nothing is known yet."""
         images = self._read_images(X, reset=reset, smallest=smallest if reset else 1)
         if not isinstance(X, ReadImages):
@@ -105,7 +115,7 @@ class BaseImageEstimator(BaseEstimator):
             raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
         return images
 
-    def _read_rows(self, rows, *, reset, smallest):
+    def _read_rows(self, rows: list[Any], *, reset: bool, smallest: int) -> ImageSource:
         """Return the images of files, Pillow images and the like."""
         if len(rows) < smallest:
             raise ValueError(
@@ -117,7 +127,7 @@ class BaseImageEstimator(BaseEstimator):
             rows,
             image_size=_check_image_size(getattr(how, "image_size", None)),
             cache_dir=getattr(how, "cache_dir", None),
-            kind=None if reset else (fmt.shape[0], fmt.decoded_dtype or "uint8"),
+            kind=None if fmt is None else (fmt.shape[0], fmt.decoded_dtype or "uint8"),
             on_error=getattr(how, "on_error", "raise"),
             verbose=getattr(how, "verbose", 0),
         )
@@ -137,13 +147,13 @@ class BaseImageEstimator(BaseEstimator):
             )
         return decoded_source(decoded.pixels, self._format, decoded.rows, bad=decoded.bad, fitted=not reset)
 
-    def _take(self, fmt):
+    def _take(self, fmt: ImageFormat) -> None:
         self._format = fmt
         self.image_shape_ = fmt.image_shape
         self.pixel_range_ = fmt.pixel_range
         self.n_features_in_ = int(np.prod(fmt.image_shape))
 
-    def _take_format(self, other):
+    def _take_format(self, other: "BaseImageEstimator") -> None:
         """Read images as another estimator does."""
         for name in ("_format", "image_shape_", "pixel_range_", "n_features_in_"):
             setattr(self, name, getattr(other, name))
@@ -152,7 +162,7 @@ class BaseImageEstimator(BaseEstimator):
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
 
-    def _read_array(self, X, *, reset, smallest):
+    def _read_array(self, X: Images, *, reset: bool, smallest: int) -> np.ndarray:
         options = {"dtype": "numeric", "ensure_all_finite": False, "ensure_min_samples": smallest}
         X = as_array(X)
         if isinstance(X, list | tuple):
@@ -175,7 +185,7 @@ class BaseImageEstimator(BaseEstimator):
         return array
 
     @contextlib.contextmanager
-    def _unchanged_on_error(self):
+    def _unchanged_on_error(self) -> Iterator[None]:
         """Leave the estimator as it was if fitting fails or is interrupted."""
         before = self.__dict__.copy()
         try:
@@ -185,7 +195,13 @@ class BaseImageEstimator(BaseEstimator):
             self.__dict__.update(before)
             raise
 
-    def _infer(self, function, modules, source, scale=1.0):
+    def _infer(
+        self,
+        function: Callable[[Sequence[nn.Module], torch.Tensor], torch.Tensor],
+        modules: Sequence[nn.Module],
+        source: ImageSource,
+        scale: float = 1.0,
+    ) -> NDArray[np.float32]:
         """Apply a function of modules and of float images (N, C, H, W) to all of a source, in eval mode.
 
         Every batch has the same shape, the last is padded: a row's result does not depend on the
@@ -197,7 +213,7 @@ class BaseImageEstimator(BaseEstimator):
         channels_last = getattr(self, "_encoder_takes_channels_last", False)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         with _in_eval_mode(modules, device) as modules, torch.inference_mode():
-            result = None
+            result: Any = None  # an array, once the shape of a row is known
             for start in range(0, len(source), size):
                 images = as_float(source.take(slice(start, start + size)).to(device))
                 n = len(images)
@@ -215,7 +231,12 @@ class BaseImageEstimator(BaseEstimator):
 class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseImageEstimator):
     """Base of the estimators that turn images into representations."""
 
-    def get_feature_names_out(self, input_features=None):
+    if TYPE_CHECKING:
+        # scikit-learn's own has no types.
+        def fit_transform(self, X: Images, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
+            """Fit to images, then return their representations."""
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
         """Return the names of the columns that transform gives.
 
         Parameters
@@ -231,14 +252,14 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         flat = getattr(getattr(self, "_format", None), "flat", True)
         return super().get_feature_names_out(input_features if flat else None)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # always float32
         return tags
 
 
 @contextlib.contextmanager
-def _in_eval_mode(modules, device):
+def _in_eval_mode(modules: Sequence[nn.Module], device: torch.device) -> Iterator[Sequence[nn.Module]]:
     """Give modules in eval mode, on a device; what the estimator holds stays on the CPU."""
     modes = [[(m, m.training) for m in module.modules()] for module in modules]
     if device.type == "cpu":
@@ -254,7 +275,7 @@ def _in_eval_mode(modules, device):
         yield [copy.deepcopy(module).to(device).eval() for module in modules]
 
 
-def warn_of_bad(source):
+def warn_of_bad(source: ImageSource) -> None:
     """Warn that some images are left out of a fit, if any are.
 
     Parameters
@@ -269,19 +290,21 @@ def warn_of_bad(source):
         )
 
 
-def _check_image_size(image_size):
-    sizes = (image_size,) if isinstance(image_size, numbers.Integral) else image_size
+def _check_image_size(image_size: Any) -> int | tuple[int, ...] | None:
+    sizes: Any = (image_size,) if isinstance(image_size, numbers.Integral) else image_size
     if sizes is None:
         return None
-    if len(sizes) not in (1, 2) or not all(isinstance(v, numbers.Integral) and 0 < v < 2**15 for v in sizes):
+    if len(sizes) not in (1, 2) or not all(
+        isinstance(v, numbers.Integral) and 0 < int(v) < 2**15 for v in sizes
+    ):
         raise ValueError(
             "image_size must be None, the side of a square or (height, width), in ints from 1 to 32767, got "
             f"{image_size!r}."
         )
-    return image_size if isinstance(image_size, numbers.Integral) else tuple(image_size)
+    return int(image_size) if isinstance(image_size, numbers.Integral) else tuple(image_size)
 
 
-def _without_masks(X):
+def _without_masks(X: Any) -> Any:
     """Return a table of pandas' nullable numbers with numpy's: its dtype tells the range of the pixels."""
     dtypes = set(getattr(X, "dtypes", ()))
     kind = getattr(next(iter(dtypes)), "numpy_dtype", None) if len(dtypes) == 1 else None
@@ -290,7 +313,7 @@ def _without_masks(X):
     return X.astype(kind)
 
 
-def _nested_lists(X):
+def _nested_lists(X: Sequence[Any]) -> np.ndarray:
     try:
         return np.asarray(X)
     except ValueError as error:
@@ -307,7 +330,7 @@ def _nested_lists(X):
         ) from error
 
 
-def _has_shape(row):
+def _has_shape(row: Any) -> bool:
     try:
         np.shape(row)
     except ValueError:
@@ -315,7 +338,7 @@ def _has_shape(row):
     return True
 
 
-def _is_text(X):
+def _is_text(X: Any) -> bool:
     if hasattr(X, "iloc"):
         return any(isinstance(value, str | bytes) for value in np.asarray(X.iloc[:1], dtype=object).flat)
     if not isinstance(X, np.ndarray):
@@ -325,10 +348,10 @@ def _is_text(X):
     return X.dtype.kind in "US"
 
 
-def _check_finite(array):
+def _check_finite(array: np.ndarray) -> None:
     if array.dtype.kind != "f":
         return
-    bad = []
+    bad: list[int] = []
     file = mapped_rows(array)
     for start in range(0, len(array), _ROWS_A_CHECK):
         rows = array[start : start + _ROWS_A_CHECK]

@@ -1,10 +1,13 @@
 """What the classifiers of images share: labels and weights, the training with them, predictions."""
 
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
@@ -14,6 +17,7 @@ from torch import nn
 
 from .._utils.labels import labelled_rows
 from .._utils.sklearn_private import Interval, StrOptions
+from .._utils.types import Images, Labels
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
 from ..views.augmentation import Augmentation
@@ -46,12 +50,14 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def _resolve_epochs(self, n_images):
+    def _resolve_epochs(self, n_images: int) -> int:
         if self.max_epochs != "auto":
             return self.max_epochs
         return max(_EPOCHS, -(-_STEPS // max(1, n_images // self.batch_size)))
 
-    def _read_labels(self, y, sample_weight, source):
+    def _read_labels(
+        self, y: Labels, sample_weight: ArrayLike | None, source: ImageSource
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Set ``classes_``; return a class number for every row, -1 for none, and its weight.
 
         The label of an image that could not be read counts as none.
@@ -88,7 +94,9 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
             )
         return numbers, weights
 
-    def _split_validation(self, rows, numbers, seed):
+    def _split_validation(
+        self, rows: np.ndarray, numbers: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows to train on and those to stop by; classes keep their shares where they can."""
         if not self.early_stopping:
             return rows, rows[:0]
@@ -118,21 +126,21 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         """Return the modules that images go through, to logits."""
         return self.encoder_, self.classifier_
 
-    def _default_augmentation(self):
+    def _default_augmentation(self) -> Augmentation:
         return Augmentation(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
 
-    def _logits(self, X):
+    def _logits(self, X: Images) -> NDArray[np.float32]:
         check_is_fitted(self, "classes_")
         source = self._read_images(X, reset=False)
 
-        def predict(modules, images):
+        def predict(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
             for module in modules:
                 images = module(images)
             return images
 
         return self._infer(predict, self._network(), source)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Images) -> NDArray[np.float64]:
         """Return the probabilities of the classes.
 
         Parameters
@@ -150,7 +158,7 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return odds / odds.sum(axis=1, keepdims=True)
 
-    def decision_function(self, X):
+    def decision_function(self, X: Images) -> NDArray[np.float32]:
         """Return the logits of the classes.
 
         Parameters
@@ -167,7 +175,7 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def predict(self, X):
+    def predict(self, X: Images) -> NDArray[Any]:
         """Return the most probable class of each image.
 
         Parameters
@@ -197,7 +205,7 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         return self.classes_[logits.argmax(axis=1)]
 
 
-def make_classifier_head(in_dim, n_classes):
+def make_classifier_head(in_dim: int, n_classes: int) -> nn.Linear:
     """Return a linear layer that starts with all classes equally likely.
 
     Parameters
@@ -218,12 +226,12 @@ def make_classifier_head(in_dim, n_classes):
     return head
 
 
-def unwrap_frozen(estimator):
+def unwrap_frozen(estimator: Any) -> Any:
     """Return what a FrozenEstimator holds, and any other estimator as it is."""
     return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
 
 
-def is_fitted(estimator):
+def is_fitted(estimator: BaseEstimator | None) -> bool:
     """Return whether there is an estimator and it is fitted."""
     if estimator is None:
         return False
@@ -234,7 +242,7 @@ def is_fitted(estimator):
     return True
 
 
-def _check_weights(sample_weight, n):
+def _check_weights(sample_weight: ArrayLike, n: int) -> np.ndarray:
     weights = np.asarray(sample_weight, dtype=np.float32)
     if weights.ndim == 0:
         weights = np.full(n, weights, dtype=np.float32)

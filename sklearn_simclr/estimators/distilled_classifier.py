@@ -2,20 +2,26 @@
 
 import copy
 import time
+from collections.abc import Sequence
 from numbers import Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from sklearn.base import clone, is_classifier
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.utils import Tags
 from torch import nn
 
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
+from .._utils.types import Device, Images, Labels, Memory, OptimizerName, PathLike, Precision, RandomState
 from ..images.rows import indexable, take
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
 from ..training.loop import train
 from ..training.plan import Plan
+from ..views.augmentation import Augmentation
 from .base import warn_of_bad
 from .classification import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .simclr_transformer import SimCLRTransformer
@@ -161,31 +167,31 @@ class DistilledClassifier(TrainedImageClassifier):
 
     def __init__(
         self,
-        teacher,
-        student=None,
+        teacher: BaseEstimator,
+        student: BaseEstimator | None = None,
         *,
-        alpha=1.0,
-        temperature=1.0,
-        teacher_views="auto",
-        augmentation=None,
-        batch_size=256,
-        max_epochs="auto",
-        max_time=None,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        optimizer="auto",
-        learning_rate="auto",
-        weight_decay="auto",
-        warmup=0.1,
-        precision="auto",
-        device="auto",
-        memory=None,
-        checkpoint_dir=None,
-        callbacks=None,
-        verbose=0,
-        random_state=None,
-    ):
+        alpha: float = 1.0,
+        temperature: float = 1.0,
+        teacher_views: Literal["auto", "same", "image"] = "auto",
+        augmentation: Augmentation | None = None,
+        batch_size: int = 256,
+        max_epochs: Literal["auto"] | int = "auto",
+        max_time: float | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        optimizer: OptimizerName = "auto",
+        learning_rate: Literal["auto"] | float = "auto",
+        weight_decay: Literal["auto"] | float = "auto",
+        warmup: float = 0.1,
+        precision: Precision = "auto",
+        device: Device = "auto",
+        memory: Memory = None,
+        checkpoint_dir: PathLike | None = None,
+        callbacks: Sequence[Any] | None = None,
+        verbose: int = 0,
+        random_state: RandomState = None,
+    ) -> None:
         self.teacher = teacher
         self.student = student
         self.alpha = alpha
@@ -210,13 +216,13 @@ class DistilledClassifier(TrainedImageClassifier):
         self.verbose = verbose
         self.random_state = random_state
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = not is_fitted(unwrap_frozen(self.teacher))
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Images, y: Labels | None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train the student on what the teacher says about the images.
 
         Parameters
@@ -272,7 +278,7 @@ class DistilledClassifier(TrainedImageClassifier):
             self._adopt(objective, history, plan)
         return self
 
-    def _check_teacher(self, y):
+    def _check_teacher(self, y: Labels | None) -> None:
         if isinstance(self.teacher, type):
             name = self.teacher.__name__
             raise TypeError(f"teacher is the class {name}. Pass an instance of it, fitted or not.")
@@ -304,7 +310,7 @@ class DistilledClassifier(TrainedImageClassifier):
                 more = "" if is_fitted(teacher) else " Or pass a fitted teacher."
                 raise ValueError(f"{needs[0]} requires y to be passed, but the target y is None.{more}")
 
-    def _fit_teacher(self, X, y, rows):
+    def _fit_teacher(self, X: Images, y: Labels | None, rows: np.ndarray | None) -> Any:
         """Return the teacher, fitted on some rows (None: on all) if it was not."""
         teacher = unwrap_frozen(self.teacher)
         if is_fitted(teacher):
@@ -313,7 +319,7 @@ class DistilledClassifier(TrainedImageClassifier):
             X, y = _some(X, rows), _some(y, rows)
         return clone(teacher).fit(X, y)
 
-    def _take_classes(self, labelled, numbers):
+    def _take_classes(self, labelled: bool, numbers: np.ndarray) -> None:
         """Number the labels as the teacher does."""
         known = np.asarray(self.teacher_.classes_)
         if labelled:
@@ -332,7 +338,7 @@ class DistilledClassifier(TrainedImageClassifier):
             numbers[numbers >= 0] = renumbered[numbers[numbers >= 0]]
         self.classes_ = known
 
-    def _ask_teacher(self, X, rows):
+    def _ask_teacher(self, X: Images, rows: np.ndarray) -> nn.Module | torch.Tensor:
         """Return the teacher's network if it sees the student's views, else its log-probabilities."""
         network = isinstance(self.teacher_, TrainedImageClassifier)
         able = network and self.teacher_._format == self._format
@@ -353,10 +359,10 @@ class DistilledClassifier(TrainedImageClassifier):
             )
         return torch.from_numpy(np.log(np.maximum(odds, _PROBABILITY_FLOOR)).astype(np.float32))
 
-    def _reading(self):
+    def _reading(self) -> BaseEstimator:
         return unwrap_frozen(self.student) or SimCLRTransformer()
 
-    def _encoder_setting(self):
+    def _encoder_setting(self) -> Any:
         return self._reading().encoder
 
     def _make_objective(
@@ -388,6 +394,6 @@ class DistilledClassifier(TrainedImageClassifier):
         )
 
 
-def _some(X, rows):
+def _some(X: Any, rows: np.ndarray) -> Any:
     X, n = indexable(X)
     return X if len(rows) == n else take(X, rows)

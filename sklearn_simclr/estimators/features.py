@@ -2,12 +2,16 @@
 
 import math
 from numbers import Integral
+from typing import Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
 
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
+from .._utils.types import Images, ImageShape, PixelRange
 from .base import BaseImageTransformer
 
 __all__ = ["HOGTransformer", "PixelTransformer"]
@@ -27,7 +31,7 @@ class _FixedFeatures(BaseImageTransformer):
     device = "cpu"
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Images, y: object = None) -> Self:
         """Learn the size and the pixel range of the images.
 
         Parameters
@@ -47,7 +51,7 @@ class _FixedFeatures(BaseImageTransformer):
             self._n_features_out = self._features(torch.zeros(1, *source.shape)).shape[1]
         return self
 
-    def transform(self, X):
+    def transform(self, X: Images) -> NDArray[np.float32]:
         """Return the features of images.
 
         Parameters
@@ -102,11 +106,11 @@ class PixelTransformer(_FixedFeatures):
     (4, 3072)
     """
 
-    def __init__(self, image_shape="auto", pixel_range="auto"):
+    def __init__(self, image_shape: ImageShape = "auto", pixel_range: PixelRange = "auto") -> None:
         self.image_shape = image_shape
         self.pixel_range = pixel_range
 
-    def _features(self, images):
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1)
 
 
@@ -167,19 +171,22 @@ class HOGTransformer(_FixedFeatures):
     }
 
     def __init__(
-        self, n_orientations=9, cell_size="auto", block_size=2, image_shape="auto", pixel_range="auto"
-    ):
+        self,
+        n_orientations: int = 9,
+        cell_size: Literal["auto"] | int = "auto",
+        block_size: int = 2,
+        image_shape: ImageShape = "auto",
+        pixel_range: PixelRange = "auto",
+    ) -> None:
         self.n_orientations = n_orientations
         self.cell_size = cell_size
         self.block_size = block_size
         self.image_shape = image_shape
         self.pixel_range = pixel_range
 
-    def _features(self, images):
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
-        cell = self.cell_size
-        if cell == "auto":
-            cell = max(2, min(height, width) // 8)
+        cell = max(2, min(height, width) // 8) if isinstance(self.cell_size, str) else self.cell_size
         cell = min(cell, height, width)
         padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
         dx = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]

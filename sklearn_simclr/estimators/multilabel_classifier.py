@@ -1,7 +1,9 @@
 """Fine-tuning on several labels for each image, as the transfer protocol needs it for VOC 2007."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from .._utils.types import Images, Labels
 from ..images.source import ImageSource
 from ..training.classification import MultiLabelObjective
 from .simclr_classifier import SimCLRClassifier
@@ -17,13 +19,15 @@ class MultiLabelFineTuning(SimCLRClassifier):
 
     _objective = MultiLabelObjective
 
-    def _read_labels(self, y, sample_weight, images: ImageSource) -> tuple[np.ndarray, np.ndarray]:
+    def _read_labels(
+        self, y: Labels, sample_weight: ArrayLike | None, images: ImageSource
+    ) -> tuple[np.ndarray, np.ndarray]:
         labels = np.asarray(y, dtype=np.float32)
         self.classes_ = np.arange(labels.shape[1])
         readable = np.ones(len(images), dtype=np.float32)
         readable[images.bad] = 0
         return labels, readable
 
-    def decision_function(self, X) -> np.ndarray:
+    def decision_function(self, X: Images) -> np.ndarray:
         """Return the logits (n, n_labels)."""
         return self._logits(X)

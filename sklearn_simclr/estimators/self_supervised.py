@@ -1,13 +1,29 @@
 """SelfSupervisedTransformer: what a transformer that learns from images alone is made of."""
 
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import fit_context
+from .._utils.types import (
+    Device,
+    Images,
+    ImageShape,
+    ImageSize,
+    Memory,
+    OnError,
+    OptimizerName,
+    PathLike,
+    PixelRange,
+    Precision,
+    RandomState,
+)
 from ..images.source import ImageSource
 from ..training.loop import train
 from ..training.objective import Objective
@@ -121,29 +137,29 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     def __init__(
         self,
-        encoder="auto",
+        encoder: str | nn.Module | Callable[..., nn.Module] = "auto",
         *,
-        image_shape="auto",
-        pixel_range="auto",
-        image_size=None,
-        cache_dir=None,
-        on_error="raise",
-        augmentation=None,
-        batch_size=256,
-        max_epochs=100,
-        max_time=None,
-        optimizer="auto",
-        learning_rate="auto",
-        weight_decay="auto",
-        warmup=0.1,
-        precision="auto",
-        device="auto",
-        memory=None,
-        checkpoint_dir=None,
-        callbacks=None,
-        verbose=0,
-        random_state=None,
-    ):
+        image_shape: ImageShape = "auto",
+        pixel_range: PixelRange = "auto",
+        image_size: ImageSize = None,
+        cache_dir: PathLike | None = None,
+        on_error: OnError = "raise",
+        augmentation: Augmentation | None = None,
+        batch_size: int = 256,
+        max_epochs: int = 100,
+        max_time: float | None = None,
+        optimizer: OptimizerName = "auto",
+        learning_rate: Literal["auto"] | float = "auto",
+        weight_decay: Literal["auto"] | float = "auto",
+        warmup: float = 0.1,
+        precision: Precision = "auto",
+        device: Device = "auto",
+        memory: Memory = None,
+        checkpoint_dir: PathLike | None = None,
+        callbacks: Sequence[Any] | None = None,
+        verbose: int = 0,
+        random_state: RandomState = None,
+    ) -> None:
         self.encoder = encoder
         self.image_shape = image_shape
         self.pixel_range = pixel_range
@@ -167,7 +183,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Images, y: object = None) -> Self:
         """Learn from images, without labels.
 
         Parameters
@@ -196,7 +212,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
             self._adopt(objective, history, plan)
         return self
 
-    def transform(self, X):
+    def transform(self, X: Images) -> NDArray[np.float32]:
         """Return the representations of images.
 
         Parameters
@@ -260,9 +276,11 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         Augmentation or None
             What views are drawn from.
         """
+        if self.augmentation is None and self._default_augmentation() is None:
+            return None
         return self._views(images)
 
-    def _make_objective(self, images: ImageSource, plan: Plan, **known: Any) -> Objective:
+    def _make_objective(self, images: ImageSource, plan: Plan) -> Objective:
         return self.make_objective(images, plan)
 
     @property

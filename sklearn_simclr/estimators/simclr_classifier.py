@@ -2,19 +2,25 @@
 
 import copy
 import time
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any, Literal, Self
 
 import numpy as np
-from sklearn.base import clone
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import Tags
 from torch import nn
 
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, fit_context
+from .._utils.types import Device, Images, Labels, Memory, OptimizerName, PathLike, Precision, RandomState
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
 from ..training.loop import train
 from ..training.optimizers import default_learning_rate
 from ..training.plan import Plan
+from ..views.augmentation import Augmentation
 from .base import ReadImages, warn_of_bad
 from .classification import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .simclr_transformer import SimCLRTransformer
@@ -155,29 +161,29 @@ class SimCLRClassifier(TrainedImageClassifier):
 
     def __init__(
         self,
-        pretrained=None,
+        pretrained: BaseEstimator | None = None,
         *,
-        head_layer=0,
-        class_weight=None,
-        augmentation=None,
-        batch_size=256,
-        max_epochs="auto",
-        max_time=None,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        optimizer="auto",
-        learning_rate="auto",
-        weight_decay="auto",
-        warmup=0.0,
-        precision="auto",
-        device="auto",
-        memory=None,
-        checkpoint_dir=None,
-        callbacks=None,
-        verbose=0,
-        random_state=None,
-    ):
+        head_layer: int = 0,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
+        augmentation: Augmentation | None = None,
+        batch_size: int = 256,
+        max_epochs: Literal["auto"] | int = "auto",
+        max_time: float | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        optimizer: OptimizerName = "auto",
+        learning_rate: Literal["auto"] | float = "auto",
+        weight_decay: Literal["auto"] | float = "auto",
+        warmup: float = 0.0,
+        precision: Precision = "auto",
+        device: Device = "auto",
+        memory: Memory = None,
+        checkpoint_dir: PathLike | None = None,
+        callbacks: Sequence[Any] | None = None,
+        verbose: int = 0,
+        random_state: RandomState = None,
+    ) -> None:
         self.pretrained = pretrained
         self.head_layer = head_layer
         self.class_weight = class_weight
@@ -200,13 +206,13 @@ class SimCLRClassifier(TrainedImageClassifier):
         self.verbose = verbose
         self.random_state = random_state
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Images, y: Labels, sample_weight: ArrayLike | None = None) -> Self:
         """Pretrain on all images, then fine-tune on the labelled ones.
 
         Parameters
@@ -277,13 +283,13 @@ class SimCLRClassifier(TrainedImageClassifier):
             given.set_params(random_state=self.random_state)
         return given, False
 
-    def _reading(self):
+    def _reading(self) -> BaseEstimator:
         return unwrap_frozen(self.pretrained) or SimCLRTransformer()
 
-    def _encoder_setting(self):
+    def _encoder_setting(self) -> Any:
         return self.pretrained_.encoder
 
-    def _default_augmentation(self):
+    def _default_augmentation(self) -> Augmentation:
         known = self.pretrained_.augmentation_ if hasattr(self, "pretrained_") else None
         views = super()._default_augmentation()
         if known is not None:

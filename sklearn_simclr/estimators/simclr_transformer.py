@@ -4,23 +4,38 @@ import copy
 import enum
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.state import arrays_to_tensors, tensors_to_arrays
+from .._utils.types import (
+    Device,
+    Images,
+    ImageShape,
+    ImageSize,
+    Memory,
+    OnError,
+    OptimizerName,
+    PathLike,
+    PixelRange,
+    Precision,
+    RandomState,
+)
 from ..encoders.heads import ProjectionHead
 from ..encoders.mirror import MirroredNetwork, is_open, mirror_images_fit_in
 from ..encoders.networks import PreprocessedNetwork, encoder_name, input_channels
+from ..encoders.preprocessing import Preprocessing
 from ..encoders.traits import traits
 from ..encoders.weights.pretrained import load_pretrained
 from ..images.source import ImageSource
@@ -43,7 +58,11 @@ __all__ = ["SimCLRTransformer"]
 _SCORE_PAIRS = 256
 
 # Losses without a temperature.
-_LOSSES = {"margin_triplet": margin_triplet, "curl_logistic": curl_logistic, "curl_hinge": curl_hinge}
+_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "margin_triplet": margin_triplet,
+    "curl_logistic": curl_logistic,
+    "curl_hinge": curl_hinge,
+}
 
 
 class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
@@ -244,6 +263,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     True
     """
 
+    projector_: ProjectionHead
+    augmentation_: Augmentation
+    mirror_: bool
+
     _parameter_constraints = {
         **TrainedImageEstimator._training_constraints,
         "weights": [str, os.PathLike, enum.Enum, None],
@@ -259,38 +282,38 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     def __init__(
         self,
-        encoder="auto",
+        encoder: str | nn.Module | Callable[..., nn.Module] = "auto",
         *,
-        weights=None,
-        image_shape="auto",
-        pixel_range="auto",
-        image_size=None,
-        cache_dir=None,
-        on_error="raise",
-        augmentation=None,
-        loss="nt_xent",
-        temperature=0.2,
-        projection_dim=128,
-        projection_layers=2,
-        batch_size=256,
-        micro_batch_size=None,
-        max_epochs=100,
-        max_time=None,
-        optimizer="auto",
-        learning_rate="auto",
-        weight_decay="auto",
-        warmup=0.1,
-        precision="auto",
-        device="auto",
-        output="encoder",
-        mirror="auto",
-        memory=None,
-        checkpoint_dir=None,
-        callbacks=None,
-        warm_start=False,
-        verbose=0,
-        random_state=None,
-    ):
+        weights: PathLike | enum.Enum | None = None,
+        image_shape: ImageShape = "auto",
+        pixel_range: PixelRange = "auto",
+        image_size: ImageSize = None,
+        cache_dir: PathLike | None = None,
+        on_error: OnError = "raise",
+        augmentation: Augmentation | None = None,
+        loss: str | Callable[[torch.Tensor], torch.Tensor] = "nt_xent",
+        temperature: float = 0.2,
+        projection_dim: int = 128,
+        projection_layers: int = 2,
+        batch_size: int = 256,
+        micro_batch_size: int | None = None,
+        max_epochs: int = 100,
+        max_time: float | None = None,
+        optimizer: OptimizerName = "auto",
+        learning_rate: Literal["auto"] | float = "auto",
+        weight_decay: Literal["auto"] | float = "auto",
+        warmup: float = 0.1,
+        precision: Precision = "auto",
+        device: Device = "auto",
+        output: Literal["encoder", "projection"] | int = "encoder",
+        mirror: Literal["auto"] | bool = "auto",
+        memory: Memory = None,
+        checkpoint_dir: PathLike | None = None,
+        callbacks: Sequence[Any] | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        random_state: RandomState = None,
+    ) -> None:
         self.encoder = encoder
         self.weights = weights
         self.image_shape = image_shape
@@ -323,7 +346,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Images, y: object = None) -> Self:
         """Train the encoder.
 
         Parameters
@@ -362,7 +385,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X: Images, y: object = None) -> Self:
         """Train for one epoch on the images given.
 
         The learning rate rises over the first ``warmup * max_epochs`` calls and then stays: how many
@@ -399,7 +422,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             self._optimizer_state = tensors_to_arrays(history.optimizer)
         return self
 
-    def transform(self, X):
+    def transform(self, X: Images) -> NDArray[np.float32]:
         """Return the representations of images.
 
         Parameters
@@ -416,7 +439,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         output = self._check_output()
         source = self._read_images(X, reset=False)
 
-        def represent(modules, images):
+        def represent(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
             encoder, projector = modules
             h = encoder(images)
             return h if output == 0 else projector(h, output)
@@ -426,7 +449,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         scale = traits(self.encoder_).batch_scale / (1.0 if encoder is self.encoder_ else 2.0)
         return self._infer(represent, (encoder, self.projector_), source, scale=scale)
 
-    def score(self, X, y=None):
+    def score(self, X: Images, y: object = None) -> float:
         """Return the contrastive accuracy on views of images, best on images that fit has not seen.
 
         Each image is augmented twice, always with the same seed. The score is the fraction of the views
@@ -452,7 +475,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if len(source) < 2:
             raise ValueError("score needs at least 2 images to tell apart, got 1.")
 
-        def project(modules, images):
+        def project(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
             encoder, projector = modules
             return projector(encoder(images))
 
@@ -468,11 +491,11 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         return hits / len(source)
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         output = self._check_output()
         return self.projector_.layer_dim(output)
 
-    def _served_encoder(self):
+    def _served_encoder(self) -> nn.Module:
         """Return the module by which transform represents images."""
         mirror = self.mirror
         if not isinstance(mirror, (bool, np.bool_)) and mirror != "auto":
@@ -481,7 +504,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             mirror = getattr(self, "mirror_", False)
         return MirroredNetwork(self.encoder_) if mirror else self.encoder_
 
-    def _check_output(self):
+    def _check_output(self) -> int:
         """Return which layer of the head is the output, 0 for the encoder itself."""
         layers = self.projector_.n_layers
         if self._lacks_head(self.projector_) and self.output not in ("encoder", 0):
@@ -505,11 +528,11 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if warm:
             self._check_same_architecture()
             encoder, projector = copy.deepcopy((self.encoder_, self.projector_))
-            given = ("encoder", "projector")
+            given: tuple[str, ...] = ("encoder", "projector")
         else:
             encoder, projector, given = self._build_modules(images)
         if plan.max_epochs > 0 and self._lacks_head(projector):
-            projector = self._make_head(encoder, encoder.out_dim)
+            projector = self._make_head(encoder, projector.in_dim)
         loss = self._make_loss()
         return ContrastiveObjective(
             encoder,
@@ -523,20 +546,20 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     def _mirror_pays(self, objective: Objective, images: ImageSource, warm: bool) -> bool:
         """Return whether the mean over mirror images is a better representation of these images."""
-        if (
-            not traits(objective.modules["encoder"]).mirror_pays
-            or objective.augmentation.flip_probability == 0
-        ):
+        views = objective.augmentation
+        if views is None or views.flip_probability == 0:
+            return False
+        if not traits(objective.modules["encoder"]).mirror_pays:
             return False
         if warm and hasattr(self, "mirror_"):
             return self.mirror_
         # Where the views had to find out, they have.
         return is_open(self.augmentation or Augmentation()) or mirror_images_fit_in(images)
 
-    def _build_modules(self, images: ImageSource) -> tuple[nn.Module, nn.Module, tuple[str, ...]]:
+    def _build_modules(self, images: ImageSource) -> tuple[nn.Module, ProjectionHead, tuple[str, ...]]:
         """Return encoder, head, and the names of those that begin with weights that somebody chose."""
         if self.weights is not None:
-            encoder, head = self._load_modules(images)
+            encoder, head = self._load_modules(self.weights, images)
             return encoder, head, ("encoder", "projector") if head.n_layers else ("encoder",)
         encoder, out_dim = self._build_encoder(images)
         return encoder, self._make_head(encoder, out_dim), self._given("encoder")
@@ -546,11 +569,13 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         width = self.projection_dim if layers else out_dim
         return ProjectionHead(out_dim, width, layers, read_dim=traits(encoder).read_dim)
 
-    def _load_modules(self, source: ImageSource) -> tuple[nn.Module, ProjectionHead]:
+    def _load_modules(
+        self, weights: PathLike | enum.Enum, source: ImageSource
+    ) -> tuple[nn.Module, ProjectionHead]:
         """Return the encoder and the head of the file; a head of no layers if it has none."""
-        where = f"weights={str(self.weights)!r}"
+        where = f"weights={str(weights)!r}"
         try:
-            loaded = load_pretrained(self.weights)
+            loaded = load_pretrained(weights)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{where}: {error}") from error
         encoder = loaded.encoder
@@ -569,9 +594,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if not _changes_nothing(loaded.preprocessing, source.shape, channels):
             encoder = PreprocessedNetwork(encoder, loaded.preprocessing)
         head = loaded.projector
-        return encoder, ProjectionHead(encoder.out_dim, n_layers=0) if head is None else head
+        return encoder, ProjectionHead(loaded.out_dim, n_layers=0) if head is None else head
 
-    def _lacks_head(self, projector: nn.Module) -> bool:
+    def _lacks_head(self, projector: ProjectionHead) -> bool:
         """Return whether a file of weights had no head, and training would make one."""
         return self.weights is not None and projector.n_layers == 0 < self.projection_layers
 
@@ -592,13 +617,13 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         return self.loss if callable(self.loss) else _LOSSES[self.loss]
 
 
-def _changes_nothing(preprocessing, shape, channels):
+def _changes_nothing(preprocessing: Preprocessing, shape: tuple[int, ...], channels: int) -> bool:
     """Return whether images (C, H, W) enter a network as they are."""
     whole = shape == (channels, preprocessing.size, preprocessing.size)
     return whole and preprocessing.crop_fraction == 1 and preprocessing.mean is None
 
 
-def _chance_level(loss, name, n_pairs):
+def _chance_level(loss: Callable[[torch.Tensor], torch.Tensor], name: object, n_pairs: int) -> float:
     """Return the loss of an encoder that maps every view to one point."""
     if name == "nt_xent":
         return chance_level(n_pairs)

@@ -1,12 +1,31 @@
 """SupervisedTransformer: the encoder of SimCLR trained on labels alone, with which SimCLR is compared."""
 
 import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import fit_context
+from .._utils.types import (
+    Device,
+    Images,
+    ImageShape,
+    ImageSize,
+    Labels,
+    Memory,
+    OnError,
+    OptimizerName,
+    PathLike,
+    PixelRange,
+    Precision,
+    RandomState,
+)
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
 from ..training.loop import train
@@ -133,33 +152,33 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
 
     def __init__(
         self,
-        encoder="auto",
+        encoder: str | nn.Module | Callable[..., nn.Module] = "auto",
         *,
-        image_shape="auto",
-        pixel_range="auto",
-        image_size=None,
-        cache_dir=None,
-        on_error="raise",
-        augmentation=None,
-        class_weight=None,
-        batch_size=256,
-        max_epochs="auto",
-        max_time=None,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        optimizer="auto",
-        learning_rate="auto",
-        weight_decay="auto",
-        warmup=0.1,
-        precision="auto",
-        device="auto",
-        memory=None,
-        checkpoint_dir=None,
-        callbacks=None,
-        verbose=0,
-        random_state=None,
-    ):
+        image_shape: ImageShape = "auto",
+        pixel_range: PixelRange = "auto",
+        image_size: ImageSize = None,
+        cache_dir: PathLike | None = None,
+        on_error: OnError = "raise",
+        augmentation: Augmentation | None = None,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
+        batch_size: int = 256,
+        max_epochs: Literal["auto"] | int = "auto",
+        max_time: float | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        optimizer: OptimizerName = "auto",
+        learning_rate: Literal["auto"] | float = "auto",
+        weight_decay: Literal["auto"] | float = "auto",
+        warmup: float = 0.1,
+        precision: Precision = "auto",
+        device: Device = "auto",
+        memory: Memory = None,
+        checkpoint_dir: PathLike | None = None,
+        callbacks: Sequence[Any] | None = None,
+        verbose: int = 0,
+        random_state: RandomState = None,
+    ) -> None:
         self.encoder = encoder
         self.image_shape = image_shape
         self.pixel_range = pixel_range
@@ -186,13 +205,13 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         self.verbose = verbose
         self.random_state = random_state
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Images, y: Labels, sample_weight: ArrayLike | None = None) -> Self:
         """Train encoder and classifier on the labelled images.
 
         Parameters
@@ -229,7 +248,7 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
             self._adopt(objective, history, plan)
         return self
 
-    def transform(self, X):
+    def transform(self, X: Images) -> NDArray[np.float32]:
         """Return what the encoder gives to the linear classifier.
 
         Parameters
@@ -247,11 +266,11 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
 
         return self._infer(lambda modules, images: modules[0](images), (self.encoder_,), source)
 
-    def _default_augmentation(self):
+    def _default_augmentation(self) -> Augmentation:
         return Augmentation()
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self.classifier_.in_features
 
     def _make_objective(

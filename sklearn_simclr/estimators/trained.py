@@ -4,7 +4,7 @@ import copy
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from ..training.plan import Plan
 from ..training.schedule import warmup_cosine
 from ..views.augmentation import Augmentation
 from .base import BaseImageEstimator
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["TrainedImageEstimator", "check_callbacks"]
 
@@ -47,6 +50,12 @@ class TrainedImageEstimator(BaseImageEstimator):
     on.
     """
 
+    encoder_: nn.Module
+    augmentation_: Augmentation | None
+    history_: "pd.DataFrame"
+    n_iter_: int
+    loss_curve_: list[float]
+
     _training_constraints: dict[str, list] = {
         "encoder": [str, nn.Module, callable],
         "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
@@ -71,7 +80,7 @@ class TrainedImageEstimator(BaseImageEstimator):
         "random_state": ["random_state"],
     }
 
-    def set_params(self, **params: Any) -> "TrainedImageEstimator":
+    def set_params(self, **params: Any) -> Self:
         """Set parameters, also those of the augmentation.
 
         Parameters
@@ -94,8 +103,8 @@ class TrainedImageEstimator(BaseImageEstimator):
         """Return the augmentation that None stands for, if any, before its values are resolved."""
         return Augmentation()
 
-    def _make_objective(self, images: ImageSource, plan: Plan, **known: Any) -> Objective:
-        """Return what is learnt from images."""
+    def _make_objective(self, *known: Any, **more: Any) -> Objective:
+        """Return what is learnt from images: their source and the plan come first."""
         raise NotImplementedError
 
     def _new_objective(self, images: ImageSource, plan: Plan, **known: Any) -> Objective:
@@ -105,10 +114,10 @@ class TrainedImageEstimator(BaseImageEstimator):
         objective.channels_last = self._takes_channels_last(objective.modules["encoder"], images)
         return objective
 
-    def _views(self, images: ImageSource, before: Augmentation | None = None) -> Augmentation | None:
+    def _views(self, images: ImageSource, before: Augmentation | None = None) -> Augmentation:
         """Return the augmentation with concrete values, those of `before` where the images decide."""
-        augmentation = self.augmentation or self._default_augmentation()
-        return None if augmentation is None else resolve_views(augmentation, images, before)
+        augmentation = self.augmentation or self._default_augmentation() or Augmentation()
+        return resolve_views(augmentation, images, before)
 
     def _encoder_setting(self) -> Any:
         """Return the ``encoder`` parameter that the network was or will be built by."""

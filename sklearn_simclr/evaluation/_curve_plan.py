@@ -1,9 +1,10 @@
 """What a label-fraction study will do with each estimator, and on which rows."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn import get_config
@@ -20,10 +21,11 @@ from sklearn.utils.metadata_routing import (
 )
 
 from .._utils.labels import check_fraction, check_n_drawn, class_codes, quantile_codes, turns
+from .._utils.types import Labels
 from ._curve_steps import key_of, marks_with_minus_one, shared_steps
 from ._curve_tasks import Fold, SharedStep
 from .label_fraction import LabelFractionClassifier, LabelFractionRegressor
-from .splitters import SemiSupervisedKFold
+from .splitters import SemiSupervisedKFold, TargetKind
 
 __all__ = ["Plan", "draws", "make_folds", "make_plans", "make_splitter", "numbers_of_labels", "target_kind"]
 
@@ -38,22 +40,22 @@ class Plan:
     """One estimator: the steps to share, the rest to fit on every draw, and what to pass to it."""
 
     name: str
-    chain: list
-    estimator: object
-    params: dict
-    scorer: object
-    score_params: dict
+    chain: list[SharedStep]
+    estimator: Any
+    params: dict[str, Any]
+    scorer: Any
+    score_params: dict[str, Any]
     semi_supervised: bool
     pairwise: bool
     key: str
 
     @property
-    def chain_key(self):
+    def chain_key(self) -> tuple[Any, ...]:
         """Equal for plans whose shared steps are equal."""
         return (self.pairwise, *(step.key for step in self.chain))
 
     @property
-    def mark(self):
+    def mark(self) -> float | None:
         """What marks an unlabelled row: as for `hide_labels`."""
         if is_regressor(self.estimator):
             return np.nan
@@ -61,24 +63,24 @@ class Plan:
         return -1 if marks_with_minus_one(last) else None
 
     @property
-    def is_deterministic(self):
+    def is_deterministic(self) -> bool:
         """Whether two fits on the same rows are the same."""
         return not get_tags(self.estimator).non_deterministic
 
 
-def target_kind(named, y):
+def target_kind(named: dict[str, Any], y: Labels) -> TargetKind:
     """What y holds, "classes" or "numbers"; "auto" where the estimators do not say."""
-    kinds = {
+    kinds: dict[str, TargetKind] = {
         name: "classes" if is_classifier(e) else "numbers" if is_regressor(e) else "auto"
         for name, e in named.items()
     }
-    found = set(kinds.values()) - {"auto"}
+    found: set[TargetKind] = {kind for kind in kinds.values() if kind != "auto"}
     if len(found) > 1:
         raise ValueError(f"estimators mixes classifiers and regressors: {kinds}.")
     return found.pop() if found else "auto"
 
 
-def make_splitter(cv, kind):
+def make_splitter(cv: Any, kind: TargetKind) -> SemiSupervisedKFold:
     """`cv` as a splitter whose test rows are labelled."""
     if isinstance(cv, SemiSupervisedKFold):
         if cv.target != "auto":
@@ -89,7 +91,15 @@ def make_splitter(cv, kind):
     return SemiSupervisedKFold(cv=list(cv) if isinstance(cv, Iterator) else cv, target=kind)
 
 
-def make_plans(named, splitter, scoring, params, groups, raise_error, stored):
+def make_plans(
+    named: dict[str, Any],
+    splitter: SemiSupervisedKFold,
+    scoring: Any,
+    params: Mapping[str, Any] | None,
+    groups: Any,
+    raise_error: bool,
+    stored: bool,
+) -> tuple[list[Plan], dict[str, Any]]:
     """Plans for the estimators, and what to pass to the splitter.
 
     Parameters
@@ -170,7 +180,7 @@ def make_plans(named, splitter, scoring, params, groups, raise_error, stored):
     return plans, split_params
 
 
-def _all_labels(estimator):
+def _all_labels(estimator: Any) -> Any:
     """An estimator that would draw a fraction by itself, told to take all the labels that it is given."""
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if isinstance(last, (LabelFractionClassifier, LabelFractionRegressor)):
@@ -178,7 +188,9 @@ def _all_labels(estimator):
     return estimator
 
 
-def _routed(named, scorers, splitter, params):
+def _routed(
+    named: dict[str, Any], scorers: dict[str, Any], splitter: SemiSupervisedKFold, params: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     fit, score, split = (
         MethodMapping().add(caller="fit", callee=callee) for callee in ("fit", "score", "split")
     )
@@ -201,7 +213,9 @@ def _routed(named, scorers, splitter, params):
     )
 
 
-def _routed_to_steps(pipeline, params, shared):
+def _routed_to_steps(
+    pipeline: Pipeline, params: dict[str, Any], shared: list[str]
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, Any]]:
     routed = process_routing(pipeline, "fit", **params) if params else {}
     methods = ("fit", "fit_transform", "transform")
     given = {
@@ -210,7 +224,7 @@ def _routed_to_steps(pipeline, params, shared):
     return given, params
 
 
-def _consumed(estimator, params):
+def _consumed(estimator: Any, params: dict[str, Any]) -> dict[str, Any]:
     """Those of the params that the estimator, with some of its steps taken out, still knows."""
     if not get_config()["enable_metadata_routing"] or not params:
         return params
@@ -218,8 +232,12 @@ def _consumed(estimator, params):
     return {name: value for name, value in params.items() if name in consumed}
 
 
-def _prefixed_of_steps(pipeline, params, shared):
-    given = {name: {"fit": {}, "fit_transform": {}, "transform": {}} for name in shared}
+def _prefixed_of_steps(
+    pipeline: Pipeline, params: dict[str, Any], shared: list[str]
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, Any]]:
+    given: dict[str, dict[str, dict[str, Any]]] = {
+        name: {"fit": {}, "fit_transform": {}, "transform": {}} for name in shared
+    }
     rest = {}
     for key, value in params.items():
         step, _, name = key.partition("__")
@@ -230,7 +248,7 @@ def _prefixed_of_steps(pipeline, params, shared):
     return given, rest
 
 
-def _by_prefix(named, params):
+def _by_prefix(named: dict[str, Any], params: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """For each estimator what it knows of: ``step__name`` of a Pipeline's steps, else what `fit` takes."""
     known = {}
     for name, estimator in named.items():
@@ -250,7 +268,9 @@ def _by_prefix(named, params):
     return known
 
 
-def make_folds(splits, rows, labels, n):
+def make_folds(
+    splits: Iterable[tuple[np.ndarray, np.ndarray]], rows: np.ndarray, labels: np.ndarray, n: int
+) -> list[Fold]:
     """The folds of the rows that a splitter gave."""
     label_of = np.full(n, -1, dtype=np.intp)
     label_of[rows] = np.arange(len(rows))
@@ -273,7 +293,7 @@ def make_folds(splits, rows, labels, n):
     return folds
 
 
-def numbers_of_labels(fractions, folds, is_classes):
+def numbers_of_labels(fractions: Any, folds: list[Fold], is_classes: bool) -> tuple[np.ndarray, list[float]]:
     """How many labels each fraction is in each fold, and what part of the labels it is called.
 
     Parameters
@@ -318,7 +338,7 @@ def numbers_of_labels(fractions, folds, is_classes):
     return numbers, shares
 
 
-def draws(fold, n_draws, seed, is_classes):
+def draws(fold: Fold, n_draws: int, seed: int, is_classes: bool) -> list[np.ndarray]:
     """Orders of the labels of a fold, of which draws are prefixes; draw k of a fold is always the same."""
     codes = class_codes(fold.labels) if is_classes else quantile_codes(fold.labels, _N_BINS)
     return [

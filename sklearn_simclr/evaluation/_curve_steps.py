@@ -3,7 +3,8 @@
 import inspect
 import numbers
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import joblib
 import numpy as np
@@ -29,22 +30,22 @@ _SEMI_SUPERVISED = (LabelPropagation, LabelSpreading, SelfTrainingClassifier)
 _WITH_SOME_SCORES = (SelectKBest, SelectPercentile)
 
 
-def marks_with_minus_one(estimator):
+def marks_with_minus_one(estimator: Any) -> bool:
     """Whether the only mark of an unlabelled row that the estimator knows is -1."""
     return isinstance(estimator, _SEMI_SUPERVISED)
 
 
-def learns_from_unlabelled(estimator):
+def learns_from_unlabelled(estimator: Any) -> bool:
     """Whether `fit` takes rows without a label, and learns from them."""
     return bool(getattr(estimator, "learns_from_unlabelled", False)) or marks_with_minus_one(estimator)
 
 
-def needs_labels(step):
+def needs_labels(step: Any) -> bool:
     """Whether the step of a Pipeline, or a part of it, learns from labels."""
     return not hasattr(step, "transform") or _is_supervised(step)
 
 
-def _is_supervised(estimator):
+def _is_supervised(estimator: Any) -> bool:
     if isinstance(estimator, FrozenEstimator):
         return False
     if learns_from_unlabelled(estimator) or get_tags(estimator).target_tags.required:
@@ -57,16 +58,16 @@ def _is_supervised(estimator):
     return any(_is_supervised(part) for part in _parts(estimator) if _may_learn(part))
 
 
-def _fit_requires_y(estimator):
+def _fit_requires_y(estimator: Any) -> bool:
     y = inspect.signature(estimator.fit).parameters.get("y")
     return y is not None and y.default is inspect.Parameter.empty
 
 
-def _may_learn(part):
+def _may_learn(part: Any) -> bool:
     return not inspect.isclass(part) and hasattr(part, "fit") and hasattr(part, "__sklearn_tags__")
 
 
-def _parts(step):
+def _parts(step: Any) -> Iterator[Any]:
     """The values of the parameters of an estimator, and the members of those that are lists."""
     pending = list(step.get_params(deep=False).values()) if hasattr(step, "get_params") else []
     while pending:
@@ -77,7 +78,7 @@ def _parts(step):
             yield value
 
 
-def shared_steps(estimator, name):
+def shared_steps(estimator: Any, name: str) -> tuple[int, bool]:
     """How many steps, from the first on, need no labels; and whether the rest learns from unlabelled rows.
 
     Parameters
@@ -116,11 +117,11 @@ def shared_steps(estimator, name):
     return n_shared, last
 
 
-def _is_idle(step):
+def _is_idle(step: Any) -> bool:
     return step is None or isinstance(step, str)
 
 
-def named_estimators(estimators):
+def named_estimators(estimators: Any) -> dict[str, Any]:
     """Estimators as {name: estimator}; of a list or a single one, names are made from the classes."""
     if isinstance(estimators, Mapping):
         named = dict(estimators)
@@ -132,7 +133,7 @@ def named_estimators(estimators):
                 raise ValueError(f"estimators has a name twice: {[name for name, _ in listed]}.")
         else:
             names = [_class_names(estimator) for estimator in listed]
-            count, seen = Counter(names), Counter()
+            count, seen = Counter(names), Counter[str]()
             named = {}
             for name, estimator in zip(names, listed, strict=True):
                 seen[name] += 1
@@ -149,13 +150,13 @@ def named_estimators(estimators):
     return named
 
 
-def _class_names(estimator):
+def _class_names(estimator: Any) -> str:
     if isinstance(estimator, Pipeline):
         return "+".join(_class_names(step) for _, step in estimator.steps if not _is_idle(step))
     return type(estimator).__name__.lower()
 
 
-def key_of(value, name=None):
+def key_of(value: object, name: str | None = None) -> str:
     """A string that is equal for equal values: estimators of equal parameters, equal arrays, and so on.
 
     Parameters
@@ -180,7 +181,7 @@ def key_of(value, name=None):
     return joblib.hash(repr(_described(value, name)), hash_name="sha1")
 
 
-def _described(value, name):
+def _described(value: Any, name: str | None) -> tuple[Any, ...]:
     if value is None or isinstance(value, (str, bytes, bool, numbers.Number)):
         return type(value).__name__, repr(value)
     if isinstance(value, (list, tuple)):

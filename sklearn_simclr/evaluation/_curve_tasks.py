@@ -3,6 +3,7 @@
 import time
 import traceback
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from joblib import Memory
@@ -19,8 +20,8 @@ class SharedStep:
     """A step that is fitted once a fold, with the parameters of its `fit` and the like for all rows."""
 
     name: str
-    transformer: object
-    params: dict
+    transformer: Any
+    params: dict[str, Any]
     key: str
 
 
@@ -41,9 +42,9 @@ class Fold:
 class FoldData:
     """What the steps after the shared ones learn from and are tested on."""
 
-    train: object = None
-    test: object = None
-    transformers: list = field(default_factory=list)
+    train: Any = None
+    test: Any = None
+    transformers: list[Any] = field(default_factory=list)
     seconds: float = 0.0
     error: str | None = None
 
@@ -53,10 +54,10 @@ class Fit:
     """One fit on one draw. `indices` are those of the draw among the labels of the fold, of `n_rows` in X."""
 
     key: str
-    estimator: object
-    params: dict
-    scorer: object
-    score_params: dict
+    estimator: Any
+    params: dict[str, Any]
+    scorer: Any
+    score_params: dict[str, Any]
     indices: np.ndarray
     n_rows: int
     semi_supervised: bool
@@ -71,21 +72,21 @@ class Fit:
 class Outcome:
     """Scores, by name or a number, and times of one fit; or the traceback of what went wrong."""
 
-    score: object = None
-    train_score: object = None
+    score: Any = None
+    train_score: Any = None
     fit_time: float = np.nan
     score_time: float = 0.0
     shared_time: float = np.nan
-    estimator: object = None
+    estimator: Any = None
     fit_error: str | None = None
-    score_errors: list = field(default_factory=list)
+    score_errors: list[str] = field(default_factory=list)
 
 
 class _NotToKeep(Exception):
     """Carries an outcome past the cache, which would otherwise keep a failure for ever."""
 
 
-def is_cached(memory, fit):
+def is_cached(memory: Any, fit: Fit) -> bool:
     """Whether the outcome of the fit is in the cache."""
     if not isinstance(memory, Memory) or memory.location is None:
         return False
@@ -94,7 +95,9 @@ def is_cached(memory, fit):
     )
 
 
-def run_shared(X, fold, chains, pairwise, memory, raise_error):
+def run_shared(
+    X: Any, fold: Fold, chains: list[list[SharedStep]], pairwise: bool, memory: Any, raise_error: bool
+) -> list[FoldData]:
     """Fit chains of steps that begin with the same step, on all training rows and without labels.
 
     Parameters
@@ -122,10 +125,10 @@ def run_shared(X, fold, chains, pairwise, memory, raise_error):
     test = take(X, fold.test)
     if pairwise:
         train, test = take_columns(train, fold.train), take_columns(test, fold.train)
-    known = {(): FoldData(train, test)}
+    known: dict[tuple[str, ...], FoldData] = {(): FoldData(train, test)}
     outputs = []
     for chain in chains:
-        at = ()
+        at: tuple[str, ...] = ()
         for step in chain:
             before, at = known[at], (*at, step.key)
             if at not in known:
@@ -134,7 +137,15 @@ def run_shared(X, fold, chains, pairwise, memory, raise_error):
     return outputs
 
 
-def _run_step(step, before, fold, n, at, memory, raise_error):
+def _run_step(
+    step: SharedStep,
+    before: FoldData,
+    fold: Fold,
+    n: int,
+    at: tuple[str, ...],
+    memory: Any,
+    raise_error: bool,
+) -> FoldData:
     if before.error is not None:
         return before
     params = {method: _sliced(given, fold.train, n) for method, given in step.params.items()}
@@ -151,7 +162,9 @@ def _run_step(step, before, fold, n, at, memory, raise_error):
     return FoldData(train, test, [*before.transformers, fitted], before.seconds + seconds)
 
 
-def _fit_step(key, transformer, train, test, params, test_params):
+def _fit_step(
+    key: str, transformer: Any, train: Any, test: Any, params: dict[str, Any], test_params: dict[str, Any]
+) -> tuple[Any, Any, Any, float]:
     start = time.perf_counter()
     fitted = clone(transformer)
     if hasattr(fitted, "fit_transform"):
@@ -162,7 +175,7 @@ def _fit_step(key, transformer, train, test, params, test_params):
     return train, test, fitted, time.perf_counter() - start
 
 
-def run_fit(fit, fold, data, memory):
+def run_fit(fit: Fit, fold: Fold, data: FoldData | None, memory: Any) -> Outcome:
     """Fit on the draw and score on the fold's test rows, or look up what came out of it before.
 
     Parameters
@@ -190,7 +203,7 @@ def run_fit(fit, fold, data, memory):
         return failed.args[0]
 
 
-def _fit_and_score(key, fit, fold, data):
+def _fit_and_score(key: str, fit: Fit, fold: Fold, data: FoldData) -> Outcome:
     rows = fold.labelled[fit.indices]
     labels = fold.labels[fit.indices]
     train, test = data.train, data.test
@@ -225,7 +238,9 @@ def _fit_and_score(key, fit, fold, data):
     return outcome
 
 
-def _scored(fit, outcome, estimator, X, y, rows):
+def _scored(
+    fit: Fit, outcome: Outcome, estimator: Any, X: Any, y: np.ndarray, rows: np.ndarray
+) -> float | dict[str, float | None] | None:
     """Scores by name, or one number; None, and a traceback in the outcome, where one cannot be computed."""
     try:
         scores = fit.scorer(estimator, X, y, **_sliced(fit.score_params, rows, fit.n_rows))
@@ -241,12 +256,12 @@ def _scored(fit, outcome, estimator, X, y, rows):
     return {name: None if isinstance(score, str) else _number(score) for name, score in scores.items()}
 
 
-def _number(score):
+def _number(score: Any) -> float:
     score = score.item() if hasattr(score, "item") else score
     if not isinstance(score, (int, float)):
         raise ValueError(f"scoring must return a number, found {score!r} of type {type(score).__name__}.")
     return float(score)
 
 
-def _sliced(params, rows, n):
+def _sliced(params: dict[str, Any], rows: np.ndarray, n: int) -> dict[str, Any]:
     return {name: take_if_aligned(value, rows, n) for name, value in params.items()}

@@ -1,22 +1,28 @@
 """What the classifier and the regressor that train on a fraction of the labels share."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.utils import get_tags
+from sklearn.utils import Tags, get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.labels import check_fraction, check_n_drawn, class_codes, turns
+from .._utils.types import Images, Labels, RandomState
 from ..images.rows import indexable, length_mismatch, take, take_columns, take_if_aligned
 
 __all__ = ["BaseLabelFraction", "balanced_prefix", "inner_has", "sorted_prefix"]
 
 
-def sorted_prefix(codes, fraction, random_state, n_needed, name):
+def sorted_prefix(
+    codes: np.ndarray, fraction: float, random_state: RandomState, n_needed: int, name: str
+) -> np.ndarray:
     """Sorted positions of the first rows, `fraction` of all, of those that take turns by their `codes`."""
     n = len(codes)
     fraction = check_fraction(fraction, name)
@@ -28,17 +34,17 @@ def sorted_prefix(codes, fraction, random_state, n_needed, name):
     return np.sort(turns(codes, random_state)[:n_drawn])
 
 
-def balanced_prefix(labels, fraction, random_state, name):
+def balanced_prefix(labels: np.ndarray, fraction: float, random_state: RandomState, name: str) -> np.ndarray:
     """Sorted positions in `labels`, all of which are labels, of the subset that `label_subset` describes."""
     codes = class_codes(labels)
     return sorted_prefix(codes, fraction, random_state, int(codes.max()) + 1, name)
 
 
-def inner_has(name):
+def inner_has(name: str) -> Callable[[Any], bool]:
     """For `available_if`: the estimator, fitted where it is, has the method `name`."""
 
-    def check(self):
-        inner = self.estimator_ if hasattr(self, "estimator_") else self._inner()
+    def check(estimator: Any) -> bool:
+        inner = estimator.estimator_ if hasattr(estimator, "estimator_") else estimator._inner()
         # Raises the estimator's own AttributeError, which may say why the method is missing.
         getattr(inner, name)
         return True
@@ -54,7 +60,7 @@ class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
     is learnt (``_set_learnt``).
     """
 
-    def fit(self, X, y, **params):
+    def fit(self, X: Any, y: Labels, **params: Any) -> Self:
         """Fit the estimator on the fraction of the labelled rows.
 
         Parameters
@@ -119,7 +125,7 @@ class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
             self.n_features_in_ = n
         return self
 
-    def _checked_inner(self):
+    def _checked_inner(self) -> Any:
         inner = self._inner()
         if inspect.isclass(inner):
             raise TypeError(
@@ -130,7 +136,7 @@ class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
             raise TypeError(f"estimator must be a {self._kind}, found {inner!r}. Pass {self._example}.")
         return inner
 
-    def _fitted_input(self, X):
+    def _fitted_input(self, X: Any) -> Any:
         """`X` as `estimator_` saw it in fit: of a precomputed kernel, the columns of the rows trained on."""
         check_is_fitted(self)
         if not get_tags(self.estimator_).input_tags.pairwise or self.n_labels_ == self.n_features_in_:
@@ -147,12 +153,12 @@ class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
             )
         return take_columns(X, self.indices_)
 
-    def _delegate(self, method, X):
+    def _delegate(self, method: str, X: Images) -> Any:
         X = self._fitted_input(X)
         return getattr(self.estimator_, method)(X)
 
     @available_if(inner_has("predict"))
-    def predict(self, X):
+    def predict(self, X: Images) -> NDArray[Any]:
         """Predict the label of each row with the fitted estimator.
 
         Parameters
@@ -172,7 +178,9 @@ class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
         """
         return self._delegate("predict", X)
 
-    def _score_labelled(self, metric, X, y, sample_weight):
+    def _score_labelled(
+        self, metric: Callable[..., Any], X: Images, y: Labels, sample_weight: ArrayLike | None
+    ) -> float:
         check_is_fitted(self)
         X, n = indexable(X)
         rows, labels, n_y = self._labelled(y, fitted=True)
@@ -186,7 +194,7 @@ class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
         predicted = self.predict(X if len(rows) == n else take(X, rows))
         return float(metric(labels, predicted, sample_weight=sample_weight))
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> MetadataRouter:
         """Get the metadata routing of this object.
 
         Returns
@@ -200,7 +208,7 @@ class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
             .add(estimator=self._inner(), method_mapping=MethodMapping().add(caller="fit", callee="fit"))
         )
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         inner = get_tags(self._inner())
         tags.input_tags = inner.input_tags

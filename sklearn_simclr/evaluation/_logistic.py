@@ -17,6 +17,8 @@ in float64.
 """
 
 import math
+from collections.abc import Iterator
+from typing import TypeAlias
 
 import torch
 from torch.nn import functional as F
@@ -28,6 +30,9 @@ _CPU_BLOCK = 2**21
 _GPU_BLOCK = 2**26
 
 _MEMORY = 10
+_Pair: TypeAlias = tuple[
+    torch.Tensor, torch.Tensor, float
+]  # a step, the change of the gradient over it, 1 / their product
 
 _ARMIJO = 1e-4
 _SHORTEST = 1e-6
@@ -57,7 +62,17 @@ class LogisticPath:
         Relative suboptimality at which a penalty is done.
     """
 
-    def __init__(self, X, codes, weights, n_classes, *, standardize, max_iter, tol):
+    def __init__(
+        self,
+        X: torch.Tensor,
+        codes: torch.Tensor,
+        weights: torch.Tensor,
+        n_classes: int,
+        *,
+        standardize: bool,
+        max_iter: int,
+        tol: float,
+    ) -> None:
         self.total = float(weights.sum())
         self.codes, self.weights, self.n_classes = codes, weights / self.total, n_classes
         self.max_iter, self.tol = max_iter, tol
@@ -77,18 +92,20 @@ class LogisticPath:
         # After so many evaluations a new preconditioner, 2 n d^2 operations, has cost no more than they did,
         # 4 n d K; below some 25 classes the time of a product no longer falls with their number.
         self._patience = max(5, width // (2 * max(n_classes, 25)))
-        self._gram, self._gram_at, self._gram_age = None, None, 0
-        self._pairs, self._pairs_alpha = [], None
-        self._previous = None
+        self._gram_age = 0
+        self._pairs: list[_Pair] = []
+        self._pairs_alpha = 0.0
+        self._previous: tuple[torch.Tensor, float] | None = None
         priors = torch.zeros(n_classes, dtype=torch.float64, device=X.device)
         priors = priors.index_add_(0, codes, self.weights).log()
         self.theta = torch.zeros(n_classes, width + 1, dtype=torch.float64, device=X.device)
         self.theta[:, -1] = priors - priors.mean()
-        self._alpha = self._value = None
+        self._alpha: float | None = None
+        self._value = 0.0
         self.n_evaluations = 0
         self._gradient_at_zero = self._evaluate(self.theta, 0.0)[1]
 
-    def _blocks(self, X, factor=1, all_rows=False):
+    def _blocks(self, X: torch.Tensor, factor: int = 1, all_rows: bool = False) -> Iterator[slice]:
         """Yield slices of the rows, without the blocks whose rows all have weight 0."""
         size = _CPU_BLOCK if X.device.type == "cpu" else _GPU_BLOCK
         step = max(1, factor * size // max(X.shape[1], self.n_classes))
@@ -97,7 +114,7 @@ class LogisticPath:
             if all_rows or self.weights[block].any():
                 yield block
 
-    def _moments(self, X, standardize):
+    def _moments(self, X: torch.Tensor, standardize: bool) -> tuple[torch.Tensor, torch.Tensor]:
         first = torch.zeros(X.shape[1], dtype=torch.float64, device=X.device)
         for block in self._blocks(X):
             first += self.weights[block] @ X[block].double()
@@ -111,19 +128,19 @@ class LogisticPath:
         constant = second.sqrt() <= rounding * first.abs()
         return first, second.sqrt().masked_fill(constant, 1.0)
 
-    def _linear(self, theta):
+    def _linear(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The coefficients and intercepts that apply to the rows as they are."""
         coef = theta[:, :-1] if self._scale is None else theta[:, :-1] / self._scale
         return coef, theta[:, -1] - coef @ self._offset
 
-    def coefficients(self, theta=None):
+    def coefficients(self, theta: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return coefficients (K, d) and intercepts (K,) for rows of X as they were given."""
         theta = self.theta if theta is None else theta
         coef = theta[:, :-1] if self.basis is None else theta[:, :-1] @ self.basis.T
         coef = coef / self.scale
         return coef, theta[:, -1] - coef @ self.mean
 
-    def _evaluate(self, theta, alpha):
+    def _evaluate(self, theta: torch.Tensor, alpha: float) -> tuple[float, torch.Tensor]:
         """The objective and its gradient."""
         self.n_evaluations += 1
         coef, intercept = (part.to(self.X.dtype) for part in self._linear(theta))
@@ -151,7 +168,7 @@ class LogisticPath:
         gradient[:, :-1] += alpha * theta[:, :-1]
         return value + _penalty(theta, alpha), gradient
 
-    def _curvature(self, theta):
+    def _curvature(self, theta: torch.Tensor) -> torch.Tensor:
         """Sum over the rows of c_i (x_i, 1) (x_i, 1)', the mean of the classes' blocks of the Hessian."""
         coef, intercept = (part.to(self.X.dtype) for part in self._linear(theta))
         width = self.X.shape[1]
@@ -171,12 +188,12 @@ class LogisticPath:
             gram[-1, -1] += c.sum()
         return gram
 
-    def _renew(self, theta):
+    def _renew(self, theta: torch.Tensor) -> None:
         """Take the curvature at this point for the preconditioner from now on."""
         self._gram, self._gram_at = self._curvature(theta), theta
         self._gram_age, self._pairs = 0, []
 
-    def _factor(self, alpha):
+    def _factor(self, alpha: float) -> torch.Tensor:
         """The Cholesky factor of the preconditioner."""
         matrix = self._gram.clone()
         diagonal = matrix.diagonal()
@@ -191,9 +208,9 @@ class LogisticPath:
             jitter *= 10
         return torch.diag(diagonal.clamp(min=jitter).sqrt())
 
-    def _start(self, alpha):
+    def _start(self, alpha: float) -> tuple[torch.Tensor, float, torch.Tensor]:
         """The point to begin at, with the objective and gradient there."""
-        if self._previous is None or self._previous[1] == self._alpha:
+        if self._previous is None or self._alpha is None or self._previous[1] == self._alpha:
             return self.theta, *self._evaluate(self.theta, alpha)
         before, alpha_before = self._previous
         stride = math.log(alpha / self._alpha) / math.log(self._alpha / alpha_before)
@@ -203,7 +220,7 @@ class LogisticPath:
             return guess, value, gradient
         return self.theta, *self._evaluate(self.theta, alpha)
 
-    def fit(self, penalty):
+    def fit(self, penalty: float) -> bool:
         """Minimise for ``penalty / 2 |V|^2`` beside the weighted sum of the losses.
 
         Parameters
@@ -226,7 +243,7 @@ class LogisticPath:
                 self._minimise(alpha * 10.0**decade, max(self.tol, _COARSE_TOL))
         return self._minimise(alpha, self.tol)
 
-    def _minimise(self, alpha, tol):
+    def _minimise(self, alpha: float, tol: float) -> bool:
         if self._gram_age > self._patience:
             self._renew(self.theta)
         factor = self._factor(alpha)
@@ -273,7 +290,7 @@ class LogisticPath:
         self.theta, self._alpha, self._value = theta, alpha, value
         return converged
 
-    def _direction(self, gradient, factor):
+    def _direction(self, gradient: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         """Minus the approximate inverse Hessian times the gradient, by the two loops of L-BFGS."""
         q, projections = gradient.clone(), []
         for s, y, rho in reversed(self._pairs):
@@ -284,7 +301,7 @@ class LogisticPath:
             q += (projection - rho * (y * q).sum()) * s
         return -q
 
-    def _unit_of_tolerance(self, theta, value, alpha):
+    def _unit_of_tolerance(self, theta: torch.Tensor, value: float, alpha: float) -> float:
         """What the suboptimality at which to stop is relative to.
 
         Strong convexity bounds the error of V by alpha / 2 |V - V*|^2 <= f - f*: relative to the penalty, tol
@@ -296,17 +313,17 @@ class LogisticPath:
         return min(max(gained, penalty), max(0.01 * value, penalty))
 
 
-def _penalty(theta, alpha):
+def _penalty(theta: torch.Tensor, alpha: float) -> float:
     return 0.5 * alpha * float(theta[:, :-1].square().sum())
 
 
-def _without_intercept(theta):
+def _without_intercept(theta: torch.Tensor) -> torch.Tensor:
     theta = theta.clone()
     theta[:, -1] = 0
     return theta
 
 
-def _pair(s, y):
+def _pair(s: torch.Tensor, y: torch.Tensor) -> _Pair | None:
     """A step, the change of the gradient over it, and 1 / s'y; None if rounding hides the curvature."""
     curvature = float((s * y).sum())
     if not curvature > 1e-10 * math.sqrt(float(s.square().sum()) * float(y.square().sum())):

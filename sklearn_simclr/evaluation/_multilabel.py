@@ -1,7 +1,11 @@
 """Several labels an image, as in VOC 2007: a linear classifier of features."""
 
+from collections.abc import Iterator
+from typing import Self
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from ._logistic import LogisticPath
 from .metrics import mean_average_precision_11point
@@ -32,20 +36,20 @@ class MultiLabelProbe:
         Mean average precision on the validation rows.
     """
 
-    def __init__(self, penalties, held):
+    def __init__(self, penalties: ArrayLike, held: np.ndarray) -> None:
         self.penalties = np.asarray(penalties, dtype=np.float64)
         self.held = held
 
-    def fit(self, X, Y):
+    def fit(self, X: np.ndarray, Y: np.ndarray) -> Self:
         """Choose the penalty on the validation rows, and fit again on all."""
-        X = torch.from_numpy(np.ascontiguousarray(X))
+        features = torch.from_numpy(np.ascontiguousarray(X))
         training = np.ones(len(X))
         training[self.held] = 0
         order = np.argsort(-self.penalties, kind="stable")
-        held_out = X[torch.from_numpy(self.held)].double()
+        held_out = features[torch.from_numpy(self.held)].double()
         logits = np.empty((len(order), len(self.held), Y.shape[1]))
         for label in range(Y.shape[1]):
-            for i, coef, intercept in self._follow(X, Y[:, label], training, order):
+            for i, coef, intercept in self._follow(features, Y[:, label], training, order):
                 logits[i, :, label] = held_out @ coef + intercept
         truth = Y[self.held]
         scores = np.array([mean_average_precision_11point(truth, each) for each in logits])
@@ -56,27 +60,29 @@ class MultiLabelProbe:
         parts = []
         for label in range(Y.shape[1]):
             at = np.flatnonzero(self.penalties == self.penalty_)[:1]
-            ((_, *part),) = self._follow(X, Y[:, label], np.ones(len(X)), at, _REFIT_TOL)
+            ((_, *part),) = self._follow(features, Y[:, label], np.ones(len(X)), at, _REFIT_TOL)
             parts.append(part)
         self.coef_ = torch.stack([coef for coef, _ in parts]).numpy()
         self.intercept_ = np.array([float(intercept) for _, intercept in parts])
         return self
 
-    def _follow(self, X, y, weights, order, factor=1.0):
+    def _follow(
+        self, X: torch.Tensor, y: np.ndarray, weights: np.ndarray, order: np.ndarray, factor: float = 1.0
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """Yield (place of the penalty, coefficients, intercept) for one label."""
         if len(np.unique(y[weights > 0])) < 2:
             # Nothing to tell apart: every image has the label, or none.
             for i in order:
                 yield i, torch.zeros(X.shape[1], dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
             return
-        codes, weights = torch.from_numpy(y.astype(np.int64)), torch.from_numpy(weights)
-        path = LogisticPath(X, codes, weights, 2, standardize=False, max_iter=_MAX_ITER, tol=_TOL * factor)
+        codes, counted = torch.from_numpy(y.astype(np.int64)), torch.from_numpy(weights)
+        path = LogisticPath(X, codes, counted, 2, standardize=False, max_iter=_MAX_ITER, tol=_TOL * factor)
         for i in order:
             # One vector of coefficients w is two of -w / 2 and w / 2, with half the squared norm.
             path.fit(2 * float(self.penalties[i]))
             coef, intercept = path.coefficients()
             yield i, coef[1] - coef[0], intercept[1] - intercept[0]
 
-    def decision_function(self, X):
+    def decision_function(self, X: np.ndarray) -> NDArray[np.float64]:
         """Return the logits (n, n_labels)."""
         return np.asarray(X, dtype=np.float64) @ self.coef_.T + self.intercept_

@@ -2,9 +2,12 @@
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = [
     "PROTOCOLS",
@@ -30,7 +33,7 @@ _SHORT_GRIDS = {
 }
 
 
-def check_protocols(protocols):
+def check_protocols(protocols: str | Sequence[str]) -> tuple[str, ...]:
     """Return the protocols as a tuple."""
     protocols = (protocols,) if isinstance(protocols, str) else tuple(protocols)
     unknown = [name for name in protocols if name not in PROTOCOLS]
@@ -39,7 +42,7 @@ def check_protocols(protocols):
     return protocols
 
 
-def check_metric(metric, n_dims):
+def check_metric(metric: str, n_dims: int) -> str:
     """Return the name of the metric, for targets of one or two dimensions."""
     if metric == "auto":
         return "accuracy" if n_dims == 1 else "mean_average_precision"
@@ -53,7 +56,7 @@ def check_metric(metric, n_dims):
     return metric
 
 
-def check_grid(grid):
+def check_grid(grid: Any) -> Mapping[str, Sequence[tuple[float, float]]]:
     """Return, by protocol, pairs of a learning rate and a weight decay."""
     if isinstance(grid, str):
         if grid not in ("short", "paper"):
@@ -70,14 +73,16 @@ def check_grid(grid):
     return dict.fromkeys(PROTOCOLS, pairs)
 
 
-def check_n_steps(n_steps):
+def check_n_steps(n_steps: Any) -> None:
     """Raise unless it is "auto" or an int of at least 1."""
     is_int = isinstance(n_steps, Integral) and not isinstance(n_steps, bool)
     if n_steps != "auto" and not (is_int and n_steps >= 1):
         raise ValueError(f"n_steps must be 'auto' or an int of at least 1, got {n_steps!r}.")
 
 
-def check_targets(y, y_test, n, n_test):
+def check_targets(
+    y: ArrayLike, y_test: ArrayLike, n: int, n_test: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return numbers of classes, of both sets, and the classes; or matrices of 0 and 1, and numbers."""
     y, y_test = np.asarray(y), np.asarray(y_test)
     for name, values, length in (("y", y, n), ("y_test", y_test, n_test)):

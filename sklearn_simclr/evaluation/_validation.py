@@ -2,6 +2,7 @@
 
 import hashlib
 import numbers
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
@@ -9,7 +10,9 @@ from sklearn.model_selection import ShuffleSplit, StratifiedKFold, StratifiedShu
 __all__ = ["validation_rows", "validation_splits"]
 
 
-def validation_splits(validation, X, codes, weights, seed):
+def validation_splits(
+    validation: Any, X: np.ndarray, codes: np.ndarray, weights: np.ndarray, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return pairs (weights of the training rows, validation rows).
 
     `validation` is that of `LinearEvaluationClassifier`; `codes` number the classes of the rows of positive
@@ -21,14 +24,14 @@ def validation_splits(validation, X, codes, weights, seed):
             "validation is None; pass a share of the rows such as 0.2, row indices or a splitter."
         )
     if isinstance(validation, numbers.Real) and not isinstance(validation, numbers.Integral):
-        held_out = _draw_validation(X, codes, weights, validation, seed)
+        held_out = _draw_validation(X, codes, weights, float(validation), seed)
         pairs = [(np.setdiff1d(np.arange(n), held_out), held_out)]
     elif isinstance(validation, numbers.Integral):
         folds = StratifiedKFold(int(validation), shuffle=True, random_state=seed)
         kept = np.flatnonzero(weights > 0)
         pairs = [(kept[a], kept[b]) for a, b in folds.split(kept, codes[kept])]
-    elif (held_out := _row_indices(validation, n)) is not None:
-        pairs = [(np.setdiff1d(np.arange(n), held_out), held_out)]
+    elif (named := _row_indices(validation, n)) is not None:
+        pairs = [(np.setdiff1d(np.arange(n), named), named)]
     else:
         pairs = list(check_cv(validation, codes, classifier=True).split(X, codes))
     splits = []
@@ -55,14 +58,14 @@ def validation_splits(validation, X, codes, weights, seed):
     return splits
 
 
-def validation_rows(y, validation, seed):
+def validation_rows(y: np.ndarray, validation: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to train on and the rows to choose by, of images whose contents are not looked at.
 
     `validation` is that of `transfer_evaluation`; `y` are numbers of classes, or a matrix of 0 and 1.
     """
     rows, n = np.arange(len(y)), len(y)
     if isinstance(validation, numbers.Real) and not isinstance(validation, numbers.Integral):
-        n_held = round(validation * n) if 0 < validation < 1 else 0
+        n_held = round(float(validation) * n) if 0 < float(validation) < 1 else 0
         if not 0 < n_held < n - 1:
             raise ValueError(
                 f"validation={validation} of {n} rows leaves nothing to choose by, or to train on. Pass a "
@@ -87,7 +90,7 @@ def validation_rows(y, validation, seed):
     return np.setdiff1d(rows, held), held
 
 
-def _row_indices(validation, n):
+def _row_indices(validation: Any, n: int) -> np.ndarray | None:
     """The rows that an array of indices or a mask names; None if `validation` is neither."""
     if hasattr(validation, "split"):
         return None
@@ -109,7 +112,9 @@ def _row_indices(validation, n):
     return np.unique(array)
 
 
-def _draw_validation(X, codes, weights, share, seed):
+def _draw_validation(
+    X: np.ndarray, codes: np.ndarray, weights: np.ndarray, share: float, seed: int
+) -> np.ndarray:
     """Draw about `share` of the weight of each class; at least one different row of each is left.
 
     Where that is not a row of any class, the one is drawn that is missed by least.

@@ -1,12 +1,15 @@
 """The label-fraction study: scores of estimators against the share of the labels that they learn from."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, product
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import joblib
 import numpy as np
 import sklearn
+from numpy.typing import ArrayLike
 from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
@@ -14,13 +17,17 @@ from sklearn.utils.validation import check_memory
 from tqdm.auto import tqdm
 
 from .._utils.labels import labelled_rows, labelled_targets
+from .._utils.types import Images, Labels, Memory, RandomState
 from .._utils.warn import warn
 from .._version import __version__
 from ..images.rows import indexable, length_mismatch
-from ._curve_plan import draws, make_folds, make_plans, make_splitter, numbers_of_labels, target_kind
+from ._curve_plan import Plan, draws, make_folds, make_plans, make_splitter, numbers_of_labels, target_kind
 from ._curve_steps import key_of, named_estimators
-from ._curve_tasks import Fit, FoldData, is_cached, run_fit, run_shared
+from ._curve_tasks import Fit, Fold, FoldData, Outcome, SharedStep, is_cached, run_fit, run_shared
 from .splitters import is_continuous
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["label_fraction_curve"]
 
@@ -29,25 +36,25 @@ _TIMES = ("fit_time", "score_time", "shared_time")
 
 
 def label_fraction_curve(
-    estimators,
-    X,
-    y,
+    estimators: Any,
+    X: Images,
+    y: Labels,
     *,
-    fractions,
-    cv=None,
-    scoring=None,
-    n_draws=1,
-    n_jobs=None,
-    random_state=None,
-    params=None,
-    groups=None,
-    error_score=np.nan,
-    memory=None,
-    verbose=0,
-    return_train_score=False,
-    return_indices=False,
-    return_estimator=False,
-):
+    fractions: Sequence[float],
+    cv: Any = None,
+    scoring: Any = None,
+    n_draws: int = 1,
+    n_jobs: int | None = None,
+    random_state: RandomState = None,
+    params: Mapping[str, Any] | None = None,
+    groups: ArrayLike | None = None,
+    error_score: float | Literal["raise"] = np.nan,
+    memory: Memory = None,
+    verbose: int = 0,
+    return_train_score: bool = False,
+    return_indices: bool = False,
+    return_estimator: bool = False,
+) -> "pd.DataFrame":
     """Score estimators that learn from fractions of the labels.
 
     In each fold of a cross-validation every estimator is fitted on balanced, nested draws of the labels of
@@ -207,7 +214,8 @@ def label_fraction_curve(
         "raise_error": raise_error,
     }
     # Rows of the result, and the fit of each; several have the same fit where draws are of the same rows.
-    fits, fit_of = {}, {}
+    fits: dict[tuple[int, int, str], Fit] = {}
+    fit_of = {}
     for fold in folds:
         orders = draws(fold, n_draws, seed, is_classes)
         for p, plan in enumerate(plans):
@@ -240,7 +248,7 @@ def label_fraction_curve(
     return pd.DataFrame.from_records(records)
 
 
-def _checked(n_draws, error_score):
+def _checked(n_draws: int, error_score: float | Literal["raise"]) -> tuple[int, bool]:
     if not isinstance(n_draws, Integral) or isinstance(n_draws, bool) or n_draws < 1:
         raise ValueError(f"n_draws must be an int of at least 1, found {n_draws!r}.")
     is_number = isinstance(error_score, Real) and not isinstance(error_score, bool)
@@ -249,14 +257,16 @@ def _checked(n_draws, error_score):
     return int(n_draws), not is_number
 
 
-def _seed(random_state):
+def _seed(random_state: RandomState) -> int:
     if isinstance(random_state, Integral):
         check_random_state(random_state)
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31))
 
 
-def _make_fit(plan, fold, drawn, which, options):
+def _make_fit(
+    plan: Plan, fold: Fold, drawn: np.ndarray, which: tuple[int, ...], options: dict[str, Any]
+) -> Fit:
     rows = fold.labelled[drawn]
     asked_for = options["return_train_score"], options["return_estimator"]
     steps = plan.chain_key, plan.key
@@ -276,7 +286,16 @@ def _make_fit(plan, fold, drawn, which, options):
     )
 
 
-def _run(X, plans, folds, fits, memory, n_jobs, verbose, raise_error):
+def _run(
+    X: Any,
+    plans: list[Plan],
+    folds: list[Fold],
+    fits: dict[tuple[int, int, str], Fit],
+    memory: Any,
+    n_jobs: int | None,
+    verbose: int,
+    raise_error: bool,
+) -> dict[tuple[int, int, str], Outcome]:
     """Outcomes of the fits, of as many folds at a time as there are jobs: their embeddings are in memory."""
     to_load = {at for at, fit in fits.items() if is_cached(memory, fit)}
     needs_data = {
@@ -312,22 +331,32 @@ def _run(X, plans, folds, fits, memory, n_jobs, verbose, raise_error):
     return outcomes
 
 
-def _units(plans, needs_data):
+def _units(
+    plans: list[Plan], needs_data: Iterable[tuple[int, int, str]]
+) -> dict[tuple[Any, ...], dict[tuple[Any, ...], list[SharedStep]]]:
     """The chains of shared steps that have to be run: {(fold, pairwise, first step): {chain key: chain}}."""
-    units = {}
+    units: dict[tuple[Any, ...], dict[tuple[Any, ...], list[SharedStep]]] = {}
     for number, p, _ in sorted(needs_data):
         chain_key = plans[p].chain_key
         units.setdefault((number, *chain_key[:2]), {})[chain_key] = plans[p].chain
     return units
 
 
-def _run_units(X, folds, units, memory, n_jobs, raise_error, bar):
+def _run_units(
+    X: Any,
+    folds: list[Fold],
+    units: dict[tuple[Any, ...], dict[tuple[Any, ...], list[SharedStep]]],
+    memory: Any,
+    n_jobs: int | None,
+    raise_error: bool,
+    bar: Any,
+) -> dict[tuple[int, tuple[Any, ...]], tuple[FoldData, list[Any]]]:
     """Outputs of the shared steps, and the steps: {(fold, chain key): (FoldData, transformers)}."""
     # Rows as they are would only travel to a worker and back.
     local = [unit for unit in units if len(unit) == 2]
     remote = [unit for unit in units if len(unit) > 2]
 
-    def arguments(unit):
+    def arguments(unit: tuple[Any, ...]) -> tuple[Any, ...]:
         return X, folds[unit[0]], list(units[unit].values()), unit[1], memory, raise_error
 
     here = (run_shared(*arguments(unit)) for unit in local)
@@ -343,7 +372,7 @@ def _run_units(X, folds, units, memory, n_jobs, raise_error, bar):
     return data
 
 
-def _warn_of_failures(outcomes, error_score):
+def _warn_of_failures(outcomes: list[Outcome], error_score: float | Literal["raise"]) -> None:
     failures = Counter(outcome.fit_error for outcome in outcomes if outcome.fit_error is not None)
     if failures:
         listed = "\n".join(f"{count} fits failed with:\n{error}" for error, count in failures.items())
@@ -359,7 +388,7 @@ def _warn_of_failures(outcomes, error_score):
         warn(f"Scoring failed; the score is {error_score}. Details:\n{error}")
 
 
-def _metrics(outcomes, kind):
+def _metrics(outcomes: Iterable[Outcome], kind: str) -> list[str] | None:
     """Names of the metrics of outcomes, of which those of failed fits have none; None for a single metric."""
     names = next((list(s) for outcome in outcomes if isinstance(s := getattr(outcome, kind), dict)), None)
     clashes = {*_COLUMNS, *_TIMES}.intersection(names or ())
@@ -368,7 +397,9 @@ def _metrics(outcomes, kind):
     return names
 
 
-def _scores(outcome, metrics, error_score):
+def _scores(
+    outcome: Outcome, metrics: dict[str, list[str] | None], error_score: float | Literal["raise"]
+) -> dict[str, Any]:
     columns = {}
     for kind, names in metrics.items():
         found = getattr(outcome, kind)
@@ -381,7 +412,9 @@ def _scores(outcome, metrics, error_score):
     return columns
 
 
-def _extras(outcome, fit, fold, return_indices, return_estimator):
+def _extras(
+    outcome: Outcome, fit: Fit, fold: Fold, return_indices: bool, return_estimator: bool
+) -> dict[str, Any]:
     extras = {}
     if return_indices:
         extras["train_indices"] = fold.train[fold.labelled[fit.indices]]

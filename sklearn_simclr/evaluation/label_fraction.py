@@ -7,21 +7,25 @@ another draw.
 """
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
-from sklearn.base import ClassifierMixin, RegressorMixin, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 
 from .._utils.labels import labelled_rows, labelled_targets, quantile_codes
+from .._utils.types import Images, Labels, RandomState
 from ._label_fraction_base import BaseLabelFraction, balanced_prefix, inner_has, sorted_prefix
 
 __all__ = ["LabelFractionClassifier", "LabelFractionRegressor", "label_subset"]
 
 
-def label_subset(y, fraction, *, random_state=None):
+def label_subset(y: Labels, fraction: float, *, random_state: RandomState = None) -> NDArray[np.intp]:
     """Draw a class-balanced, nested fraction of the labelled rows.
 
     The labelled rows are put in one random order in which the classes take turns: each round holds one row
@@ -170,12 +174,17 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
 
     _kind, _example, _is_kind = "classifier", "LogisticRegression()", staticmethod(is_classifier)
 
-    def __init__(self, estimator=None, label_fraction=1.0, random_state=None):
+    def __init__(
+        self,
+        estimator: BaseEstimator | None = None,
+        label_fraction: float = 1.0,
+        random_state: RandomState = None,
+    ) -> None:
         self.estimator = estimator
         self.label_fraction = label_fraction
         self.random_state = random_state
 
-    def _inner(self):
+    def _inner(self) -> Any:
         if self.estimator is not None:
             return self.estimator
         default = LogisticRegression(max_iter=1000)
@@ -184,10 +193,10 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
             default.set_fit_request(sample_weight=True)
         return default
 
-    def _labelled(self, y, fitted=False):
+    def _labelled(self, y: Labels, fitted: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
         return labelled_rows(y, known_classes=np.asarray(self.classes_) if fitted else None)
 
-    def _draw(self, labels, n):
+    def _draw(self, labels: np.ndarray, n: int) -> np.ndarray:
         if (labels == labels[0]).all():
             raise ValueError(
                 f"y has labels of one class only, {labels[:1].tolist()}, in {len(labels)} labelled of {n} "
@@ -195,13 +204,13 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
             )
         return balanced_prefix(labels, self.label_fraction, self.random_state, name="label_fraction")
 
-    def _set_learnt(self, labels):
+    def _set_learnt(self, labels: np.ndarray) -> None:
         self.classes_ = getattr(self.estimator_, "classes_", None)
         if self.classes_ is None:
             self.classes_ = np.unique(labels)
 
     @available_if(inner_has("predict_proba"))
-    def predict_proba(self, X):
+    def predict_proba(self, X: Images) -> NDArray[Any]:
         """Predict the probabilities of the classes with the fitted estimator, if it has them.
 
         Parameters
@@ -222,7 +231,7 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
         return self._delegate("predict_proba", X)
 
     @available_if(inner_has("predict_log_proba"))
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: Images) -> NDArray[Any]:
         """Predict the log-probabilities of the classes with the fitted estimator, if it has them.
 
         Parameters
@@ -243,7 +252,7 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
         return self._delegate("predict_log_proba", X)
 
     @available_if(inner_has("decision_function"))
-    def decision_function(self, X):
+    def decision_function(self, X: Images) -> NDArray[Any]:
         """Compute the decision function of the fitted estimator, if it has one.
 
         Parameters
@@ -264,7 +273,7 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
         """
         return self._delegate("decision_function", X)
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Images, y: Labels, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy on the labelled rows.
 
         Parameters
@@ -290,7 +299,7 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
         """
         return self._score_labelled(accuracy_score, X, y, sample_weight)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         if tags.classifier_tags is not None:
             tags.classifier_tags.multi_label = False
@@ -358,13 +367,19 @@ class LabelFractionRegressor(RegressorMixin, BaseLabelFraction):
 
     _kind, _example, _is_kind = "regressor", "Ridge()", staticmethod(is_regressor)
 
-    def __init__(self, estimator=None, label_fraction=1.0, n_bins=10, random_state=None):
+    def __init__(
+        self,
+        estimator: BaseEstimator | None = None,
+        label_fraction: float = 1.0,
+        n_bins: int = 10,
+        random_state: RandomState = None,
+    ) -> None:
         self.estimator = estimator
         self.label_fraction = label_fraction
         self.n_bins = n_bins
         self.random_state = random_state
 
-    def _inner(self):
+    def _inner(self) -> Any:
         if self.estimator is not None:
             return self.estimator
         default = Ridge()
@@ -373,19 +388,19 @@ class LabelFractionRegressor(RegressorMixin, BaseLabelFraction):
             default.set_fit_request(sample_weight=True)
         return default
 
-    def _labelled(self, y, fitted=False):
+    def _labelled(self, y: Labels, fitted: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
         return labelled_targets(y)
 
-    def _draw(self, targets, n):
+    def _draw(self, targets: np.ndarray, n: int) -> np.ndarray:
         if not isinstance(self.n_bins, Integral) or isinstance(self.n_bins, bool) or self.n_bins < 1:
             raise ValueError(f"n_bins must be an int of at least 1, found {self.n_bins!r}.")
         codes = quantile_codes(targets, self.n_bins)
         return sorted_prefix(codes, self.label_fraction, self.random_state, 1, name="label_fraction")
 
-    def _set_learnt(self, targets):
+    def _set_learnt(self, targets: np.ndarray) -> None:
         pass
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Images, y: Labels, sample_weight: ArrayLike | None = None) -> float:
         """Return the coefficient of determination on the rows that have a target.
 
         Parameters

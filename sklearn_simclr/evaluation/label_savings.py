@@ -1,9 +1,12 @@
 """How many times fewer labels one estimator needs than another for the same score."""
 
 from numbers import Real
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["LabelSaving", "label_saving"]
 
@@ -45,14 +48,16 @@ class LabelSaving(NamedTuple):
     fraction: float
     reference_fraction: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         if np.isnan(self.factor):
             return "not reached"
         number = f"{self.factor:,.0f}" if self.factor >= 9.95 else f"{self.factor:.1f}"
         return f"{'≥ ' if self.at_least else ''}{number.removesuffix('.0')}× fewer labels"
 
 
-def label_saving(results, estimator, reference, *, at=None):
+def label_saving(
+    results: "pd.DataFrame", estimator: str, reference: str, *, at: float | None = None
+) -> LabelSaving:
     """Compute how many times fewer labels an estimator needs to reach the score of a reference.
 
     The scores are averaged over folds and draws; between two fractions the mean score is taken to grow
@@ -117,6 +122,7 @@ def label_saving(results, estimator, reference, *, at=None):
             f"at={at!r}, but {reference!r} was measured at fractions from {fractions[0]:g} to "
             f"{fractions[-1]:g}. Pass a fraction between them."
         )
+    at = float(at)
     target = float(np.interp(np.log(at), np.log(fractions), scores))
     needed_by_reference = _interpolate_log(at, fractions, n_labels)
 
@@ -136,11 +142,11 @@ def label_saving(results, estimator, reference, *, at=None):
     return LabelSaving(needed_by_reference / float(needed), False, target, float(fraction), float(at))
 
 
-def _interpolate_log(x, xs, ys):
+def _interpolate_log(x: float, xs: np.ndarray, ys: np.ndarray) -> float:
     return float(np.exp(np.interp(np.log(x), np.log(xs), np.log(ys))))
 
 
-def check_results(results):
+def check_results(results: "pd.DataFrame") -> "pd.DataFrame":
     """Return the rows that have a score."""
     if not hasattr(results, "columns"):
         raise TypeError(
@@ -167,14 +173,14 @@ def check_results(results):
     return results
 
 
-def check_known(results, name):
+def check_known(results: "pd.DataFrame", name: str) -> None:
     """Raise unless an estimator has a score."""
     known = list(results["estimator"].unique())
     if name not in known:
         raise ValueError(f"{name!r} is not among the estimators with a score in results: {known}.")
 
 
-def mean_curve(results, name):
+def mean_curve(results: "pd.DataFrame", name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fractions in rising order, with the means of labels and scores over folds and draws."""
     means = results[results["estimator"] == name].groupby("fraction")[["n_labels", "score"]].mean()
     return means.index.to_numpy(float), *means.to_numpy(float).T

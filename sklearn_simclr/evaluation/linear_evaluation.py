@@ -4,9 +4,11 @@ It is a scikit-learn classifier of features, (n_samples, n_features), and knows 
 """
 
 import numbers
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -18,6 +20,7 @@ from torch.nn import functional as F
 from .._utils.devices import resolve_device
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
+from .._utils.types import Device, RandomState
 from .._utils.warn import warn
 from ..images.source import as_tensor
 from ._logistic import LogisticPath
@@ -162,16 +165,16 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        penalties=None,
-        validation=0.2,
-        scoring="accuracy",
-        standardize=False,
-        class_weight=None,
-        tol=1e-5,
-        max_iter=1000,
-        device="auto",
-        random_state=None,
-    ):
+        penalties: ArrayLike | None = None,
+        validation: Any = 0.2,
+        scoring: Literal["accuracy", "balanced_accuracy"] = "accuracy",
+        standardize: bool = False,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
+        tol: float = 1e-5,
+        max_iter: int = 1000,
+        device: Device = "auto",
+        random_state: RandomState = None,
+    ) -> None:
         self.penalties = penalties
         self.validation = validation
         self.scoring = scoring
@@ -183,7 +186,7 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Choose the penalty and fit the classifier.
 
         Parameters
@@ -208,10 +211,10 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
             no validation row or a single class for training.
         """
         penalties = check_penalties(self.penalties)
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        weights = _check_weights(sample_weight, len(X))
-        classes, codes = np.unique(y, return_inverse=True)
+        features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        check_classification_targets(labels)
+        weights = _check_weights(sample_weight, len(features))
+        classes, codes = np.unique(labels, return_inverse=True)
         used = np.unique(codes[weights > 0])
         if len(used) < 2:
             raise ValueError(
@@ -223,12 +226,12 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         classes, codes = classes[used], renumbered[codes]
         weights = weights * self._class_factors(classes, codes, weights)[codes]
         seed = draw_seed(self.random_state)
-        splits = validation_splits(self.validation, X, codes, weights, seed)
+        splits = validation_splits(self.validation, features, codes, weights, seed)
 
         device = resolve_device(self.device)
         if device.type == "mps":
             raise ValueError("device='mps' has no float64, which the optimiser needs. Pass 'cpu'.")
-        rows, codes_, weights_ = (as_tensor(array).to(device) for array in (X, codes, weights))
+        rows, codes_, weights_ = (as_tensor(array).to(device) for array in (features, codes, weights))
         # One vector of coefficients w is two of -w / 2 and w / 2, with half the squared norm.
         factor = 2.0 if len(classes) == 2 else 1.0
 
@@ -256,13 +259,13 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         if len(classes) == 2:
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         self.classes_ = classes
-        self.coef_, self.intercept_ = coef.astype(X.dtype), intercept.astype(X.dtype)
+        self.coef_, self.intercept_ = coef.astype(features.dtype), intercept.astype(features.dtype)
         self.penalties_, self.validation_scores_ = penalties, scores
         self.penalty_, self.C_ = penalty, 1 / penalty
         self.n_iter_ = path.n_evaluations
         return self
 
-    def _class_factors(self, classes, codes, weights):
+    def _class_factors(self, classes: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
         if self.class_weight is None:
             return np.ones(len(classes))
         if isinstance(self.class_weight, str):
@@ -278,19 +281,31 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
                 )
         return factors
 
-    def _path(self, rows, codes, weights, n_classes, tol):
+    def _path(
+        self, rows: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor, n_classes: int, tol: float
+    ) -> LogisticPath:
         return LogisticPath(
             rows, codes, weights, n_classes, standardize=self.standardize, max_iter=self.max_iter, tol=tol
         )
 
-    def _follow_path(self, rows, codes, weights, training, held_out, penalties, factor, n_classes):
+    def _follow_path(
+        self,
+        rows: torch.Tensor,
+        codes: torch.Tensor,
+        weights: torch.Tensor,
+        training: np.ndarray,
+        held_out: np.ndarray,
+        penalties: np.ndarray,
+        factor: float,
+        n_classes: int,
+    ) -> tuple[np.ndarray, int]:
         """Scores of one split for every penalty, and how many fits did not converge."""
-        training, held_out = as_tensor(training).to(rows.device), as_tensor(held_out).to(rows.device)
-        present = torch.bincount(codes[training > 0], minlength=n_classes) > 0
+        kept, held = as_tensor(training).to(rows.device), as_tensor(held_out).to(rows.device)
+        present = torch.bincount(codes[kept > 0], minlength=n_classes) > 0
         names = present.nonzero()[:, 0]
         numbering = (present.cumsum(0) - 1).clamp(min=0)
-        path = self._path(rows, numbering[codes], training, len(names), self.tol)
-        truth, held_weights = codes[held_out], weights[held_out]
+        path = self._path(rows, numbering[codes], kept, len(names), self.tol)
+        truth, held_weights = codes[held], weights[held]
         if self.scoring == "balanced_accuracy":
             totals = held_weights.new_zeros(n_classes).index_add_(0, truth, held_weights)
             held_weights = held_weights / totals[truth]
@@ -300,11 +315,11 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         for i in np.argsort(-penalties, kind="stable"):
             failed += not path.fit(float(penalties[i]) * factor)
             coef, intercept = path.coefficients()
-            correct = names[_argmax_logits(rows, held_out, coef, intercept)] == truth
+            correct = names[_argmax_logits(rows, held, coef, intercept)] == truth
             scores[i] = float((held_weights * correct).sum())
         return scores, failed
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the logits.
 
         Parameters
@@ -318,11 +333,12 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
             A logit for each class; for two classes that of ``classes_[1]`` alone.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        logits = X @ self.coef_.T.astype(X.dtype, copy=False) + self.intercept_.astype(X.dtype, copy=False)
+        rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        coef, intercept = (part.astype(rows.dtype, copy=False) for part in (self.coef_, self.intercept_))
+        logits = rows @ coef.T + intercept
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the probabilities of the classes.
 
         Parameters
@@ -340,7 +356,7 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
             return np.stack([expit(-logits), expit(logits)], axis=1)
         return softmax(logits, axis=1)
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable class of each row.
 
         Parameters
@@ -357,7 +373,7 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[(logits > 0).astype(np.intp) if logits.ndim == 1 else logits.argmax(axis=1)]
 
 
-def check_penalties(penalties):
+def check_penalties(penalties: ArrayLike | None) -> NDArray[np.float64]:
     """Return the candidates as an array; None as those of the paper."""
     if penalties is None:
         return np.logspace(*_PENALTIES)
@@ -371,7 +387,7 @@ def check_penalties(penalties):
     return penalties
 
 
-def _check_weights(sample_weight, n):
+def _check_weights(sample_weight: ArrayLike | None, n: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(n)
     weights = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
@@ -387,7 +403,9 @@ def _check_weights(sample_weight, n):
     return weights
 
 
-def _argmax_logits(X, rows, coef, intercept):
+def _argmax_logits(
+    X: torch.Tensor, rows: torch.Tensor, coef: torch.Tensor, intercept: torch.Tensor
+) -> torch.Tensor:
     coef, intercept = coef.to(X.dtype), intercept.to(X.dtype)
     step = max(1, _BLOCK_ENTRIES // max(X.shape[1], len(coef)))
     return torch.cat([F.linear(X[part], coef, intercept).argmax(1) for part in rows.split(step)])

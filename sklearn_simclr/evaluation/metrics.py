@@ -1,11 +1,16 @@
 """The 11-point average precision of PASCAL VOC 2007, which scikit-learn lacks."""
 
+from typing import Literal, overload
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["average_precision_11point", "mean_average_precision_11point"]
 
 
-def average_precision_11point(y_true, y_score, *, difficult=None):
+def average_precision_11point(
+    y_true: ArrayLike, y_score: ArrayLike, *, difficult: ArrayLike | None = None
+) -> float:
     """Return the 11-point interpolated average precision of PASCAL VOC 2007.
 
     Rows are ranked by score. The result is the mean, over the recalls 0, 0.1, ..., 1, of the largest
@@ -55,7 +60,29 @@ def average_precision_11point(y_true, y_score, *, difficult=None):
     return _average_precision(*_checked(y_true, y_score, difficult, "(n_samples,)"))
 
 
-def mean_average_precision_11point(y_true, y_score, *, difficult=None, average="macro"):
+@overload
+def mean_average_precision_11point(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    difficult: ArrayLike | None = None,
+    average: Literal["macro"] = "macro",
+) -> float: ...
+
+
+@overload
+def mean_average_precision_11point(
+    y_true: ArrayLike, y_score: ArrayLike, *, difficult: ArrayLike | None = None, average: None
+) -> NDArray[np.float64]: ...
+
+
+def mean_average_precision_11point(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    difficult: ArrayLike | None = None,
+    average: Literal["macro"] | None = "macro",
+) -> float | NDArray[np.float64]:
     """Return the 11-point average precision of each class of a multi-label problem, or their mean.
 
     Parameters
@@ -107,7 +134,7 @@ def mean_average_precision_11point(y_true, y_score, *, difficult=None, average="
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _average_precision(positive, score, kept):
+def _average_precision(positive: np.ndarray, score: np.ndarray, kept: np.ndarray) -> float:
     positive, score = positive[kept], score[kept]
     n_positive = int(positive.sum())
     if not n_positive:
@@ -120,7 +147,9 @@ def _average_precision(positive, score, kept):
     return float(best_from_here[ranks].mean())
 
 
-def _checked(y_true, y_score, difficult, shape):
+def _checked(
+    y_true: ArrayLike, y_score: ArrayLike, difficult: ArrayLike | None, shape: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which rows are positive, their scores, and which rows count, in arrays of one shape."""
     y_true, y_score = np.asarray(y_true), np.asarray(y_score)
     difficult = np.zeros(y_true.shape, dtype=bool) if difficult is None else np.asarray(difficult)

@@ -5,15 +5,20 @@ A row without a label cannot be scored, but an encoder can learn from it: it bel
 
 from collections.abc import Iterable, Iterator
 from numbers import Integral
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator, KFold, PredefinedSplit, StratifiedKFold, check_cv
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 
 from .._utils.labels import labelled_rows, labelled_targets
+from .._utils.types import Images, Labels, RandomState
 from ..images.rows import indexable, length_mismatch, take
 
 __all__ = ["SemiSupervisedKFold"]
+
+TargetKind: TypeAlias = Literal["auto", "classes", "numbers"]
 
 
 class SemiSupervisedKFold(BaseCrossValidator):
@@ -65,14 +70,24 @@ class SemiSupervisedKFold(BaseCrossValidator):
     array([0.9, 0.9, 0.9])
     """
 
-    def __init__(self, n_splits=5, *, shuffle=False, random_state=None, cv=None, target="auto"):
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        shuffle: bool = False,
+        random_state: RandomState = None,
+        cv: Any = None,
+        target: TargetKind = "auto",
+    ) -> None:
         self.n_splits = n_splits
         self.shuffle = shuffle
         self.random_state = random_state
         self.cv = cv
         self.target = target
 
-    def split(self, X, y, groups=None):
+    def split(
+        self, X: Images, y: Labels, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Generate the rows to train on and to test on.
 
         Parameters
@@ -118,7 +133,9 @@ class SemiSupervisedKFold(BaseCrossValidator):
                 in_train &= labelled | ~_tested_groups(groups, train[labelled[train]], test)
             yield np.flatnonzero(in_train), np.sort(test)
 
-    def _inner_splits(self, X, labels, groups, rows, is_classes):
+    def _inner_splits(
+        self, X: Any, labels: np.ndarray, groups: np.ndarray | None, rows: np.ndarray, is_classes: bool
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs of rows of X, as `cv` would have them if there were labelled rows only."""
         cv = self._inner_cv(labels, is_classes)
         if self._speaks_of_all_rows():
@@ -130,7 +147,7 @@ class SemiSupervisedKFold(BaseCrossValidator):
         for train, test in cv.split(_light_rows(X, rows), labels, groups):
             yield rows[train], rows[test]
 
-    def _inner_cv(self, labels, is_classes):
+    def _inner_cv(self, labels: np.ndarray | None, is_classes: bool) -> Any:
         if self.cv is None:
             if not isinstance(self.n_splits, Integral) or self.n_splits < 2:
                 raise ValueError(f"n_splits must be an int of at least 2, found {self.n_splits!r}.")
@@ -140,17 +157,20 @@ class SemiSupervisedKFold(BaseCrossValidator):
             raise TypeError("cv is an iterator, which can be used once only. Pass list(cv).")
         return check_cv(self.cv, labels, classifier=is_classes)
 
-    def _speaks_of_all_rows(self):
+    def _speaks_of_all_rows(self) -> bool:
         is_splitter = hasattr(self.cv, "split")
         return isinstance(self.cv, PredefinedSplit) or (isinstance(self.cv, Iterable) and not is_splitter)
 
-    def _labelled(self, y):
+    def _labelled(self, y: Labels) -> tuple[np.ndarray, np.ndarray, bool, int]:
         if self.target not in ("auto", "classes", "numbers"):
             raise ValueError(f"target must be 'auto', 'classes' or 'numbers', found {self.target!r}.")
         is_classes = self.target == "classes" or (self.target == "auto" and not is_continuous(y))
-        return *(labelled_rows if is_classes else labelled_targets)(y)[:2], is_classes, len(y)
+        rows, labels, n = (labelled_rows if is_classes else labelled_targets)(y)
+        return rows, labels, is_classes, n
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(
+        self, X: Images | None = None, y: Labels | None = None, groups: ArrayLike | None = None
+    ) -> int:
         """Return the number of folds.
 
         Parameters
@@ -176,7 +196,7 @@ class SemiSupervisedKFold(BaseCrossValidator):
         groups = None if groups is None else np.asarray(groups)[rows]
         return self._inner_cv(labels, is_classes).get_n_splits(_light_rows(X, rows), labels, groups)
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> Any:
         """Get the metadata routing of this object.
 
         Returns
@@ -190,7 +210,7 @@ class SemiSupervisedKFold(BaseCrossValidator):
         return MetadataRouter(owner=type(self).__name__).add(cv=self.cv, method_mapping=mapping)
 
 
-def is_continuous(y):
+def is_continuous(y: Any) -> bool:
     """Whether `y` holds floats that are not all whole."""
     if hasattr(y, "detach"):
         y = y.detach().cpu().numpy()
@@ -203,20 +223,20 @@ def is_continuous(y):
     return bool((values != np.floor(values)).any())
 
 
-def _positions(rows):
+def _positions(rows: ArrayLike) -> np.ndarray:
     """Rows given as numbers or as a mask, as numbers."""
     rows = np.asarray(rows)
     return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp, copy=False)
 
 
-def _light_rows(X, rows):
+def _light_rows(X: Any, rows: np.ndarray) -> Any:
     """The rows for a splitter to look at; of a dataset only their number, since to read them takes long."""
     if hasattr(X, "shape") or isinstance(X, (list, tuple)):
         return X if len(rows) == indexable(X)[1] else take(X, rows)
     return np.zeros((len(rows), 1))
 
 
-def _tested_groups(groups, train, test):
+def _tested_groups(groups: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Which rows are of a group that is tested, if training and test rows share no group; none otherwise."""
     tested = np.unique(groups[test])
     if np.isin(groups[train], tested).any():

@@ -4,12 +4,14 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, recall_score
@@ -17,11 +19,13 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.seeds import draw_seed
+from .._utils.types import Device, Images, RandomState
 from ..estimators.multilabel_classifier import MultiLabelFineTuning
 from ..estimators.simclr_classifier import SimCLRClassifier
 from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.untrained import untrained_modules
 from ..images.rows import indexable, take
+from ..views.augmentation import Augmentation
 from ._transfer_checks import (
     PROTOCOLS,
     check_grid,
@@ -43,24 +47,24 @@ _LONGER = 2
 
 
 def transfer_evaluation(
-    estimator,
-    X,
-    y,
+    estimator: BaseEstimator,
+    X: Images,
+    y: ArrayLike,
     *,
-    X_test,
-    y_test,
-    protocols=PROTOCOLS,
-    metric="auto",
-    validation=0.2,
-    penalties=None,
-    grid="short",
-    n_steps="auto",
-    batch_size=256,
-    augmentation=None,
-    device="auto",
-    verbose=0,
-    random_state=None,
-):
+    X_test: Images,
+    y_test: ArrayLike,
+    protocols: Sequence[str] = PROTOCOLS,
+    metric: str = "auto",
+    validation: float | ArrayLike = 0.2,
+    penalties: ArrayLike | None = None,
+    grid: Literal["short", "paper"] | Iterable[tuple[float, float]] = "short",
+    n_steps: Literal["auto"] | int = "auto",
+    batch_size: int = 256,
+    augmentation: Augmentation | None = None,
+    device: Device = "auto",
+    verbose: int = 0,
+    random_state: RandomState = None,
+) -> Bunch:
     """Evaluate an encoder on labelled images: frozen, fine-tuned, and against random weights.
 
     In each of the paper's ways (table 8 and appendix B.8 of [1]_) the hyperparameters are chosen on a part of
@@ -198,8 +202,9 @@ def transfer_evaluation(
         trials += [{"protocol": protocol, **candidate} for candidate in candidates]
         predictions[protocol] = outputs if y.ndim == 2 else classes[outputs]
         estimators[protocol] = model
+        best: dict[str, Any] = max(candidates, key=_rank)
         row = {
-            **max(candidates, key=_rank),
+            **best,
             "protocol": protocol,
             "metric": metric,
             "score": task.score(y_test, outputs),
@@ -241,7 +246,9 @@ class _Task:
     verbose: int
 
 
-def _linear(task, estimator, penalties):
+def _linear(
+    task: _Task, estimator: Any, penalties: np.ndarray
+) -> tuple[list[dict[str, Any]], Any, np.ndarray]:
     """Return the candidates, the model of all rows, and its outputs for the test rows."""
     started = time.perf_counter()
     features, test_features = (np.asarray(estimator.transform(images)) for images in (task.X, task.X_test))
@@ -266,11 +273,19 @@ def _linear(task, estimator, penalties):
     return candidates, model, outputs
 
 
-def _tuned(task, begin, grid, n_steps, longer, settings):
+def _tuned(
+    task: _Task,
+    begin: SimCLRTransformer,
+    grid: Iterable[tuple[float, float]],
+    n_steps: Any,
+    longer: int,
+    settings: dict[str, Any],
+) -> tuple[list[dict[str, Any]], Any, np.ndarray]:
     """Return the same for a network that is trained whole."""
     X_train, X_held = take(task.X, task.training), take(task.X, task.held)
     y_train, y_held = task.y[task.training], task.y[task.held]
-    candidates, failure = [], None
+    candidates: list[dict[str, Any]] = []
+    failure = None
     for rate, decay in grid:
         started = time.perf_counter()
         model = _classifier(begin, y_train, rate, decay, n_steps, longer, settings)
@@ -305,7 +320,15 @@ def _tuned(task, begin, grid, n_steps, longer, settings):
     return candidates, model, _outputs(model, task.X_test, task.y)
 
 
-def _classifier(begin, y, rate, decay, n_steps, longer, settings):
+def _classifier(
+    begin: SimCLRTransformer,
+    y: np.ndarray,
+    rate: float,
+    decay: float,
+    n_steps: Any,
+    longer: int,
+    settings: dict[str, Any],
+) -> SimCLRClassifier:
     """Return the classifier to train on images with labels y, for so many steps times `longer`."""
     kind = SimCLRClassifier if y.ndim == 1 else MultiLabelFineTuning
     model = kind(
@@ -321,11 +344,11 @@ def _classifier(begin, y, rate, decay, n_steps, longer, settings):
     return model.set_params(max_epochs=max(1, math.ceil(longer * n_steps / steps_an_epoch)))
 
 
-def _outputs(model, X, y):
+def _outputs(model: Any, X: Any, y: np.ndarray) -> np.ndarray:
     return model.predict(X) if y.ndim == 1 else model.decision_function(X)
 
 
-def _rank(candidate):
+def _rank(candidate: dict[str, Any]) -> tuple[float, ...]:
     """Order by score; equally good ones by the strongest penalty, or the smallest rate and largest decay."""
     score = candidate["validation_score"]
     # Up to rounding: means of the same numbers in another order.
@@ -335,7 +358,7 @@ def _rank(candidate):
     return first, -candidate["learning_rate"], candidate["weight_decay"]
 
 
-def _with_random_weights(estimator, X, seed):
+def _with_random_weights(estimator: SimCLRTransformer, X: Images, seed: int) -> SimCLRTransformer:
     """A transformer that reads images as a fitted one does, its encoder the same with random weights."""
     source = estimator._read_images(X, reset=False).without_bad()
     begin = copy.copy(estimator)
@@ -348,7 +371,7 @@ def _with_random_weights(estimator, X, seed):
     return begin
 
 
-def _scorer(metric):
+def _scorer(metric: str) -> Callable[[np.ndarray, np.ndarray], Any]:
     if metric == "accuracy":
         return accuracy_score
     if metric == "mean_average_precision":
@@ -357,7 +380,7 @@ def _scorer(metric):
     return lambda y, codes: float(recall_score(y, codes, labels=np.unique(y), average="macro"))
 
 
-def _fitted_transformer(estimator):
+def _fitted_transformer(estimator: Any) -> SimCLRTransformer:
     if isinstance(estimator, FrozenEstimator):
         estimator = estimator.estimator
     if not isinstance(estimator, SimCLRTransformer):

@@ -1,10 +1,14 @@
 """The permutation test of the paper's table of transfer: do two results differ by more than chance?"""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 from scipy import stats
 from sklearn.utils.class_weight import compute_sample_weight
 
 from .._utils.seeds import draw_seed
+from .._utils.types import RandomState
 from .metrics import mean_average_precision_11point
 
 __all__ = ["compare_transfers"]
@@ -13,7 +17,14 @@ __all__ = ["compare_transfers"]
 _BATCH = 100
 
 
-def compare_transfers(first, second, protocol="linear", *, n_resamples=10_000, random_state=None):
+def compare_transfers(
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    protocol: str | tuple[str, str] = "linear",
+    *,
+    n_resamples: int = 10_000,
+    random_state: RandomState = None,
+) -> Any:
     """Test whether two results of `transfer_evaluation` differ, as the bold numbers of the paper's table do.
 
     Parameters
@@ -100,7 +111,9 @@ def compare_transfers(first, second, protocol="linear", *, n_resamples=10_000, r
         )
 
 
-def _predictions(first, second, protocol):
+def _predictions(
+    first: Mapping[str, Any], second: Mapping[str, Any], protocol: str | tuple[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return what the two models predict for the same rows."""
     names = (protocol, protocol) if isinstance(protocol, str) else tuple(protocol)
     if len(names) != 2:
@@ -118,7 +131,9 @@ def _predictions(first, second, protocol):
     return first["predictions"][names[0]], second["predictions"][names[1]]
 
 
-def _difference_of_accuracies(one, other, y_test, metric):
+def _difference_of_accuracies(
+    one: np.ndarray, other: np.ndarray, y_test: np.ndarray, metric: str
+) -> tuple[np.ndarray, Callable[..., Any]]:
     """Return each image's share in the difference, and the function that sums the shares."""
     n = len(y_test)
     shares = one.astype(np.float64) - other
@@ -129,15 +144,18 @@ def _difference_of_accuracies(one, other, y_test, metric):
     return shares[kept], lambda shares, axis: shares.sum(axis) / n
 
 
-def _difference_of_rankings(one, other, y_test):
+def _difference_of_rankings(
+    one: np.ndarray, other: np.ndarray, y_test: np.ndarray
+) -> Callable[[np.ndarray], float]:
     """Return the difference of the mean average precisions as a function of each image's sign."""
     first, second = (
         -np.argsort(np.argsort(-scores, axis=0, kind="stable"), axis=0) for scores in (one, other)
     )
 
-    def difference(signs):
+    def difference(signs: np.ndarray) -> float:
         exchanged = (signs < 0)[:, None]
-        pair = np.where(exchanged, second, first), np.where(exchanged, first, second)
-        return float(np.subtract(*(mean_average_precision_11point(y_test, scores) for scores in pair)))
+        one_score = mean_average_precision_11point(y_test, np.where(exchanged, second, first))
+        other_score = mean_average_precision_11point(y_test, np.where(exchanged, first, second))
+        return float(one_score - other_score)
 
     return difference

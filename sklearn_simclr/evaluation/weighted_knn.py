@@ -4,15 +4,18 @@ It is a scikit-learn classifier of features, (n_samples, n_features), and knows 
 """
 
 import numbers
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._utils.devices import resolve_device
 from .._utils.sklearn_private import Interval, fit_context
+from .._utils.types import Device
 from ..images.source import as_tensor
 
 __all__ = ["WeightedKNNClassifier"]
@@ -85,13 +88,13 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         "device": [str, torch.device],
     }
 
-    def __init__(self, *, n_neighbors=200, temperature=0.1, device="auto"):
+    def __init__(self, *, n_neighbors: int = 200, temperature: float = 0.1, device: Device = "auto") -> None:
         self.n_neighbors = n_neighbors
         self.temperature = temperature
         self.device = device
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Keep the training rows, scaled to unit length.
 
         Parameters
@@ -111,15 +114,15 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If a parameter, X or y does not fit.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
+        rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        check_classification_targets(labels)
         resolve_device(self.device)
-        self.classes_, self._codes = np.unique(y, return_inverse=True)
-        self._unit_rows = _unit_rows(X)
-        self.n_neighbors_ = min(int(self.n_neighbors), len(X))
+        self.classes_, self._codes = np.unique(labels, return_inverse=True)
+        self._unit_rows = _unit_rows(rows)
+        self.n_neighbors_ = min(int(self.n_neighbors), len(rows))
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return each class's share of the votes.
 
         Parameters
@@ -133,15 +136,15 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
             float64, in the order of `classes_`; rows sum to 1.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         device = resolve_device(self.device)
         if device.type == "mps":
             raise ValueError("device='mps' has no float64, which the votes need. Pass 'cpu'.")
         known, codes = (as_tensor(part).to(device) for part in (self._unit_rows, self._codes))
-        votes = np.empty((len(X), len(self.classes_)))
+        votes = np.empty((len(rows), len(self.classes_)))
         step = max(1, _BLOCK_ENTRIES // len(known))
-        for start in range(0, len(X), step):
-            queries = as_tensor(_unit_rows(X[start : start + step])).to(device, known.dtype)
+        for start in range(0, len(rows), step):
+            queries = as_tensor(_unit_rows(rows[start : start + step])).to(device, known.dtype)
             similarities, neighbours = _nearest(queries @ known.T, self.n_neighbors_)
             similarities = similarities.double()
             # Relative to the nearest: exp(1 / temperature) may be out of range, the shares are the same.
@@ -151,7 +154,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
             votes[start : start + step] = (block / block.sum(1, keepdim=True)).cpu().numpy()
         return votes
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the class with most votes for each row.
 
         Parameters
@@ -168,7 +171,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[votes.argmax(axis=1)]
 
 
-def _unit_rows(X):
+def _unit_rows(X: np.ndarray) -> np.ndarray:
     """Rows scaled to unit length, of any magnitude without overflow; zeros stay zeros."""
     largest = np.abs(X).max(axis=1, keepdims=True)
     unit = X / np.where(largest > 0, largest, 1)
@@ -177,7 +180,7 @@ def _unit_rows(X):
     return unit
 
 
-def _nearest(similarities, k):
+def _nearest(similarities: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest of each row and their columns; of equal ones at the k-th place the first columns."""
     values, columns = similarities.topk(k, dim=1)
     last = values[:, -1:]

@@ -1,11 +1,15 @@
 """Describe a fitted estimator in the header of a file."""
 
+from typing import Any
+
+from torch import nn
+
 from ..encoders.networks import describe_network, encoder_name
 
 __all__ = ["describe_fitted"]
 
 
-def describe_fitted(estimator):
+def describe_fitted(estimator: Any) -> dict[str, Any]:
     """Return what a file says about the estimator that a network is from, and the images that it takes.
 
     Parameters
@@ -39,13 +43,13 @@ def describe_fitted(estimator):
     return about
 
 
-def _encoder_name(encoder, built_by):
+def _encoder_name(encoder: nn.Module, built_by: str | None) -> str:
     if describe_network(encoder) is not None:
         return encoder_name(encoder)
     return built_by or f"{type(encoder).__module__}.{type(encoder).__qualname__}"
 
 
-def _as_json(value):
+def _as_json(value: Any) -> Any:
     """Return a parameter that is a text, a number or several numbers, as JSON has it."""
     if value is None or isinstance(value, str):
         return value

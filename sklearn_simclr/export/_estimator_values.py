@@ -1,14 +1,17 @@
 """Turn fitted estimators into JSON and arrays and back; nothing of what is written is code, or names any."""
 
+import builtins
 import enum
 import math
 import numbers
 import os
 import reprlib
 import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -26,6 +29,9 @@ from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.supervised_transformer import SupervisedTransformer
 from ..images.formats import ImageFormat
 from ..views.augmentation import Augmentation
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["ESTIMATORS", "decode_estimator", "encode_estimator"]
 
@@ -45,7 +51,7 @@ ESTIMATORS = {
 _PLACES = ("cache_dir", "checkpoint_dir", "memory")
 
 # What may be set on an estimator, and of which type it has to be.
-_ATTRIBUTES = {
+_ATTRIBUTES: dict[str, Any] = {
     "encoder_": nn.Module,
     "projector_": nn.Module,
     "classifier_": nn.Module,
@@ -82,7 +88,9 @@ _TIMM = "timm:"
 _MOST_PIXELS = 2**22
 
 
-def encode_estimator(estimator):
+def encode_estimator(
+    estimator: BaseEstimator,
+) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor | np.ndarray]]:
     """Return an estimator as JSON and arrays.
 
     Parameters
@@ -111,7 +119,9 @@ def encode_estimator(estimator):
     return writer.estimators, writer.arrays
 
 
-def decode_estimator(records, arrays, origin):
+def decode_estimator(
+    records: list[dict[str, Any]], arrays: dict[str, torch.Tensor], origin: str
+) -> tuple[Any, dict[str, Any]]:
     """Undo `encode_estimator`.
 
     Parameters
@@ -148,12 +158,12 @@ def decode_estimator(records, arrays, origin):
 class _Writer:
     """Turns values into JSON; ``{kind: content}`` is what JSON has no type for."""
 
-    def __init__(self):
-        self.arrays = {}
-        self.estimators = []
-        self.places = {}
+    def __init__(self) -> None:
+        self.arrays: dict[str, torch.Tensor | np.ndarray] = {}
+        self.estimators: list[dict[str, Any]] = []
+        self.places: dict[int, tuple[int, BaseEstimator]] = {}
 
-    def value(self, value, where):
+    def value(self, value: Any, where: str) -> Any:
         if value is None or type(value) in (bool, int, float, str):
             return value
         if type(value) in (tuple, list):
@@ -192,7 +202,7 @@ class _Writer:
             return {"frame": self.value(columns, where)}
         raise TypeError(f"{where} is {_shown(value)}, which a file without code cannot hold. {_ADVICE}")
 
-    def array(self, value, where):
+    def array(self, value: np.ndarray, where: str) -> dict[str, Any]:
         if value.dtype.kind == "O":
             return {"objects": [list(value.shape), self.value(value.ravel().tolist(), where)]}
         if value.dtype.kind == "U":
@@ -204,14 +214,14 @@ class _Writer:
             raise TypeError(f"{where} is an array of {value.dtype}, which is not written. {_ADVICE}")
         return {"array": self.keep(value)}
 
-    def keep(self, value):
+    def keep(self, value: torch.Tensor | np.ndarray) -> str:
         name = str(len(self.arrays))
         self.arrays[name] = value
         return name
 
-    def network(self, module, where, timm=None):
+    def network(self, module: nn.Module, where: str, timm: dict[str, Any] | None = None) -> dict[str, Any]:
         if timm is not None:
-            description = {"kind": "timm", **timm}
+            description: dict[str, Any] | None = {"kind": "timm", **timm}
         elif type(module) is Decoder:
             shape = [module.last.out_channels, *module.sides[-1]]
             description = {"kind": "decoder", "in_dim": module.in_dim, "image_shape": shape}
@@ -226,14 +236,14 @@ class _Writer:
         state = {name: self.keep(tensor) for name, tensor in module.state_dict().items()}
         return {"of": description, "state": state}
 
-    def params(self, estimator, where):
+    def params(self, estimator: BaseEstimator, where: str) -> dict[str, Any]:
         params = estimator.get_params(deep=False)
         return {
             name: None if name in _PLACES else self.value(value, f"{where}.{name}")
             for name, value in params.items()
         }
 
-    def estimator(self, estimator, where):
+    def estimator(self, estimator: BaseEstimator, where: str) -> int:
         """Write an estimator, once, and return its place among all."""
         # The estimator itself is kept too: its id must not be taken by another object meanwhile.
         if id(estimator) in self.places:
@@ -255,7 +265,7 @@ class _Writer:
         self.places[id(estimator)] = (len(self.estimators) - 1, estimator)
         return len(self.estimators) - 1
 
-    def attribute(self, estimator, name, where):
+    def attribute(self, estimator: Any, name: str, where: str) -> Any:
         value = getattr(estimator, name)
         if name == "encoder_":
             built_by = estimator._architecture["encoder"]
@@ -271,20 +281,20 @@ class _Writer:
 _ADVICE = "Set another value with set_params, or pickle the estimator for your own use."
 
 
-def _shown(value):
+def _shown(value: Any) -> str:
     return f"{reprlib.repr(value)} of type {type(value).__name__}"
 
 
 class _Reader:
     """Turns what `_Writer` wrote into values."""
 
-    def __init__(self, records, arrays):
+    def __init__(self, records: list[dict[str, Any]], arrays: dict[str, torch.Tensor]) -> None:
         self.records = records
         self.arrays = arrays
-        self.estimators = []
-        self.places = {}
+        self.estimators: list[Any] = []
+        self.places: builtins.dict[str, Any] = {}
 
-    def last(self):
+    def last(self) -> Any:
         for record in self.records:
             self.estimators.append(self.estimator(record))
         if self.arrays:
@@ -296,7 +306,7 @@ class _Reader:
             raise ValueError(str(error)) from None
         return estimator
 
-    def value(self, value):
+    def value(self, value: Any) -> Any:
         if not isinstance(value, dict):
             if isinstance(value, list):
                 raise ValueError("a list stands where a value should")
@@ -307,19 +317,19 @@ class _Reader:
             raise ValueError(f"it has a value of the unknown kind {kind!r}")
         return read(self, content)
 
-    def items(self, content):
+    def items(self, content: Any) -> list[Any]:
         return [self.value(item) for item in content]
 
-    def tuple(self, content):
+    def tuple(self, content: Any) -> builtins.tuple[Any, ...]:
         return tuple(self.items(content))
 
-    def dict(self, content):
+    def dict(self, content: Any) -> builtins.dict[Any, Any]:
         return {self.value(key): self.value(item) for key, item in content}
 
-    def array(self, name):
+    def array(self, name: str) -> np.ndarray:
         return self.tensor(name).numpy()
 
-    def strings(self, name):
+    def strings(self, name: str) -> np.ndarray:
         codes = np.ascontiguousarray(self.array(name))
         if codes.dtype != np.int32 or codes.shape[-1] == 0:
             raise ValueError("it has an array of strings that is none")
@@ -329,21 +339,21 @@ class _Reader:
         length = codes.shape[-1] if codes.size else 1
         return codes.reshape(-1).view(f"=U{length}").reshape(codes.shape[:-1])
 
-    def objects(self, content):
+    def objects(self, content: Any) -> np.ndarray:
         shape, items = content
         items = self.value(items)
         array = np.empty(len(items), dtype=object)
         array[:] = items
         return array.reshape(shape)
 
-    def scalar(self, content):
+    def scalar(self, content: Any) -> np.generic:
         return self.value(content)[()]
 
-    def tensor(self, name):
+    def tensor(self, name: str) -> torch.Tensor:
         # Each is used once: a small file cannot make a large estimator of one array.
         return self.arrays.pop(name)
 
-    def format(self, content):
+    def format(self, content: Any) -> ImageFormat:
         layout, shape, flat, pixel_range, decoded_dtype = self.value(content)
         low, high = pixel_range
         right = (
@@ -359,29 +369,29 @@ class _Reader:
             raise ValueError("its description of the images is not valid")
         return ImageFormat(layout, shape, flat, pixel_range, decoded_dtype)
 
-    def device(self, content):
+    def device(self, content: Any) -> torch.device:
         return torch.device(content)
 
-    def random_state(self, content):
+    def random_state(self, content: Any) -> np.random.RandomState:
         random_state = np.random.RandomState()
         random_state.set_state(self.value(content))
         return random_state
 
-    def augmentation(self, content):
+    def augmentation(self, content: Any) -> Augmentation:
         return Augmentation(**{name: self.value(value) for name, value in content.items()})
 
-    def frozen(self, content):
+    def frozen(self, content: Any) -> FrozenEstimator:
         value = self.value(content)
         if type(value) not in ESTIMATORS.values():
             raise ValueError("something that is no estimator is frozen")
         return FrozenEstimator(value)
 
-    def place(self, content):
+    def place(self, content: Any) -> Any:
         if type(content) is not int or not 0 <= content < len(self.estimators):
             raise ValueError(f"there is no estimator {content!r} before the one that refers to it")
         return self.estimators[content]
 
-    def network(self, content):
+    def network(self, content: Any) -> nn.Module:
         state = {name: self.tensor(place) for name, place in content["state"].items()}
         description = content["of"]
         kind = description["kind"]
@@ -394,7 +404,7 @@ class _Reader:
             module = build_network(description, len(state))
         return fill_network(module, state)
 
-    def timm(self, description, state):
+    def timm(self, description: Any, state: Any) -> nn.Module:
         name, channels, size = (
             description["name"],
             description["in_channels"],
@@ -411,7 +421,7 @@ class _Reader:
         with torch.random.fork_rng(devices=[]):
             return make_encoder(name, channels, size)[0]
 
-    def frame(self, content):
+    def frame(self, content: Any) -> "pd.DataFrame":
         import pandas as pd
 
         columns = self.value(content)
@@ -419,7 +429,7 @@ class _Reader:
             raise ValueError("it has a table with something else than columns")
         return pd.DataFrame(columns)
 
-    def estimator(self, record):
+    def estimator(self, record: Any) -> Any:
         name = record["class"]
         if name not in ESTIMATORS:
             raise ValueError(f"it holds a {name!r}, and only {', '.join(ESTIMATORS)} are read")
@@ -431,7 +441,7 @@ class _Reader:
         unknown = sorted(params.keys() - set(cls._get_param_names()))
         if unknown:
             raise ValueError(f"{name} has no parameter {unknown[0]!r} here; update sklearn-simclr to read it")
-        estimator = cls(**params)
+        estimator: Any = cls(**params)
         estimator._validate_params()
         attributes = {}
         for key, content in record["attributes"].items():

@@ -5,15 +5,19 @@ import inspect
 import json
 import logging
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .._utils.replacing import replacing
+from .._utils.types import PathLike
 from ..estimators.classification import TrainedImageClassifier
 from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.supervised_transformer import SupervisedTransformer
+from ..images.formats import ImageFormat
 from ._about import describe_fitted
 
 __all__ = ["INPUT_DTYPES", "ServedNetwork", "check_onnx", "export_onnx", "write_onnx"]
@@ -45,7 +49,7 @@ class ServedNetwork(nn.Module):
         torch.uint8 or torch.float32.
     """
 
-    def __init__(self, layers, fmt, input_dtype):
+    def __init__(self, layers: Iterable[nn.Module], fmt: ImageFormat, input_dtype: torch.dtype) -> None:
         super().__init__()
         self.layers = nn.Sequential(*(_exportable(copy.deepcopy(layer)) for layer in layers))
         self.layout, self.flat, self.image_shape = fmt.layout, fmt.flat, tuple(fmt.image_shape)
@@ -53,7 +57,7 @@ class ServedNetwork(nn.Module):
         self.input_dtype = input_dtype
         self.eval()
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the answer for images (n, *input_shape) of the dtype given."""
         images = images.to(torch.float32)
         if self.flat:
@@ -65,7 +69,7 @@ class ServedNetwork(nn.Module):
         images = ((images - self.low) * (1.0 / (self.high - self.low))).clamp(0.0, 1.0)
         return self.layers(images)
 
-    def example(self, n):
+    def example(self, n: int) -> torch.Tensor:
         """Return n random images of the kind that the network takes, some pixels outside of the range."""
         size = 1
         for side in self.image_shape:
@@ -82,11 +86,11 @@ class ServedNetwork(nn.Module):
 class _PaddedAvgPool(nn.Module):
     """2x2 average pool of stride 2, with zeros that count in the mean right of and below odd maps."""
 
-    def forward(self, maps):
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(F.pad(maps, (0, maps.shape[-1] % 2, 0, maps.shape[-2] % 2)), 2)
 
 
-def _exportable(module):
+def _exportable(module: nn.Module) -> nn.Module:
     """Replace the pools that ONNX has no operator for: with a divisor that is not the number of pixels."""
     if isinstance(module, nn.AvgPool2d) and module.divisor_override == 4 and module.ceil_mode:
         sizes = {str(size) for size in (module.kernel_size, module.stride)}
@@ -96,14 +100,14 @@ def _exportable(module):
     return module
 
 
-def export_onnx(estimator, path, input_dtype):
+def export_onnx(estimator: Any, path: PathLike, input_dtype: str) -> str:
     """Write what an estimator answers as a graph, and compare the graph with it.
 
     Parameters
     ----------
     estimator : estimator
         Fitted.
-    path : pathlib.Path
+    path : str or path-like
         Where to; a file there is replaced when the new one is complete.
     input_dtype : {"auto", "uint8", "float32"}
         Type of the images that the graph takes.
@@ -137,7 +141,7 @@ def export_onnx(estimator, path, input_dtype):
     )
 
 
-def write_onnx(network, path, output, metadata):
+def write_onnx(network: ServedNetwork, path: str, output: str, metadata: dict[str, str]) -> None:
     """Write a network as a file of ONNX.
 
     Parameters
@@ -165,7 +169,7 @@ def write_onnx(network, path, output, metadata):
             f"The network has {size / 2**30:.1f} GiB, and an ONNX file at most 2. Pass format='safetensors'."
         )
     images = network.example(2)
-    names = {"input_names": [_INPUT], "output_names": [output]}
+    options = {"input_names": [_INPUT], "output_names": [output], **_options()}
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -173,7 +177,7 @@ def write_onnx(network, path, output, metadata):
         with warnings.catch_warnings(), torch.no_grad():
             # What they warn of changes from version to version; the file is compared with the network.
             warnings.simplefilter("ignore")
-            torch.onnx.export(network, (images,), path, **names, **_options())
+            torch.onnx.export(network, (images,), path, **options)
     except OSError:
         raise
     except Exception as error:
@@ -190,7 +194,7 @@ def write_onnx(network, path, output, metadata):
     onnx.save(model, path)
 
 
-def _options():
+def _options() -> dict[str, Any]:
     """Return how the batch axis is left open, for the exporter that this torch prefers."""
     # For older opsets, onnxruntime averages the last row and column of a pool with ceil_mode wrongly.
     options = {"opset_version": 20}
@@ -200,7 +204,7 @@ def _options():
     return {**options, "dynamic_axes": {_INPUT: {0: "n"}}}
 
 
-def check_onnx(network, path):
+def check_onnx(network: ServedNetwork, path: str) -> None:
     """Raise unless the graph in a file answers as the network does, for batches of other lengths too.
 
     Parameters
@@ -234,12 +238,12 @@ def check_onnx(network, path):
             )
 
 
-def _uses_onnxscript():
+def _uses_onnxscript() -> bool:
     # Before torch 2.9, the newer of its two exporters was not the default, and fails on these networks.
     return inspect.signature(torch.onnx.export).parameters["dynamo"].default is True
 
 
-def _import_onnx():
+def _import_onnx() -> Any:
     try:
         import onnx
         import onnxruntime  # noqa: F401 (asked for its presence only)

@@ -3,15 +3,18 @@
 import copy
 import errno
 import os
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from .._utils.replacing import replacing
+from .._utils.types import PathLike
 from .._utils.warn import warn
 from ..encoders.heads import ProjectionHead
 from ..encoders.networks import PreprocessedNetwork, describe_network, encoder_name
@@ -162,7 +165,7 @@ def load_encoder(path: str | os.PathLike) -> Pretrained:
     return read_network(path)
 
 
-def _find_estimator(estimator):
+def _find_estimator(estimator: Any) -> Any:
     """Return the one estimator of ours in a pipeline, or the estimator itself."""
     found = list(_estimators_in(estimator))
     if len(found) == 1:
@@ -176,7 +179,7 @@ def _find_estimator(estimator):
     raise ValueError(f"The pipeline has {len(found)} encoders ({names}); pass one of its steps.")
 
 
-def _estimators_in(estimator):
+def _estimators_in(estimator: Any) -> Iterator[Any]:
     if isinstance(estimator, FrozenEstimator):
         yield from _estimators_in(estimator.estimator)
     elif isinstance(estimator, Pipeline):
@@ -186,7 +189,7 @@ def _estimators_in(estimator):
         yield estimator
 
 
-def _heads(estimator):
+def _heads(estimator: Any) -> tuple[ProjectionHead | None, nn.Linear | None, int]:
     """Return projector, classifier, and the layer of the projector that the classifier reads."""
     projector = getattr(estimator, "projector_", None)
     classifier = getattr(estimator, "classifier_", None)
@@ -199,7 +202,7 @@ def _heads(estimator):
     return projector, classifier, layer
 
 
-def _export_safetensors(estimator, path):
+def _export_safetensors(estimator: Any, path: PathLike) -> str:
     about = describe_fitted(estimator)
     encoder = estimator.encoder_
     projector, classifier, layer = _heads(estimator)
@@ -222,8 +225,9 @@ def _export_safetensors(estimator, path):
     )
 
 
-def _export_torch(estimator, path):
-    encoder, side = estimator.encoder_, None
+def _export_torch(estimator: Any, path: PathLike) -> str:
+    encoder: Any = estimator.encoder_
+    side: int | None = None
     if isinstance(encoder, PreprocessedNetwork):
         encoder, side = encoder.network, encoder.preprocessing.size
     state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in encoder.state_dict().items()}
@@ -234,24 +238,27 @@ def _export_torch(estimator, path):
     fits = network.get("kind") == "resnet" and not network["convolve_first"]
     fits = fits and tuple(options.values()) == (3, 1, "imagenet", 0.0, "symmetric")
     _, classifier, layer = _heads(estimator)
-    how = ["import torch", f"state = torch.load({str(path)!r}, weights_only=True)"]
+    imports, load = "import torch", f"state = torch.load({str(path)!r}, weights_only=True)"
     if fits:
         model = f"resnet{network['depth']}"
-        how.insert(1, f"from torchvision.models import {model}")
+        lines = [imports, f"from torchvision.models import {model}", load]
         if classifier is not None and layer == 0:
             state |= {
                 f"fc.{key}": tensor.detach().cpu().clone() for key, tensor in classifier.state_dict().items()
             }
-            how += [f"model = {model}(num_classes={classifier.out_features})", "model.load_state_dict(state)"]
+            lines += [
+                f"model = {model}(num_classes={classifier.out_features})",
+                "model.load_state_dict(state)",
+            ]
         else:
-            how += [
+            lines += [
                 f"model = {model}()",
                 "model.fc = torch.nn.Identity()",
                 "model.load_state_dict(state)",
             ]
-        how = "\n".join(how)
+        how = "\n".join(lines)
     else:
-        how = _how_to_fill(estimator, *how, encoder=encoder, side=side)
+        how = _how_to_fill(estimator, imports, load, encoder=encoder, side=side)
     if side is not None:
         how += f"\n# It takes images after {estimator.encoder_.preprocessing}"
     with replacing(path) as unfinished:
@@ -262,7 +269,9 @@ def _export_torch(estimator, path):
     return how
 
 
-def _how_to_fill(estimator, imports, state, encoder=None, side=None):
+def _how_to_fill(
+    estimator: Any, imports: str, state: str, encoder: nn.Module | None = None, side: int | None = None
+) -> str:
     """Return the lines that build an encoder and fill it with ``state``."""
     encoder = estimator.encoder_ if encoder is None else encoder
     built_by = estimator._architecture["encoder"]

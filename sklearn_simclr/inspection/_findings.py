@@ -1,10 +1,18 @@
 """What numbers about an encoder mean, in plain words."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from ..training.forecast import LossPrediction
+
+if TYPE_CHECKING:
+    from ._representation import Measures, Neighbours
+
 __all__ = ["Finding", "judge"]
+
+Verdict: TypeAlias = Literal["collapsed", "untrained", "undertrained", "trained"]
 
 # Views that lie so close together are one point; and so are views that lie a little less close, if the other
 # view is found at most so many times as often as by chance.
@@ -67,12 +75,14 @@ class Finding:
     title: str
     advice: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         """Say it in one line."""
         return f"{self.level}: {self.title}. {self.advice}"
 
 
-def judge(measures, course, prediction):
+def judge(
+    measures: "Measures", course: dict[str, Any], prediction: LossPrediction | None
+) -> tuple[Verdict, list[Finding]]:
     """Judge an encoder.
 
     Parameters
@@ -139,7 +149,9 @@ def judge(measures, course, prediction):
     return verdict, [first, *sorted(more, key=lambda finding: _LEVELS.index(finding.level))]
 
 
-def _verdict(measures, course, prediction):
+def _verdict(
+    measures: "Measures", course: dict[str, Any], prediction: LossPrediction | None
+) -> tuple[Verdict, Finding]:
     trained = measures.trained
     found = _found(measures)
     by_chance = trained.accuracy <= _BY_CHANCE * measures.chance_accuracy
@@ -179,7 +191,7 @@ def _verdict(measures, course, prediction):
     return "trained", Finding("good", "it has learnt to tell images apart", found)
 
 
-def _no_better(course, found):
+def _no_better(course: dict[str, Any], found: str) -> tuple[Verdict, Finding]:
     """Return the verdict on an encoder that is no better than an untrained one."""
     if course["epochs"] == 0:
         return "untrained", Finding(
@@ -218,12 +230,12 @@ def _no_better(course, found):
     )
 
 
-def _diverged(course):
+def _diverged(course: dict[str, Any]) -> bool:
     # In its first steps a training may be anywhere.
     return course["ended_high"] and course["steps"] >= 50
 
 
-def _is_better(measures, course):
+def _is_better(measures: "Measures", course: dict[str, Any]) -> bool:
     trained, twins = measures.trained, measures.untrained
     accuracy = max(twin.accuracy for twin in twins)
     between = (trained.accuracy + accuracy) / 2
@@ -240,7 +252,7 @@ def _is_better(measures, course):
     return votes is not None and votes.encoder > votes.untrained + _BETTER_VOTES * votes.error
 
 
-def _found(measures):
+def _found(measures: "Measures") -> str:
     untrained = np.mean([twin.accuracy for twin in measures.untrained])
     return (
         f"Shown a view, it picks the other view of the same image among {2 * measures.n_pairs - 1} in "
@@ -249,19 +261,19 @@ def _found(measures):
     )
 
 
-def _epochs(course):
+def _epochs(course: dict[str, Any]) -> str:
     return f"{course['epochs']} epoch{'s' if course['epochs'] != 1 else ''}"
 
 
-def _gained(course):
+def _gained(course: dict[str, Any]) -> float:
     return max(course["start"] - course["end"], 1e-12)
 
 
-def _sentence(prediction):
+def _sentence(prediction: LossPrediction) -> str:
     return str(prediction)[0].upper() + str(prediction)[1:] + "."
 
 
-def _outlook(prediction, course):
+def _outlook(prediction: LossPrediction, course: dict[str, Any]) -> Finding:
     more = "Train longer if a classifier gains from it, which the loss does not tell."
     if prediction.gain > _SOMETHING * _gained(course):
         title = "still learning: 2x the epochs is predicted to help a little"
@@ -273,11 +285,11 @@ def _outlook(prediction, course):
     )
 
 
-def _said(prediction, more):
+def _said(prediction: LossPrediction, more: str) -> str:
     return f"{_sentence(prediction)} {more}"
 
 
-def _on_directions(measures):
+def _on_directions(measures: "Measures") -> Finding:
     trained = measures.trained
     possible = min(trained.n_dimensions, measures.n_images)
     used = f"the representations use about {trained.rank:.0f} of {possible} directions"
@@ -292,7 +304,7 @@ def _on_directions(measures):
     return Finding("good", used, f"With random weights it is {before:.0f}.")
 
 
-def _solved(measures):
+def _solved(measures: "Measures") -> Finding:
     return Finding(
         "note",
         "the contrastive task is solved",
@@ -301,7 +313,7 @@ def _solved(measures):
     )
 
 
-def _on_neighbours(votes, course):
+def _on_neighbours(votes: "Neighbours", course: dict[str, Any]) -> Finding:
     numbers = (
         f"The {votes.n_neighbors} nearest of {votes.n_labels} labelled images give the class of an image in "
         f"{votes.encoder:.1%} of cases; by random weights it is {votes.untrained:.1%}, by raw pixels "

@@ -1,12 +1,21 @@
 """What the displays share: matplotlib on demand, axes to draw in, images as matplotlib takes them."""
 
+from collections.abc import Sequence
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
+
+from .._utils.types import RandomState
+from ..images.source import ImageSource
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 __all__ = [
     "check_count",
@@ -23,7 +32,7 @@ __all__ = [
 ]
 
 
-def require_matplotlib(caller):
+def require_matplotlib(caller: str) -> Any:
     """Return ``matplotlib.pyplot``.
 
     Parameters
@@ -50,7 +59,7 @@ def require_matplotlib(caller):
     return plt
 
 
-def new_axes(ax, figsize, caller):
+def new_axes(ax: "Axes | None", figsize: tuple[float, float], caller: str) -> "Axes":
     """Return the Axes to draw in, those of a new figure if `ax` is None."""
     plt = require_matplotlib(caller)
     if ax is not None:
@@ -58,7 +67,14 @@ def new_axes(ax, figsize, caller):
     return plt.subplots(figsize=figsize, layout="constrained")[1]
 
 
-def split_axes(ax, n, figsize, caller, spacing=0.22, right=0.0):
+def split_axes(
+    ax: "Axes | Sequence[Axes] | np.ndarray | None",
+    n: int,
+    figsize: tuple[float, float],
+    caller: str,
+    spacing: float = 0.22,
+    right: float = 0.0,
+) -> np.ndarray:
     """Return n Axes side by side.
 
     Parameters
@@ -85,7 +101,7 @@ def split_axes(ax, n, figsize, caller, spacing=0.22, right=0.0):
     if ax is None:
         return plt.subplots(1, n, figsize=figsize, layout="constrained", squeeze=False)[1][0]
     axes = np.empty(n, dtype=object)
-    if isinstance(ax, (list, tuple, np.ndarray)):
+    if isinstance(ax, Sequence | np.ndarray):
         given = np.asarray(ax, dtype=object).ravel()
         if len(given) != n:
             raise ValueError(f"ax holds {len(given)} Axes, but {n} panels are to be drawn. Pass {n}, or one.")
@@ -99,7 +115,7 @@ def split_axes(ax, n, figsize, caller, spacing=0.22, right=0.0):
     return axes
 
 
-def image_step(estimator):
+def image_step(estimator: Any) -> tuple[Any, list[Any]]:
     """Find the estimator that reads images.
 
     Parameters
@@ -124,7 +140,7 @@ def image_step(estimator):
         raise TypeError(f"estimator is the class {name}. Pass a fitted instance of it: {name}().fit(X).")
     if hasattr(estimator, "_read_images"):
         return estimator, []
-    before = []
+    before: list[Any] = []
     if isinstance(estimator, Pipeline):
         for _, step in estimator.steps:
             if step is None or isinstance(step, str):
@@ -135,13 +151,13 @@ def image_step(estimator):
             before.append(step)
         return None, before
     for name in ("best_estimator_", "estimator"):
-        inner = getattr(estimator, name, None)
-        if inner is not None and hasattr(inner, "get_params") and not isinstance(inner, type):
-            return image_step(inner)
+        held = getattr(estimator, name, None)
+        if held is not None and hasattr(held, "get_params") and not isinstance(held, type):
+            return image_step(held)
     return None, before
 
 
-def require_image_step(estimator, caller):
+def require_image_step(estimator: Any, caller: str) -> tuple[Any, list[Any]]:
     """Return `image_step` of an estimator that must have one."""
     step, before = image_step(estimator)
     if step is None:
@@ -152,7 +168,7 @@ def require_image_step(estimator, caller):
     return step, before
 
 
-def pictures(pixels):
+def pictures(pixels: torch.Tensor) -> np.ndarray:
     """Return images as matplotlib shows them.
 
     Parameters
@@ -174,33 +190,33 @@ def pictures(pixels):
     return pixels.mean(dim=1).numpy()
 
 
-def show_picture(ax, picture, extent):
+def show_picture(ax: "Axes", picture: np.ndarray, extent: tuple[float, float, float, float]) -> "AxesImage":
     """Draw one of `pictures` at (left, right, bottom, top) in data coordinates; return the artist."""
-    color = {} if picture.ndim == 3 else {"cmap": "gray", "vmin": 0, "vmax": 1}
+    color: dict[str, Any] = {} if picture.ndim == 3 else {"cmap": "gray", "vmin": 0, "vmax": 1}
     return ax.imshow(picture, extent=extent, interpolation="nearest", aspect="equal", **color)
 
 
-def random_numbers(random_state):
+def random_numbers(random_state: RandomState) -> np.random.RandomState:
     """Return a RandomState; None takes fresh entropy and leaves numpy's global generator alone."""
     if random_state is None:
         return np.random.RandomState(int(np.random.default_rng().integers(2**31)))
     return check_random_state(random_state)
 
 
-def sample_rows(n, size, rng, name):
+def sample_rows(n: int, size: int, rng: np.random.RandomState, name: str) -> np.ndarray:
     """Return `size` of the rows 0..n-1 in their order, all of them where there are just so many."""
     if size < 1 or size > n:
         raise ValueError(f"{name}={size}, but X has {n} images. Pass a number from 1 to {n}.")
     return np.arange(n) if size == n else np.sort(rng.permutation(n)[:size])
 
 
-def check_count(name, value, smallest=1):
+def check_count(name: str, value: object, smallest: int = 1) -> None:
     """Raise unless a number is an int of at least `smallest`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < smallest:
         raise ValueError(f"{name} must be an int of at least {smallest}, got {value!r}.")
 
 
-def read_images(step, before, X):
+def read_images(step: Any, before: list[Any], X: Any) -> tuple[ImageSource, Any]:
     """Read X as a step of a pipeline does; return the images, and a clone of the step if it is not fitted."""
     for transformer in before:
         X = transformer.transform(X)

@@ -1,7 +1,18 @@
 """The pictures of a report: similarities of views, the training, the directions that are used, accuracies."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ..training.forecast import LossPrediction
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from ._representation import Measures, Neighbours
 
 __all__ = ["FIGURE_SIZE", "draw_report"]
 
@@ -15,7 +26,12 @@ _BINS = 50
 _LEAST_SHARE = 1e-5
 
 
-def draw_report(axes, measures, history, prediction):
+def draw_report(
+    axes: "Sequence[Axes] | np.ndarray",
+    measures: "Measures",
+    history: "pd.DataFrame | None",
+    prediction: LossPrediction | None,
+) -> None:
     """Draw the six panels of a report.
 
     Parameters
@@ -36,7 +52,7 @@ def draw_report(axes, measures, history, prediction):
     _draw_neighbours(axes[5], measures.neighbours)
 
 
-def _draw_similarities(before, after, measures):
+def _draw_similarities(before: "Axes", after: "Axes", measures: "Measures") -> None:
     twin, trained = measures.untrained[0], measures.trained
     samples = [twin.positives, twin.negatives, trained.positives, trained.negatives]
     # Bins that a single point fits in, too.
@@ -54,7 +70,7 @@ def _draw_similarities(before, after, measures):
     before.legend(title="two views of", frameon=False, loc="upper left")
 
 
-def _draw_accuracy(ax, measures):
+def _draw_accuracy(ax: "Axes", measures: "Measures") -> None:
     untrained = float(np.mean([twin.accuracy for twin in measures.untrained]))
     _bars(
         ax,
@@ -67,7 +83,7 @@ def _draw_accuracy(ax, measures):
     ax.set(title="Finds the other view of an image", xlabel=f"right, among {2 * measures.n_pairs - 1} views")
 
 
-def _draw_neighbours(ax, votes):
+def _draw_neighbours(ax: "Axes", votes: "Neighbours | None") -> None:
     ax.set_title("Nearest neighbours have its class")
     if votes is None:
         _say(ax, "pass y, the classes of a few images,\nto see whether neighbours share them")
@@ -84,7 +100,7 @@ def _draw_neighbours(ax, votes):
     ax.set_xlabel(f"right, of {votes.n_labels} labelled images")
 
 
-def _bars(ax, rows):
+def _bars(ax: "Axes", rows: list[tuple[str, float, str]]) -> None:
     names, values, colors = zip(*rows, strict=True)
     bars = ax.barh(range(len(rows)), values, color=colors, height=0.65)
     ax.bar_label(bars, [f"{value:.1%}" for value in values], padding=3)
@@ -95,7 +111,7 @@ def _bars(ax, rows):
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_loss(ax, history, prediction):
+def _draw_loss(ax: "Axes", history: "pd.DataFrame | None", prediction: LossPrediction | None) -> None:
     ax.set(title="Training", xlabel="epoch", ylabel="loss")
     if history is None or not len(history):
         _say(ax, "no training is known")
@@ -126,7 +142,7 @@ def _draw_loss(ax, history, prediction):
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_spectrum(ax, measures):
+def _draw_spectrum(ax: "Axes", measures: "Measures") -> None:
     for views, color, label in (
         (measures.untrained[0], _UNTRAINED, "random weights"),
         (measures.trained, _TRAINED, "this encoder"),
@@ -145,6 +161,6 @@ def _draw_spectrum(ax, measures):
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _say(ax, text):
+def _say(ax: "Axes", text: str) -> None:
     ax.text(0.5, 0.5, text, ha="center", va="center", color="0.45", transform=ax.transAxes)
     ax.set(xticks=[], yticks=[])

@@ -2,7 +2,10 @@
 
 import textwrap
 from base64 import b64encode
+from collections.abc import Sequence
 from html import escape
+
+from ._findings import Finding
 
 __all__ = ["report_page", "report_text"]
 
@@ -27,7 +30,7 @@ _STYLE = """
 """
 
 
-def report_text(title, findings, rows):
+def report_text(title: str, findings: Sequence[Finding], rows: Sequence[tuple[str, ...]]) -> str:
     """Return a report as plain text.
 
     Parameters
@@ -57,7 +60,13 @@ def report_text(title, findings, rows):
     return "\n".join(lines)
 
 
-def report_page(title, findings, rows, picture, whole):
+def report_page(
+    title: str,
+    findings: Sequence[Finding],
+    rows: Sequence[tuple[str, ...]],
+    picture: bytes | None,
+    whole: bool,
+) -> str:
     """Return a report as HTML.
 
     Parameters

@@ -1,11 +1,15 @@
 """What can be measured of a fitted encoder, and of untrained twins: views, representations, neighbours."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import clone
+from torch import nn
 
 from ..images.source import ImageSource, as_float
 from ..losses.measures import alignment, contrastive_accuracy, rankme, uniformity
@@ -60,7 +64,7 @@ class Neighbours:
     n_neighbors: int
 
     @property
-    def error(self):
+    def error(self) -> float:
         """Standard error of an accuracy, the largest there is."""
         return 0.5 / np.sqrt(self.n_labels)
 
@@ -74,16 +78,18 @@ class Measures:
     has_head: bool
     chance_loss: float
     trained: ViewMeasures
-    untrained: list
+    untrained: list[ViewMeasures]
     neighbours: Neighbours | None
 
     @property
-    def chance_accuracy(self):
+    def chance_accuracy(self) -> float:
         """Accuracy of a guess among all other views."""
         return 1 / (2 * self.n_pairs - 1)
 
 
-def measure_views(step, networks, source, seed):
+def measure_views(
+    step: Any, networks: Sequence[Sequence[nn.Module]], source: ImageSource, seed: int
+) -> tuple[list[ViewMeasures], int, float]:
     """Measure encoders on the same random views.
 
     Parameters
@@ -126,13 +132,14 @@ def measure_views(step, networks, source, seed):
     return measured, max(sizes), float(chance)
 
 
-def _measure(h, pairs, loss):
+def _measure(
+    h: np.ndarray, pairs: list[list[np.ndarray]], loss: Callable[[torch.Tensor], torch.Tensor]
+) -> ViewMeasures:
     sizes = [len(first) for first, _ in pairs]
     stacked = [np.concatenate(pair) for pair in pairs]
     first, second = (np.concatenate(views) for views in zip(*pairs, strict=True))
     positives = (_unit(first) * _unit(second)).sum(1)
-    negatives = [(_unit(a) @ _unit(b).T)[~np.eye(len(a), dtype=bool)] for a, b in pairs]
-    negatives = np.concatenate(negatives)
+    negatives = np.concatenate([(_unit(a) @ _unit(b).T)[~np.eye(len(a), dtype=bool)] for a, b in pairs])
     centred = h.astype(np.float64) - h.mean(axis=0, dtype=np.float64)
     return ViewMeasures(
         loss=float(np.average([_value(loss, z) for z in stacked], weights=sizes)),
@@ -149,7 +156,14 @@ def _measure(h, pairs, loss):
     )
 
 
-def measure_neighbours(step, encoder, twins, source, codes, n_neighbors):
+def measure_neighbours(
+    step: Any,
+    encoder: nn.Module,
+    twins: Sequence[nn.Module],
+    source: ImageSource,
+    codes: np.ndarray,
+    n_neighbors: int,
+) -> Neighbours:
     """Classify each labelled image by the others nearest to it.
 
     Parameters
@@ -175,7 +189,7 @@ def measure_neighbours(step, encoder, twins, source, codes, n_neighbors):
     k = min(n_neighbors, len(codes) - 1)
     images = as_float(source.take(slice(None)).cpu())
 
-    def vote(h):
+    def vote(h: np.ndarray) -> float:
         return _leave_one_out(h, codes, k)
 
     return Neighbours(
@@ -189,7 +203,7 @@ def measure_neighbours(step, encoder, twins, source, codes, n_neighbors):
     )
 
 
-def _leave_one_out(h, codes, k):
+def _leave_one_out(h: np.ndarray, codes: np.ndarray, k: int) -> float:
     """Return how often the weighted vote of the k most similar other rows is right."""
     unit, right = _unit(h), 0
     step = max(_BLOCK_ENTRIES // len(unit), 1)
@@ -206,7 +220,7 @@ def _leave_one_out(h, codes, k):
     return right / len(unit)
 
 
-def _augmentation(step, shape):
+def _augmentation(step: Any, shape: tuple[int, ...]) -> Augmentation:
     """Return the views that an encoder was trained on, SimCLR's where it was not trained on views."""
     origin = getattr(step, "pretrained_", step)
     fitted = getattr(origin, "augmentation_", None)
@@ -217,19 +231,19 @@ def _augmentation(step, shape):
     return clone(given).set_params(size=tuple(shape[1:])).resolve(shape)
 
 
-def _loss(step):
+def _loss(step: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     origin = getattr(step, "pretrained_", step)
     if hasattr(origin, "_make_loss"):
         return origin._make_loss()
     return partial(nt_xent, temperature=_TEMPERATURE)
 
 
-def _value(loss, z):
+def _value(loss: Callable[[torch.Tensor], torch.Tensor], z: np.ndarray) -> float:
     return float(loss(torch.as_tensor(z, dtype=torch.float32)))
 
 
-def _represent(step, modules, source):
-    def chain(modules, images):
+def _represent(step: Any, modules: Sequence[nn.Module], source: ImageSource) -> np.ndarray:
+    def chain(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
         for module in modules:
             images = module(images)
         return images
@@ -237,6 +251,6 @@ def _represent(step, modules, source):
     return step._infer(chain, modules, source)
 
 
-def _unit(x):
+def _unit(x: np.ndarray) -> NDArray[np.float64]:
     x = x.astype(np.float64)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny)

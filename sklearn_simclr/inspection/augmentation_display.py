@@ -1,10 +1,15 @@
 """What the random views of images look like."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
+
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
+from .._utils.types import Images, ImageShape, PixelRange, RandomState
 from ..images.formats import image_format
-from ..images.source import as_array, image_source
+from ..images.source import ImageSource, as_array, image_source
 from ..views.augmentation import Augmentation
 from ._plotting import (
     check_count,
@@ -17,6 +22,9 @@ from ._plotting import (
     sample_rows,
     show_picture,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["AugmentationDisplay"]
 
@@ -66,12 +74,21 @@ class AugmentationDisplay:
     (3, 6)
     """
 
-    def __init__(self, images, views):
+    def __init__(self, images: np.ndarray, views: np.ndarray) -> None:
         self.images = images
         self.views = views
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, n_images=4, n_views=7, random_state=None, ax=None):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Images,
+        *,
+        n_images: int = 4,
+        n_views: int = 7,
+        random_state: RandomState = None,
+        ax: "Axes | None" = None,
+    ) -> Self:
         """Draw the views that an estimator is trained on.
 
         Parameters
@@ -107,16 +124,16 @@ class AugmentationDisplay:
     @classmethod
     def from_augmentation(
         cls,
-        augmentation,
-        X,
+        augmentation: Callable[..., torch.Tensor] | None,
+        X: Images,
         *,
-        n_images=4,
-        n_views=7,
-        image_shape="auto",
-        pixel_range="auto",
-        random_state=None,
-        ax=None,
-    ):
+        n_images: int = 4,
+        n_views: int = 7,
+        image_shape: ImageShape = "auto",
+        pixel_range: PixelRange = "auto",
+        random_state: RandomState = None,
+        ax: "Axes | None" = None,
+    ) -> Self:
         """Draw the views that an augmentation makes.
 
         Parameters
@@ -151,7 +168,15 @@ class AugmentationDisplay:
         return cls._from_source(augmentation, source, n_images, n_views, random_state, ax)
 
     @classmethod
-    def _from_source(cls, augmentation, source, n_images, n_views, random_state, ax):
+    def _from_source(
+        cls,
+        augmentation: Callable[..., torch.Tensor],
+        source: ImageSource,
+        n_images: int,
+        n_views: int,
+        random_state: RandomState,
+        ax: "Axes | None",
+    ) -> Self:
         check_count("n_images", n_images)
         check_count("n_views", n_views)
         rng = random_numbers(random_state)
@@ -160,7 +185,7 @@ class AugmentationDisplay:
         views = [pictures(augmentation(images, generator=generator)) for _ in range(n_views)]
         return cls(pictures(images), np.stack(views, axis=1)).plot(ax)
 
-    def plot(self, ax=None):
+    def plot(self, ax: "Axes | None" = None) -> Self:
         """Draw the grid.
 
         Parameters

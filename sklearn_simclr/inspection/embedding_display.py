@@ -1,17 +1,25 @@
 """Representations of images in two dimensions, coloured by label, with some of the images beside them."""
 
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
-from sklearn.base import clone
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.utils.validation import check_is_fitted
 
+from .._utils.types import Images, Labels, RandomState
 from ..images.formats import image_format
 from ..images.source import as_array, image_source
 from ._plotting import image_step, new_axes, pictures, random_numbers, require_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.legend import Legend
 
 __all__ = ["EmbeddingDisplay"]
 
@@ -76,7 +84,14 @@ class EmbeddingDisplay:
     10
     """
 
-    def __init__(self, embedding, y=None, *, images=None, axis_names=None):
+    def __init__(
+        self,
+        embedding: ArrayLike,
+        y: Labels | None = None,
+        *,
+        images: np.ndarray | None = None,
+        axis_names: tuple[str, str] | None = None,
+    ) -> None:
         self.embedding = embedding
         self.y = y
         self.images = images
@@ -85,16 +100,16 @@ class EmbeddingDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
-        y=None,
+        estimator: BaseEstimator,
+        X: Images,
+        y: Labels | None = None,
         *,
-        reducer="tsne",
-        n_thumbnails=None,
-        random_state=None,
-        ax=None,
-        **plot_options,
-    ):
+        reducer: Literal["tsne", "pca"] | BaseEstimator | None = "tsne",
+        n_thumbnails: int | None = None,
+        random_state: RandomState = None,
+        ax: "Axes | None" = None,
+        **plot_options: Any,
+    ) -> Self:
         """Compute the representations of images, reduce them to two dimensions, and draw them.
 
         Parameters
@@ -147,7 +162,16 @@ class EmbeddingDisplay:
         return display.plot(ax, n_thumbnails=n_thumbnails, **plot_options)
 
     @classmethod
-    def from_embedding(cls, embedding, y=None, *, images=None, n_thumbnails=None, ax=None, **plot_options):
+    def from_embedding(
+        cls,
+        embedding: ArrayLike,
+        y: Labels | None = None,
+        *,
+        images: Images | None = None,
+        n_thumbnails: int | None = None,
+        ax: "Axes | None" = None,
+        **plot_options: Any,
+    ) -> Self:
         """Draw points that were computed before.
 
         Parameters
@@ -175,7 +199,16 @@ class EmbeddingDisplay:
         display = cls(np.asarray(embedding), y, images=images)
         return display.plot(ax, n_thumbnails=n_thumbnails, **plot_options)
 
-    def plot(self, ax=None, *, n_thumbnails=None, thumbnail_size=22, legend=True, cmap=None, scatter_kw=None):
+    def plot(
+        self,
+        ax: "Axes | None" = None,
+        *,
+        n_thumbnails: int | None = None,
+        thumbnail_size: float = 22,
+        legend: bool = True,
+        cmap: "str | Colormap | None" = None,
+        scatter_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw the points.
 
         Parameters
@@ -213,7 +246,8 @@ class EmbeddingDisplay:
         self.figure_ = ax.figure
         size = float(np.clip(6000 / n, 5, 30))
         style = {"s": size, "linewidths": 0, "alpha": 0.85, **(scatter_kw or {})}
-        self.scatter_, self.legend_, self.colorbar_ = {}, None, None
+        self.scatter_: dict[Any, Any] = {}
+        self.legend_, self.colorbar_ = None, None
         edges = np.tile([*(3 * [0.3]), 1.0], (n, 1))
         if missing.any():
             grey = {**style, "color": _UNLABELLED, "zorder": 1}
@@ -240,13 +274,13 @@ class EmbeddingDisplay:
             ax.set(xticks=[], yticks=[])
         else:
             ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
-        classes = kind == "classes" and len(self.scatter_) - missing.any() <= _MOST_CLASSES
+        classes = kind == "classes" and len(self.scatter_) - int(missing.any()) <= _MOST_CLASSES
         if legend and (classes or (kind != "none" and missing.any())):
             self.legend_ = self._draw_legend(ax, classes)
         self._draw_thumbnails(points, n_thumbnails or 0, thumbnail_size, edges)
         return self
 
-    def _check(self, n_thumbnails, thumbnail_size):
+    def _check(self, n_thumbnails: int | None, thumbnail_size: float) -> np.ndarray:
         points = np.asarray(self.embedding)
         if points.ndim != 2 or points.shape[1] != 2 or not len(points):
             raise ValueError(f"embedding must have shape (n, 2), got {points.shape}.")
@@ -264,7 +298,7 @@ class EmbeddingDisplay:
             raise ValueError(f"thumbnail_size must be > 0, got {thumbnail_size!r}.")
         return points.astype(float)
 
-    def _draw_legend(self, ax, classes):
+    def _draw_legend(self, ax: "Axes", classes: bool) -> "Legend":
         handles = [handle for label, handle in self.scatter_.items() if classes or label is None]
         if classes and None in self.scatter_:
             handles = [*handles[1:], handles[0]]
@@ -282,11 +316,11 @@ class EmbeddingDisplay:
             handle.set_alpha(1)
         return legend
 
-    def _draw_thumbnails(self, points, count, size, edges):
+    def _draw_thumbnails(self, points: np.ndarray, count: int, size: float, edges: np.ndarray) -> None:
         from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
         self.thumbnails_, self.thumbnail_rows_ = [], []
-        if not count:
+        if not count or self.images is None:
             return
         # Their distances are known once the layout is.
         self.ax_.margins(0.08)
@@ -312,13 +346,13 @@ class EmbeddingDisplay:
             self.thumbnails_.append(self.ax_.add_artist(box))
 
 
-def _unit_norm():
+def _unit_norm() -> Any:
     from matplotlib.colors import Normalize
 
     return Normalize(0, 1)
 
 
-def _far_apart(places, count):
+def _far_apart(places: np.ndarray, count: int) -> list[int]:
     """Rows of at most `count` places, each the farthest from those before, so that no unit boxes overlap.
 
     The distance is the larger one of the two coordinates.
@@ -335,7 +369,9 @@ def _far_apart(places, count):
     return rows
 
 
-def _reduce(h, reducer, random_state):
+def _reduce(
+    h: np.ndarray, reducer: Literal["tsne", "pca"] | BaseEstimator | None, random_state: RandomState
+) -> tuple[np.ndarray, tuple[str, str] | None]:
     """Return points in the plane, and the names of their axes."""
     n, d = h.shape
     if reducer is None:
@@ -357,7 +393,7 @@ def _reduce(h, reducer, random_state):
             pca = PCA(2, random_state=rng)
             points = pca.fit_transform(h)
             names = [f"PC {i} ({100 * part:.0f}%)" for i, part in enumerate(pca.explained_variance_ratio_, 1)]
-            return points, tuple(names)
+            return points, (names[0], names[1])
         tsne = TSNE(perplexity=min(_PERPLEXITY, (n - 1) / 3), init="pca", random_state=rng)
         return tsne.fit_transform(h), None
     if not hasattr(reducer, "fit_transform"):
@@ -368,7 +404,7 @@ def _reduce(h, reducer, random_state):
     return points[:, :2], None
 
 
-def _thumbnail_images(estimator, X):
+def _thumbnail_images(estimator: Any, X: Any) -> np.ndarray:
     """Read X as the estimator does, or without its help where it does not know of images."""
     step, before = image_step(estimator)
     if step is None:
@@ -379,13 +415,13 @@ def _thumbnail_images(estimator, X):
     return pictures(source.take(slice(None)))
 
 
-def _plain_pictures(X):
+def _plain_pictures(X: Images) -> np.ndarray:
     X = np.asarray(as_array(X))
     source = image_source(X, image_format(X))
     return pictures(source.take(slice(None)))
 
 
-def _check_labels_fit(y, n):
+def _check_labels_fit(y: Any, n: int) -> None:
     if y is None:
         return
     shape = np.shape(y)
@@ -393,7 +429,7 @@ def _check_labels_fit(y, n):
         raise ValueError(f"y must have shape ({n},), a label a point, got {shape}.")
 
 
-def _read_labels(y, n):
+def _read_labels(y: Labels | None, n: int) -> tuple[str, Any, np.ndarray]:
     """Return "none", "classes" or "numbers", the labels as an array, and where they are missing."""
     if y is None:
         return "none", None, np.zeros(n, dtype=bool)
@@ -416,13 +452,13 @@ def _read_labels(y, n):
     return "classes", values, missing
 
 
-def _is_missing(value):
+def _is_missing(value: Any) -> bool:
     if value is None or type(value).__name__ == "NAType":
         return True
     return isinstance(value, Real) and bool(value != value)
 
 
-def _class_colors(labels, cmap):
+def _class_colors(labels: np.ndarray, cmap: "str | Colormap | None") -> dict[Any, Any]:
     """Return {class: colour}, in the order of the classes."""
     import matplotlib as mpl
 

@@ -1,13 +1,21 @@
 """Score against the share of the labels, a curve for each estimator."""
 
+from collections.abc import Iterable, Sequence
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from scipy.stats import t as student_t
 from sklearn.base import is_classifier, is_regressor
 
-from ..evaluation.label_savings import check_known, check_results, label_saving, mean_curve
+from .._utils.types import Images, Labels
+from ..evaluation.label_savings import LabelSaving, check_known, check_results, label_saving, mean_curve
 from ._plotting import new_axes, require_matplotlib
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
 
 __all__ = ["LabelFractionDisplay"]
 
@@ -17,7 +25,7 @@ _CORNERS = ("lower right", "upper left", "upper right", "lower left")
 _PLACES = tuple((share, side) for share in (0.5, 0.65, 0.35, 0.8, 0.2) for side in (1, -1))
 
 
-def _error(rows, kind, confidence):
+def _error(rows: "pd.DataFrame", kind: str, confidence: float) -> float:
     """Half the width of the band at one fraction of one estimator; NaN where there is one value only."""
     scores = rows["score"]
     if kind != "std" and "fold" in rows and rows["fold"].nunique() > 1:
@@ -31,13 +39,13 @@ def _error(rows, kind, confidence):
     return sem if kind == "sem" else sem * student_t.ppf(0.5 + confidence / 2, max(n - 1, 1))
 
 
-def _format_percent(fraction):
+def _format_percent(fraction: float) -> str:
     return f"{100 * fraction:.3g}%"
 
 
-def _free_of_overlap(boxes, ranks, gap):
+def _free_of_overlap(boxes: Sequence[Any], ranks: np.ndarray, gap: float) -> list[int]:
     """Indices of boxes of which no two are nearer to each other than `gap`; small ranks come first."""
-    kept = []
+    kept: list[int] = []
     for i in np.argsort(ranks, kind="stable"):
         if all(boxes[i].x0 - gap > boxes[j].x1 or boxes[i].x1 + gap < boxes[j].x0 for j in kept):
             kept.append(i)
@@ -106,12 +114,26 @@ class LabelFractionDisplay:
     '32× fewer labels'
     """
 
-    def __init__(self, results, *, score_name=None):
+    ax_: "Axes"
+    lines_: dict[str, Any]
+    fill_between_: dict[str, Any]
+    chance_line_: Any
+    saving_: LabelSaving | None
+    arrow_: "Annotation | None"
+
+    def __init__(self, results: "pd.DataFrame", *, score_name: str | None = None) -> None:
         self.results = results
         self.score_name = score_name
 
     @classmethod
-    def from_results(cls, results, *, score_name=None, ax=None, **plot_options):
+    def from_results(
+        cls,
+        results: "pd.DataFrame",
+        *,
+        score_name: str | None = None,
+        ax: "Axes | None" = None,
+        **plot_options: Any,
+    ) -> Self:
         """Draw results that were computed before.
 
         Parameters
@@ -136,23 +158,23 @@ class LabelFractionDisplay:
     @classmethod
     def from_estimators(
         cls,
-        estimators,
-        X,
-        y,
+        estimators: Any,
+        X: Images,
+        y: Labels,
         *,
-        score_name=None,
-        ax=None,
-        negate_score=False,
-        error="std",
-        confidence=0.95,
-        chance=None,
-        reference=None,
-        estimator=None,
-        at=None,
-        line_kw=None,
-        fill_between_kw=None,
-        **curve_options,
-    ):
+        score_name: str | None = None,
+        ax: "Axes | None" = None,
+        negate_score: bool = False,
+        error: Literal["std", "sem", "interval"] | None = "std",
+        confidence: float = 0.95,
+        chance: float | None = None,
+        reference: str | None = None,
+        estimator: str | None = None,
+        at: float | None = None,
+        line_kw: dict[str, Any] | None = None,
+        fill_between_kw: dict[str, Any] | None = None,
+        **curve_options: Any,
+    ) -> Self:
         """Fit estimators on fractions of the labels, and draw their scores.
 
         Parameters
@@ -220,19 +242,19 @@ class LabelFractionDisplay:
 
     def plot(
         self,
-        ax=None,
+        ax: "Axes | None" = None,
         *,
-        negate_score=False,
-        score_name=None,
-        error="std",
-        confidence=0.95,
-        chance=None,
-        reference=None,
-        estimator=None,
-        at=None,
-        line_kw=None,
-        fill_between_kw=None,
-    ):
+        negate_score: bool = False,
+        score_name: str | None = None,
+        error: Literal["std", "sem", "interval"] | None = "std",
+        confidence: float = 0.95,
+        chance: float | None = None,
+        reference: str | None = None,
+        estimator: str | None = None,
+        at: float | None = None,
+        line_kw: dict[str, Any] | None = None,
+        fill_between_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw the curves.
 
         Parameters
@@ -316,7 +338,9 @@ class LabelFractionDisplay:
         self._draw_legend(ax)
         return self
 
-    def _best_saving(self, results, estimator, reference, at):
+    def _best_saving(
+        self, results: "pd.DataFrame", estimator: str | None, reference: str, at: float | None
+    ) -> LabelSaving:
         check_known(results, reference)
         names = [estimator] if estimator is not None else list(results["estimator"].unique())
         others = [name for name in names if name != reference]
@@ -331,7 +355,7 @@ class LabelFractionDisplay:
         ]
         return savings[max(range(len(others)), key=ranks.__getitem__)]
 
-    def _draw_arrow(self, saving, sign):
+    def _draw_arrow(self, saving: LabelSaving | None, sign: int) -> "Annotation | None":
         if saving is None or not saving.factor >= 1.05:
             return None
         y = sign * saving.score
@@ -360,7 +384,7 @@ class LabelFractionDisplay:
                 break
         return text
 
-    def _drawn_paths(self):
+    def _drawn_paths(self) -> list[tuple[Any, bool]]:
         """Curves and bands in pixels, with whether their inside counts."""
         to_pixels = self.ax_.transData.transform_path
         lines = [line for line in (*self.lines_.values(), self.chance_line_) if line is not None]
@@ -369,7 +393,7 @@ class LabelFractionDisplay:
         bands = [band for band in self.fill_between_.values() if band is not None]
         return paths + [(to_pixels(path), True) for band in bands for path in band.get_paths()]
 
-    def _label_axes(self, results, score_name, negate_score):
+    def _label_axes(self, results: "pd.DataFrame", score_name: str | None, negate_score: bool) -> None:
         from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
         ax = self.ax_
@@ -384,7 +408,7 @@ class LabelFractionDisplay:
         ax.grid(alpha=0.25, linewidth=0.6)
         ax.set_axisbelow(True)
 
-        def set_ticks(ticks):
+        def set_ticks(ticks: np.ndarray) -> None:
             for axis, labels in (
                 (ax.xaxis, [_format_percent(f) for f in ticks]),
                 (top.xaxis, [f"{counts[f]:,.0f}" for f in ticks]),
@@ -410,13 +434,13 @@ class LabelFractionDisplay:
         set_ticks(fractions[sorted(kept)])
         ax.figure.figure.draw_without_rendering()
 
-    def _draw_legend(self, ax):
+    def _draw_legend(self, ax: "Axes") -> None:
         handles = sorted(self.lines_.values(), key=lambda line: -line.get_ydata()[-1])
         if self.chance_line_ is not None:
             handles.append(self.chance_line_)
         taken = self._drawn_paths()
-        if self.arrow_ is not None:
-            shown = self.saving_
+        shown = self.saving_
+        if self.arrow_ is not None and shown is not None:
             y = self.arrow_.xy[1]
             ends = ax.transData.transform([(shown.fraction, y), (shown.reference_fraction, y)])
             taken += [
@@ -443,18 +467,18 @@ class LabelFractionDisplay:
         self.legend_ = legend
 
 
-def _path(vertices):
+def _path(vertices: np.ndarray) -> Any:
     from matplotlib.path import Path
 
     return Path(vertices)
 
 
-def _is_taken(box, paths):
+def _is_taken(box: Any, paths: Iterable[tuple[Any, bool]]) -> bool:
     """Whether a path meets a box."""
     return any(path.intersects_bbox(box, filled=filled) for path, filled in paths)
 
 
-def _score_name(scoring, estimators, negate_score):
+def _score_name(scoring: Any, estimators: Any, negate_score: bool) -> str | None:
     """Name what a scorer returns, as scikit-learn's displays do."""
     if scoring is None:
         models = list(estimators.values()) if isinstance(estimators, dict) else []

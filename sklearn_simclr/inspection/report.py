@@ -2,20 +2,28 @@
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.labels import labelled_rows
+from .._utils.types import Images, Labels, PathLike, RandomState
 from ..estimators.untrained import untrained_modules
 from ..images.rows import length_mismatch
-from ..training.forecast import predict_loss
+from ..images.source import ImageSource
+from ..training.forecast import LossPrediction, predict_loss
 from ._findings import Finding, judge
 from ._plotting import check_count, image_step, random_numbers, require_matplotlib
 from ._report_page import report_page, report_text
 from ._representation import Measures, measure_neighbours, measure_views
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = ["Finding", "RepresentationReport", "representation_report"]
 
@@ -36,7 +44,15 @@ _MEANINGS = {
 }
 
 
-def representation_report(estimator, X, y=None, *, n_images=1000, n_neighbors=20, random_state=0):
+def representation_report(
+    estimator: Any,
+    X: Images,
+    y: Labels | None = None,
+    *,
+    n_images: int = 1000,
+    n_neighbors: int = 20,
+    random_state: RandomState = 0,
+) -> "RepresentationReport":
     """Report whether a fitted encoder has learnt anything.
 
     Parameters
@@ -220,7 +236,16 @@ class RepresentationReport:
     ['value', 'untrained', 'chance', 'meaning']
     """
 
-    def __init__(self, name, measures, history=None, *, steps=0, by_labels=False, useless_labels=False):
+    def __init__(
+        self,
+        name: str,
+        measures: Measures,
+        history: "pd.DataFrame | None" = None,
+        *,
+        steps: int = 0,
+        by_labels: bool = False,
+        useless_labels: bool = False,
+    ) -> None:
         self.name = name
         self.measures = measures
         self.history = history
@@ -241,7 +266,7 @@ class RepresentationReport:
         self._table = self._compute_table()
         self.values = {measure: row[0] for measure, row in self._table.items()}
 
-    def to_frame(self):
+    def to_frame(self) -> "pd.DataFrame":
         """Return the numbers as a table.
 
         Returns
@@ -257,7 +282,7 @@ class RepresentationReport:
         columns = ["value", "untrained", "chance", "meaning"]
         return pd.DataFrame(rows, columns=columns, index=pd.Index(self._table, name="measure"))
 
-    def to_html(self, path=None):
+    def to_html(self, path: PathLike | None = None) -> str | None:
         """Return the report as a page of HTML that needs no other file.
 
         Parameters
@@ -276,7 +301,7 @@ class RepresentationReport:
         Path(path).write_text(page, encoding="utf-8")
         return None
 
-    def plot(self, axes=None):
+    def plot(self, axes: "Sequence[Axes] | np.ndarray | None" = None) -> np.ndarray:
         """Draw the report.
 
         Parameters
@@ -308,24 +333,24 @@ class RepresentationReport:
         draw_report(panels, self.measures, self.history, self.prediction)
         return panels
 
-    def __str__(self):
+    def __str__(self) -> str:
         """Return the report as text."""
         return report_text(self._title(), self.findings, self._rows())
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """Say which report it is."""
         return f"<RepresentationReport of {self.name}: {self.verdict}>"
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return report_page(self._title(), self.findings, self._rows(), self._picture(), whole=False)
 
-    def _title(self):
+    def _title(self) -> str:
         return f"Has {self.name} learnt anything? {self.verdict.capitalize()}."
 
-    def _compute_table(self):
+    def _compute_table(self) -> dict[str, tuple[float, float, float]]:
         measures, trained = self.measures, self.measures.trained
 
-        def untrained(name):
+        def untrained(name: str) -> float:
             return float(np.mean([getattr(twin, name) for twin in measures.untrained]))
 
         table = {
@@ -343,19 +368,19 @@ class RepresentationReport:
             table["predicted_training_loss"] = (self.prediction.predicted, math.nan, math.nan)
         return table
 
-    def _meaning(self, measure):
+    def _meaning(self, measure: str) -> str:
         if measure == "rankme":
             return f"{_MEANINGS[measure]}, of {self.measures.trained.n_dimensions}"
         return _MEANINGS[measure]
 
-    def _rows(self):
-        def cell(number):
+    def _rows(self) -> list[tuple[str, ...]]:
+        def cell(number: float) -> str:
             return "" if math.isnan(number) else f"{round(number, 9) + 0.0:.3g}"
 
         rows = self._table.items()
         return [(name.replace("_", " "), *map(cell, row), self._meaning(name)) for name, row in rows]
 
-    def _picture(self):
+    def _picture(self) -> bytes | None:
         """Return the figure as PNG, None where there is no matplotlib; figures of the user stay alone."""
         try:
             from matplotlib.figure import Figure
@@ -370,7 +395,7 @@ class RepresentationReport:
         return buffer.getvalue()
 
 
-def _labels(y, n):
+def _labels(y: Labels | None, n: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the labelled rows, their class numbers; None without y."""
     if y is None:
         return None
@@ -380,21 +405,23 @@ def _labels(y, n):
     return rows, np.unique(labels, return_inverse=True)[1]
 
 
-def _count_different(source):
+def _count_different(source: ImageSource) -> int:
     """Return how many different images there are."""
     return len({image.numpy().tobytes() for image in source.take(slice(None)).cpu()})
 
 
-def _labelled_and_read(rows, codes, good):
+def _labelled_and_read(
+    rows: np.ndarray, codes: np.ndarray, good: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     kept = np.isin(rows, good)
     return rows[kept], codes[kept]
 
 
-def _draw(rows, size, rng):
+def _draw(rows: np.ndarray, size: int, rng: np.random.RandomState) -> np.ndarray:
     return rows if len(rows) <= size else np.sort(rng.permutation(rows)[:size])
 
 
-def _steps(step):
+def _steps(step: Any) -> int:
     """Return how many steps an estimator was trained for, about."""
     history = getattr(step, "history_", None)
     if history is None or not len(history):
@@ -407,14 +434,14 @@ def _steps(step):
     return max(round(seen / step.batch_size), len(history))
 
 
-def _predict(history):
+def _predict(history: "pd.DataFrame | None") -> LossPrediction | None:
     try:
         return None if history is None else predict_loss(history)
     except ValueError:
         return None
 
 
-def _course(history, chance):
+def _course(history: "pd.DataFrame | None", chance: float) -> dict[str, Any]:
     """Return what the history says of the training."""
     if history is None:
         still = {"start": chance, "end": chance, "last_fall": 0.0, "moved": 0.0}

@@ -1,10 +1,15 @@
 """How similar an encoder finds the random views of images, before and after training."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
 import numpy as np
 import torch
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
+from .._utils.types import Images, RandomState
 from ..images.source import ImageSource
 from ..views.augmentation import Augmentation
 from ._plotting import (
@@ -18,6 +23,11 @@ from ._plotting import (
     show_picture,
     split_axes,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import Colormap
 
 __all__ = ["SimilarityDisplay"]
 
@@ -75,24 +85,24 @@ class SimilarityDisplay:
     ['before training', 'after training']
     """
 
-    def __init__(self, similarities, views=None):
+    def __init__(self, similarities: Mapping[str, np.ndarray], views: np.ndarray | None = None) -> None:
         self.similarities = similarities
         self.views = views
 
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
+        estimator: BaseEstimator,
+        X: Images,
         *,
-        n_images=8,
-        before=None,
-        output="projection",
-        random_state=None,
-        ax=None,
-        layout="pairs",
-        cmap="RdBu_r",
-    ):
+        n_images: int = 8,
+        before: BaseEstimator | Literal[False] | None = None,
+        output: Literal["projection", "encoder"] = "projection",
+        random_state: RandomState = None,
+        ax: "Axes | Sequence[Axes] | None" = None,
+        layout: Literal["pairs", "batch"] = "pairs",
+        cmap: "str | Colormap" = "RdBu_r",
+    ) -> Self:
         """Compute and draw the similarities of views of some images.
 
         Parameters
@@ -161,7 +171,13 @@ class SimilarityDisplay:
             similarities[title] = np.clip(z @ z.T, -1, 1)
         return cls(similarities, pictures(views)).plot(ax, layout=layout, cmap=cmap)
 
-    def plot(self, ax=None, *, layout="pairs", cmap="RdBu_r"):
+    def plot(
+        self,
+        ax: "Axes | Sequence[Axes] | None" = None,
+        *,
+        layout: Literal["pairs", "batch"] = "pairs",
+        cmap: "str | Colormap" = "RdBu_r",
+    ) -> Self:
         """Draw the matrices side by side.
 
         Parameters
@@ -220,7 +236,14 @@ class SimilarityDisplay:
         self.colorbar_ = self._draw_colorbar(side)
         return self
 
-    def _dress(self, panel, side, columns, positives, layout):
+    def _dress(
+        self,
+        panel: "Axes",
+        side: int,
+        columns: np.ndarray,
+        positives: list[tuple[int, int]],
+        layout: Literal["pairs", "batch"],
+    ) -> None:
         """Mark the positives, and show the views along the sides."""
         from matplotlib.patches import Rectangle
 
@@ -247,7 +270,7 @@ class SimilarityDisplay:
         else:
             panel.set(xlabel="first views, then second views", ylabel="first views, then second views")
 
-    def _draw_colorbar(self, side):
+    def _draw_colorbar(self, side: Any) -> "Colorbar":
         # Axes of its own inside the last panel's, as high as the matrix: the panels keep one size.
         last = self.axes_[-1]
         height = side / abs(np.diff(last.get_ylim()).item())
@@ -255,12 +278,12 @@ class SimilarityDisplay:
         return self.figure_.colorbar(self.images_[-1], cax=beside, label="cosine similarity")
 
 
-def _signed(value):
+def _signed(value: float) -> str:
     # Not "-0.00", and a minus sign as the axes have it.
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _check_matrices(matrices, views):
+def _check_matrices(matrices: list[np.ndarray], views: np.ndarray | None) -> None:
     if not matrices:
         raise ValueError("similarities is empty; pass at least one matrix.")
     shape = matrices[0].shape
@@ -274,7 +297,7 @@ def _check_matrices(matrices, views):
         raise ValueError(f"There are {len(views)} views, but similarities of {shape[0]}.")
 
 
-def _untrained(step, source, rng):
+def _untrained(step: Any, source: ImageSource, rng: np.random.RandomState) -> Any:
     """Fit a clone for no epochs on images of a source: some initial weights depend on them."""
     rows = sample_rows(len(source), min(len(source), _INITIAL_IMAGES), rng, "n")
     images = source.take(torch.from_numpy(rows))
@@ -287,13 +310,13 @@ def _untrained(step, source, rng):
     return untrained.fit(images.numpy())
 
 
-def _represent(step, views, output):
+def _represent(step: Any, views: torch.Tensor, output: Literal["projection", "encoder"]) -> np.ndarray:
     """Return projections, or representations where there are none or they are asked for."""
     modules = [step.encoder_]
     if output == "projection" and hasattr(step, "projector_"):
         modules.append(step.projector_)
 
-    def apply(modules, images):
+    def apply(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
         for module in modules:
             images = module(images)
         return images

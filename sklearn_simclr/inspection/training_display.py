@@ -1,8 +1,16 @@
 """How a training went: loss, contrastive accuracy and effective rank, epoch by epoch."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ._plotting import require_image_step, split_axes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = ["TrainingDisplay"]
 
@@ -57,11 +65,17 @@ class TrainingDisplay:
     ['loss', 'chance_level', 'contrastive_accuracy', 'effective_rank']
     """
 
-    def __init__(self, history):
+    def __init__(self, history: "pd.DataFrame") -> None:
         self.history = history
 
     @classmethod
-    def from_estimator(cls, estimator, *, columns=None, ax=None):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        *,
+        columns: Sequence[str] | None = None,
+        ax: "Axes | Sequence[Axes] | None" = None,
+    ) -> Self:
         """Draw how the training of an estimator went.
 
         Parameters
@@ -88,7 +102,13 @@ class TrainingDisplay:
         return cls.from_history(step.history_, columns=columns, ax=ax)
 
     @classmethod
-    def from_history(cls, history, *, columns=None, ax=None):
+    def from_history(
+        cls,
+        history: "pd.DataFrame",
+        *,
+        columns: Sequence[str] | None = None,
+        ax: "Axes | Sequence[Axes] | None" = None,
+    ) -> Self:
         """Draw a history.
 
         Parameters
@@ -107,7 +127,9 @@ class TrainingDisplay:
         """
         return cls(history).plot(ax, columns=columns)
 
-    def plot(self, ax=None, *, columns=None):
+    def plot(
+        self, ax: "Axes | Sequence[Axes] | None" = None, *, columns: Sequence[str] | None = None
+    ) -> Self:
         """Draw the panels side by side.
 
         Parameters
@@ -159,7 +181,7 @@ class TrainingDisplay:
             self._label_panel(panel, name)
         return self
 
-    def _label_panel(self, panel, name):
+    def _label_panel(self, panel: "Axes", name: str) -> None:
         from matplotlib.ticker import MaxNLocator, PercentFormatter
 
         panel.set_xlabel("Epoch")
@@ -173,7 +195,7 @@ class TrainingDisplay:
         panel.grid(alpha=0.25, linewidth=0.6)
         panel.set_axisbelow(True)
 
-    def _check(self, columns):
+    def _check(self, columns: Sequence[str] | None) -> "tuple[pd.DataFrame, list[str]]":
         history = self.history
         if not hasattr(history, "columns"):
             raise TypeError(
@@ -195,5 +217,5 @@ class TrainingDisplay:
         return history, columns
 
 
-def _label(name):
+def _label(name: str) -> str:
     return _LABELS.get(name, name.replace("_", " ").capitalize())

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -102,13 +102,18 @@ class BoundObjective(Objective):
         self.n_tuples = len(tuples)
         self.loss, self.lam, self.delta = loss, lam, delta
 
+    @property
+    def posterior(self) -> GaussianPosterior:
+        """What is trained, under the name that all encoders have."""
+        return cast(GaussianPosterior, self.modules["encoder"])
+
     def begin(self, images: Any, plan: Plan, generator: torch.Generator) -> None:
         """Begin to count objective, loss and risk, over all tuples of an epoch."""
         self.sums = torch.zeros(3, dtype=torch.float64, device=plan.device)
 
     def step(self, batch: Batch) -> Step:
         """Return lambda times the loss of networks drawn from the posterior, plus their complexity."""
-        posterior, n = self.modules["encoder"], len(batch.index)
+        posterior, n = self.posterior, len(batch.index)
         z = posterior(as_float(batch.images), batch.generator).float()
         margins = margins_of(z, *((n, *shape) for shape in self.shapes))
         loss = self.loss(margins).mean()
@@ -119,13 +124,13 @@ class BoundObjective(Objective):
 
     def after_step(self) -> None:
         """Leave the variance of the prior on this side of the first step of its grid."""
-        self.modules["encoder"].keep_in_range()
+        self.posterior.keep_in_range()
 
     def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
         """Return means over the tuples of the epoch, the divergence, and the bound that follows."""
         objective, loss, risk = (self.sums / self.n_tuples).tolist()
         self.sums.zero_()
-        posterior = self.modules["encoder"]
+        posterior = self.posterior
         with torch.no_grad():
             kl, variance = float(posterior.kl()), float(posterior.prior_log_variance.exp())
         index, _ = prior_grid_index(variance, b=GRID_FINENESS, c=LARGEST_PRIOR_VARIANCE)

@@ -1,7 +1,10 @@
 """Networks with random weights: the posterior of PAC-Bayes, and a network small enough for it."""
 
 import math
+from collections.abc import Callable
+from typing import Self
 
+import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -24,7 +27,7 @@ class GaussianPosterior(nn.Module):
         Variance of every weight, in the prior and to begin with in the posterior.
     """
 
-    def __init__(self, module, prior_variance):
+    def __init__(self, module: nn.Module, prior_variance: float) -> None:
         super().__init__()
         # In a list, so that its own parameters are not among those to learn.
         self.module = [module]
@@ -40,15 +43,15 @@ class GaussianPosterior(nn.Module):
         self.prior_log_variance = nn.Parameter(tensors[0].new_tensor(log_variance))
 
     @property
-    def prior_means(self):
+    def prior_means(self) -> list[torch.Tensor]:
         """Means of the prior, in the order of the names."""
         return [getattr(self, f"prior_mean_{k}") for k in range(len(self.names))]
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         self.module[0]._apply(fn)
         return super()._apply(fn, recurse)
 
-    def forward(self, images, generator):
+    def forward(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return what the module makes of images with weights drawn from the posterior."""
         weights = {}
         for name, mean, log_std in zip(self.names, self.means, self.log_stds, strict=True):
@@ -56,9 +59,9 @@ class GaussianPosterior(nn.Module):
             weights[name] = mean + log_std.exp() * noise
         return functional_call(self.module[0], weights, (images,))
 
-    def kl(self):
+    def kl(self) -> torch.Tensor:
         """Return the divergence from the prior, in nats, a float64 tensor."""
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.prior_log_variance.device)
         for mean, log_std, prior in zip(self.means, self.log_stds, self.prior_means, strict=True):
             log_ratio = 2 * log_std - self.prior_log_variance
             squares = (mean - prior).square() * (-self.prior_log_variance).exp()
@@ -66,17 +69,17 @@ class GaussianPosterior(nn.Module):
             total = total + (squares + log_ratio.exp() - 1 - log_ratio).sum(dtype=torch.float64)
         return 0.5 * total
 
-    def complexity(self):
+    def complexity(self) -> torch.Tensor:
         """Return KL and the price of choosing the variance of the prior (section 4.1.1)."""
         index = GRID_FINENESS * (math.log(LARGEST_PRIOR_VARIANCE) - self.prior_log_variance)
         return self.kl() + 2 * index.log()
 
     @torch.no_grad()
-    def keep_in_range(self):
+    def keep_in_range(self) -> None:
         """Leave the prior's variance on this side of the first step of its grid."""
         self.prior_log_variance.clamp_(max=math.log(LARGEST_PRIOR_VARIANCE) - 1 / GRID_FINENESS)
 
-    def arrays(self):
+    def arrays(self) -> list[dict[str, np.ndarray]]:
         """Return means, standard deviations and prior means by name, as arrays."""
         columns = (self.means, [s.detach().exp() for s in self.log_stds], self.prior_means)
         return [
@@ -86,11 +89,11 @@ class GaussianPosterior(nn.Module):
 
 
 class _Centred(nn.Module):
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return 2.0 * images.flatten(1) - 1.0
 
 
-def make_mlp(pixels, hidden_dim, representation_dim):
+def make_mlp(pixels: int, hidden_dim: int, representation_dim: int) -> nn.Sequential:
     """Return a network with one hidden layer.
 
     Parameters

@@ -8,6 +8,7 @@ where the losses are those of the distribution, or of the images at hand taken a
 import math
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from typing import Any, Literal
 
 __all__ = [
     "Bound",
@@ -53,17 +54,17 @@ class Bound:
     (0.5, {'loss': 0.611, 'collision': -0.111, 'generalization': 0.0})
     """
 
-    terms: dict
+    terms: dict[str, float]
     total: float = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "total", math.fsum(self.terms.values()))
 
-    def __float__(self):
+    def __float__(self) -> float:
         return self.total
 
 
-def pair_bound(loss, tau, *, generalization=0.0):
+def pair_bound(loss: float, tau: float, *, generalization: float = 0.0) -> Bound:
     r"""Bound the mean classifier's loss on pairs of classes by the contrastive loss.
 
     .. math:: L^\mu_{sup} \le \frac{L_{un} - \tau}{1 - \tau} + \frac{Gen_M}{1 - \tau}
@@ -108,7 +109,7 @@ def pair_bound(loss, tau, *, generalization=0.0):
     return Bound({"loss": loss / rest, "collision": -tau / rest, "generalization": generalization / rest})
 
 
-def block_bound(loss, tau, *, generalization=0.0):
+def block_bound(loss: float, tau: float, *, generalization: float = 0.0) -> Bound:
     r"""Bound the mean classifier's loss on pairs of classes by the contrastive loss of blocks.
 
     .. math:: L^\mu_{sup} \le \frac{L^{block}_{un} - \tau}{1 - \tau} \le \frac{L_{un} - \tau}{1 - \tau}
@@ -148,7 +149,14 @@ def block_bound(loss, tau, *, generalization=0.0):
     return pair_bound(loss, tau, generalization=generalization)
 
 
-def no_collision_bound(no_collision_loss, deviation, tau, *, loss="logistic", generalization=0.0):
+def no_collision_bound(
+    no_collision_loss: float,
+    deviation: float,
+    tau: float,
+    *,
+    loss: Literal["logistic", "hinge"] = "logistic",
+    generalization: float = 0.0,
+) -> Bound:
     r"""Bound the mean classifier's loss by the contrast between classes and the spread within them.
 
     .. math:: L^\mu_{sup} \le L_{un}^{\neq} + c' \frac{\tau}{1 - \tau} s(f) + \frac{Gen_M}{1 - \tau}
@@ -191,7 +199,7 @@ def no_collision_bound(no_collision_loss, deviation, tau, *, loss="logistic", ge
     )
 
 
-def k_negative_bound(loss, tau_k, degenerate, *, generalization=0.0):
+def k_negative_bound(loss: float, tau_k: float, degenerate: float, *, generalization: float = 0.0) -> Bound:
     r"""Bound the mean classifier's loss on tasks of up to k + 1 classes by the loss with k negatives.
 
     .. math:: E_{T \sim \mathcal D}\left[\frac{\rho^+_{min}(T)}{p_{max}(T)} L^\mu_{sup}(T)\right] \le
@@ -245,16 +253,16 @@ def k_negative_bound(loss, tau_k, degenerate, *, generalization=0.0):
 
 
 def k_negative_deviation_bound(
-    no_collision_loss,
-    deviation,
-    tau,
-    tau_k,
-    tau_all,
+    no_collision_loss: float,
+    deviation: float,
+    tau: float,
+    tau_k: float,
+    tau_all: float,
     *,
-    n_negatives=1,
-    loss="logistic",
-    generalization=0.0,
-):
+    n_negatives: int = 1,
+    loss: Literal["logistic", "hinge"] = "logistic",
+    generalization: float = 0.0,
+) -> Bound:
     r"""Bound the mean classifier's loss by contrast between classes and spread within, for k negatives.
 
     .. math:: E_{T \sim \mathcal D}\left[\frac{\rho^+_{min}(T)}{p_{max}(T)} L^\mu_{sup}(T)\right] \le
@@ -324,7 +332,7 @@ def k_negative_deviation_bound(
     )
 
 
-def competitive_margin(radius, sigma, epsilon, *, n_negatives=1):
+def competitive_margin(radius: float, sigma: float, epsilon: float, *, n_negatives: int = 1) -> float:
     r"""Return the margin with which the contrastive loss competes with the mean classifier's.
 
     Parameters
@@ -379,17 +387,17 @@ def competitive_margin(radius, sigma, epsilon, *, n_negatives=1):
 
 
 def competitive_bound(
-    margin_loss,
-    deviation,
-    tau,
+    margin_loss: float,
+    deviation: float,
+    tau: float,
     *,
-    gamma,
-    epsilon,
-    n_negatives=1,
-    tau_k=None,
-    tau_all=None,
-    generalization=0.0,
-):
+    gamma: float,
+    epsilon: float,
+    n_negatives: int = 1,
+    tau_k: float | None = None,
+    tau_all: float | None = None,
+    generalization: float = 0.0,
+) -> Bound:
     r"""Bound the hinge loss of what contrastive learning finds by that of any other representation.
 
     .. math:: L^\mu_{sup}(\hat f) \le \frac{1 - \tau'}{1 - \tau_k} \gamma L^\mu_{\gamma, sup}(f)
@@ -463,7 +471,9 @@ def competitive_bound(
     return Bound({**bound.terms, "epsilon": (1 - tau_all) / (1 - tau_k) * epsilon})
 
 
-def largest_loss(radius, n_negatives=1, *, loss="logistic"):
+def largest_loss(
+    radius: float, n_negatives: int = 1, *, loss: Literal["logistic", "hinge"] = "logistic"
+) -> float:
     r"""Return the largest contrastive loss of representations of bounded norm.
 
     Parameters
@@ -511,7 +521,15 @@ def largest_loss(radius, n_negatives=1, *, loss="logistic"):
     return (exponent + math.log1p(math.exp(-exponent))) / math.log(2)
 
 
-def generalization_error(radius, complexity, n_tuples, *, delta=0.05, n_negatives=1, loss="logistic"):
+def generalization_error(
+    radius: float,
+    complexity: float,
+    n_tuples: int,
+    *,
+    delta: float = 0.05,
+    n_negatives: int = 1,
+    loss: Literal["logistic", "hinge"] = "logistic",
+) -> float:
     r"""Return by how much the loss of what was learnt may exceed the best there is, with explicit constants.
 
     With probability at least 1 - delta, the representation of the smallest loss on M tuples has a loss of at
@@ -572,16 +590,16 @@ def generalization_error(radius, complexity, n_tuples, *, delta=0.05, n_negative
     return contraction * complexity / n_tuples + 3 * largest * tails / math.sqrt(2 * n_tuples)
 
 
-def _check(**numbers):
+def _check(**numbers: tuple[Any, float, float]) -> None:
     for name, (value, low, high) in numbers.items():
         if not isinstance(value, Real):
             hint = "its .total" if hasattr(value, "total") else f"a finite number >= {low}"
             raise TypeError(f"{name} is of type {type(value).__name__}; pass {hint}.")
-        if not low <= value < high:
+        if not low <= float(value) < high:
             raise ValueError(f"{name}={value!r} is out of range; pass a finite number >= {low}.")
 
 
-def _check_possible(loss, tau):
+def _check_possible(loss: float, tau: float) -> None:
     # A tuple whose classes collide costs 1 or more in expectation; of a sample it may be a little less.
     if loss < _SAMPLED * tau:
         raise ValueError(
@@ -590,7 +608,7 @@ def _check_possible(loss, tau):
         )
 
 
-def _rest(name, tau):
+def _rest(name: str, tau: float) -> float:
     if not isinstance(tau, Real) or not 0 <= tau < 1:
         all_same = isinstance(tau, Real) and tau == 1
         why = ": if all classes drawn are the same, there is nothing to contrast" if all_same else ""
@@ -601,11 +619,11 @@ def _rest(name, tau):
     return 1.0 - tau
 
 
-def _check_count(name, value):
+def _check_count(name: str, value: object) -> None:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}={value!r} is out of range; pass an int >= 1.")
 
 
-def _check_loss(loss):
+def _check_loss(loss: str) -> None:
     if loss not in _LIPSCHITZ:
         raise ValueError(f"loss={loss!r} is unknown; pass 'logistic' or 'hinge'.")

@@ -7,10 +7,13 @@ tuples of the sample.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
 
 __all__ = [
@@ -64,7 +67,7 @@ class PACBayesBound:
     lam: float
 
 
-def catoni_phi(risk, kl, m, lam, *, delta=0.05):
+def catoni_phi(risk: float, kl: float, m: int, lam: float, *, delta: float = 0.05) -> float:
     r"""Return Catoni's bound on an expected risk.
 
     .. math:: \Phi = \frac{1 - \exp(-\lambda r - (KL + \ln(1 / \delta)) / m)}{1 - \exp(-\lambda)}
@@ -110,7 +113,17 @@ def catoni_phi(risk, kl, m, lam, *, delta=0.05):
     return _phi(risk, (kl - math.log(delta)) / m, lam)
 
 
-def mean_classifier_bound(loss, kl, m, *, largest_loss, tau, lam=None, degenerate=1.0, delta=0.05):
+def mean_classifier_bound(
+    loss: float,
+    kl: float,
+    m: int,
+    *,
+    largest_loss: float,
+    tau: float,
+    lam: float | None = None,
+    degenerate: float = 1.0,
+    delta: float = 0.05,
+) -> PACBayesBound:
     r"""Bound the expected loss of the mean classifier by the contrastive loss on a sample.
 
     .. math:: L^\mu_{sup}(Q) \le \frac{1}{1 - \tau} \left( B
@@ -175,7 +188,9 @@ def mean_classifier_bound(loss, kl, m, *, largest_loss, tau, lam=None, degenerat
     return PACBayesBound(total, unsupervised, loss, complexity, lam)
 
 
-def f_divergence_bound(loss, divergence, moment, *, tau, p=2.0, delta=0.05):
+def f_divergence_bound(
+    loss: float, divergence: float, moment: float, *, tau: float, p: float = 2.0, delta: float = 0.05
+) -> PACBayesBound:
     r"""Bound the expected loss of the mean classifier without the assumption that tuples are independent.
 
     .. math:: L^\mu_{sup}(Q) \le \frac{1}{1 - \tau} \left( \hat L_{un}(Q) - \tau
@@ -232,7 +247,7 @@ def f_divergence_bound(loss, divergence, moment, *, tau, p=2.0, delta=0.05):
     return PACBayesBound((unsupervised - tau) / (1 - tau), unsupervised, loss, complexity, math.nan)
 
 
-def dependent_moment(m, largest_loss, *, dependency=0):
+def dependent_moment(m: int, largest_loss: float, *, dependency: int = 0) -> float:
     r"""Bound the second moment of the difference between expected loss and loss on a sample.
 
     Parameters
@@ -275,7 +290,9 @@ def dependent_moment(m, largest_loss, *, dependency=0):
     return largest_loss**2 * (1 + 8 * int(dependency)) / (4 * m)
 
 
-def risk_bound(risk, kl, m, *, delta=0.05, prior_index=None):
+def risk_bound(
+    risk: float, kl: float, m: int, *, delta: float = 0.05, prior_index: int | None = None
+) -> PACBayesBound:
     r"""Bound an expected risk, with the best lambda and, if asked, for a prior variance that was learnt.
 
     .. math:: \min_{\lambda > 0} \frac{1 - \exp\left(-\lambda r - \frac1m \left[ KL + \ln\frac{\pi^2 j^2}{6}
@@ -343,7 +360,7 @@ def risk_bound(risk, kl, m, *, delta=0.05, prior_index=None):
     return PACBayesBound(total, total, risk, complexity, lam)
 
 
-def prior_grid_index(prior_variance, *, b=100, c=0.1):
+def prior_grid_index(prior_variance: float, *, b: float = 100, c: float = 0.1) -> tuple[int, float]:
     r"""Return which of the variances that a learnt prior may have is the nearest.
 
     Parameters
@@ -386,7 +403,7 @@ def prior_grid_index(prior_variance, *, b=100, c=0.1):
     return index, c * math.exp(-index / b)
 
 
-def contrastive_risk(margins):
+def contrastive_risk(margins: ArrayLike) -> float:
     r"""Return how often a negative is more similar than the positive, the zero-one risk.
 
     Parameters
@@ -420,7 +437,7 @@ def contrastive_risk(margins):
     return float((margins < 0).mean())
 
 
-def kl_gaussians(mean_q, variance_q, mean_p, variance_p):
+def kl_gaussians(mean_q: ArrayLike, variance_q: ArrayLike, mean_p: ArrayLike, variance_p: ArrayLike) -> float:
     r"""Return the Kullback-Leibler divergence KL(Q || P) of Gaussians with diagonal covariance.
 
     Parameters
@@ -460,7 +477,9 @@ def kl_gaussians(mean_q, variance_q, mean_p, variance_p):
     return float(0.5 * terms.sum())
 
 
-def chi2_gaussians(mean_q, variance_q, mean_p, variance_p):
+def chi2_gaussians(
+    mean_q: ArrayLike, variance_q: ArrayLike, mean_p: ArrayLike, variance_p: ArrayLike
+) -> float:
     r"""Return the chi-squared divergence of Gaussians with diagonal covariance.
 
     .. math:: \chi^2(Q \| P) = E_P[(Q / P)^2] - 1 = \prod_i \frac{\sigma_{P, i}^2}{\sigma_{Q, i} \sqrt{v_i}}
@@ -510,17 +529,17 @@ def chi2_gaussians(mean_q, variance_q, mean_p, variance_p):
     return float(np.expm1(log)) if log < 700 else math.inf
 
 
-def _phi(risk, complexity, lam):
+def _phi(risk: float, complexity: float, lam: float) -> float:
     return math.expm1(-lam * risk - complexity) / math.expm1(-lam)
 
 
-def _best_lambda(risk, complexity):
+def _best_lambda(risk: float, complexity: float) -> float:
     """Return the lambda of the smallest bound, for a risk in (0, 1)."""
 
     # With t = logit(p), as p itself may be closer to 1 than floats can be.
     start = math.log(risk / (1 - risk))
 
-    def excess(t):
+    def excess(t: float) -> float:
         softplus = max(t, 0.0) + math.log1p(math.exp(-abs(t)))
         kl = risk * (math.log(risk) + softplus - t) + (1 - risk) * (math.log1p(-risk) + softplus)
         return kl - complexity
@@ -531,9 +550,9 @@ def _best_lambda(risk, complexity):
     return optimize.brentq(excess, start, start + step, xtol=1e-12) - start
 
 
-def _gaussians(*arrays):
+def _gaussians(*values: ArrayLike) -> Sequence[NDArray[np.float64]]:
     names = ("mean_q", "variance_q", "mean_p", "variance_p")
-    arrays = [np.asarray(array, dtype=np.float64) for array in arrays]
+    arrays: Sequence[NDArray[np.float64]] = [np.asarray(value, dtype=np.float64) for value in values]
     try:
         arrays = np.broadcast_arrays(*arrays)
     except ValueError as error:
@@ -545,17 +564,17 @@ def _gaussians(*arrays):
     return arrays
 
 
-def _check(**numbers):
+def _check(**numbers: tuple[Any, float, float]) -> None:
     for name, (value, low, high) in numbers.items():
-        if not isinstance(value, Real) or not low <= value <= high or math.isinf(value):
+        if not isinstance(value, Real) or not low <= float(value) <= high or math.isinf(value):
             raise ValueError(f"{name}={value!r} is out of range; pass a finite number in [{low}, {high}].")
 
 
-def _check_delta(delta):
-    if not isinstance(delta, Real) or not 0 < delta < 1:
+def _check_delta(delta: Any) -> None:
+    if not isinstance(delta, Real) or not 0 < float(delta) < 1:
         raise ValueError(f"delta={delta!r} is out of range; pass a probability in (0, 1).")
 
 
-def _check_size(m):
+def _check_size(m: Any) -> None:
     if not isinstance(m, Integral) or isinstance(m, bool) or m < 1:
         raise ValueError(f"m={m!r} is out of range; pass the number of tuples, an int >= 1.")

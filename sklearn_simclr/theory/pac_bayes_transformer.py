@@ -2,12 +2,15 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 from torch import nn
 from torch.func import functional_call
@@ -15,6 +18,7 @@ from torch.func import functional_call
 from .._utils.devices import resolve_device
 from .._utils.seeds import draw_seed, isolated_generators
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
+from .._utils.types import Device, Images, ImageShape, Memory, PixelRange, RandomState
 from ..encoders.make import make_encoder
 from ..encoders.mirror import resolve_views
 from ..estimators.base import BaseImageTransformer
@@ -22,7 +26,7 @@ from ..estimators.trained import TrainedImageEstimator, check_callbacks
 from ..images.source import ImageSource, as_float
 from ..losses.curl import hinge_of_margins, logistic_of_margins
 from ..training.loop import train
-from ..training.objective import History
+from ..training.objective import History, Objective
 from ..training.plan import Plan
 from ..training.schedule import step_decay
 from ..views.augmentation import Augmentation
@@ -210,32 +214,32 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
 
     def __init__(
         self,
-        encoder="mlp",
+        encoder: str | nn.Module | Callable[..., nn.Module] = "mlp",
         *,
-        image_shape="auto",
-        pixel_range="auto",
-        augmentation=None,
-        pairs="auto",
-        loss="logistic",
-        n_negatives=1,
-        block_size=1,
-        n_tuples=None,
-        hidden_dim=50,
-        representation_dim=50,
-        lam=0.3,
-        prior_variance=3.35e-4,
-        delta=0.05,
-        batch_size=256,
-        max_epochs=30,
-        learning_rate=0.01,
-        n_posterior_samples=10,
-        device="auto",
-        memory=None,
-        checkpoint_dir=None,
-        callbacks=None,
-        verbose=0,
-        random_state=None,
-    ):
+        image_shape: ImageShape = "auto",
+        pixel_range: PixelRange = "auto",
+        augmentation: Augmentation | None = None,
+        pairs: Literal["auto", "labels", "views"] = "auto",
+        loss: Literal["logistic", "hinge"] = "logistic",
+        n_negatives: int = 1,
+        block_size: int = 1,
+        n_tuples: int | None = None,
+        hidden_dim: int = 50,
+        representation_dim: int = 50,
+        lam: float = 0.3,
+        prior_variance: float = 3.35e-4,
+        delta: float = 0.05,
+        batch_size: int = 256,
+        max_epochs: int = 30,
+        learning_rate: float = 0.01,
+        n_posterior_samples: int = 10,
+        device: Device = "auto",
+        memory: Memory = None,
+        checkpoint_dir: PathLike | None = None,
+        callbacks: Sequence[Any] | None = None,
+        verbose: int = 0,
+        random_state: RandomState = None,
+    ) -> None:
         self.encoder = encoder
         self.image_shape = image_shape
         self.pixel_range = pixel_range
@@ -262,7 +266,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Images, y: ArrayLike | None = None) -> Self:
         """Learn the posterior.
 
         Parameters
@@ -297,10 +301,13 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
                 block_size=self.block_size,
                 random_state=tuple_seed,
             )
-            drawn = TupleImages(*self._bank(images, tuples, view_seed))
+            drawn = self._bank(images, tuples, view_seed)
             plan = self._plan(len(drawn), build_seed, started, loop_seed=train_seed)
             objective = self._make_objective(drawn, plan)
-            history = train(objective, drawn, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
+            # A source of tuples has what a training asks of a source of images.
+            history = train(
+                objective, cast(ImageSource, drawn), plan, cache=self.memory, checkpoint=self.checkpoint_dir
+            )
             self._adopt(objective, history, plan)
             self.tuples_, self.n_tuples_ = ContrastiveTuples(*tuples), len(drawn)
             risks = self._risks(drawn, torch.Generator(plan.device).manual_seed(risk_seed))
@@ -312,7 +319,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
             self.bound_, self.lambda_ = bound.total, bound.lam
         return self
 
-    def transform(self, X):
+    def transform(self, X: Images) -> NDArray[np.float32]:
         """Return the representations of images by the mean of the posterior.
 
         Parameters
@@ -329,7 +336,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         source = self._read_images(X, reset=False)
         return self._infer(lambda modules, images: modules[0](images), (self.encoder_,), source)
 
-    def score(self, X, y=None):
+    def score(self, X: Images, y: ArrayLike | None = None) -> float:
         """Return one minus the contrastive risk of the posterior, which ``bound_`` is about.
 
         As many tuples as there are images, ``n_negatives`` and ``block_size`` as in fit, are drawn with a
@@ -359,28 +366,28 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
             block_size=self.block_size,
             random_state=0,
         )
-        drawn = TupleImages(*self._bank(source, tuples, 0))
+        drawn = self._bank(source, tuples, 0)
         generator = torch.Generator(resolve_device(self.device)).manual_seed(0)
         return 1.0 - float(np.mean(self._risks(drawn, generator)))
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self._out_dim
 
-    def _check_labels(self, y, n):
+    def _check_labels(self, y: ArrayLike | None, n: int) -> np.ndarray:
         """Return the latent class of each image."""
         if self._by_views:
             return np.arange(n)
         if y is None:
             raise ValueError("y is None, but pairs come from labels; pass the class of each image.")
-        y = column_or_1d(y)
-        if len(y) != n:
-            check_consistent_length(np.empty(n), y)
-        if len(np.unique(y)) < 2:
+        labels: np.ndarray = column_or_1d(y)
+        if len(labels) != n:
+            check_consistent_length(np.empty(n), labels)
+        if len(np.unique(labels)) < 2:
             raise ValueError(
                 "y holds a single class: there are no negatives to contrast with; pass two or more."
             )
-        return y
+        return labels
 
     def _plan(
         self, n_images: int, seed: int, started: float, *, warm: bool = False, loop_seed: int | None = None
@@ -407,7 +414,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         with isolated_generators(plan.seed, plan.device):
             if isinstance(self.encoder, str) and self.encoder == "mlp":
                 self._out_dim = int(self.representation_dim)
-                module = make_mlp(channels * height * width, self.hidden_dim, self._out_dim)
+                module: nn.Module = make_mlp(channels * height * width, self.hidden_dim, self._out_dim)
             else:
                 module, self._out_dim = make_encoder(self.encoder, channels, (height, width))
         if not any(parameter.requires_grad for parameter in module.parameters()):
@@ -418,11 +425,13 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     def _describe_architecture(self) -> dict:
         return {"encoder": self.encoder if isinstance(self.encoder, str) else None}
 
-    def _bank(self, source, tuples, seed):
-        """Return the images of the tuples, and the rows of anchors, positives and negatives in them."""
-        rows = [torch.from_numpy(np.ascontiguousarray(index)) for index in tuples[:3]]
+    def _bank(self, source: ImageSource, tuples: ContrastiveTuples, seed: int) -> TupleImages:
+        """Return the images of the tuples: themselves, or views of them."""
+        anchors, positives, negatives = (
+            torch.from_numpy(np.ascontiguousarray(index)) for index in tuples[:3]
+        )
         if not self._by_views:
-            return source, tuple(rows)
+            return TupleImages(source, (anchors, positives, negatives))
         # One view for an image as anchor, b as positives and b as negatives, so that within
         # a tuple all views are independent draws even if a negative is of the anchor's image.
         n, b = len(source), self.block_size
@@ -443,13 +452,12 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
                 made = augmentation(images, generator).mul_(255).round_()
                 views[view * n + start : view * n + start + len(images)] = made.to(torch.uint8)
         order = torch.arange(b) * n
-        rows[1] = rows[1] + n + order
-        rows[2] = rows[2] + (1 + b) * n + order
-        return ImageSource(views, (0.0, 255.0)), tuple(rows)
+        rows = (anchors, positives + n + order, negatives + (1 + b) * n + order)
+        return TupleImages(ImageSource(views, (0.0, 255.0)), rows)
 
-    def _adopt(self, objective: BoundObjective, history: History, plan: Plan) -> None:
+    def _adopt(self, objective: Objective, history: History, plan: Plan) -> None:
         super()._adopt(objective, history, plan)
-        posterior = objective.modules["encoder"]
+        posterior = cast(GaussianPosterior, objective.modules["encoder"])
         means, stds, prior_means = posterior.arrays()
         variance = float(posterior.prior_log_variance.detach().exp())
         self.prior_index_, self.prior_variance_ = prior_grid_index(

@@ -6,11 +6,14 @@ classes as its rows; it is what a contrastive loss bounds.
 
 import itertools
 import math
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, sparse
 from sklearn.utils import check_random_state
 
+from .._utils.types import Labels, RandomState
 from .tuples import (
     _check_choice,
     _check_count,
@@ -30,7 +33,7 @@ _TASKS = ("distinct", "collision_free", "any")
 _MOST_TASKS = 20_000
 
 
-def mean_classifier(H, y):
+def mean_classifier(H: ArrayLike, y: Labels) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Return the mean representation of each class, the rows of the mean classifier.
 
     Parameters
@@ -69,7 +72,11 @@ def mean_classifier(H, y):
     return np.stack([H[codes == c].mean(axis=0) for c in range(n_classes)]), np.unique(np.asarray(y))
 
 
-def task_distribution(class_prior, n_negatives=1, tasks="distinct"):
+def task_distribution(
+    class_prior: ArrayLike,
+    n_negatives: int = 1,
+    tasks: Literal["distinct", "collision_free", "any"] = "distinct",
+) -> list[tuple[tuple[int, ...], float, float]]:
     r"""Return the classification tasks that a theorem averages over, with what each counts for.
 
     Parameters
@@ -132,18 +139,18 @@ def task_distribution(class_prior, n_negatives=1, tasks="distinct"):
 
 
 def supervised_loss(
-    H,
-    y,
+    H: ArrayLike,
+    y: Labels,
     *,
-    n_negatives=1,
-    classifier="mean",
-    loss="logistic",
-    gamma=1.0,
-    tasks="distinct",
-    class_prior=None,
-    n_tasks=None,
-    random_state=None,
-):
+    n_negatives: int = 1,
+    classifier: Literal["mean", "best"] | ArrayLike = "mean",
+    loss: Literal["logistic", "hinge", "zero_one"] = "logistic",
+    gamma: float = 1.0,
+    tasks: Literal["distinct", "collision_free", "any"] = "distinct",
+    class_prior: ArrayLike | None = None,
+    n_tasks: int | None = None,
+    random_state: RandomState = None,
+) -> float:
     r"""Return the loss of a linear classifier on representations, on average over classification tasks.
 
     A task is to tell apart k + 1 of the classes, all equally likely.
@@ -227,7 +234,9 @@ def supervised_loss(
     return float(total)
 
 
-def _mean_task_loss(scores, loss, gamma):
+def _mean_task_loss(
+    scores: list[np.ndarray], loss: Literal["logistic", "hinge", "zero_one"], gamma: float
+) -> float:
     """Average over the classes of a task; `scores` are those of each class's rows, (n_c, n_classes)."""
     return np.mean(
         [
@@ -237,7 +246,9 @@ def _mean_task_loss(scores, loss, gamma):
     )
 
 
-def _best_loss(members, loss, gamma):
+def _best_loss(
+    members: list[np.ndarray], loss: Literal["logistic", "hinge", "zero_one"], gamma: float
+) -> float:
     H = np.concatenate(members)
     codes = np.repeat(np.arange(len(members)), [len(rows) for rows in members])
     weights = 1.0 / (len(members) * np.bincount(codes)[codes])
@@ -246,7 +257,7 @@ def _best_loss(members, loss, gamma):
         return _best_hinge(H, codes, weights, gamma)
     target = np.eye(k)[codes]
 
-    def objective(flat):
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         scores = H @ flat.reshape(k, d).T
         scores -= scores.max(axis=1, keepdims=True)
         exponentials = np.exp(scores)
@@ -261,7 +272,7 @@ def _best_loss(members, loss, gamma):
     return optimize.minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options).fun
 
 
-def _best_hinge(H, codes, weights, gamma):
+def _best_hinge(H: np.ndarray, codes: np.ndarray, weights: np.ndarray, gamma: float) -> float:
     """Solve the linear programme: min weights @ xi, xi_i >= 1 - (W_y - W_c) h_i / gamma, xi >= 0."""
     (n, d), k = H.shape, codes.max() + 1
     blocks, rows = [], np.arange(n)
@@ -280,7 +291,12 @@ def _best_hinge(H, codes, weights, gamma):
     return result.fun
 
 
-def _weigh_task(prior, task, k, tasks):
+def _weigh_task(
+    prior: NDArray[np.float64],
+    task: tuple[int, ...],
+    k: int,
+    tasks: Literal["distinct", "collision_free", "any"],
+) -> tuple[float, float]:
     """Return the probability of a task, not normalised, and its weight in the theorem."""
     if tasks == "distinct":
         return float(prior[list(task)].prod()), 1.0
@@ -303,14 +319,21 @@ def _weigh_task(prior, task, k, tasks):
     return probability, extreme / probability * len(task)
 
 
-def _draw_tasks(prior, k, tasks, n_tasks, random_state):
+def _draw_tasks(
+    prior: NDArray[np.float64],
+    k: int,
+    tasks: Literal["distinct", "collision_free", "any"],
+    n_tasks: int,
+    random_state: RandomState,
+) -> list[tuple[tuple[int, ...], float, float]]:
     _check_count("n_tasks", n_tasks)
     _check_count("n_negatives", k)
     _check_choice("tasks", tasks, _TASKS)
     if np.count_nonzero(prior) < (k + 1 if tasks == "distinct" else 2):
         raise ValueError(f"n_negatives={k} asks for more classes than have a positive probability.")
     rng = check_random_state(random_state)
-    found, weights = [], {}
+    found: list[tuple[int, ...]] = []
+    weights = {}
     while len(found) < n_tasks:
         for drawn in rng.choice(len(prior), size=(n_tasks, k + 1), p=prior):
             if tasks == "distinct":

@@ -10,15 +10,18 @@ paper holds exactly, up to the sampling of tuples. The inequalities themselves a
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn.utils import check_random_state
 
 from .._utils.labels import labelled_rows
+from .._utils.types import Labels, RandomState
 
 __all__ = [
     "ContrastiveTuples",
@@ -116,7 +119,15 @@ class UnsupervisedLoss:
     all_collision_rate: float
 
 
-def sample_tuples(y, n_tuples, *, n_negatives=1, block_size=1, class_prior=None, random_state=None):
+def sample_tuples(
+    y: Labels,
+    n_tuples: int,
+    *,
+    n_negatives: int = 1,
+    block_size: int = 1,
+    class_prior: ArrayLike | None = None,
+    random_state: RandomState = None,
+) -> ContrastiveTuples:
     r"""Draw anchors, positives and negatives by latent class.
 
     For each tuple, classes :math:`c^+, c^-_1, \dots, c^-_k` are drawn independently from the prior, then the
@@ -171,7 +182,7 @@ def sample_tuples(y, n_tuples, *, n_negatives=1, block_size=1, class_prior=None,
     counts = np.bincount(codes, minlength=n_classes)
     starts = np.cumsum(counts) - counts
 
-    def rows(classes):
+    def rows(classes: np.ndarray) -> np.ndarray:
         return order[starts[classes] + rng.randint(counts[classes])]
 
     plus, minus = drawn[:, 0], drawn[:, 1:]
@@ -184,7 +195,9 @@ def sample_tuples(y, n_tuples, *, n_negatives=1, block_size=1, class_prior=None,
     )
 
 
-def contrastive_margins(anchors, positives, negatives):
+def contrastive_margins(
+    anchors: ArrayLike, positives: ArrayLike, negatives: ArrayLike
+) -> NDArray[np.float64]:
     r"""Return by how much each anchor is more similar to its positives than to its negatives.
 
     Parameters
@@ -216,8 +229,8 @@ def contrastive_margins(anchors, positives, negatives):
     >>> contrastive_margins([[2.0, 0.0]], [[1.0, 1.0]], [[[0.0, 1.0], [3.0, 0.0]]])
     array([[ 2., -4.]])
     """
-    arrays = {"anchors": anchors, "positives": positives, "negatives": negatives}
-    arrays = {name: _finite(name, array) for name, array in arrays.items()}
+    given = {"anchors": anchors, "positives": positives, "negatives": negatives}
+    arrays = {name: _finite(name, values) for name, values in given.items()}
     for (name, array), allowed in zip(arrays.items(), ((2,), (2, 3), (2, 3, 4)), strict=True):
         first = arrays["anchors"].shape
         if array.ndim not in allowed or (array.shape[0], array.shape[-1]) != (first[0], first[-1]):
@@ -226,17 +239,19 @@ def contrastive_margins(anchors, positives, negatives):
                 f"{name} has shape {array.shape}{beside}; pass anchors (M, d), positives "
                 "(M, d) or (M, b, d), negatives (M, d), (M, k, d) or (M, k, b, d)."
             )
-    anchors, positives, negatives = arrays.values()
-    if positives.ndim == 3:
-        positives = positives.mean(axis=1)
-    if negatives.ndim == 2:
-        negatives = negatives[:, None]
-    elif negatives.ndim == 4:
-        negatives = negatives.mean(axis=2)
-    return np.einsum("md,mkd->mk", anchors, positives[:, None] - negatives)
+    anchor, positive, negative = arrays.values()
+    if positive.ndim == 3:
+        positive = positive.mean(axis=1)
+    if negative.ndim == 2:
+        negative = negative[:, None]
+    elif negative.ndim == 4:
+        negative = negative.mean(axis=2)
+    return np.einsum("md,mkd->mk", anchor, positive[:, None] - negative)
 
 
-def margin_loss(margins, loss="logistic", *, gamma=1.0):
+def margin_loss(
+    margins: ArrayLike, loss: Literal["logistic", "hinge", "zero_one"] = "logistic", *, gamma: float = 1.0
+) -> NDArray[np.float64]:
     r"""Return the loss of each row of margins, one number for its k comparisons.
 
     Parameters
@@ -287,7 +302,9 @@ def margin_loss(margins, loss="logistic", *, gamma=1.0):
     return (np.log(sums) - smallest) / math.log(2)
 
 
-def unsupervised_loss(H, tuples, *, loss="logistic"):
+def unsupervised_loss(
+    H: ArrayLike, tuples: ContrastiveTuples, *, loss: Literal["logistic", "hinge", "zero_one"] = "logistic"
+) -> UnsupervisedLoss:
     r"""Return the contrastive loss on tuples, and its parts with and without class collision.
 
     For one negative, :math:`L_{un} = \tau L_{un}^{=} + (1 - \tau) L_{un}^{\neq}`, here with the share of
@@ -358,7 +375,7 @@ def unsupervised_loss(H, tuples, *, loss="logistic"):
     )
 
 
-def collision_probability(class_prior, n_negatives=1, *, every=False):
+def collision_probability(class_prior: ArrayLike, n_negatives: int = 1, *, every: bool = False) -> float:
     r"""Return the probability that a negative is of the anchor's class.
 
     Parameters
@@ -398,7 +415,9 @@ def collision_probability(class_prior, n_negatives=1, *, every=False):
     return float((prior * (1.0 - (1.0 - prior) ** n_negatives)).sum())
 
 
-def degenerate_loss(class_prior, n_negatives=1, *, loss="logistic"):
+def degenerate_loss(
+    class_prior: ArrayLike, n_negatives: int = 1, *, loss: Literal["logistic", "hinge"] = "logistic"
+) -> float:
     r"""Return the loss that collisions cost any representation, on average over the tuples that have one.
 
     A negative of the anchor's class cannot be told from the positive: its mean margin is 0 whatever the
@@ -444,7 +463,7 @@ def degenerate_loss(class_prior, n_negatives=1, *, loss="logistic"):
     return float(probabilities @ np.log2(1 + counts) / probabilities.sum())
 
 
-def intraclass_deviation(H, y, *, class_prior=None):
+def intraclass_deviation(H: ArrayLike, y: Labels, *, class_prior: ArrayLike | None = None) -> float:
     r"""Return how far representations spread within their classes.
 
     Parameters
@@ -490,7 +509,9 @@ def intraclass_deviation(H, y, *, class_prior=None):
     return float(total / (prior**2).sum())
 
 
-def _mean_where(margins, mask, loss):
+def _mean_where(
+    margins: np.ndarray, mask: np.ndarray, loss: Literal["logistic", "hinge", "zero_one"]
+) -> float:
     """Return the mean loss on the margins where `mask`, over the rows that have one."""
     rows = mask.any(axis=1)
     if not rows.any():
@@ -499,7 +520,7 @@ def _mean_where(margins, mask, loss):
     return float(margin_loss(np.where(mask, margins, math.inf)[rows], loss).mean())
 
 
-def _classes(y):
+def _classes(y: Labels) -> tuple[np.ndarray, int]:
     rows, labels, n = labelled_rows(y)
     if len(rows) < n:
         missing = np.setdiff1d(np.arange(n), rows)
@@ -511,7 +532,7 @@ def _classes(y):
     return codes, len(classes)
 
 
-def _numbers(name, values):
+def _numbers(name: str, values: object) -> NDArray[np.float64]:
     """Return values as a float64 array."""
     try:
         return np.asarray(values, dtype=np.float64)
@@ -521,7 +542,7 @@ def _numbers(name, values):
         ) from error
 
 
-def _finite(name, values):
+def _finite(name: str, values: object) -> NDArray[np.float64]:
     """Return values as a float64 array of finite numbers."""
     array = _numbers(name, values)
     if not np.isfinite(array).all():
@@ -530,11 +551,11 @@ def _finite(name, values):
     return array
 
 
-def _first(mask):
+def _first(mask: np.ndarray) -> tuple[int, ...]:
     return tuple(int(place[0]) for place in np.nonzero(mask))
 
 
-def _matrix(H, n=None):
+def _matrix(H: ArrayLike, n: int | None = None) -> NDArray[np.float64]:
     H = _numbers("H", H)
     if H.ndim != 2 or 0 in H.shape:
         raise ValueError(f"H has shape {H.shape}; pass representations (n, d).")
@@ -546,7 +567,7 @@ def _matrix(H, n=None):
     return H
 
 
-def _prior(class_prior, codes, n_classes):
+def _prior(class_prior: ArrayLike | None, codes: np.ndarray, n_classes: int) -> NDArray[np.float64]:
     if class_prior is None:
         return np.bincount(codes, minlength=n_classes) / len(codes)
     prior = _check_prior(class_prior)
@@ -557,7 +578,7 @@ def _prior(class_prior, codes, n_classes):
     return prior
 
 
-def _check_prior(class_prior):
+def _check_prior(class_prior: ArrayLike) -> NDArray[np.float64]:
     prior = _numbers("class_prior", class_prior)
     if prior.ndim != 1 or len(prior) == 0 or not (prior >= 0).all() or abs(prior.sum() - 1) > 1e-6:
         raise ValueError(
@@ -566,16 +587,16 @@ def _check_prior(class_prior):
     return prior / prior.sum()
 
 
-def _check_count(name, value):
+def _check_count(name: str, value: object) -> None:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}={value!r} is out of range; pass an int >= 1.")
 
 
-def _check_choice(name, value, choices):
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name}={value!r} is unknown; pass one of {', '.join(map(repr, choices))}.")
     return value
 
 
-def _check_loss(loss, choices=_LOSSES):
+def _check_loss(loss: str, choices: Sequence[str] = _LOSSES) -> str:
     return _check_choice("loss", loss, choices)

@@ -25,8 +25,9 @@ from sklearn_simclr import (
     SimCLRTransformer,
     SupervisedTransformer,
 )
+from sklearn_simclr.estimators.untrained import untrained_modules
 from sklearn_simclr.inspection._report_page import report_page, report_text
-from sklearn_simclr.inspection._representation import _leave_one_out, measure_views, untrained_twin
+from sklearn_simclr.inspection._representation import _leave_one_out, measure_views
 from sklearn_simclr.inspection.report import Finding, representation_report
 from sklearn_simclr.training.forecast import LossPrediction, predict_loss
 from sklearn_simclr.training.watch import TrainingWatch, spread
@@ -201,7 +202,7 @@ def test_twins_are_new_and_repeatable(images, encoder):
     fitted = fit(images[:64], 1, encoder=encoder() if encoder is small_encoder else encoder, batch_size=32)
     source = fitted._read_images(images[:64], reset=False)
     before = copy.deepcopy(fitted.encoder_.state_dict())
-    first, again, other = (untrained_twin(fitted, source, seed) for seed in (1, 1, 2))
+    first, again, other = (untrained_modules(fitted, source, seed) for seed in (1, 1, 2))
     weights = [
         [p for p in encoder.parameters() if p.ndim == 4][-1]
         for encoder in (first[0], again[0], other[0], fitted.encoder_)

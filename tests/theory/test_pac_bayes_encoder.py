@@ -137,7 +137,8 @@ def test_views_of_a_tuple_are_different_views(digits):
     X = digits[0][:50]
     model = small(max_epochs=0, block_size=2, pairs="views").fit(X)
     source = model._read_images(X, reset=False)
-    bank, (anchor, positive, negative) = model._bank(source, model.tuples_, 0)
+    tuples = model._bank(source, model.tuples_, 0)
+    bank, (anchor, positive, negative) = tuples.bank, tuples.rows
     assert len(bank) == 5 * 50
     for image in (0, 7):
         views = bank.take(torch.arange(5) * 50 + image)
