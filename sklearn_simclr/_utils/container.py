@@ -61,7 +61,9 @@ def write(path: str | os.PathLike, kind: str, arrays: Mapping[str, Tensor | np.n
             raise OSError(errno.EIO, str(error)) from error
 
 
-def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Tensor], Any]:
+def read(
+    path: str | os.PathLike, kind: str, *, advice: str = "Write it anew, or pass another file."
+) -> tuple[dict[str, Tensor], Any]:
     """Read a container that `write` wrote.
 
     Parameters
@@ -70,6 +72,8 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Tensor], Any]:
         The file.
     kind : str
         What the container has to be.
+    advice : str, optional
+        What to do about a damaged file.
 
     Returns
     -------
@@ -109,13 +113,12 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Tensor], Any]:
         arrays = _copy_arrays(path, names)
     except (SafetensorError, _Damaged) as error:
         raise ValueError(
-            f"{path} is damaged, or no safetensors file: {error}. Write it anew, or pass another file. "
-            "Other files, such as pickles, are never opened."
+            f"{path} is damaged, or no safetensors file: {error}. {advice} Other files, such as pickles, are "
+            "never opened."
         ) from None
     if metadata.get(_DIGEST) != _digest(metadata[_HEADER], arrays):
         raise ValueError(
-            f"{path} is damaged: its content does not have the checksum that it was written with. Write "
-            "it anew, or pass another file."
+            f"{path} is damaged: its content does not have the checksum that it was written with. {advice}"
         )
     return arrays, header["meta"]
 

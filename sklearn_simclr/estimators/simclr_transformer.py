@@ -169,7 +169,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         changed after fit.
     memory : str, joblib.Memory or None, default=None
         Folder for trained encoders. A fit on the same images with the same parameters (other than
-        ``callbacks``, ``device``, ``memory``, ``mirror``, ``output`` and ``verbose``) takes the encoder from
+        ``device``, ``memory``, ``mirror``, ``output`` and ``verbose``) takes the encoder from
         there, also where ``random_state`` is None. In a search with several workers a second worker waits
         for the first; without ``memory`` each worker trains for itself. Remove the folder to empty it.
     checkpoint_dir : str, os.PathLike or None, default=None
@@ -627,4 +627,8 @@ def _chance_level(loss: Callable[[torch.Tensor], torch.Tensor], name: object, n_
     """Return the loss of an encoder that maps every view to one point."""
     if name == "nt_xent":
         return chance_level(n_pairs)
-    return float(loss(torch.ones(2 * min(n_pairs, 1024), 2)))
+    value = loss(torch.ones(2 * min(n_pairs, 1024), 2))
+    if not isinstance(value, torch.Tensor) or value.ndim:
+        found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
+        raise ValueError(f"loss must return a scalar tensor computed from z, got {found}. Take the mean.")
+    return float(value)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..images.source import ImageSource, as_float
-from ..training.objective import Batch, Epoch, Objective, Step
+from ..training.batch import Batch
+from ..training.objective import Epoch, Objective, Step
 from ..training.plan import Plan
 from ._posterior import GRID_FINENESS, LARGEST_PRIOR_VARIANCE, GaussianPosterior
 from .pac_bayes import prior_grid_index, risk_bound

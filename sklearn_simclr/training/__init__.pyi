@@ -1,5 +1,5 @@
+from .batch import Batch as Batch
 from .loop import train as train
-from .objective import Batch as Batch
 from .objective import Epoch as Epoch
 from .objective import History as History
 from .objective import Objective as Objective

@@ -48,17 +48,37 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
     if location is None:
         return run()
     folder = Path(location) / "sklearn_simclr"
-    folder.mkdir(parents=True, exist_ok=True)
     name = key()
     path = folder / f"{name}.safetensors"
-    with FileLock(folder / f"{name}.lock"):
+    # Files are replaced as a whole: one that is there can be read without the lock, and from a disk that
+    # cannot be written to.
+    if path.exists():
+        return _read(path, modules)
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"memory={str(location)!r} cannot be used: {error.strerror or error}. Pass a folder that can be "
+            "written to, or None",
+        ) from error
+    try:
         if path.exists():
-            arrays, rows = container.read(path, _KIND)
-            _take(modules.cpu(), arrays)
-            return History(rows)
+            return _read(path, modules)
         history = run()
         container.write(path, _KIND, modules.state_dict(), history.rows)
         return history
+    finally:
+        lock.release()
+
+
+def _read(path: Path, modules: nn.Module) -> History:
+    """Give modules the weights of a file, and return the history in it."""
+    arrays, rows = container.read(path, _KIND, advice="Remove it, and fit trains anew.")
+    _take(modules.cpu(), arrays)
+    return History(rows)
 
 
 @torch.no_grad()

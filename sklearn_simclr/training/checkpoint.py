@@ -82,15 +82,13 @@ class Checkpoint:
             return None
         advice = "Pass another checkpoint_dir, or remove the file to start anew."
         try:
-            tensors, meta = container.read(path, _KIND)
-        except ValueError as error:
-            raise ValueError(f"checkpoint_dir cannot be used: {error} {advice}") from error
+            tensors, meta = container.read(path, _KIND, advice=advice)
         except OSError as error:
             raise self._unusable(error) from error
         if meta["key"] != self.key:
             raise ValueError(
-                f"{str(path)!r} holds the training of other images or of other parameters, from which this "
-                f"fit cannot go on. {advice}"
+                f"{str(path)!r} holds the training of other images or of other parameters (a RandomState "
+                f"gives every fit another seed), from which this fit cannot go on. {advice}"
             )
         return _unflatten(meta["state"], tensors)
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from ..images.source import ImageSource, as_float
 from ..views.augmentation import Augmentation
-from .objective import Batch, Epoch, Objective, Step
+from .batch import Batch
+from .objective import Epoch, Objective, Step
 from .plan import Plan
 
 __all__ = ["ClassificationObjective", "MultiLabelObjective", "Targets", "Validation"]

@@ -10,7 +10,8 @@ from ..images.source import ImageSource
 from ..losses.large_batch import cached_backward
 from ..losses.measures import contrastive_accuracy_tensor, rankme
 from ..views.augmentation import Augmentation
-from .objective import Batch, Epoch, Objective, Step
+from .batch import Batch
+from .objective import Epoch, Objective, Step
 from .plan import Plan
 from .watch import TrainingWatch
 
@@ -112,7 +113,8 @@ class ContrastiveObjective(Objective):
         """Return representations h and projections z of views."""
         with batch.precision():
             h = self.modules["encoder"](batch.lay_out(views))
-            return h, self.modules["projector"](h)
+            z = self.modules["projector"](h)
+        return h, z.float()  # bfloat16 holds neither logits nor their sums
 
     def identity(self) -> dict:
         """Return what the learnt weights depend on: also the loss."""

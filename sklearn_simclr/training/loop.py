@@ -2,11 +2,12 @@
 
 import contextlib
 import math
+import reprlib
 import signal
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache as cache_result
 from types import FrameType
 from typing import Any
@@ -19,13 +20,14 @@ from torch import nn
 
 from .._utils.seeds import isolated_generators
 from ..images.source import ImageSource
+from .batch import Batch
 from .cache import train_once
 from .checkpoint import Checkpoint
 from .clock import Clock
 from .feed import make_feed
 from .forecast import predict_loss
 from .identity import content_key
-from .objective import Batch, Epoch, History, Objective
+from .objective import Epoch, History, Objective, Step
 from .optimizers import make_optimizer
 from .plan import Plan
 
@@ -103,10 +105,25 @@ def train(
                 kept = stack.enter_context(Checkpoint(checkpoint, key()))
             return _Loop(objective, plan, kept).train(images, optimizer_state)
 
-    history = run() if plan.max_epochs == 0 else train_once(key, run, objective.modules, cache)
+    def key_with_callbacks() -> str:
+        """Identify the training also by its callbacks, which may end it early."""
+        return content_key(images, [key(), list(plan.callbacks)])
+
+    _check_parameters(objective)
+    history = run() if plan.max_epochs == 0 else train_once(key_with_callbacks, run, objective.modules, cache)
     objective.modules.zero_grad(set_to_none=True)
     objective.modules.cpu().eval()
     return history
+
+
+def _check_parameters(objective: Objective) -> None:
+    """Raise if an objective holds parameters that would not be trained."""
+    for name, value in vars(objective).items():
+        if isinstance(value, nn.Parameter):
+            raise ValueError(
+                f"{type(objective).__name__}.{name} is a parameter outside of modules: it would not be "
+                "trained. Make it part of one of the modules."
+            )
 
 
 class _Loss(nn.Module):
@@ -244,11 +261,22 @@ class _Loop(NeuralNet):
         step = self.objective.step(
             Batch(index, images, self.generator, self.plan, self.objective.memory_format)
         )
+        if not isinstance(step, Step):
+            name = type(self.objective).__name__
+            raise TypeError(f"step of {name} must return a Step(loss), got {_shown(step)}.")
         loss = step.loss
         if not step.has_gradients:
             if not (isinstance(loss, torch.Tensor) and loss.ndim == 0 and loss.requires_grad):
-                raise ValueError(f"loss must return a scalar tensor computed from z, got {loss!r}.")
+                raise ValueError(
+                    "loss must return a scalar tensor computed from what the modules return, got "
+                    f"{_shown(loss)}. Take the mean of a vector, and leave out .item() and .detach()."
+                )
             loss.backward()
+        if not self.clock_.steps and not any(p.grad is not None for p in self.module_.parameters()):
+            raise ValueError(
+                "The loss gives no parameter of the modules a gradient: nothing would be learnt. Compute it "
+                "from what the modules return, and set requires_grad of what is to be learnt."
+            )
         if per_step:
             named = list(self.module_.named_parameters())
             self.notify("on_grad_computed", named_parameters=named, X=index, y=None, training=True)
@@ -272,16 +300,34 @@ class _Loop(NeuralNet):
             self.history.new_batch()
             self.history.record_batch("train_loss", loss)
         epoch = Epoch(len(self.history), loss, self.clock_.steps, self.clock_.fraction())
+        measured = self.objective.measure(outputs, epoch)
         row = {
             "train_loss": loss,
             "train_loss_best": loss < best,
             "images_per_second": images / seconds,
             "lr": self.optimizer_.param_groups[0]["lr"],
             "dur": seconds,
-            **self.objective.measure(outputs, epoch),
         }
+        self._check_columns(row.keys(), measured.keys())
+        row |= measured
         for name, value in row.items():
             self.history.record(name, value)
+
+    def _check_columns(self, own: Collection[str], measured: Collection[str]) -> None:
+        """Raise if `measure` and `columns` of the objective do not fit together."""
+        name, columns = type(self.objective).__name__, self.objective.columns
+        wrong = sorted(set(measured) & set(own)) + sorted(set(measured) - set(columns))
+        if wrong:
+            raise ValueError(
+                f"measure of {name} returns {wrong[0]!r}, which is recorded already or is not in columns. "
+                "Give it another name, and add that to columns."
+            )
+        missing = sorted(set(columns) - set(own) - set(measured))
+        if missing or "epoch" in columns.values():
+            raise ValueError(
+                f"columns of {name} must name what is recorded: {sorted(own)} and what measure returns; no "
+                f"column can be called 'epoch'. Found {dict(columns)}."
+            )
 
     def _state(self, position: dict | None = None) -> dict[str, Any]:
         """Return all that the rest of the training depends on."""
@@ -346,6 +392,14 @@ def _set_global_states(states: Mapping[str, torch.Tensor], device: torch.device)
     torch.set_rng_state(states["cpu"].cpu())
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+
+
+def _shown(value: object) -> str:
+    """Return what a value is, in a line."""
+    if isinstance(value, torch.Tensor):
+        grad = "with" if value.requires_grad else "without"
+        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}, {grad} a gradient"
+    return f"{reprlib.repr(value)} of type {type(value).__name__}"
 
 
 def _overrides_step(callback: Callback) -> bool:

@@ -1,8 +1,6 @@
 """Say what is learnt: the modules, a step of their training, what is recorded, what the weights depend on."""
 
-import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,75 +8,35 @@ from torch import Tensor, nn
 
 from ..images.source import ImageSource, as_float
 from ..views.augmentation import Augmentation
-from ..views.linear_maps import Draws
+from .batch import Batch
 from .identity import architecture
 from .plan import Plan
 
-__all__ = ["Batch", "Epoch", "History", "Objective", "Step"]
+__all__ = ["Epoch", "History", "Objective", "Step"]
 
 # Images that a data-driven first layer is set from.
 _FIRST_LAYER_IMAGES = 2048
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The images of one step, and how the training loop wants them to be computed.
-
-    Parameters
-    ----------
-    index : int64 tensor of shape (n,)
-        Rows of the training images.
-    images : tensor of shape (n, C, H, W)
-        Their pixels: uint8 in 0 to 255, or float32 in [0, 1].
-    generator : torch.Generator
-        What views and noise are drawn from, on the device of the images.
-    plan : Plan
-        Precision, memory format and the size of micro-batches.
-    memory_format : torch.memory_format
-        The layout in which the encoder is fastest.
-    """
-
-    index: Tensor
-    images: Tensor
-    generator: torch.Generator
-    plan: Plan
-    memory_format: torch.memory_format = torch.contiguous_format
-
-    def draw(self, augmentation: Augmentation, n_views: int = 1) -> Draws:
-        """Draw the random numbers of `n_views` views of each image: those of all first views come first."""
-        shape = tuple(self.images.shape[1:])
-        return augmentation.draw(
-            n_views * len(self.images), shape, generator=self.generator, device=self.images.device
-        )
-
-    def views(self, augmentation: Augmentation, n_views: int = 1) -> Tensor:
-        """Return views (n_views * n, C, h, w), float32 in [0, 1]; rows i and i + n are of one image."""
-        return augmentation.apply(self.images, self.draw(augmentation, n_views))
-
-    def lay_out(self, images: Tensor) -> Tensor:
-        """Return images in the memory format of the encoder."""
-        return images.contiguous(memory_format=self.memory_format)
-
-    def precision(self) -> contextlib.AbstractContextManager:
-        """Return the context in which modules compute, autocast or nothing; losses stay outside of it."""
-        return self.plan.autocast()
-
-    def pixels(self) -> Tensor:
-        """Return the images themselves, float32 in [0, 1]."""
-        return self.images.float().div_(255) if self.images.dtype == torch.uint8 else self.images
-
-
 class Step(NamedTuple):
     """What one step gives the training loop.
 
-    Attributes
+    Parameters
     ----------
     loss : tensor of shape ()
         To be minimised, with its graph.
-    outputs : dict of str to tensor
-        Detached; what `Objective.measure` looks at, the last one is skorch's ``y_pred``.
-    has_gradients : bool
+    outputs : dict of str to tensor, default={}
+        Detached; what `Objective.measure` looks at. The last one is skorch's ``y_pred``.
+    has_gradients : bool, default=False
         Whether the gradients have been added to the parameters already.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_simclr.training import Step
+    >>> z = torch.ones(4, 2, requires_grad=True)
+    >>> Step(z.square().mean(), {"z": z.detach()}).loss.item()
+    1.0
     """
 
     loss: Tensor
@@ -89,7 +47,7 @@ class Step(NamedTuple):
 class Epoch(NamedTuple):
     """How far the training is at the end of an epoch.
 
-    Attributes
+    Parameters
     ----------
     number : int
         1 for the first of this training.
@@ -99,6 +57,12 @@ class Epoch(NamedTuple):
         Steps of the training so far.
     fraction : float
         Part of the training that is done, in [0, 1].
+
+    Examples
+    --------
+    >>> from sklearn_simclr.training import Epoch
+    >>> Epoch(number=2, loss=3.1, steps=14, fraction=0.2).steps
+    14
     """
 
     number: int
@@ -110,16 +74,53 @@ class Epoch(NamedTuple):
 class History(NamedTuple):
     """What a training leaves beside the trained modules.
 
-    Attributes
+    Parameters
     ----------
     rows : list of dict of str to float
         One for each epoch; the names are those of `Objective.columns`.
-    optimizer : dict or None
+    optimizer : dict or None, default=None
         State of the optimizer, to go on from; None if the result came from a cache.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.training import History
+    >>> [row["train_loss"] for row in History([{"train_loss": 5.2}, {"train_loss": 4.7}]).rows]
+    [5.2, 4.7]
     """
 
     rows: list[dict[str, float]]
     optimizer: dict[str, Any] | None = None
+
+
+# What an estimator keeps beside the modules, under the same kind of name.
+_RESERVED = {
+    *(
+        "augmentation",
+        "bound",
+        "classes",
+        "feature_names_in",
+        "history",
+        "image_shape",
+        "lambda",
+        "loss_curve",
+    ),
+    *("mirror", "n_features_in", "n_iter", "pixel_range", "pretrained", "teacher"),
+}
+
+
+def _named_modules(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    """Return modules as torch keeps them, if their names and kinds allow it."""
+    if not isinstance(modules, Mapping) or "encoder" not in modules:
+        found = sorted(modules) if isinstance(modules, Mapping) else type(modules).__name__
+        raise ValueError(f"modules must be a dict with an 'encoder', got {found}.")
+    for name, module in modules.items():
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"modules[{name!r}] must be a torch.nn.Module, got {module!r}.")
+        if not name.isidentifier() or name in _RESERVED or hasattr(nn.ModuleDict, name) or name == "training":
+            raise ValueError(
+                f"A module cannot have the name {name!r}, which means something else. Rename it."
+            )
+    return nn.ModuleDict(modules)
 
 
 class Objective:
@@ -182,7 +183,7 @@ class Objective:
         given: Iterable[str] = (),
         initialize: bool = True,
     ) -> None:
-        self.modules = nn.ModuleDict(modules)
+        self.modules = _named_modules(modules)
         self.augmentation = augmentation
         self.given = frozenset(given)
         self.initialize = initialize
@@ -244,10 +245,16 @@ class Objective:
         initialize(as_float(images.take(chosen).to(plan.device)), generator)
 
     def after_step(self) -> None:
-        """Do what follows each step of the optimizer, such as moving an average of the weights."""
+        """Do what follows each step of the optimizer, such as moving an average of the weights.
+
+        What is moved belongs into `modules`, without gradients, or into `state`: else a training that is
+        resumed begins with another.
+        """
 
     def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> Mapping[str, float]:
-        """Return what is recorded of an epoch beside its loss; the host may wait for the device here.
+        """Return what is recorded of an epoch beside its loss, under names that `columns` has.
+
+        The host may wait for the device here.
 
         Parameters
         ----------
@@ -264,15 +271,38 @@ class Objective:
         return {}
 
     def enough(self, n_epochs: int) -> bool:
-        """Return whether training on is of no use, asked after each epoch."""
+        """Return whether training on is of no use, asked after each epoch.
+
+        Parameters
+        ----------
+        n_epochs : int
+            Epochs done in this training.
+
+        Returns
+        -------
+        bool
+            Whether the training ends here.
+        """
         return False
 
     def end(self) -> None:
         """Finish the training, for instance with the best weights instead of the last."""
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps beside the modules; `load_state` takes it."""
+        """Return what a checkpoint keeps beside the modules; `load_state` takes it.
+
+        Returns
+        -------
+        dict
+            Of tensors, numbers, strings, None and of dicts, lists and tuples of them.
+        """
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned.
+
+        Parameters
+        ----------
+        state : dict
+            As `state` returned it, with tensors on the CPU.
+        """

@@ -24,7 +24,7 @@ class Plan:
         Passes over the images, >= 0.
     batch_size : int
         Images in a step, >= 1.
-    optimizer : {"lars", "sgd", "adamw", "muon"}
+    optimizer : {"lars", "sgd", "adam", "adamw", "muon"}
         Name of the optimizer.
     learning_rate : float
         Peak learning rate, > 0.
@@ -92,17 +92,35 @@ class Plan:
         return drawn[0], drawn[1], drawn[2] if self.loop_seed is None else self.loop_seed
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context in which modules compute in the precision of the plan."""
+        """Return the context in which modules compute in the precision of the plan.
+
+        Returns
+        -------
+        context manager
+            torch's autocast, or one that does nothing.
+        """
         if self.precision is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
     def building(self) -> contextlib.AbstractContextManager:
-        """Return the context in which modules are built: torch's generators are seeded for its time."""
+        """Return the context in which modules are built.
+
+        Returns
+        -------
+        context manager
+            For its time torch's global generators are seeded.
+        """
         return isolated_generators(self.seeds[0], self.device)
 
     def identity(self) -> dict[str, Any]:
-        """Return what the learnt weights depend on, by name."""
+        """Return what the learnt weights depend on.
+
+        Returns
+        -------
+        dict
+            Fields of the plan by name, but not where it is trained or what is shown.
+        """
         left_out = {"started", "device", "callbacks", "verbose", "repeatable"}
         known = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return known if self.repeatable else {**known, "seed": None, "loop_seed": None}

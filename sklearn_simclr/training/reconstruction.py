@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..views.augmentation import Augmentation
-from .objective import Batch, Objective, Step
+from .batch import Batch
+from .objective import Objective, Step
 
 __all__ = ["ReconstructionObjective"]
 

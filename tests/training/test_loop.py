@@ -200,6 +200,88 @@ def test_a_loss_that_is_no_scalar_tensor_is_refused(images, loss):
         train(objective, images, plan())
 
 
+def test_a_step_that_returns_a_tensor_is_named(images):
+    objective = Regression()
+    objective.step = lambda batch: torch.ones((), requires_grad=True)
+    with pytest.raises(TypeError, match="step of Regression must return a Step.*shape \\(\\)"):
+        train(objective, images, plan())
+
+
+def test_a_loss_that_no_module_has_a_part_in_is_refused(images):
+    objective = Regression()
+    objective.step = lambda batch: Step(torch.ones((), requires_grad=True) * 1)
+    with pytest.raises(ValueError, match="no parameter of the modules a gradient"):
+        train(objective, images, plan())
+
+
+@pytest.mark.parametrize(
+    "columns, measured, message",
+    [
+        ({"train_loss": "loss"}, {"extra": 1.0}, "'extra', which is recorded already or is not in columns"),
+        ({"train_loss": "loss"}, {"lr": 1.0}, "'lr', which is recorded already"),
+        ({"train_loss": "loss", "extra": "extra"}, {}, "must name what is recorded"),
+        ({"train_loss": "epoch"}, {}, "no column can be called 'epoch'"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused_after_one_epoch(images, columns, measured, message):
+    objective = Regression()
+    objective.columns = columns
+    objective.measure = lambda outputs, epoch: measured
+    with pytest.raises(ValueError, match=message):
+        train(objective, images, plan())
+    assert objective.steps == 2
+
+
+def test_a_parameter_outside_of_the_modules_is_refused(images):
+    objective = Regression()
+    objective.scale = nn.Parameter(torch.ones(()))
+    with pytest.raises(ValueError, match="Regression.scale is a parameter outside of modules"):
+        train(objective, images, plan())
+
+
+@pytest.mark.parametrize(
+    "modules, error, message",
+    [
+        ({"decoder": nn.Identity()}, ValueError, "with an 'encoder', got \\['decoder'\\]"),
+        ([nn.Identity()], ValueError, "with an 'encoder', got list"),
+        ({"encoder": None}, TypeError, "modules\\['encoder'\\] must be a torch.nn.Module"),
+        *[
+            ({"encoder": nn.Identity(), name: nn.Identity()}, ValueError, f"cannot have the name '{name}'")
+            for name in ("image_shape", "history", "keys", "training", "two words")
+        ],
+    ],
+)
+def test_modules_that_cannot_be_fitted_attributes_are_refused(modules, error, message):
+    with pytest.raises(error, match=message):
+        Objective(modules)
+
+
+def test_callbacks_belong_to_what_the_cache_looks_for(images, tmp_path):
+    stop = EarlyStopping(monitor="train_loss", patience=2, threshold=0.9)
+
+    def fit(callbacks):
+        objective = Regression()
+        slow = plan(9, learning_rate=1e-6, callbacks=callbacks)
+        history = train(objective, images, slow, cache=str(tmp_path))
+        return objective.steps, len(history.rows)
+
+    assert fit([stop]) == (6, 3)
+    assert fit([]) == (18, 9)
+    assert fit([EarlyStopping(monitor="train_loss", patience=2, threshold=0.9)]) == (0, 3)
+
+
+def test_a_cache_that_cannot_be_written_to_is_named_and_read(images, tmp_path, monkeypatch):
+    first = train(Regression(), images, plan(), cache=str(tmp_path))
+
+    def refuse(self, *args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    assert train(Regression(), images, plan(), cache=str(tmp_path)).rows == first.rows
+    with pytest.raises(OSError, match="memory=.*cannot be used: Read-only file system.*or None"):
+        train(Regression(), images, plan(seed=1), cache=str(tmp_path))
+
+
 def test_a_callback_ends_the_training_and_keeps_what_was_learnt(images):
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=0.9)
     objective = Regression()
