@@ -63,7 +63,7 @@ OPENED = {
     "estimators/simclr_transformer.py:SimCLRTransformer._make_head",
     "training/loop.py:_Loop._resume",
     "training/loop.py:_Loop._record",
-    "training/objective.py:Batch.draw",
+    "training/batch.py:Batch.draw",
     "training/contrastive.py:ContrastiveObjective.project",
 }
 
