@@ -26,7 +26,7 @@ __all__ = [
 def labelled_rows(
     y: Labels | None, known_classes: NDArray | None = None
 ) -> tuple[NDArray[np.intp], NDArray, int]:
-    """Positions of the labelled rows of `y`, their labels, and the length of `y`.
+    """Return the positions (m,) of the labelled rows of `y`, their labels (m,), and the length of `y`.
 
     `known_classes` says what -1 means where a classifier has been fitted already.
     """
@@ -64,7 +64,7 @@ def labelled_rows(
 
 
 def _one_dimensional(y: Labels | None, fitted: str) -> tuple[NDArray, bool]:
-    """`y` as an ndarray of shape (n,); whether an array of objects is to stay one, if they are strings."""
+    """Return `y` with shape (n,), and whether an array of objects is to stay one if these are strings."""
     if y is None:
         # scikit-learn's own wording, which its estimator checks look for.
         raise ValueError(f"The {fitted} requires y to be passed, but the target y is None.")
@@ -114,7 +114,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _homogeneous(labels: NDArray, rows: NDArray[np.intp], keep_object: bool) -> NDArray:
-    """An object array of labels with the dtype that the labels would have had without the missing ones."""
+    """Return an object array of labels with the dtype that they would have had without missing ones."""
     types = list(map(type, labels))
     found: dict[str, np.intp] = {}
     # bool before Real, of which it is a subclass.
@@ -141,7 +141,7 @@ def _homogeneous(labels: NDArray, rows: NDArray[np.intp], keep_object: bool) -> 
 def _marked_unlabelled(
     labels: NDArray, known_classes: NDArray | None, other_marks: bool
 ) -> NDArray[np.bool_]:
-    """Where numeric labels say with -1 that there is no label."""
+    """Return a mask of the numeric labels that say with -1 that there is no label."""
     marked = labels == -1
     if known_classes is not None:
         is_class = known_classes.dtype.kind in "if" and -1 in known_classes
@@ -158,7 +158,10 @@ def _marked_unlabelled(
 
 
 def labelled_targets(y: Labels | None) -> tuple[NDArray[np.intp], NDArray, int]:
-    """Positions of the rows of numeric `y` that are neither None nor NaN, their values, the length of `y`."""
+    """Return the positions (m,) of the numbers in `y`, their values (m,), and the length of `y`.
+
+    Rows of None and NaN are left out.
+    """
     y, _ = _one_dimensional(y, "regressor")
     rows = np.arange(len(y))
     if y.dtype == object:
@@ -184,7 +187,7 @@ def labelled_targets(y: Labels | None) -> tuple[NDArray[np.intp], NDArray, int]:
 def hide_labels(
     labels: NDArray, shown: NDArray[np.integer], rows: NDArray[np.integer], n: int, mark: float | None = None
 ) -> NDArray:
-    """A target of n rows in which only some of the labels show.
+    """Return a target of n rows in which only some of the labels show.
 
     Parameters
     ----------
@@ -226,7 +229,7 @@ def hide_labels(
 
 
 def check_fraction(fraction: float, name: str) -> float:
-    """`fraction` as a float in (0, 1]."""
+    """Return `fraction` as a float in (0, 1], or say what is wrong with it."""
     if isinstance(fraction, (bool, np.bool_)) or not isinstance(fraction, numbers.Real):
         raise TypeError(
             f"{name} must be a number in (0, 1], found {fraction!r}. Pass 0.1 for a tenth of the labels."
@@ -254,7 +257,7 @@ def check_n_drawn(n_drawn: int, n_classes: int, n: int, given: float, name: str)
 
 
 def _smallest_fraction(n_classes: int, n: int) -> str:
-    """The shortest decimal near n_classes / n that draws every class."""
+    """Return the shortest decimal near n_classes / n that draws every class."""
     for digits in range(3, 18):
         text = f"{n_classes / n:.{digits}g}"
         if round(float(text) * n) >= n_classes:
@@ -263,14 +266,14 @@ def _smallest_fraction(n_classes: int, n: int) -> str:
 
 
 def class_codes(labels: NDArray) -> NDArray[np.intp]:
-    """A number for each label, equal for equal labels: 0, 1, ... in the order in which they first occur."""
+    """Return a number for each label: 0, 1, ... in the order in which labels first occur."""
     # The draw does not depend on the order, and sorting objects takes ten times as long.
     numbering: dict[object, int] = {}
     return np.array([numbering.setdefault(label, len(numbering)) for label in labels.tolist()])
 
 
 def quantile_codes(targets: NDArray, n_bins: int) -> NDArray[np.intp]:
-    """The bin of each target, of at most `n_bins` of equal size (up to one) by rank.
+    """Return the bin of each target, of at most `n_bins` of equal size (up to one) by rank.
 
     By rank, and not between quantiles, since ties would then make bins of very different sizes.
     """
@@ -281,7 +284,7 @@ def quantile_codes(targets: NDArray, n_bins: int) -> NDArray[np.intp]:
 
 
 def turns(codes: NDArray[np.integer], random_state: RandomState) -> NDArray[np.intp]:
-    """A random order of the rows in which the classes take turns.
+    """Return a random order of the rows in which the classes take turns.
 
     Each round holds one row of every class that has rows left, in random order. A prefix of it is a balanced
     draw, and contains every shorter prefix.

@@ -272,7 +272,7 @@ def _call_factory(
 
 
 def _find_out_dim(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> int:
-    """Number of features that the module gives, from a trial that leaves no trace in it."""
+    """Return the number of features of a module, by a trial that leaves no trace in it."""
     shape = (2, in_channels, *image_size)
     tensors = itertools.chain(module.parameters(), module.buffers())
     device = next((tensor.device for tensor in tensors), torch.device("cpu"))

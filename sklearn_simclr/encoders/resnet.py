@@ -196,7 +196,7 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.last_norm.weight)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features (n, out_dim) of float images (n, in_channels, H, W)."""
+        """Return features (n, out_dim) of float images (n, in_channels, H, W)."""
         maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         return maps.mean(dim=(2, 3))
@@ -309,7 +309,7 @@ class _SameMaxPool(nn.Module):
 
 
 def _avg_pool(stride: int) -> nn.Module:
-    """2x2 average pool of a ResNet-D shortcut, with the edges of the authors' code.
+    """Return the 2x2 average pool of a ResNet-D shortcut, with the edges of the authors' code.
 
     At stride 2 they pad right and bottom with zeros that count in the mean; at stride 1 (SAME) the padding
     does not count, which is what a repeated last row and column amount to.
@@ -326,7 +326,7 @@ def _conv(entering: int, leaving: int, kernel: int, stride: int = 1) -> nn.Conv2
 def _strided_convolution(
     entering: int, leaving: int, stride: int, sk_ratio: float
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Convolution, norm and activation, the latter two empty where selective kernels contain theirs."""
+    """Return convolution, norm and activation; selective kernels contain the latter two."""
     if sk_ratio > 0:
         return _SelectiveKernel(entering, leaving, stride, sk_ratio), nn.Identity(), nn.Identity()
     return _conv(entering, leaving, 3, stride), nn.BatchNorm2d(leaving), nn.ReLU(inplace=True)

@@ -123,7 +123,7 @@ def fetch_cifar10(
 
 
 def _find_archive(home: Path, download_if_missing: bool, n_retries: int) -> Path:
-    """The path of the archive, whose checksum is right."""
+    """Return the path of the archive, whose checksum is right."""
     archive = home / _URL.rpartition("/")[2]
     if archive.is_file() and pooch.file_hash(archive) == _SHA256:
         return archive
@@ -147,7 +147,7 @@ def _find_archive(home: Path, download_if_missing: bool, n_retries: int) -> Path
 
 
 def _read(archive: Path, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 32, 32, 3) and labels in files of records: a label, then planes of red, green and blue."""
+    """Return images (n, 32, 32, 3) and labels; a record is a label, then planes of red, green and blue."""
     parts = {}
     with tarfile.open(archive, "r:gz") as tar:
         # In the order of the archive: each step back would decompress it from the beginning.

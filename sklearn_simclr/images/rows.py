@@ -11,7 +11,7 @@ __all__ = ["indexable", "length_mismatch", "take", "take_columns", "take_if_alig
 
 
 def indexable(X: Any, name: str = "X") -> tuple[Any, int]:
-    """`X` with a length, and that length."""
+    """Return `X` in a form that has a length, and that length."""
     if not hasattr(X, "shape") and not isinstance(X, Sized) and hasattr(X, "__array__"):
         X = np.asarray(X)
     # Shape before length: sparse containers have no length, and one of them is a dict.
@@ -27,7 +27,7 @@ def indexable(X: Any, name: str = "X") -> tuple[Any, int]:
 
 
 def take(X: Any, rows: NDArray[np.integer]) -> Any:
-    """Rows of anything that scikit-learn estimators accept; a sequence without a shape gives a list."""
+    """Return rows of what scikit-learn estimators accept; a sequence without a shape gives a list."""
     if hasattr(X, "iloc"):
         return X.iloc[rows]
     if issparse(X):
@@ -38,19 +38,19 @@ def take(X: Any, rows: NDArray[np.integer]) -> Any:
 
 
 def take_columns(X: Any, columns: NDArray[np.integer]) -> Any:
-    """Columns of a kernel or distance matrix: an array, a DataFrame or a sparse matrix."""
+    """Return columns of a kernel or distance matrix: an array, a DataFrame or a sparse matrix."""
     if hasattr(X, "iloc"):
         return X.iloc[:, columns]
     return (X.tocsr() if issparse(X) else np.asarray(X))[:, columns]
 
 
 def length_mismatch(n: int, n_y: int) -> str:
-    """Message for X of n rows and y of n_y."""
+    """Return the message for X of n rows and y of n_y."""
     return f"X has {n} rows and y has {n_y}; pass one label a row, with -1 or None where it is unknown."
 
 
 def take_if_aligned(value: Any, rows: NDArray[np.integer], n: int) -> Any:
-    """The `rows` of a fit parameter that has one entry for each of n samples; any other as it is."""
+    """Return the `rows` of a fit parameter with one entry for each of n samples; any other as it is."""
     try:
         with_length, length = indexable(value)
     except TypeError:

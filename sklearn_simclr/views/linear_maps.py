@@ -317,14 +317,14 @@ def _separable(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def _resize_matrix(
     start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None = None
 ) -> Tensor:
-    """Weights (N, n_out, n_in) of crop and antialiased bilinear resize along one axis."""
+    """Return weights (N, n_out, n_in) of crop and antialiased bilinear resize along one axis."""
     centre, support = _resize_centres(start, length, n_out, flip)
     pixel = torch.arange(n_in, device=start.device, dtype=torch.float32)
     return _triangle(pixel, centre[:, :, None], support, start, length, dim=2)
 
 
 def _resize_taps(start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None = None) -> _Taps:
-    """Indices and weights (N, T, n_out) of crop and antialiased bilinear resize along one axis."""
+    """Return indices and weights (N, T, n_out) of crop and antialiased bilinear resize along one axis."""
     centre, support = _resize_centres(start, length, n_out, flip)
     # An open interval of twice the support contains so many pixels at most.
     n_taps = math.ceil(2 * max(1.0, n_in / n_out))
@@ -335,7 +335,7 @@ def _resize_taps(start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Ten
 
 
 def _resize_centres(start: Tensor, length: Tensor, n_out: int, flip: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Centre (N, n_out) of the filter of every output pixel, and half of its width (N, 1)."""
+    """Return the centre (N, n_out) of the filter of every output pixel, and half of its width (N, 1)."""
     out = torch.arange(n_out, device=start.device) + 0.5
     scale = (length / n_out)[:, None]
     if flip is not None:
@@ -346,7 +346,7 @@ def _resize_centres(start: Tensor, length: Tensor, n_out: int, flip: Tensor | No
 def _triangle(
     pixel: Tensor, centre: Tensor, support: Tensor, start: Tensor, length: Tensor, dim: int
 ) -> Tensor:
-    """Weights of pixels in the filter of Pillow and of torchvision's ``antialias=True``.
+    """Return weights of pixels in the filter of Pillow and of torchvision's ``antialias=True``.
 
     It is as wide as the downscaling, cut at the edges of the crop, normalised along a dimension.
     """
@@ -357,7 +357,7 @@ def _triangle(
 
 
 def _gauss_kernels(sigma: Tensor, size: int, n: int) -> Tensor:
-    """Weights (N, R + 1) of a Gaussian blur at the distances 0 to R; sigma 0 is the identity."""
+    """Return weights (N, R + 1) of a Gaussian blur at the distances 0 to R; sigma 0 is the identity."""
     radius = min(max(1, size // 20), n - 1)
     distance = torch.arange(radius + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)[:, None]) ** 2)
@@ -366,7 +366,7 @@ def _gauss_kernels(sigma: Tensor, size: int, n: int) -> Tensor:
 
 
 def _blur_taps(sigma: Tensor, size: int, n: int) -> _Taps:
-    """Indices (T, n) and weights (N, T) of a Gaussian blur along one axis with reflected edges."""
+    """Return indices (T, n) and weights (N, T) of a Gaussian blur along one axis with reflected edges."""
     kernel = _gauss_kernels(sigma, size, n)
     distance = torch.arange(1 - kernel.shape[1], kernel.shape[1])
     index = (torch.arange(n) + distance[:, None]).abs_()
@@ -376,7 +376,7 @@ def _blur_taps(sigma: Tensor, size: int, n: int) -> _Taps:
 
 
 def _blur_matrix(sigma: Tensor, size: int, n: int) -> Tensor:
-    """Weights (N, n, n) of a Gaussian blur along one axis with reflected edges."""
+    """Return weights (N, n, n) of a Gaussian blur along one axis with reflected edges."""
     kernel = _gauss_kernels(sigma, size, n)
     kernel = torch.nn.functional.pad(kernel, (0, 2 * n - 1 - kernel.shape[1]))
     row, column = torch.arange(n, device=sigma.device)[:, None], torch.arange(n, device=sigma.device)
@@ -388,7 +388,7 @@ def _blur_matrix(sigma: Tensor, size: int, n: int) -> Tensor:
 
 
 def _color_matrices(draws: Draws) -> Tensor:
-    """Saturation, hue and greyscale as a matrix (N, 3, 3) each; it keeps the luma."""
+    """Return saturation, hue and greyscale of each view as one matrix (N, 3, 3), which keeps the luma."""
     chroma = torch.where(draws.grayscale, 0.0, draws.saturation)
     # A positive hue shift of HSV, red towards yellow, turns (I, Q) clockwise.
     angle = -2 * math.pi * draws.hue
@@ -406,7 +406,7 @@ def _contrasted(views: Tensor, contrast: Tensor) -> Tensor:
 
 
 def _luma(views: Tensor) -> Tensor:
-    """Grey level of every pixel: the luma of three channels, the mean of any other number."""
+    """Return the grey level of every pixel: the luma of three channels, the mean of any other number."""
     if views.shape[1] != 3:
         return views.mean(dim=1, keepdim=True)
     red, green, blue = (views[:, c : c + 1] for c in range(3))
@@ -414,7 +414,7 @@ def _luma(views: Tensor) -> Tensor:
 
 
 def _sequential_color(views: Tensor, draws: Draws) -> Tensor:
-    """The reference: one operation after the other in a drawn order, clipped after each, hue in HSV."""
+    """Apply the reference's operations in a drawn order, clip after each, and turn the hue in HSV."""
     channels = views.shape[1]
     views = views.clamp(0, 1)
     factors = torch.stack([draws.brightness, draws.contrast, draws.saturation], dim=1)
