@@ -7,7 +7,7 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 
-__all__ = ["Interval", "StrOptions", "check_feature_names", "fit_context"]
+__all__ = ["Interval", "Method", "StrOptions", "check_feature_names", "fit_context"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

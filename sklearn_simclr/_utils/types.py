@@ -1,14 +1,12 @@
 """Types of what users pass, named once: images, labels, seeds and the options that many estimators share."""
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-
-if TYPE_CHECKING:
-    import joblib
 
 __all__ = [
     "Device",
@@ -42,7 +40,7 @@ Labels: TypeAlias = ArrayLike | Rows
 PathLike: TypeAlias = str | os.PathLike[str]
 RandomState: TypeAlias = int | np.random.RandomState | None
 Device: TypeAlias = str | torch.device
-Memory: TypeAlias = "str | joblib.Memory | None"
+Memory: TypeAlias = str | joblib.Memory | None
 
 ImageShape: TypeAlias = Literal["auto", "HWC", "CHW"] | tuple[int, ...] | list[int]
 PixelRange: TypeAlias = Literal["auto"] | tuple[float, float] | list[float]

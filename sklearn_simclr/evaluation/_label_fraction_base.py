@@ -14,10 +14,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.labels import check_fraction, check_n_drawn, class_codes, turns
+from .._utils.sklearn_private import Method
 from .._utils.types import Images, Labels, RandomState
 from ..images.rows import indexable, length_mismatch, take, take_columns, take_if_aligned
 
-__all__ = ["BaseLabelFraction", "balanced_prefix", "inner_has", "sorted_prefix"]
+__all__ = ["BaseLabelFraction", "balanced_prefix", "if_inner_has", "sorted_prefix"]
 
 
 def sorted_prefix(
@@ -40,8 +41,8 @@ def balanced_prefix(labels: np.ndarray, fraction: float, random_state: RandomSta
     return sorted_prefix(codes, fraction, random_state, int(codes.max()) + 1, name)
 
 
-def inner_has(name: str) -> Callable[[Any], bool]:
-    """For `available_if`: the estimator, fitted where it is, has the method `name`."""
+def if_inner_has(name: str) -> Callable[[Method], Method]:
+    """Make a method available where the estimator, fitted where it is, has the method `name`."""
 
     def check(estimator: Any) -> bool:
         inner = estimator.estimator_ if hasattr(estimator, "estimator_") else estimator._inner()
@@ -49,7 +50,8 @@ def inner_has(name: str) -> Callable[[Any], bool]:
         getattr(inner, name)
         return True
 
-    return check
+    decorator: Callable[[Method], Method] = available_if(check)
+    return decorator
 
 
 class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
@@ -157,7 +159,7 @@ class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
         X = self._fitted_input(X)
         return getattr(self.estimator_, method)(X)
 
-    @available_if(inner_has("predict"))
+    @if_inner_has("predict")
     def predict(self, X: Images) -> NDArray[Any]:
         """Predict the label of each row with the fitted estimator.
 

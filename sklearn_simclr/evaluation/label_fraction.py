@@ -16,11 +16,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_clas
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import Tags
-from sklearn.utils.metaestimators import available_if
 
 from .._utils.labels import labelled_rows, labelled_targets, quantile_codes
 from .._utils.types import Images, Labels, RandomState
-from ._label_fraction_base import BaseLabelFraction, balanced_prefix, inner_has, sorted_prefix
+from ._label_fraction_base import BaseLabelFraction, balanced_prefix, if_inner_has, sorted_prefix
 
 __all__ = ["LabelFractionClassifier", "LabelFractionRegressor", "label_subset"]
 
@@ -209,7 +208,7 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
         if self.classes_ is None:
             self.classes_ = np.unique(labels)
 
-    @available_if(inner_has("predict_proba"))
+    @if_inner_has("predict_proba")
     def predict_proba(self, X: Images) -> NDArray[Any]:
         """Predict the probabilities of the classes with the fitted estimator, if it has them.
 
@@ -230,7 +229,7 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
         """
         return self._delegate("predict_proba", X)
 
-    @available_if(inner_has("predict_log_proba"))
+    @if_inner_has("predict_log_proba")
     def predict_log_proba(self, X: Images) -> NDArray[Any]:
         """Predict the log-probabilities of the classes with the fitted estimator, if it has them.
 
@@ -251,7 +250,7 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
         """
         return self._delegate("predict_log_proba", X)
 
-    @available_if(inner_has("decision_function"))
+    @if_inner_has("decision_function")
     def decision_function(self, X: Images) -> NDArray[Any]:
         """Compute the decision function of the fitted estimator, if it has one.
 

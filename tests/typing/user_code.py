@@ -59,7 +59,9 @@ def labels(X: NDArray[np.uint8]) -> None:
     assert_type(classifier.predict_proba(X), NDArray[np.float64])
     assert_type(classifier.predict(X), NDArray[Any])
     assert_type(LinearEvaluationClassifier().fit(X, [0, 1, 0]), LinearEvaluationClassifier)
-    assert_type(LabelFractionClassifier(LogisticRegression(), 0.1).fit(X, [0, 1, 0]), LabelFractionClassifier)
+    fraction = LabelFractionClassifier(LogisticRegression(), 0.1).fit(X, [0, 1, 0])
+    assert_type(fraction, LabelFractionClassifier)
+    assert_type(fraction.predict(X), NDArray[Any])
 
 
 def studies(X: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
