@@ -59,6 +59,8 @@ for public in sklearn_simclr.__all__:
     if module := getattr(getattr(sklearn_simclr, public), "__module__", None):
         autosummary_context["top"][".".join(module.split(".")[:2])].append(public)
 autodoc_member_order = "bysource"
+# The docstrings name the types in words; ArrayLike written out fills a paragraph.
+autodoc_typehints = "none"
 # The templates list the members; numpydoc would list them again, those of scikit-learn included.
 numpydoc_show_class_members = False
 
