@@ -45,7 +45,7 @@ SPINE = [
     "training/loop.py:train",
     "training/cache.py:train_once",
     "training/loop.py:train.run",
-    "training/loop.py:_Loop.train",
+    "training/loop.py:_Loop.run",
     "training/loop.py:_Loop.fit_loop",
     "training/loop.py:_Loop._run_epoch",
     "training/loop.py:_Loop._step",
@@ -88,7 +88,7 @@ HANDED = {
     ("train_once", "key"): ("training/loop.py:train.key", "training/loop.py:train"),
     ("train_once", "run"): ("training/loop.py:train.run", "training/loop.py:train"),
     ("train.run", "key"): ("training/loop.py:train.key", "training/loop.py:train"),
-    ("_Loop.train", "self.initialize"): (
+    ("_Loop.run", "self.initialize"): (
         "training/optimizers.py:make_optimizer",
         "training/loop.py:_Loop.initialize_optimizer",
     ),

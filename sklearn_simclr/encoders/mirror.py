@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from .._utils.seeds import isolated_generators
 from ..images.source import ImageSource, as_float
-from ..views.augmentation import Augmentation
 from .compact import CompactNet
 
-__all__ = ["MirroredNetwork", "is_open", "left_right_accuracy", "mirror_images_fit_in", "resolve_views"]
+__all__ = ["MirroredNetwork", "left_right_accuracy", "mirror_images_fit_in"]
 
 # Images that are compared with their mirror images, fewer if they are large; and how many go through the
 # network at a time.
@@ -45,39 +44,6 @@ class MirroredNetwork(nn.Module):
             return 0.5 * (self.network(images) + self.network(mirrored))
         first, second = self.network(torch.cat([images, mirrored])).chunk(2)
         return 0.5 * (first + second)
-
-
-def is_open(augmentation: Augmentation) -> bool:
-    """Return whether an augmentation leaves it to the images whether views are mirrored."""
-    return augmentation.recipe == "auto" and isinstance(augmentation.flip_probability, str)
-
-
-def resolve_views(
-    augmentation: Augmentation, source: ImageSource, before: Augmentation | None = None
-) -> Augmentation:
-    """Return an augmentation with concrete values.
-
-    Parameters
-    ----------
-    augmentation : Augmentation
-        If it leaves that to the images, views are not mirrored where mirror images do not fit in.
-    source : ImageSource
-        The images.
-    before : Augmentation or None, default=None
-        With the values of a training that is to go on.
-
-    Returns
-    -------
-    Augmentation
-        Another one.
-    """
-    views = augmentation.resolve(source.shape)
-    if is_open(augmentation) and views.flip_probability > 0:
-        if before is not None:
-            views.set_params(flip_probability=before.flip_probability)
-        elif not mirror_images_fit_in(source):
-            views.set_params(flip_probability=0.0)
-    return views
 
 
 def mirror_images_fit_in(source: ImageSource) -> bool:

@@ -33,7 +33,7 @@ from .._utils.types import (
     RandomState,
 )
 from ..encoders.heads import ProjectionHead
-from ..encoders.mirror import MirroredNetwork, is_open, mirror_images_fit_in
+from ..encoders.mirror import MirroredNetwork, mirror_images_fit_in
 from ..encoders.networks import PreprocessedNetwork, encoder_name, input_channels
 from ..encoders.preprocessing import Preprocessing
 from ..encoders.traits import traits
@@ -51,6 +51,7 @@ from ..training.schedule import warmup_constant
 from ..views.augmentation import Augmentation
 from .base import BaseImageTransformer
 from .trained import TrainedImageEstimator
+from .views import is_open
 
 __all__ = ["SimCLRTransformer"]
 

@@ -13,7 +13,6 @@ from torch import nn
 from .._utils.devices import resolve_device, resolve_precision
 from .._utils.sklearn_private import Interval, StrOptions
 from ..encoders.make import make_encoder
-from ..encoders.mirror import resolve_views
 from ..images.source import ImageSource
 from ..training.objective import History, Objective
 from ..training.optimizers import default_learning_rate
@@ -21,6 +20,7 @@ from ..training.plan import Plan
 from ..training.schedule import warmup_cosine
 from ..views.augmentation import Augmentation
 from .base import BaseImageEstimator
+from .views import resolve_views
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ class TrainedImageEstimator(BaseImageEstimator):
         "warmup": [Interval(Real, 0, 1, closed="left")],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str, torch.device],
-        "memory": [str, None, object],
+        "memory": [str, PathLike, None, object],
         "checkpoint_dir": [str, object, None],
         "callbacks": [list, tuple, None],
         "verbose": ["verbose"],

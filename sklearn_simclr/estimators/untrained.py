@@ -4,15 +4,13 @@ import torch
 from torch import nn
 
 from .._utils.seeds import isolated_generators
+from ..encoders.first_layer import first_layer_images
 from ..encoders.make import make_encoder
 from ..encoders.untrained import untrained_network
-from ..images.source import ImageSource, as_float
+from ..images.source import ImageSource
 from .trained import TrainedImageEstimator
 
 __all__ = ["untrained_modules"]
-
-# Images that a data-driven first layer is set from.
-_FIRST_LAYER_IMAGES = 2048
 
 
 def untrained_modules(estimator: TrainedImageEstimator, images: ImageSource, seed: int) -> list[nn.Module]:
@@ -38,8 +36,7 @@ def untrained_modules(estimator: TrainedImageEstimator, images: ImageSource, see
         If a part of the encoder has weights and no ``reset_parameters`` that draws new ones.
     """
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(images), generator=generator)[:_FIRST_LAYER_IMAGES].to(images.device)
-    pixels = as_float(images.take(chosen).cpu())
+    pixels = first_layer_images(images, generator)
     setting = estimator._encoder_setting()
     heads = [estimator.projector_] if hasattr(estimator, "projector_") else []
     with isolated_generators(seed, torch.device("cpu")):

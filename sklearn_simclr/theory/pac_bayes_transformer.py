@@ -20,9 +20,9 @@ from .._utils.seeds import draw_seed, isolated_generators
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Device, Images, ImageShape, Memory, PixelRange, RandomState
 from ..encoders.make import make_encoder
-from ..encoders.mirror import resolve_views
 from ..estimators.base import BaseImageTransformer
 from ..estimators.trained import TrainedImageEstimator, check_callbacks
+from ..estimators.views import resolve_views
 from ..images.source import ImageSource, as_float
 from ..losses.curl import hinge_of_margins, logistic_of_margins
 from ..training.loop import train
@@ -205,7 +205,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "n_posterior_samples": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
-        "memory": [str, None, object],
+        "memory": [str, PathLike, None, object],
         "checkpoint_dir": [str, PathLike, None],
         "callbacks": [list, tuple, None],
         "verbose": ["verbose"],

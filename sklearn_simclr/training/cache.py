@@ -1,5 +1,6 @@
 """Train once: trained weights on disk under a key, and processes that wait for each other."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,11 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
     ValueError
         If a file of the cache is damaged; the message names it.
     """
-    location = getattr(check_memory(cache), "location", None)
-    if location is None:
+    if not isinstance(cache, str | os.PathLike):
+        cache = getattr(check_memory(cache), "location", None)
+    if cache is None:
         return run()
-    folder = Path(location) / "sklearn_simclr"
+    folder = Path(cache) / "sklearn_simclr"
     name = key()
     path = folder / f"{name}.safetensors"
     # Files are replaced as a whole: one that is there can be read without the lock, and from a disk that
@@ -61,7 +63,7 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
     except OSError as error:
         raise OSError(
             error.errno,
-            f"memory={str(location)!r} cannot be used: {error.strerror or error}. Pass a folder that can be "
+            f"memory={str(cache)!r} cannot be used: {error.strerror or error}. Pass a folder that can be "
             "written to, or None",
         ) from error
     try:

@@ -103,7 +103,7 @@ def train(
             kept = None
             if checkpoint is not None and plan.max_epochs > 0:
                 kept = stack.enter_context(Checkpoint(checkpoint, key()))
-            return _Loop(objective, plan, kept).train(images, optimizer_state)
+            return _Loop(objective, plan, kept).run(images, optimizer_state)
 
     def key_with_callbacks() -> str:
         """Identify the training also by its callbacks, which may end it early."""
@@ -170,7 +170,7 @@ class _Loop(NeuralNet):
         )
         return self
 
-    def train(self, images: ImageSource, optimizer_state: Mapping[str, Any] | None = None) -> History:
+    def run(self, images: ImageSource, optimizer_state: Mapping[str, Any] | None = None) -> History:
         """Train on images."""
         self.module.to(self.plan.device)
         self.objective.begin(images, self.plan, self.generator)

@@ -6,16 +6,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..images.source import ImageSource, as_float
+from ..encoders.first_layer import first_layer_images
+from ..images.source import ImageSource
 from ..views.augmentation import Augmentation
 from .batch import Batch
 from .identity import architecture
 from .plan import Plan
 
 __all__ = ["Epoch", "History", "Objective", "Step"]
-
-# Images that a data-driven first layer is set from.
-_FIRST_LAYER_IMAGES = 2048
 
 
 class Step(NamedTuple):
@@ -237,12 +235,8 @@ class Objective:
             On the device, as the modules are; the views are drawn from it afterwards.
         """
         initialize = getattr(self.modules["encoder"], "initialize_from_images", None)
-        if not self.initialize or initialize is None:
-            return
-        chosen = torch.randperm(len(images), generator=generator, device=plan.device)[:_FIRST_LAYER_IMAGES]
-        chosen = chosen.to(images.device)
-        images.ask(chosen)
-        initialize(as_float(images.take(chosen).to(plan.device)), generator)
+        if self.initialize and initialize is not None:
+            initialize(first_layer_images(images, generator), generator)
 
     def after_step(self) -> None:
         """Do what follows each step of the optimizer, such as moving an average of the weights.

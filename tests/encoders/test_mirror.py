@@ -95,7 +95,7 @@ def test_images_are_not_looked_at_where_the_views_say_it(monkeypatch):
     def fail(source):
         raise AssertionError("looked")
 
-    monkeypatch.setattr("sklearn_simclr.encoders.mirror.mirror_images_fit_in", fail)
+    monkeypatch.setattr("sklearn_simclr.estimators.views.mirror_images_fit_in", fail)
     monkeypatch.setattr("sklearn_simclr.estimators.simclr_transformer.mirror_images_fit_in", fail)
     X = crops(20, turned=True)
     params = {"max_epochs": 0, "random_state": 0}

@@ -1,0 +1,40 @@
+"""Which views a training draws: what an augmentation leaves to the images is decided here."""
+
+from ..encoders.mirror import mirror_images_fit_in
+from ..images.source import ImageSource
+from ..views.augmentation import Augmentation
+
+__all__ = ["is_open", "resolve_views"]
+
+
+def is_open(augmentation: Augmentation) -> bool:
+    """Return whether an augmentation leaves it to the images whether views are mirrored."""
+    return augmentation.recipe == "auto" and isinstance(augmentation.flip_probability, str)
+
+
+def resolve_views(
+    augmentation: Augmentation, source: ImageSource, before: Augmentation | None = None
+) -> Augmentation:
+    """Return an augmentation with concrete values.
+
+    Parameters
+    ----------
+    augmentation : Augmentation
+        If it leaves that to the images, views are not mirrored where mirror images do not fit in.
+    source : ImageSource
+        The images.
+    before : Augmentation or None, default=None
+        With the values of a training that is to go on.
+
+    Returns
+    -------
+    Augmentation
+        Another one.
+    """
+    views = augmentation.resolve(source.shape)
+    if is_open(augmentation) and views.flip_probability > 0:
+        if before is not None:
+            views.set_params(flip_probability=before.flip_probability)
+        elif not mirror_images_fit_in(source):
+            views.set_params(flip_probability=0.0)
+    return views
