@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.slow
 def test_mypy_finds_the_mistakes_in_user_code_and_nothing_else(monkeypatch):
     # A mistake that mypy misses leaves an unused "type: ignore", which is an error, too.
+    # Of the package only the signatures count, as for users; its bodies are the matter of `make types`.
     monkeypatch.chdir(ROOT)
-    report, errors, status = api.run(["tests/typing/user_code.py"])
+    report, errors, status = api.run(["--follow-imports=silent", "tests/typing/user_code.py"])
     assert status == 0, report + errors

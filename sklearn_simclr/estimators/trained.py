@@ -185,8 +185,8 @@ class TrainedImageEstimator(BaseImageEstimator):
         self._architecture = self._describe_architecture()
         self._encoder_takes_channels_last = objective.channels_last
         columns = objective.columns
-        rows = [[row[name] for name in columns] for row in history.rows]
-        rows = pd.DataFrame(rows, columns=list(columns.values()), dtype=float)
+        numbers = [[row[name] for name in columns] for row in history.rows]
+        rows = pd.DataFrame(numbers, columns=list(columns.values()), dtype=float)
         done = plan.epochs_before
         rows.insert(0, "epoch", np.arange(done + 1, done + len(rows) + 1))
         self.history_ = pd.concat([self.history_, rows], ignore_index=True) if done else rows

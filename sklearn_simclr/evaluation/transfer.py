@@ -217,11 +217,10 @@ def transfer_evaluation(
             print(f"{protocol}: {metric} {row['score']:.4f} after {row['seconds']:.1f} s")
     known = ["penalty", "learning_rate", "weight_decay", "n_epochs"]
     columns = ["protocol", "metric", "score", "validation_score", *known, "n_train", "n_test", "seconds"]
-    scores = pd.DataFrame(scores, columns=columns)
-    trials = pd.DataFrame(trials, columns=["protocol", *known, "validation_score", "seconds"])
+    of_trials = ["protocol", *known, "validation_score", "seconds"]
     return Bunch(
-        scores=scores.astype({"n_epochs": "Int64"}),
-        trials=trials.astype({"n_epochs": "Int64"}),
+        scores=pd.DataFrame(scores, columns=columns).astype({"n_epochs": "Int64"}),
+        trials=pd.DataFrame(trials, columns=of_trials).astype({"n_epochs": "Int64"}),
         predictions=predictions,
         estimators=estimators,
         classes=classes,

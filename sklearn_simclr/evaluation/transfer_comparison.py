@@ -140,7 +140,7 @@ def _difference_of_accuracies(
     if metric == "mean_per_class":
         shares *= compute_sample_weight("balanced", y_test)
     # Where both are right or both are wrong nothing is exchanged; scipy asks for two images all the same.
-    kept = np.argsort(shares == 0, kind="stable")[: max(2, np.count_nonzero(shares))]
+    kept = np.argsort(shares == 0, kind="stable")[: max(2, int(np.count_nonzero(shares)))]
     return shares[kept], lambda shares, axis: shares.sum(axis) / n
 
 

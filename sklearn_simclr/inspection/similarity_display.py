@@ -255,8 +255,8 @@ class SimilarityDisplay:
             panel.axvline(side / 2 - 0.5, color="0.3", linewidth=0.8)
         start = -0.5
         if self.views is not None:
-            height, width = self.views.shape[1:3]
-            height, width = 0.92 * height / max(height, width), 0.92 * width / max(height, width)
+            sides = self.views.shape[1:3]
+            height, width = (0.92 * length / max(sides) for length in sides)
             for i in range(side):
                 extent = (-1.15 - width / 2, -1.15 + width / 2, i + height / 2, i - height / 2)
                 show_picture(panel, self.views[i], extent)
