@@ -56,8 +56,8 @@ SPINE = [
 OPENED = {
     "estimators/base.py:BaseImageEstimator._read_images",
     "estimators/base.py:BaseImageEstimator._read_rows",
-    "estimators/trained.py:TrainedImageEstimator._views",
-    "estimators/trained.py:TrainedImageEstimator._build_encoder",
+    "estimators/trained_base.py:TrainedImageEstimator._views",
+    "estimators/trained_base.py:TrainedImageEstimator._build_encoder",
     "estimators/simclr_transformer.py:SimCLRTransformer._build_modules",
     "estimators/simclr_transformer.py:SimCLRTransformer._make_objective",
     "estimators/simclr_transformer.py:SimCLRTransformer._make_head",
@@ -70,7 +70,7 @@ OPENED = {
 # Calls under which those that they make are drawn.
 EXPLAINED = {
     "estimators/base.py:BaseImageEstimator._read_training_images",
-    "estimators/trained.py:TrainedImageEstimator._new_objective",
+    "estimators/trained_base.py:TrainedImageEstimator._new_objective",
 }
 
 # Calls that are not drawn: containers of values, checks, seeds, what the clock is asked, callbacks of skorch.
@@ -98,7 +98,7 @@ HANDED = {
     ),
     ("_Loop._run_epoch", "self.plan.schedule"): (
         "training/schedule.py:warmup_cosine",
-        "estimators/trained.py:TrainedImageEstimator._plan",
+        "estimators/trained_base.py:TrainedImageEstimator._plan",
     ),
     ("_Loop._step", "self.optimizer_.step"): (
         "training/optimizers.py:Muon.step",

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .._version import __version__
-from .replacing import as_path, replacing
+from .atomic_write import as_path, replacing
 
 __all__ = ["peek", "read", "write"]
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from .networks import PreprocessedNetwork
+from .preprocessing import PreprocessedNetwork
 from .resnet import ResNet
 
 __all__ = ["untrained_network"]

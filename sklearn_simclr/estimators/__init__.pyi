@@ -1,7 +1,7 @@
 from .autoencoder_transformer import AutoencoderTransformer as AutoencoderTransformer
 from .distilled_classifier import DistilledClassifier as DistilledClassifier
-from .features import HOGTransformer as HOGTransformer
-from .features import PixelTransformer as PixelTransformer
+from .fixed_features import HOGTransformer as HOGTransformer
+from .fixed_features import PixelTransformer as PixelTransformer
 from .self_supervised import SelfSupervisedTransformer as SelfSupervisedTransformer
 from .simclr_classifier import SimCLRClassifier as SimCLRClassifier
 from .simclr_transformer import SimCLRTransformer as SimCLRTransformer

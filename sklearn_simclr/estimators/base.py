@@ -19,12 +19,12 @@ from sklearn.utils.validation import validate_data
 from torch import nn
 
 from .._utils.devices import resolve_device
+from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from .._utils.sklearn_private import check_feature_names
-from .._utils.state import arrays_to_tensors, tensors_to_arrays
 from .._utils.types import Images
 from .._utils.warn import warn
-from ..images.formats import ImageFormat, decoded_format, image_format
 from ..images.items import as_rows
+from ..images.layout import ImageFormat, decoded_format, image_format
 from ..images.mapped import mapped_rows
 from ..images.reading import read_rows
 from ..images.source import ImageSource, as_array, as_float, decoded_source, image_source

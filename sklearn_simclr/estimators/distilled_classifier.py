@@ -16,14 +16,14 @@ from torch import nn
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Device, Images, Labels, Memory, OptimizerName, PathLike, Precision, RandomState
-from ..images.rows import indexable, take
+from ..images.indexing import indexable, take
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
 from ..training.loop import train
 from ..training.plan import Plan
 from ..views.augmentation import Augmentation
 from .base import warn_of_bad
-from .classification import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
+from .classifier_base import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .simclr_transformer import SimCLRTransformer
 
 __all__ = ["DistilledClassifier"]

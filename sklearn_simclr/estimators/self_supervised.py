@@ -30,7 +30,7 @@ from ..training.objective import Objective
 from ..training.plan import Plan
 from ..views.augmentation import Augmentation
 from .base import BaseImageTransformer
-from .trained import TrainedImageEstimator
+from .trained_base import TrainedImageEstimator
 
 __all__ = ["SelfSupervisedTransformer"]
 

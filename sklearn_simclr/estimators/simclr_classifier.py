@@ -22,7 +22,7 @@ from ..training.optimizers import default_learning_rate
 from ..training.plan import Plan
 from ..views.augmentation import Augmentation
 from .base import ReadImages, warn_of_bad
-from .classification import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
+from .classifier_base import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .simclr_transformer import SimCLRTransformer
 
 __all__ = ["SimCLRClassifier"]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
-from .._utils.state import arrays_to_tensors, tensors_to_arrays
 from .._utils.types import (
     Device,
     Images,
@@ -32,10 +32,10 @@ from .._utils.types import (
     Precision,
     RandomState,
 )
+from ..encoders.description import encoder_name
 from ..encoders.heads import ProjectionHead
 from ..encoders.mirror import MirroredNetwork, mirror_images_fit_in
-from ..encoders.networks import PreprocessedNetwork, encoder_name, input_channels
-from ..encoders.preprocessing import Preprocessing
+from ..encoders.preprocessing import PreprocessedNetwork, Preprocessing, input_channels
 from ..encoders.traits import traits
 from ..encoders.weights.pretrained import load_pretrained
 from ..images.source import ImageSource
@@ -50,7 +50,7 @@ from ..training.plan import Plan
 from ..training.schedule import warmup_constant
 from ..views.augmentation import Augmentation
 from .base import BaseImageTransformer
-from .trained import TrainedImageEstimator
+from .trained_base import TrainedImageEstimator
 from .views import is_open
 
 __all__ = ["SimCLRTransformer"]

@@ -32,7 +32,7 @@ from ..training.loop import train
 from ..training.plan import Plan
 from ..views.augmentation import Augmentation
 from .base import BaseImageTransformer, warn_of_bad
-from .classification import TrainedImageClassifier, make_classifier_head
+from .classifier_base import TrainedImageClassifier, make_classifier_head
 
 __all__ = ["SupervisedTransformer"]
 

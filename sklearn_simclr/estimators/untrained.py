@@ -8,7 +8,7 @@ from ..encoders.first_layer import first_layer_images
 from ..encoders.make import make_encoder
 from ..encoders.untrained import untrained_network
 from ..images.source import ImageSource
-from .trained import TrainedImageEstimator
+from .trained_base import TrainedImageEstimator
 
 __all__ = ["untrained_modules"]
 

@@ -10,7 +10,7 @@ from joblib import Memory
 from sklearn.base import clone
 
 from .._utils.labels import hide_labels
-from ..images.rows import indexable, take, take_columns, take_if_aligned
+from ..images.indexing import indexable, take, take_columns, take_if_aligned
 
 __all__ = ["Fit", "Fold", "FoldData", "Outcome", "SharedStep", "is_cached", "run_fit", "run_shared"]
 

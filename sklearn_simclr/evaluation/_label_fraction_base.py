@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._utils.labels import check_fraction, check_n_drawn, class_codes, turns
 from .._utils.sklearn_private import Method
 from .._utils.types import Images, Labels, RandomState
-from ..images.rows import indexable, length_mismatch, take, take_columns, take_if_aligned
+from ..images.indexing import indexable, length_mismatch, take, take_columns, take_if_aligned
 
 __all__ = ["BaseLabelFraction", "balanced_prefix", "if_inner_has", "sorted_prefix"]
 

@@ -20,7 +20,7 @@ from .._utils.labels import labelled_rows, labelled_targets
 from .._utils.types import Images, Labels, Memory, RandomState
 from .._utils.warn import warn
 from .._version import __version__
-from ..images.rows import indexable, length_mismatch
+from ..images.indexing import indexable, length_mismatch
 from ._curve_plan import Plan, draws, make_folds, make_plans, make_splitter, numbers_of_labels, target_kind
 from ._curve_steps import key_of, named_estimators
 from ._curve_tasks import Fit, Fold, FoldData, Outcome, SharedStep, is_cached, run_fit, run_shared

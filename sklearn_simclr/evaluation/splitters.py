@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 
 from .._utils.labels import labelled_rows, labelled_targets
 from .._utils.types import Images, Labels, RandomState
-from ..images.rows import indexable, length_mismatch, take
+from ..images.indexing import indexable, length_mismatch, take
 
 __all__ = ["SemiSupervisedKFold"]
 

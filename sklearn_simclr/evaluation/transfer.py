@@ -24,7 +24,7 @@ from ..estimators.multilabel_classifier import MultiLabelFineTuning
 from ..estimators.simclr_classifier import SimCLRClassifier
 from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.untrained import untrained_modules
-from ..images.rows import indexable, take
+from ..images.indexing import indexable, take
 from ..views.augmentation import Augmentation
 from ._transfer_checks import (
     PROTOCOLS,

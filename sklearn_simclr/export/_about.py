@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from ..encoders.networks import describe_network, encoder_name
+from ..encoders.description import describe_network, encoder_name
 
 __all__ = ["describe_fitted"]
 

@@ -17,17 +17,17 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from .._utils.state import arrays_to_tensors, tensors_to_arrays
+from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from ..encoders.decoder import Decoder
+from ..encoders.description import build_network, describe_network, fill_network
 from ..encoders.make import make_encoder
-from ..encoders.networks import build_network, describe_network, fill_network
 from ..encoders.weights.pretrained import torchvision_name
 from ..estimators.autoencoder_transformer import AutoencoderTransformer
 from ..estimators.distilled_classifier import DistilledClassifier
 from ..estimators.simclr_classifier import SimCLRClassifier
 from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.supervised_transformer import SupervisedTransformer
-from ..images.formats import ImageFormat
+from ..images.layout import ImageFormat
 from ..views.augmentation import Augmentation
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .._utils.replacing import replacing
+from .._utils.atomic_write import replacing
 from .._utils.types import PathLike
-from ..estimators.classification import TrainedImageClassifier
+from ..estimators.classifier_base import TrainedImageClassifier
 from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.supervised_transformer import SupervisedTransformer
-from ..images.formats import ImageFormat
+from ..images.layout import ImageFormat
 from ._about import describe_fitted
 
 __all__ = ["INPUT_DTYPES", "ServedNetwork", "check_onnx", "export_onnx", "write_onnx"]

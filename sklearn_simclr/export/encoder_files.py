@@ -13,15 +13,15 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from .._utils.replacing import replacing
+from .._utils.atomic_write import replacing
 from .._utils.types import PathLike
 from .._utils.warn import warn
+from ..encoders.description import describe_network, encoder_name
 from ..encoders.heads import ProjectionHead
-from ..encoders.networks import PreprocessedNetwork, describe_network, encoder_name
-from ..encoders.preprocessing import Preprocessing
+from ..encoders.preprocessing import PreprocessedNetwork, Preprocessing
 from ..encoders.weights.network_file import Pretrained, read_network, write_network
 from ..estimators.simclr_classifier import SimCLRClassifier
-from ..estimators.trained import TrainedImageEstimator
+from ..estimators.trained_base import TrainedImageEstimator
 from ._about import describe_fitted
 from ._estimator_values import ESTIMATORS
 from ._onnx import INPUT_DTYPES, export_onnx

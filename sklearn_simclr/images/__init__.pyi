@@ -1,10 +1,10 @@
 from .datasets import fetch_cifar10 as fetch_cifar10
 from .folders import image_rows as image_rows
 from .folders import load_image_paths as load_image_paths
-from .formats import ImageFormat as ImageFormat
-from .formats import decoded_format as decoded_format
-from .formats import image_format as image_format
-from .formats import warn_about_range as warn_about_range
+from .layout import ImageFormat as ImageFormat
+from .layout import decoded_format as decoded_format
+from .layout import image_format as image_format
+from .layout import warn_about_range as warn_about_range
 from .source import ImageSource as ImageSource
 from .source import as_array as as_array
 from .source import decoded_source as decoded_source

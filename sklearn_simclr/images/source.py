@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .formats import ImageFormat, warn_about_range
+from .layout import ImageFormat, warn_about_range
 from .mapped import MappedRows, mapped_rows
 
 __all__ = ["ImageSource", "as_array", "as_float", "decoded_source", "image_source"]

@@ -8,7 +8,7 @@ import numpy as np
 from ..training.forecast import LossPrediction
 
 if TYPE_CHECKING:
-    from ._representation import Measures, Neighbours
+    from ._measures import Measures, Neighbours
 
 __all__ = ["Finding", "judge"]
 

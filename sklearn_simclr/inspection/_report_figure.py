@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from ._representation import Measures, Neighbours
+    from ._measures import Measures, Neighbours
 
 __all__ = ["FIGURE_SIZE", "draw_report"]
 

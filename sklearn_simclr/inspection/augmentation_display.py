@@ -8,7 +8,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 from .._utils.types import Images, ImageShape, PixelRange, RandomState
-from ..images.formats import image_format
+from ..images.layout import image_format
 from ..images.source import ImageSource, as_array, image_source
 from ..views.augmentation import Augmentation
 from ._plotting import (

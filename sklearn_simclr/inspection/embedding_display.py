@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.types import Images, Labels, RandomState
-from ..images.formats import image_format
+from ..images.layout import image_format
 from ..images.source import as_array, image_source
 from ._plotting import image_step, new_axes, pictures, random_numbers, require_matplotlib
 

@@ -13,13 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 from .._utils.labels import labelled_rows
 from .._utils.types import Images, Labels, PathLike, RandomState
 from ..estimators.untrained import untrained_modules
-from ..images.rows import length_mismatch
+from ..images.indexing import length_mismatch
 from ..images.source import ImageSource
 from ..training.forecast import LossPrediction, predict_loss
 from ._findings import Finding, judge
+from ._measures import Measures, measure_neighbours, measure_views
 from ._plotting import check_count, image_step, random_numbers, require_matplotlib
 from ._report_page import report_page, report_text
-from ._representation import Measures, measure_neighbours, measure_views
 
 if TYPE_CHECKING:
     import pandas as pd

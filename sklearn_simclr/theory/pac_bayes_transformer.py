@@ -21,7 +21,7 @@ from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Device, Images, ImageShape, Memory, PixelRange, RandomState
 from ..encoders.make import make_encoder
 from ..estimators.base import BaseImageTransformer
-from ..estimators.trained import TrainedImageEstimator, check_callbacks
+from ..estimators.trained_base import TrainedImageEstimator, check_callbacks
 from ..estimators.views import resolve_views
 from ..images.source import ImageSource, as_float
 from ..losses.curl import hinge_of_margins, logistic_of_margins

@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from .._utils import container
-from .._utils.replacing import remove_unfinished
+from .._utils.atomic_write import remove_unfinished
 
 __all__ = ["Checkpoint"]
 

@@ -316,7 +316,7 @@ def test_a_disk_that_is_full_leaves_the_old_file(path):
 def test_what_is_flushed_is_the_whole_file(path, monkeypatch):
     sizes = []
     monkeypatch.setattr(
-        "sklearn_simclr._utils.replacing.os.fsync", lambda fd: sizes.append(os.fstat(fd).st_size)
+        "sklearn_simclr._utils.atomic_write.os.fsync", lambda fd: sizes.append(os.fstat(fd).st_size)
     )
     write(path, "test", {"a": torch.zeros(1000)}, {})
     assert sizes == [path.stat().st_size]

@@ -598,7 +598,7 @@ def test_a_failed_save_leaves_the_old_file(plain, tmp_path, monkeypatch):
     out.write_text("old")
     model.preprocessing = dataclasses.replace(model.preprocessing)
     monkeypatch.setattr(
-        "sklearn_simclr._utils.replacing.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk"))
+        "sklearn_simclr._utils.atomic_write.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk"))
     )
     with pytest.raises(OSError, match="disk"):
         save_pretrained(model, out)

@@ -33,7 +33,7 @@ from sklearn_simclr import (
 from sklearn_simclr._utils import container
 from sklearn_simclr.encoders import resnet as _resnet
 from sklearn_simclr.encoders.heads import ProjectionHead
-from sklearn_simclr.encoders.networks import PreprocessedNetwork
+from sklearn_simclr.encoders.preprocessing import PreprocessedNetwork
 from sklearn_simclr.encoders.resnet import ResNet
 from sklearn_simclr.encoders.weights._names import google_names
 from sklearn_simclr.encoders.weights.pretrained import (

@@ -250,7 +250,7 @@ def test_a_file_is_replaced_as_a_whole(simclr, tmp_path, monkeypatch):
 
 
 def test_names_of_networks_are_those_that_make_encoder_knows():
-    from sklearn_simclr.encoders.networks import encoder_name
+    from sklearn_simclr.encoders.description import encoder_name
 
     for name in ("compact", "compactx0.5", "compactx2", "resnet34", "resnet50x2-sk"):
         with torch.device("meta"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sklearn_simclr import SimCLRTransformer
-from sklearn_simclr.images.formats import decoded_format, image_format
+from sklearn_simclr.images.layout import decoded_format, image_format
 from sklearn_simclr.images.source import as_array, as_float, decoded_source, image_source
 
 

@@ -10,7 +10,7 @@ import torch
 
 from sklearn_simclr import SimCLRTransformer
 from sklearn_simclr.images import mapped as _mapped
-from sklearn_simclr.images.formats import image_format
+from sklearn_simclr.images.layout import image_format
 from sklearn_simclr.images.mapped import mapped_rows
 from sklearn_simclr.images.source import image_source
 

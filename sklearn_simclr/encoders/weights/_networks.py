@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from .. import resnet
+from ..description import encoder_name
 from ..heads import ProjectionHead
-from ..networks import encoder_name
 from ..preprocessing import Preprocessing
 from ..resnet import _SK_MIN_CHANNELS, _STAGES, ResNet
 from ._files import StoredWeights

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from ..._utils import container
+from ..description import build_network, describe_network, fill_network
 from ..heads import ProjectionHead
-from ..networks import build_network, describe_network, fill_network, input_channels
-from ..preprocessing import Preprocessing
+from ..preprocessing import Preprocessing, input_channels
 
 __all__ = ["ENCODER", "Pretrained", "check_heads", "read_network", "save_pretrained", "write_network"]
 

@@ -21,7 +21,7 @@ from .._utils.types import Images, Labels
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
 from ..views.augmentation import Augmentation
-from .trained import TrainedImageEstimator
+from .trained_base import TrainedImageEstimator
 
 __all__ = ["TrainedImageClassifier", "is_fitted", "make_classifier_head", "unwrap_frozen"]
 

@@ -9,99 +9,17 @@ from torch import Tensor, nn
 
 from .compact import CompactNet
 from .heads import ProjectionHead, _BatchNorm, _LeadingLinear
-from .preprocessing import Preprocessing
+from .preprocessing import PreprocessedNetwork, Preprocessing
 from .resnet import ResNet
-from .traits import traits
 
 __all__ = [
-    "PreprocessedNetwork",
     "build_network",
     "describe_network",
     "encoder_name",
     "fill_network",
-    "input_channels",
 ]
 
-# Pixels of a forward in evaluation mode, and the fewest images: small images, which the preprocessing may
-# enlarge, come in batches that are too large for the network.
-_PIXELS = 64 * 32 * 32
-_PIXELS_GPU = 1024 * 32 * 32
-_FEWEST = 16
-
-
 _Network = TypeVar("_Network", bound=nn.Module)
-
-
-class PreprocessedNetwork(nn.Module):
-    """A network with what images go through before they enter it: one module that takes images of any size.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Preprocessed images to representations (n, out_dim).
-    preprocessing : Preprocessing
-        What comes first.
-
-    Attributes
-    ----------
-    out_dim : int
-        Width of the representation.
-    traits : Traits
-        Those of the network.
-    """
-
-    out_dim: int
-
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.network = network
-        self.preprocessing = preprocessing
-        self.channels = input_channels(network)
-        self.out_dim = network.out_dim  # type: ignore[assignment]  # torch knows no attributes of modules
-        self.traits = traits(network)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the representations (n, out_dim) of images (n, C, H, W) in [0, 1]."""
-        # In another memory format a resize rounds otherwise. Convolutions take that of their weights.
-        images = images.contiguous()
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self._represent(images)
-        pixels = _PIXELS if images.device.type == "cpu" else _PIXELS_GPU
-        rows = max(_FEWEST, pixels // self.preprocessing.size**2)
-        done: list[Tensor] = []
-        black: dict[int, Tensor] = {}
-        for part in images.split(rows):
-            if part.any():
-                done.append(self._represent(part))
-            else:
-                # What fills up a last batch is black: of one small image there is a lot of it.
-                if len(part) not in black:
-                    black[len(part)] = self._represent(part)
-                done.append(black[len(part)])
-        return torch.cat(done)
-
-    def extra_repr(self) -> str:
-        """Return the preprocessing as it is shown."""
-        return repr(self.preprocessing)
-
-    def _represent(self, images: Tensor) -> Tensor:
-        return self.network(self.preprocessing(images, channels=self.channels))
-
-
-def input_channels(network: nn.Module) -> int:
-    """Return the number of channels that a network of this package takes.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        One that begins with a convolution.
-
-    Returns
-    -------
-    channels : int
-        At least 1.
-    """
-    return next(part for part in network.modules() if isinstance(part, nn.Conv2d)).in_channels
 
 
 def describe_network(module: nn.Module) -> dict[str, Any] | None:
