@@ -34,7 +34,9 @@ def resident():
 def held():
     """Return what a process may hold beside memory: open files, threads, shared memory, temporary files."""
     gc.collect()
-    shared = [name for name in os.listdir("/dev/shm")] if os.path.isdir("/dev/shm") else []
+    # Other processes share memory there, too; what is this one's has its number in the name.
+    shared = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
+    shared = [name for name in shared if str(os.getpid()) in name]
     ours = [
         name for name in os.listdir(tempfile.gettempdir()) if name.startswith(("sklearn_simclr-", "joblib"))
     ]
