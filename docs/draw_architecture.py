@@ -42,13 +42,13 @@ CONCRETE = (
 # The functions on the way down, each called by the one before it.
 SPINE = [
     "estimators/simclr_transformer.py:SimCLRTransformer.fit",
-    "training/loop.py:train",
+    "training/trainer.py:train",
     "training/cache.py:train_once",
-    "training/loop.py:train.run",
-    "training/loop.py:_Loop.run",
-    "training/loop.py:_Loop.fit_loop",
-    "training/loop.py:_Loop._run_epoch",
-    "training/loop.py:_Loop._step",
+    "training/trainer.py:train.run",
+    "training/loop.py:Loop.run",
+    "training/loop.py:Loop.fit_loop",
+    "training/loop.py:Loop._run_epoch",
+    "training/loop.py:Loop._step",
     "training/contrastive.py:ContrastiveObjective.step",
 ]
 
@@ -61,8 +61,8 @@ OPENED = {
     "estimators/simclr_transformer.py:SimCLRTransformer._build_modules",
     "estimators/simclr_transformer.py:SimCLRTransformer._make_objective",
     "estimators/simclr_transformer.py:SimCLRTransformer._make_head",
-    "training/loop.py:_Loop._resume",
-    "training/loop.py:_Loop._record",
+    "training/loop.py:Loop._resume",
+    "training/loop.py:Loop._record",
     "training/batch.py:Batch.draw",
     "training/contrastive.py:ContrastiveObjective.project",
 }
@@ -75,7 +75,7 @@ EXPLAINED = {
 
 # Calls that are not drawn: containers of values, checks, seeds, what the clock is asked, callbacks of skorch.
 HIDDEN = """
-    Batch Epoch History Step _Loop _chance_level _check_image_size _check_same_architecture
+    Batch Epoch History Step Loop _chance_level _check_image_size _check_same_architecture
     _default_augmentation _encoder_setting _ended_by_callback _given _known_columns _lacks_head
     _load_modules _match_formats _overrides_step _print_prediction _reading _set_global_states _state _take
     _take_format _takes_channels_last _unchanged_on_error building draw_seed due fraction
@@ -85,26 +85,26 @@ HIDDEN = """
 # What the source does not say in place: (caller, call as written) -> what is called, and the function
 # that has put it there, in which its name must be found.
 HANDED = {
-    ("train_once", "key"): ("training/loop.py:train.key", "training/loop.py:train"),
-    ("train_once", "run"): ("training/loop.py:train.run", "training/loop.py:train"),
-    ("train.run", "key"): ("training/loop.py:train.key", "training/loop.py:train"),
-    ("_Loop.run", "self.initialize"): (
+    ("train_once", "key"): ("training/trainer.py:train.key", "training/trainer.py:train"),
+    ("train_once", "run"): ("training/trainer.py:train.run", "training/trainer.py:train"),
+    ("train.run", "key"): ("training/trainer.py:train.key", "training/trainer.py:train"),
+    ("Loop.run", "self.initialize"): (
         "training/optimizers.py:make_optimizer",
-        "training/loop.py:_Loop.initialize_optimizer",
+        "training/loop.py:Loop.initialize_optimizer",
     ),
-    ("_Loop._run_epoch", "self.feed_.batches"): (
+    ("Loop._run_epoch", "self.feed_.batches"): (
         "training/feed.py:_Resident.batches",
         "training/feed.py:make_feed",
     ),
-    ("_Loop._run_epoch", "self.plan.schedule"): (
+    ("Loop._run_epoch", "self.plan.schedule"): (
         "training/schedule.py:warmup_cosine",
         "estimators/trained_base.py:TrainedImageEstimator._plan",
     ),
-    ("_Loop._step", "self.optimizer_.step"): (
+    ("Loop._step", "self.optimizer_.step"): (
         "training/optimizers.py:Muon.step",
         "training/optimizers.py:make_optimizer",
     ),
-    ("_Loop._step", "loss.backward"): ("torch:loss.backward", "training/loop.py:_Loop._step"),
+    ("Loop._step", "loss.backward"): ("torch:loss.backward", "training/loop.py:Loop._step"),
     ("ContrastiveObjective.step", "self.loss"): (
         "losses/ntxent.py:nt_xent",
         "estimators/simclr_transformer.py:SimCLRTransformer._make_loss",

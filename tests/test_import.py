@@ -36,6 +36,11 @@ def test_importing_every_public_name_loads_neither_matplotlib_nor_timm():
     assert not loaded & {"matplotlib", "timm"}
 
 
+def test_importing_an_estimator_loads_no_training_loop():
+    loaded = modules_after("from sklearn_simclr import SimCLRTransformer")
+    assert not loaded & {"matplotlib", "skorch", "timm", "torchvision"}
+
+
 def test_all_is_sorted_without_repeats():
     assert sklearn_simclr.__all__ == sorted(set(sklearn_simclr.__all__))
 

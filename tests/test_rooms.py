@@ -95,7 +95,7 @@ def test_a_path_that_the_source_does_not_take_is_not_drawn(draw, name):
     if name == "SPINE":
         draw.SPINE.insert(1, "training/feed.py:make_feed")
     elif name == "HANDED":
-        draw.HANDED["_Loop._step", "self.step"] = ("torch:step", "training/loop.py:_Loop._step")
+        draw.HANDED["Loop._step", "self.step"] = ("torch:step", "training/loop.py:Loop._step")
     else:
         getattr(draw, name).add("training/clock.py:Clock.resumed")
     with pytest.raises(SystemExit, match="out of date"):

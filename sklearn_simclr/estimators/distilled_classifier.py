@@ -19,8 +19,8 @@ from .._utils.types import Device, Images, Labels, Memory, OptimizerName, PathLi
 from ..images.indexing import indexable, take
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
-from ..training.loop import train
 from ..training.plan import Plan
+from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from .base import warn_of_bad
 from .classifier_base import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen

@@ -25,9 +25,9 @@ from .._utils.types import (
     RandomState,
 )
 from ..images.source import ImageSource
-from ..training.loop import train
 from ..training.objective import Objective
 from ..training.plan import Plan
+from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from .base import BaseImageTransformer
 from .trained_base import TrainedImageEstimator

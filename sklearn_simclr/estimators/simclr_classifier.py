@@ -17,9 +17,9 @@ from .._utils.sklearn_private import Interval, fit_context
 from .._utils.types import Device, Images, Labels, Memory, OptimizerName, PathLike, Precision, RandomState
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
-from ..training.loop import train
 from ..training.optimizers import default_learning_rate
 from ..training.plan import Plan
+from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from .base import ReadImages, warn_of_bad
 from .classifier_base import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen

@@ -44,10 +44,10 @@ from ..losses.measures import chance_level, contrastive_accuracy
 from ..losses.ntxent import nt_xent
 from ..losses.pairwise import margin_triplet, nt_logistic
 from ..training.contrastive import ContrastiveObjective
-from ..training.loop import train
 from ..training.objective import Objective
 from ..training.plan import Plan
 from ..training.schedule import warmup_constant
+from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from .base import BaseImageTransformer
 from .trained_base import TrainedImageEstimator

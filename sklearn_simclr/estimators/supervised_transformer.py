@@ -28,8 +28,8 @@ from .._utils.types import (
 )
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
-from ..training.loop import train
 from ..training.plan import Plan
+from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from .base import BaseImageTransformer, warn_of_bad
 from .classifier_base import TrainedImageClassifier, make_classifier_head

@@ -25,10 +25,10 @@ from ..estimators.trained_base import TrainedImageEstimator, check_callbacks
 from ..estimators.views import resolve_views
 from ..images.source import ImageSource, as_float
 from ..losses.curl import hinge_of_margins, logistic_of_margins
-from ..training.loop import train
 from ..training.objective import History, Objective
 from ..training.plan import Plan
 from ..training.schedule import step_decay
+from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from ._bound_objective import BoundObjective, TupleImages, margins_of
 from ._posterior import GRID_FINENESS, LARGEST_PRIOR_VARIANCE, GaussianPosterior, make_mlp

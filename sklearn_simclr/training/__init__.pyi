@@ -1,5 +1,4 @@
 from .batch import Batch as Batch
-from .loop import train as train
 from .objective import Epoch as Epoch
 from .objective import History as History
 from .objective import Objective as Objective
@@ -13,3 +12,4 @@ from .plan import Plan as Plan
 from .schedule import step_decay as step_decay
 from .schedule import warmup_constant as warmup_constant
 from .schedule import warmup_cosine as warmup_cosine
+from .trainer import train as train

@@ -1,4 +1,4 @@
-"""Train an objective: order of the images, optimizer, schedule, cache, checkpoint and callbacks."""
+"""The training loop: order of the images, optimizer, schedule, checkpoint and callbacks, as a skorch net."""
 
 import contextlib
 import math
@@ -8,129 +8,34 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache as cache_result
 from types import FrameType
 from typing import Any
 
 import torch
-from joblib import Memory
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
 
-from .._utils.seeds import isolated_generators
 from ..images.source import ImageSource
 from .batch import Batch
-from .cache import train_once
 from .checkpoint import Checkpoint
 from .clock import Clock
 from .feed import make_feed
 from .forecast import predict_loss
-from .identity import content_key
 from .objective import Epoch, History, Objective, Step
 from .optimizers import make_optimizer
 from .plan import Plan
 
-__all__ = ["train"]
+__all__ = ["Loop"]
 
 _PER_STEP = ("on_batch_begin", "on_batch_end", "on_grad_computed")
-
-
-def train(
-    objective: Objective,
-    images: ImageSource,
-    plan: Plan,
-    *,
-    cache: Memory | str | None = None,
-    checkpoint: Any = None,
-    optimizer_state: Mapping[str, Any] | None = None,
-) -> History:
-    """Train the modules of an objective on images.
-
-    Parameters
-    ----------
-    objective : Objective
-        Its modules are trained in place; they end on the CPU, in evaluation mode.
-    images : ImageSource
-        At least two.
-    plan : Plan
-        How.
-    cache : str, joblib.Memory or None, default=None
-        Where trained weights are kept. Equal images, objective and plan are trained on once.
-    checkpoint : str, os.PathLike or None, default=None
-        Folder in which the state of the training is kept, so that an interrupted one can go on.
-    optimizer_state : dict or None, default=None
-        State of an optimizer of the same kind, to go on from.
-
-    Returns
-    -------
-    History
-        What happened, epoch by epoch.
-
-    Raises
-    ------
-    ValueError
-        If the training diverges, a loss is no scalar, or the checkpoint is of another training.
-
-    Examples
-    --------
-    >>> from functools import partial
-    >>> import torch
-    >>> from torch import nn
-    >>> from sklearn_simclr.images import ImageSource
-    >>> from sklearn_simclr.training import Objective, Plan, Step, train, warmup_cosine
-    >>> class Mean(Objective):
-    ...     def step(self, batch):
-    ...         h = self.modules["encoder"](batch.images.float() / 255)
-    ...         return Step((h - batch.images.float().mean((1, 2, 3))[:, None] / 255).square().mean())
-    >>> images = ImageSource(torch.arange(128, dtype=torch.uint8).view(8, 1, 4, 4), (0, 255))
-    >>> objective = Mean({"encoder": nn.Sequential(nn.Flatten(), nn.Linear(16, 1))})
-    >>> plan = Plan(20, 4, "sgd", 0.1, partial(warmup_cosine, warmup=0.1), seed=0)
-    >>> history = train(objective, images, plan)
-    >>> history.rows[-1]["train_loss"] < history.rows[0]["train_loss"]
-    True
-    """
-
-    @cache_result
-    def key() -> str:
-        """Identify the training, before it begins, by what it begins with."""
-        known = objective.modules if plan.repeatable else objective.given
-        weights = {name: objective.modules[name].state_dict() for name in sorted(known)}
-        return content_key(images, [objective.identity(), plan.identity(), weights])
-
-    def run() -> History:
-        with isolated_generators(plan.seeds[1], plan.device), contextlib.ExitStack() as stack:
-            kept = None
-            if checkpoint is not None and plan.max_epochs > 0:
-                kept = stack.enter_context(Checkpoint(checkpoint, key()))
-            return _Loop(objective, plan, kept).run(images, optimizer_state)
-
-    def key_with_callbacks() -> str:
-        """Identify the training also by its callbacks, which may end it early."""
-        return content_key(images, [key(), list(plan.callbacks)])
-
-    _check_parameters(objective)
-    history = run() if plan.max_epochs == 0 else train_once(key_with_callbacks, run, objective.modules, cache)
-    objective.modules.zero_grad(set_to_none=True)
-    objective.modules.cpu().eval()
-    return history
-
-
-def _check_parameters(objective: Objective) -> None:
-    """Raise if an objective holds parameters that would not be trained."""
-    for name, value in vars(objective).items():
-        if isinstance(value, nn.Parameter):
-            raise ValueError(
-                f"{type(objective).__name__}.{name} is a parameter outside of modules: it would not be "
-                "trained. Make it part of one of the modules."
-            )
 
 
 class _Loss(nn.Module):
     """Stands where skorch wants a loss: the objective computes it."""
 
 
-class _Loop(NeuralNet):
+class Loop(NeuralNet):
     """The training of an objective as a skorch net, with which skorch's callbacks work."""
 
     def __init__(self, objective: Objective, plan: Plan, checkpoint: Checkpoint | None = None) -> None:
@@ -158,7 +63,7 @@ class _Loop(NeuralNet):
     def _validate_params(self) -> None:
         """Leave validation to the estimator, which knows what its user wrote."""
 
-    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "_Loop":
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "Loop":
         """Build the optimizer from its name."""
         plan = self.plan
         self.optimizer_ = make_optimizer(
@@ -190,7 +95,7 @@ class _Loop(NeuralNet):
 
     def fit_loop(
         self, X: ImageSource, y: None = None, epochs: int | None = None, **fit_params: Any
-    ) -> "_Loop":
+    ) -> "Loop":
         """Run the epochs; a callback may end them early."""
         objective, self.feed_ = self.objective, make_feed(X, self.plan.device)
         per_step = any(_overrides_step(callback) for _, callback in self.callbacks_)
@@ -407,7 +312,7 @@ def _overrides_step(callback: Callback) -> bool:
 
 
 @contextlib.contextmanager
-def _known_columns(net: _Loop) -> Iterator[None]:
+def _known_columns(net: Loop) -> Iterator[None]:
     """Turn a callback's KeyError about the history into words."""
     try:
         yield

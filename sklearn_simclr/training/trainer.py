@@ -1,0 +1,111 @@
+"""Train an objective: take what an equal training has learnt from a cache, or go through the loop."""
+
+import contextlib
+from collections.abc import Mapping
+from functools import cache as cache_result
+from typing import Any
+
+from joblib import Memory
+from torch import nn
+
+from .._utils.seeds import isolated_generators
+from ..images.source import ImageSource
+from .cache import train_once
+from .checkpoint import Checkpoint
+from .identity import content_key
+from .objective import History, Objective
+from .plan import Plan
+
+__all__ = ["train"]
+
+
+def train(
+    objective: Objective,
+    images: ImageSource,
+    plan: Plan,
+    *,
+    cache: Memory | str | None = None,
+    checkpoint: Any = None,
+    optimizer_state: Mapping[str, Any] | None = None,
+) -> History:
+    """Train the modules of an objective on images.
+
+    Parameters
+    ----------
+    objective : Objective
+        Its modules are trained in place; they end on the CPU, in evaluation mode.
+    images : ImageSource
+        At least two.
+    plan : Plan
+        How.
+    cache : str, joblib.Memory or None, default=None
+        Where trained weights are kept. Equal images, objective and plan are trained on once.
+    checkpoint : str, os.PathLike or None, default=None
+        Folder in which the state of the training is kept, so that an interrupted one can go on.
+    optimizer_state : dict or None, default=None
+        State of an optimizer of the same kind, to go on from.
+
+    Returns
+    -------
+    History
+        What happened, epoch by epoch.
+
+    Raises
+    ------
+    ValueError
+        If the training diverges, a loss is no scalar, or the checkpoint is of another training.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import torch
+    >>> from torch import nn
+    >>> from sklearn_simclr.images import ImageSource
+    >>> from sklearn_simclr.training import Objective, Plan, Step, train, warmup_cosine
+    >>> class Mean(Objective):
+    ...     def step(self, batch):
+    ...         h = self.modules["encoder"](batch.images.float() / 255)
+    ...         return Step((h - batch.images.float().mean((1, 2, 3))[:, None] / 255).square().mean())
+    >>> images = ImageSource(torch.arange(128, dtype=torch.uint8).view(8, 1, 4, 4), (0, 255))
+    >>> objective = Mean({"encoder": nn.Sequential(nn.Flatten(), nn.Linear(16, 1))})
+    >>> plan = Plan(20, 4, "sgd", 0.1, partial(warmup_cosine, warmup=0.1), seed=0)
+    >>> history = train(objective, images, plan)
+    >>> history.rows[-1]["train_loss"] < history.rows[0]["train_loss"]
+    True
+    """
+
+    @cache_result
+    def key() -> str:
+        """Identify the training, before it begins, by what it begins with."""
+        known = objective.modules if plan.repeatable else objective.given
+        weights = {name: objective.modules[name].state_dict() for name in sorted(known)}
+        return content_key(images, [objective.identity(), plan.identity(), weights])
+
+    def run() -> History:
+        from .loop import Loop  # skorch takes a while to import
+
+        with isolated_generators(plan.seeds[1], plan.device), contextlib.ExitStack() as stack:
+            kept = None
+            if checkpoint is not None and plan.max_epochs > 0:
+                kept = stack.enter_context(Checkpoint(checkpoint, key()))
+            return Loop(objective, plan, kept).run(images, optimizer_state)
+
+    def key_with_callbacks() -> str:
+        """Identify the training also by its callbacks, which may end it early."""
+        return content_key(images, [key(), list(plan.callbacks)])
+
+    _check_parameters(objective)
+    history = run() if plan.max_epochs == 0 else train_once(key_with_callbacks, run, objective.modules, cache)
+    objective.modules.zero_grad(set_to_none=True)
+    objective.modules.cpu().eval()
+    return history
+
+
+def _check_parameters(objective: Objective) -> None:
+    """Raise if an objective holds parameters that would not be trained."""
+    for name, value in vars(objective).items():
+        if isinstance(value, nn.Parameter):
+            raise ValueError(
+                f"{type(objective).__name__}.{name} is a parameter outside of modules: it would not be "
+                "trained. Make it part of one of the modules."
+            )
