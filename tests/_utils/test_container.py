@@ -279,9 +279,9 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         ("container.save_file", FULL),
         ("container.save_file", SafetensorError("No space left")),
         ("container.save_file", KeyboardInterrupt()),
-        ("replacing.os.fsync", FULL),
-        ("replacing.os.replace", FULL),
-        ("replacing.os.replace", KeyboardInterrupt()),
+        ("atomic_write.os.fsync", FULL),
+        ("atomic_write.os.replace", FULL),
+        ("atomic_write.os.replace", KeyboardInterrupt()),
     ],
 )
 def test_a_failure_leaves_the_old_file(place, error, path, monkeypatch):
