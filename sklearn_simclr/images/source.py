@@ -442,6 +442,13 @@ def as_tensor(array: NDArray) -> Tensor:
 
 def _scale(batch: Tensor, pixel_range: tuple[float, float]) -> Tensor:
     low, high = pixel_range
+    span = high - low
+    most = torch.finfo(batch.dtype if batch.dtype == torch.float32 else torch.float64).max
+    if not (span < most and 1.0 / span < most):
+        # The difference, or what it is divided by, is no number: go by powers of two to where it is one.
+        exponent = math.frexp(max(abs(low), abs(high)))[1]
+        for power in (-exponent // 2, -exponent - -exponent // 2):
+            batch, low, high = batch.to(torch.float64) * 2.0**power, low * 2.0**power, high * 2.0**power
     if batch.dtype in (torch.float32, torch.float64):
         batch = batch.sub(low)
     else:  # integers of up to 32 bits and half precision are exact in float64

@@ -107,6 +107,22 @@ def test_refused_shapes(X, image_shape, message):
         read(X, image_shape=image_shape)
 
 
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.array([[-1.7e308, 0.0, 1.7e308]]),
+        np.array([[-3.4e38, 0.0, 3.4e38]], dtype=np.float32),
+        np.array([[-1e-310, 0.0, 1e-310]]),
+        np.array([[-1e-40, 0.0, 1e-40]], dtype=np.float32),
+    ],
+    ids=["huge", "huge float32", "subnormal", "subnormal float32"],
+)
+def test_ranges_at_the_ends_of_the_numbers(X):
+    source = image_source(X, image_format(X, image_shape=(1, 3)))
+    found = source.take(slice(None)).flatten()
+    np.testing.assert_allclose(found, [0.0, 0.5, 1.0], rtol=1e-6)
+
+
 def test_mixed_sizes_name_the_row():
     X = [pixels((8, 8, 3)), pixels((8, 8, 3)), pixels((8, 9, 3))]
     for rows in (X, pd.Series(X)):
