@@ -88,7 +88,7 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
     loss_curve_ : list of float
         Mean squared error of each epoch, of pixels in [0, 1].
     history_ : pandas.DataFrame
-        A row an epoch: loss, images_per_second, learning_rate, seconds.
+        One row for each epoch: loss, images_per_second, learning_rate, seconds.
 
     See Also
     --------

@@ -119,8 +119,8 @@ class SimCLRClassifier(TrainedImageClassifier):
     loss_curve_ : list of float
         Mean loss of each epoch.
     history_ : pandas.DataFrame
-        A row an epoch of fine-tuning: loss, accuracy (of the last batch), with early stopping validation_loss
-        and validation_accuracy, images_per_second, learning_rate, seconds.
+        One row for each epoch of fine-tuning: loss, accuracy (of the last batch), with early stopping
+        validation_loss and validation_accuracy, images_per_second, learning_rate, seconds.
 
     See Also
     --------

@@ -216,7 +216,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     loss_curve_ : list of float
         Mean loss of each epoch.
     history_ : pandas.DataFrame
-        A row an epoch: loss, chance_level, contrastive_accuracy, effective_rank, images_per_second,
+        One row for each epoch: loss, chance_level, contrastive_accuracy, effective_rank, images_per_second,
         learning_rate, seconds. Accuracy and rank are those of its last batch.
 
     See Also

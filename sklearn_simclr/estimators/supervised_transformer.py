@@ -125,7 +125,7 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
     loss_curve_ : list of float
         Mean loss of each epoch.
     history_ : pandas.DataFrame
-        A row an epoch: loss, accuracy (of the last batch), with early stopping validation_loss and
+        One row for each epoch: loss, accuracy (of the last batch), with early stopping validation_loss and
         validation_accuracy, images_per_second, learning_rate, seconds.
 
     See Also

@@ -38,8 +38,8 @@ class TrainingDisplay:
     Parameters
     ----------
     history : DataFrame
-        A row an epoch: columns ``epoch`` and what is to be drawn. With ``chance_level``, the loss is drawn
-        beside that of an encoder that cannot tell images apart.
+        One row for each epoch: columns ``epoch`` and what is to be drawn. With ``chance_level``, the loss is
+        drawn beside that of an encoder that cannot tell images apart.
 
     Attributes
     ----------

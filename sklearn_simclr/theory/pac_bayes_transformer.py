@@ -148,8 +148,8 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     n_iter_ : int
         Epochs done.
     history_ : pandas.DataFrame
-        A row an epoch: objective and loss and risk while training, kl, prior_variance, bound (from these) and
-        seconds.
+        One row for each epoch: objective and loss and risk while training, kl, prior_variance, bound (from
+        these) and seconds.
 
     See Also
     --------
