@@ -122,7 +122,7 @@ class Preprocessing:
             If it has another shape, the channels do not fit, or floats lie outside [0, 1].
         """
         images = _check_batch(images, channels, self.mean)
-        height, width = images.shape[-2:]
+        height, width = (int(side) for side in images.shape[-2:])  # a graph's sizes may be tensors
         side = max(1, round(self.crop_fraction * min(height, width)))
         top, left = (height - side + 1) // 2, (width - side + 1) // 2
         crop = images[..., top : top + side, left : left + side]
