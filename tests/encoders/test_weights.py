@@ -4,6 +4,7 @@ The networks have 8 channels where the published ones have 64.
 """
 
 import dataclasses
+import inspect
 import os
 import pickle
 import subprocess
@@ -580,6 +581,11 @@ def test_onnx_export_has_the_preprocessing_inside(file, images, tmp_path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     simclr = as_it_is(file).fit(images)
+    if not inspect.signature(torch.onnx.export).parameters["dynamo"].default:
+        # The exporter that torch preferred up to 2.8 has no antialiased resize: it is refused in words.
+        with pytest.raises(ValueError, match="cannot be written as an ONNX graph.*upsample.*safetensors"):
+            export_encoder(simclr, tmp_path / "encoder.onnx", format="onnx")
+        return
     export_encoder(simclr, tmp_path / "encoder.onnx", format="onnx")
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
     (h,) = session.run(None, {session.get_inputs()[0].name: images[:5]})
