@@ -99,7 +99,7 @@ class CompactNet(nn.Module):
 
     @property
     def traits(self) -> Traits:
-        """What others need to know: the head reads the means over the image alone."""
+        """Tell others how to use the network: a head reads only the means over the image."""
         return Traits(read_dim=self.read_dim, batch_scale=2.0, mirror_pays=True)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What becomes of images before they enter a pretrained network, and a network that begins with it."""
+"""Preprocess images for a pretrained network, and join the preprocessing and the network."""
 
 from dataclasses import dataclass
 from numbers import Integral, Real

@@ -1,4 +1,4 @@
-"""What a network says about itself, for those who use it."""
+"""Read what a network tells about itself: what a head reads, the batch, mirror images."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ __all__ = ["Traits", "traits"]
 
 
 class Traits(NamedTuple):
-    """What others need to know of an encoder; a network tells it by an attribute ``traits``.
+    """Properties of an encoder that its users need; the encoder has them as its attribute ``traits``.
 
     Attributes
     ----------
