@@ -30,6 +30,16 @@ __all__ = ["SimCLRClassifier"]
 # V1 appendix B.7: Nesterov momentum with 0.05 * batch_size / 256; V2's LARS suits batches of thousands.
 _FINE_TUNING_RATE = 0.05
 
+# What fine-tuning takes over from the views of pretraining.
+_GEOMETRY = (
+    "size",
+    "crop_scale",
+    "crop_ratio",
+    "flip_probability",
+    "vertical_flip_probability",
+    "rotation",
+)
+
 
 class SimCLRClassifier(TrainedImageClassifier):
     """Pretraining without labels, then fine-tuning with the labels there are.
@@ -293,8 +303,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         known = self.pretrained_.augmentation_ if hasattr(self, "pretrained_") else None
         views = super()._default_augmentation()
         if known is not None:
-            views.set_params(size=known.size, crop_scale=known.crop_scale, crop_ratio=known.crop_ratio)
-            views.set_params(flip_probability=known.flip_probability)
+            views.set_params(**{name: getattr(known, name) for name in _GEOMETRY})
         return views
 
     def _resolve_optimizer(self, batch_size: int) -> tuple[str, float, float]:

@@ -554,8 +554,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             return False
         if warm and hasattr(self, "mirror_"):
             return self.mirror_
+        given = self.augmentation or Augmentation()
         # Where the views had to find out, they have.
-        return is_open(self.augmentation or Augmentation()) or mirror_images_fit_in(images)
+        return given.recipe == "no_up" or is_open(given) or mirror_images_fit_in(images)
 
     def _build_modules(self, images: ImageSource) -> tuple[nn.Module, ProjectionHead, tuple[str, ...]]:
         """Return encoder, head, and the names of those that begin with weights that somebody chose."""

@@ -18,18 +18,23 @@ _SMALL_SIDE = 64
 
 _CROP_TRIES = 10
 
+# Area, as a fraction of the view's, and aspect ratio of what is erased: those of Zhong et al., but half of
+# their largest area since SimCLR crops already.
+_ERASED_AREA = (0.02, 0.2)
+_ERASED_RATIO = (0.3, 1 / 0.3)
+
 
 class Augmentation(BaseEstimator):
     """The random views of SimCLR, for a whole batch at once.
 
-    A view is a random crop resized to ``size``, perhaps mirrored, with its colours jittered, perhaps
-    turned grey, perhaps blurred. Crop, mirroring, antialiased resize and blur are linear and separable,
-    so that they are applied together as one pair of small matrices an image; brightness, contrast,
-    saturation, hue and greyscale are one 3 x 3 matrix and an offset an image.
+    A view is a random crop resized to ``size``, perhaps mirrored or turned, with its colours jittered,
+    perhaps turned grey, perhaps blurred, perhaps with a rectangle erased. Crop, mirroring, antialiased resize
+    and blur are linear and separable, so that they are applied together as one pair of small matrices for
+    each image; brightness, contrast, saturation, hue and greyscale are one 3 x 3 matrix and an offset.
 
     Parameters
     ----------
-    recipe : {"auto", "imagenet", "cifar"}, default="auto"
+    recipe : {"auto", "no_up", "imagenet", "cifar"}, default="auto"
         Where the parameters left at ``"auto"`` come from. ``"imagenet"`` and ``"cifar"`` are the
         settings of the SimCLR paper to the letter: colour strength 1 with blur, colour strength 0.5
         without blur; views of the size of the image, crops of 8% to 100% of the area. ``"auto"`` is the
@@ -37,16 +42,28 @@ class Augmentation(BaseEstimator):
         recipe with two changes that learn more in a short training: crops of at least 20% of the area,
         and, from 28 pixels on, views of three quarters of the side. Grey images below 28 pixels
         (digits, glyphs, small detector patches) get crops of at least 40% and are not mirrored.
+        ``"no_up"`` is ``"auto"`` for images without an up: cells, satellite images, sky. Views are mirrored
+        along both axes, and turned by multiples of 90 degrees.
     size : "auto", int or (int, int), default="auto"
-        Height and width of a view in pixels.
+        Height and width of a view in pixels. ``"auto"`` has the aspect ratio of the images; with another one
+        all views are stretched by the difference.
     crop_scale : "auto" or (float, float), default="auto"
         Range of the area of the crop, as fractions of the image's area, in (0, 1].
     crop_ratio : (float, float), default=(3/4, 4/3)
-        Range of the aspect ratio (width / height) of the crop.
+        Range of the aspect ratio (width / height) of the crop, relative to that of the image (V1 appendix A).
     flip_probability : "auto" or float, default="auto"
-        Probability of a horizontal flip, in [0, 1]. Use 0 where left and right matter. ``"auto"`` is 0 for
-        small grey images, else 0.5; in estimators with ``recipe="auto"`` also 0 where a linear classifier can
-        tell mirror images from the images.
+        Probability of a horizontal flip, in [0, 1]. Use 0 where left and right matter. ``"auto"`` is 0.5,
+        but with ``recipe="auto"`` 0 for small grey images, and in estimators also 0 where a linear classifier
+        can tell mirror images from the images.
+    vertical_flip_probability : "auto" or float, default="auto"
+        Probability of a vertical flip, in [0, 1]. ``"auto"`` is 0, with ``recipe="no_up"`` 0.5.
+    rotation : "auto", None, "quarter" or float, default="auto"
+        How views are turned: not at all (None), by a multiple of 90 degrees (``"quarter"``), or by any angle
+        of at most so many degrees in either direction, in (0, 180]. ``"auto"`` is None, with
+        ``recipe="no_up"`` ``"quarter"``. Quarter turns cost next to nothing. If views are not square, the
+        crops of those that lie on their side stand upright in the image, so that they are not stretched
+        either; they are smaller. For any angle the crop itself is turned, at about twice the cost; where it
+        reaches beyond the image, the image is reflected.
     color_strength : "auto" or float, default="auto"
         Strength s >= 0 of the colour jitter: brightness, contrast and saturation are multiplied by
         U(max(0, 1 - 0.8 s), 1 + 0.8 s), the hue is turned by U(-0.2 s, 0.2 s) of the colour circle.
@@ -60,6 +77,9 @@ class Augmentation(BaseEstimator):
     blur_sigma : (float, float), default=(0.1, 2.0)
         Range of the standard deviation of the blur, in pixels of the view. The kernel is a tenth of
         the view's side wide.
+    erasing_probability : float, default=0.0
+        Probability, in [0, 1], that a rectangle of 2% to 20% of the view's area is replaced by the view's
+        mean, after all else [2]_. Its aspect ratio is between 0.3 and 1 / 0.3.
     color_mode : {"linear", "sequential"}, default="linear"
         ``"sequential"`` applies the four colour operations one after the other, in an order drawn for
         each image, clips to [0, 1] after every one, and turns the hue in HSV space, as the reference
@@ -74,6 +94,8 @@ class Augmentation(BaseEstimator):
     ----------
     .. [1] Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
            Representations", ICML 2020, section 3 and appendix A. :arxiv:`2002.05709`
+    .. [2] Zhong, Zheng, Kang, Li and Yang, "Random Erasing Data Augmentation", AAAI 2020.
+           :arxiv:`1708.04896`
 
     Examples
     --------
@@ -89,22 +111,27 @@ class Augmentation(BaseEstimator):
     size: Any
     crop_scale: Any
     flip_probability: Any
+    vertical_flip_probability: Any
+    rotation: Any
     color_strength: Any
     blur_probability: Any
 
     def __init__(
         self,
         *,
-        recipe: Literal["auto", "imagenet", "cifar"] = "auto",
+        recipe: Literal["auto", "no_up", "imagenet", "cifar"] = "auto",
         size: Literal["auto"] | int | tuple[int, int] = "auto",
         crop_scale: Literal["auto"] | tuple[float, float] = "auto",
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip_probability: Literal["auto"] | float = "auto",
+        vertical_flip_probability: Literal["auto"] | float = "auto",
+        rotation: Literal["auto", "quarter"] | float | None = "auto",
         color_strength: Literal["auto"] | float = "auto",
         jitter_probability: float = 0.8,
         grayscale_probability: float = 0.2,
         blur_probability: Literal["auto"] | float = "auto",
         blur_sigma: tuple[float, float] = (0.1, 2.0),
+        erasing_probability: float = 0.0,
         color_mode: Literal["linear", "sequential"] = "linear",
     ) -> None:
         self.recipe = recipe
@@ -112,11 +139,14 @@ class Augmentation(BaseEstimator):
         self.crop_scale = crop_scale
         self.crop_ratio = crop_ratio
         self.flip_probability = flip_probability
+        self.vertical_flip_probability = vertical_flip_probability
+        self.rotation = rotation
         self.color_strength = color_strength
         self.jitter_probability = jitter_probability
         self.grayscale_probability = grayscale_probability
         self.blur_probability = blur_probability
         self.blur_sigma = blur_sigma
+        self.erasing_probability = erasing_probability
         self.color_mode = color_mode
 
     def resolve(self, image_shape: tuple[int, ...]) -> Self:
@@ -147,25 +177,27 @@ class Augmentation(BaseEstimator):
         self._check()
         params = self.get_params(deep=False)
         side = min(height, width)
-        recipe = self.recipe
-        short_training = recipe == "auto" and side <= _SMALL_SIDE
-        if recipe == "auto":
+        recipe, no_up = self.recipe, self.recipe == "no_up"
+        short_training = recipe in ("auto", "no_up") and side <= _SMALL_SIDE
+        if recipe in ("auto", "no_up"):
             recipe = "cifar" if side <= _SMALL_SIDE else "imagenet"
         glyphs = short_training and side < 28 and channels == 1
         auto = {
             "size": (height, width),
             "crop_scale": (0.08, 1.0),
             "flip_probability": 0.5,
+            "vertical_flip_probability": 0.5 if no_up else 0.0,
+            "rotation": "quarter" if no_up else None,
             "color_strength": 1.0 if recipe == "imagenet" else 0.5,
             "blur_probability": 0.5 if recipe == "imagenet" else 0.0,
         }
         if short_training:
             auto["crop_scale"] = (0.4, 1.0) if glyphs else (0.2, 1.0)
-            auto["flip_probability"] = 0.0 if glyphs else 0.5
+            auto["flip_probability"] = 0.0 if glyphs and not no_up else 0.5
             if side >= 28:
                 auto["size"] = (round(0.75 * height), round(0.75 * width))
         for name, value in auto.items():
-            if isinstance(params[name], str):
+            if _is_auto(params[name]):
                 params[name] = value
         if not isinstance(params["size"], tuple):
             size = params["size"]
@@ -229,7 +261,10 @@ class Augmentation(BaseEstimator):
                 zip(counts, numbers.split([n * count for count in counts]), strict=True)
             )
         )
-        top, left, crop_height, crop_width = _draw_crops(area, ratio, v, h, height, width, self)
+        turns = self._draw_turns(n, flip, generator, device)
+        top, left, crop_height, crop_width = _draw_crops(
+            area, ratio, v, h, height, width, self, turns["transposed"]
+        )
         strength = float(self.color_strength)
         low, high = max(0.0, 1.0 - 0.8 * strength), 1.0 + 0.8 * strength
         jittered = jitter < self.jitter_probability
@@ -242,7 +277,6 @@ class Augmentation(BaseEstimator):
             left=left,
             height=crop_height,
             width=crop_width,
-            flip=flip < self.flip_probability,
             brightness=brightness,
             contrast=contrast,
             saturation=saturation,
@@ -250,7 +284,38 @@ class Augmentation(BaseEstimator):
             order=order.argsort(dim=1),
             grayscale=grey < self.grayscale_probability,
             sigma=torch.where(blurred, _between(sigma, *self.blur_sigma), 0.0 * one),
+            **turns,
         )
+
+    def _draw_turns(
+        self, n: int, flip: Tensor, generator: torch.Generator | None, device: torch.device | str
+    ) -> dict[str, Any]:
+        """Draw how n views are mirrored, turned and erased; only what is asked for takes random numbers."""
+
+        def uniform(count: int = 1) -> Tensor:
+            return torch.rand(count, n, generator=generator, device=device)
+
+        flipped: Tensor = flip < self.flip_probability
+        vertical = transposed = angle = erased = None
+        if self.vertical_flip_probability > 0:
+            vertical = uniform()[0] < self.vertical_flip_probability
+        if self.rotation == "quarter":
+            # A quarter turn counterclockwise is a mirroring, then an exchange of rows and columns.
+            turn = (4 * uniform()[0]).floor_()
+            transposed = turn % 2 == 1
+            flipped = flipped ^ ((turn == 1) | (turn == 2))
+            vertical = (turn >= 2) if vertical is None else vertical ^ (turn >= 2)
+        elif self.rotation is not None:
+            angle = _between(uniform()[0], -self.rotation, self.rotation)
+        if self.erasing_probability > 0:
+            erased = _draw_erased(uniform(5), self.erasing_probability, *self.size)
+        return {
+            "flip": flipped,
+            "vertical_flip": vertical,
+            "transposed": transposed,
+            "angle": angle,
+            "erased": erased,
+        }
 
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
         """Make the views that were drawn.
@@ -297,6 +362,7 @@ class Augmentation(BaseEstimator):
             draws,
             self.size,
             blurs=self.blur_probability > 0,
+            rotation=self.rotation if _is_real(self.rotation) else 0.0,
             sequential=self.color_mode == "sequential",
         )
 
@@ -349,8 +415,8 @@ class Augmentation(BaseEstimator):
 
     def _check(self) -> None:
         """Raise for a parameter out of its range."""
-        if self.recipe not in ("auto", "imagenet", "cifar"):
-            raise ValueError(f"recipe must be 'auto', 'imagenet' or 'cifar', got {self.recipe!r}.")
+        if self.recipe not in ("auto", "no_up", "imagenet", "cifar"):
+            raise ValueError(f"recipe must be 'auto', 'no_up', 'imagenet' or 'cifar', got {self.recipe!r}.")
         if self.color_mode not in ("linear", "sequential"):
             raise ValueError(f"color_mode must be 'linear' or 'sequential', got {self.color_mode!r}.")
         size = self.size
@@ -363,6 +429,16 @@ class Augmentation(BaseEstimator):
         _check_range("crop_ratio", self.crop_ratio, 0.0, math.inf, open_low=True)
         _check_range("blur_sigma", self.blur_sigma, 0.0, math.inf, open_low=True)
         _check_number("flip_probability", self.flip_probability, 1.0, auto=True)
+        _check_number("vertical_flip_probability", self.vertical_flip_probability, 1.0, auto=True)
+        rotation = self.rotation
+        if not (rotation is None or rotation in ("auto", "quarter")) and (
+            isinstance(rotation, bool) or not _is_real(rotation) or not 0 < rotation <= 180
+        ):
+            raise ValueError(
+                "rotation must be 'auto', None, 'quarter' or a number of degrees in (0, 180], got "
+                f"{rotation!r}."
+            )
+        _check_number("erasing_probability", self.erasing_probability, 1.0)
         _check_number("color_strength", self.color_strength, 2.5, auto=True)
         _check_number("jitter_probability", self.jitter_probability, 1.0)
         _check_number("grayscale_probability", self.grayscale_probability, 1.0)
@@ -421,32 +497,58 @@ def _draw_crops(
     height: int,
     width: int,
     resolved: Augmentation,
+    transposed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Make boxes of numbers in [0, 1) as torchvision's RandomResizedCrop does.
 
-    A box is the first of ten (the columns of ``area`` and ``ratio``) that fits, or a central one.
+    A box is the first of ten (the columns of ``area`` and ``ratio``) that fits, or a central one. Its ratio
+    is relative to that of the image. The ratio of those that are to be transposed is such that they are
+    stretched as much as the others.
     """
-    log_ratio = [math.log(r) for r in resolved.crop_ratio]
+    aspect = width / height
+    ratios = [r * aspect for r in resolved.crop_ratio]
+    stretch = (resolved.size[0] / resolved.size[1]) ** 2
     area = _between(area, *resolved.crop_scale).mul_(height * width)
-    ratio = _between(ratio, *log_ratio).exp_()
+    ratio = _between(ratio, *(math.log(r) for r in ratios)).exp_()
+    if transposed is not None:
+        ratio = torch.where(transposed[:, None], ratio * stretch, ratio)
     crop_width = (area * ratio).sqrt_().round_()
     crop_height = (area / ratio).sqrt_().round_()
     fits = (crop_width > 0) & (crop_width <= width) & (crop_height > 0) & (crop_height <= height)
     first = fits.to(torch.int8).argmax(dim=1, keepdim=True)
     any_fits = fits.any(dim=1)
-    # The central crop of torchvision: the whole image, cut to the nearest permitted ratio.
-    low, high = resolved.crop_ratio
-    central_height, central_width = height, width
-    if width / height < low:
-        central_height = max(1, round(width / low))
-    elif width / height > high:
-        central_width = max(1, round(height * high))
-    crop_height = torch.where(any_fits, crop_height.gather(1, first)[:, 0], float(central_height))
-    crop_width = torch.where(any_fits, crop_width.gather(1, first)[:, 0], float(central_width))
+    central = _central_crop(height, width, *ratios)
+    if transposed is not None:
+        other = _central_crop(height, width, *(r * stretch for r in ratios))
+        central = [torch.where(transposed, *sides) for sides in zip(other, central, strict=True)]
+    crop_height = torch.where(any_fits, crop_height.gather(1, first)[:, 0], central[0])
+    crop_width = torch.where(any_fits, crop_width.gather(1, first)[:, 0], central[1])
     room_v, room_h = height - crop_height, width - crop_width
     # u < 1, but u * (room + 1) can round up to room + 1.
     top = torch.minimum((vertical * (room_v + 1)).floor_(), room_v)
     left = torch.minimum((horizontal * (room_h + 1)).floor_(), room_h)
-    top = torch.where(any_fits, top, float((height - central_height) // 2))
-    left = torch.where(any_fits, left, float((width - central_width) // 2))
+    top = torch.where(any_fits, top, (height - central[0]) // 2)
+    left = torch.where(any_fits, left, (width - central[1]) // 2)
     return top, left, crop_height, crop_width
+
+
+def _central_crop(height: int, width: int, low: float, high: float) -> list[Any]:
+    """Return height and width of the central crop of torchvision: the image, cut to the nearest ratio."""
+    if width / height < low:
+        height = max(1, round(width / low))
+    elif width / height > high:
+        width = max(1, round(height * high))
+    return [float(height), float(width)]
+
+
+def _draw_erased(numbers: Tensor, probability: float, height: int, width: int) -> Tensor:
+    """Make rectangles (n, 4) of numbers (5, n): first and last row and column, the last ones excluded."""
+    chosen, area, ratio, vertical, horizontal = numbers
+    area = _between(area, *_ERASED_AREA).mul_(height * width)
+    ratio = _between(ratio, *(math.log(r) for r in _ERASED_RATIO)).exp_()
+    tall = (area * ratio).sqrt_().round_().clamp_(1, height)
+    wide = (area / ratio).sqrt_().round_().clamp_(1, width)
+    top = torch.minimum((vertical * (height - tall + 1)).floor_(), height - tall)
+    left = torch.minimum((horizontal * (width - wide + 1)).floor_(), width - wide)
+    box = torch.stack([top, left, top + tall, left + wide], dim=1)
+    return torch.where((chosen < probability)[:, None], box, 0.0)

@@ -1,12 +1,13 @@
 """How views are computed from what was drawn for them: linear maps along rows and columns, then colours."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import channel_shuffle, embedding_bag
+from torch.nn.functional import affine_grid, channel_shuffle, embedding_bag, grid_sample, pad
 
 __all__ = ["Draws", "make_views"]
 
@@ -35,6 +36,9 @@ _LARGE = 20_000
 # The largest block, in bytes, that glibc can be made to keep for itself: just below 32 MiB.
 _ARENA = 32_000_000
 
+# Views that are turned by any angle are made in groups of about so many values of their surroundings.
+_ROTATED = 2**24
+
 # Weights of a Gaussian beyond so many standard deviations are less than float32 resolves.
 _GAUSS_REACH = 6.0
 
@@ -44,7 +48,7 @@ _Taps = tuple[Tensor, Tensor]
 
 
 class Draws(NamedTuple):
-    """What was drawn for each of N views; a tensor of N rows a field."""
+    """What was drawn for each of N views: N rows in each field, None where nothing is asked for."""
 
     top: Tensor
     left: Tensor
@@ -58,21 +62,38 @@ class Draws(NamedTuple):
     order: Tensor
     grayscale: Tensor
     sigma: Tensor
+    vertical_flip: Tensor | None = None
+    transposed: Tensor | None = None
+    angle: Tensor | None = None
+    erased: Tensor | None = None
 
     def rows(self, index: Tensor | slice) -> "Draws":
         """Return the draws of some of the views."""
-        return Draws(*(field[index] for field in self))
+        fields: Iterator[Any] = (None if field is None else field[index] for field in self)
+        return Draws(*fields)
+
+    def to(self, device: torch.device | str) -> "Draws":
+        """Return the draws on a device."""
+        fields: Iterator[Any] = (None if field is None else field.to(device) for field in self)
+        return Draws(*fields)
 
 
 def make_views(
-    images: Tensor, draws: Draws, size: tuple[int, int], *, blurs: bool, sequential: bool
+    images: Tensor,
+    draws: Draws,
+    size: tuple[int, int],
+    *,
+    blurs: bool,
+    sequential: bool,
+    rotation: float = 0.0,
 ) -> Tensor:
     """Compute the views that were drawn, in the way that suits the device.
 
-    Crop, flip, antialiased resize and blur are one linear map along the rows and one along the columns.
-    Each view has its own. On accelerators they are small dense matrices. On a CPU their few nonzero
-    weights are applied to whole rows of pixels (:func:`_map_rows`), with a transposition between the
-    axes: fewer operations by an order of magnitude, and pixels outside the crop are hardly touched.
+    Crop, flip, antialiased resize and blur are one linear map along the rows and one along the columns. Each
+    view has its own; quarter turns exchange the two. On accelerators they are small dense matrices. On a CPU
+    their few nonzero weights are applied to whole rows of pixels (:func:`_map_rows`), with a transposition
+    between the axes: fewer operations by an order of magnitude, and pixels outside the crop are hardly
+    touched.
 
     Parameters
     ----------
@@ -86,15 +107,147 @@ def make_views(
         Whether views with sigma > 0 are blurred.
     sequential : bool
         Whether the colour operations follow one another and are clipped one by one.
+    rotation : float, default=0.0
+        The largest angle in degrees by which views are turned, where angles were drawn.
 
     Returns
     -------
     tensor of shape (V, C, *size)
         float32 in [0, 1].
     """
-    if images.device.type == "cpu" and not images.requires_grad:
-        return _views_by_rows(images, draws, size, blurs, sequential)
-    return _views_by_matrices(images, draws, size, blurs, sequential)
+    if draws.angle is not None:
+        views = _rotated_views(images, draws, size, blurs, sequential, rotation)
+    elif images.device.type != "cpu" or images.requires_grad:
+        views = _views_by_matrices(images, draws, size, blurs, sequential)
+    elif draws.transposed is not None:
+        views = _transposed_by_rows(images, draws, size, blurs, sequential)
+    else:
+        views = _views_by_rows(images, draws, size, blurs, sequential)
+    return views if draws.erased is None else _erase(views, draws.erased)
+
+
+def _rotated_views(
+    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, sequential: bool, rotation: float
+) -> Tensor:
+    """Make views of crops that are turned by any angle.
+
+    The upright box around the turned crop is resized to about the resolution of the view, with
+    antialiasing; from it the view is interpolated; its colours come last. Where the crop reaches beyond the
+    image, the box ends at the edge, and the interpolation reflects there.
+    """
+    n, channels, height, width = images.shape
+    around = _size_around(size, math.radians(rotation)), _size_around(size[::-1], math.radians(rotation))
+    step = max(1, _ROTATED // (channels * around[0] * around[1]))
+    parts = []
+    for start in range(0, len(draws.top), step):
+        part = draws.rows(slice(start, start + step))
+        box, grid = _surround(part, height, width)
+        source = images[torch.arange(start, start + len(part.top), device=images.device) % n]
+        views = make_views(source, box, around, blurs=False, sequential=False)
+        grid = affine_grid(grid, [len(views), channels, *size], align_corners=False)
+        views = grid_sample(views, grid, padding_mode="reflection", align_corners=False)
+        rest = _whole(part, *size)
+        parts.append(make_views(views, rest, size, blurs=blurs, sequential=sequential))
+    return torch.cat(parts) if parts else images.new_empty((0, channels, *size), dtype=torch.float32)
+
+
+def _size_around(size: tuple[int, int], angle: float) -> int:
+    """Return the height of the upright box around a box (height, width) turned by at most an angle."""
+    height, width = size
+    angle = min(angle, math.atan2(width, height))
+    return math.ceil(height * math.cos(angle) + width * math.sin(angle))
+
+
+def _surround(draws: Draws, height: int, width: int) -> tuple[Draws, Tensor]:
+    """Return the upright boxes around turned crops, and the maps (N, 2, 3) from view to box.
+
+    Both have coordinates from -1 to 1, as :func:`torch.nn.functional.affine_grid` has.
+    """
+    assert draws.angle is not None
+    angle = torch.deg2rad(draws.angle)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    half_v, half_h = draws.height / 2, draws.width / 2
+    centre_v, centre_h = draws.top + half_v, draws.left + half_h
+    reach_v, reach_h = half_v * cos.abs() + half_h * sin.abs(), half_h * cos.abs() + half_v * sin.abs()
+    top, left = (centre_v - reach_v).floor().clamp(min=0), (centre_h - reach_h).floor().clamp(min=0)
+    box_v = (centre_v + reach_v).ceil().clamp(max=height) - top
+    box_h = (centre_h + reach_h).ceil().clamp(max=width) - left
+    right = half_h * (1 - 2 * draws.flip.float())
+    down = half_v if draws.vertical_flip is None else half_v * (1 - 2 * draws.vertical_flip.float())
+    rows = [
+        torch.stack([cos * right, -sin * down, centre_h - left - box_h / 2], dim=1) * (2 / box_h)[:, None],
+        torch.stack([sin * right, cos * down, centre_v - top - box_v / 2], dim=1) * (2 / box_v)[:, None],
+    ]
+    one, zero = torch.ones_like(cos), torch.zeros_like(cos)
+    plain = {"brightness": one, "contrast": one, "saturation": one, "hue": zero, "sigma": zero}
+    box = _whole(draws, height, width)._replace(
+        top=top, left=left, height=box_v, width=box_h, grayscale=torch.zeros_like(draws.grayscale), **plain
+    )
+    return box, torch.stack(rows, dim=1)
+
+
+def _whole(draws: Draws, height: int, width: int) -> Draws:
+    """Return draws of views that show the whole of their image, as it is, in other colours."""
+    zero = torch.zeros_like(draws.top)
+    return draws._replace(
+        top=zero,
+        left=zero,
+        height=zero + height,
+        width=zero + width,
+        flip=torch.zeros_like(draws.flip),
+        vertical_flip=None,
+        transposed=None,
+        angle=None,
+        erased=None,
+    )
+
+
+def _transposed_by_rows(
+    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, sequential: bool
+) -> Tensor:
+    """Make views of which some lie on their side."""
+    assert draws.transposed is not None
+    views = images.new_empty((len(draws.top), images.shape[1], *size), dtype=torch.float32)
+    for transposed in (False, True):
+        index = draws.transposed.eq(transposed).nonzero()[:, 0]
+        source = images[index % max(1, len(images))]
+        made_size = size[::-1] if transposed else size
+        made = _views_by_rows(source, draws.rows(index), made_size, blurs, sequential)
+        views[index] = made.mT if transposed else made
+    return views
+
+
+def _transposed_images(images: Tensor, draws: Draws) -> tuple[Tensor, Draws]:
+    """Return an image for each view, on its side where the view is, and draws of upright views of them."""
+    chosen, vertical = draws.transposed, draws.vertical_flip
+    assert chosen is not None and vertical is not None
+    side = max(images.shape[2:])
+    images = pad(images, (0, side - images.shape[3], 0, side - images.shape[2]))
+    images = images.repeat(len(draws.top) // max(1, len(images)), 1, 1, 1)
+    images = torch.where(chosen.view(-1, 1, 1, 1), images.mT, images)
+    swapped = {
+        one: torch.where(chosen, other, this)
+        for one, this, other in (
+            ("top", draws.top, draws.left),
+            ("left", draws.left, draws.top),
+            ("height", draws.height, draws.width),
+            ("width", draws.width, draws.height),
+            ("flip", draws.flip, vertical),
+            ("vertical_flip", vertical, draws.flip),
+        )
+    }
+    return images, draws._replace(**swapped, transposed=None)
+
+
+def _erase(views: Tensor, boxes: Tensor) -> Tensor:
+    """Replace rectangles (V, 4) by the mean of each channel of their view."""
+    row = torch.arange(views.shape[2], device=views.device)
+    column = torch.arange(views.shape[3], device=views.device)
+    top, left, bottom, right = boxes.unbind(dim=1)
+    rows = (row >= top[:, None]) & (row < bottom[:, None])
+    columns = (column >= left[:, None]) & (column < right[:, None])
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    return torch.where(inside, views.mean(dim=(2, 3), keepdim=True), views)
 
 
 def _views_by_rows(
@@ -190,7 +343,7 @@ class _RowMaps:
         self.channels = channels
         index, weight = _resize_taps(draws.left, draws.width, width, size[1], draws.flip)
         self._columns = _row_map(index, weight, source, width)
-        index, weight = _resize_taps(draws.top, draws.height, height, size[0])
+        index, weight = _resize_taps(draws.top, draws.height, height, size[0], draws.vertical_flip)
         if images.dtype == torch.uint8:
             weight.mul_(1 / 255)
         mix = None
@@ -289,8 +442,10 @@ def _views_by_matrices(
 ) -> Tensor:
     """Make all views at once, from a pair of dense matrices each."""
     height, width = size
+    if draws.transposed is not None:
+        images, draws = _transposed_images(images, draws)
     repeats = len(draws.top) // max(1, len(images))
-    rows = _resize_matrix(draws.top, draws.height, images.shape[2], height)
+    rows = _resize_matrix(draws.top, draws.height, images.shape[2], height, draws.vertical_flip)
     columns = _resize_matrix(draws.left, draws.width, images.shape[3], width, draws.flip)
     blur = [_blur_matrix(draws.sigma, min(size), n) for n in size] if blurs else None
     pixels = images.to(torch.float32, memory_format=torch.contiguous_format).repeat(repeats, 1, 1, 1)

@@ -102,6 +102,8 @@ def test_images_are_not_looked_at_where_the_views_say_it(monkeypatch):
     assert not SimCLRTransformer(augmentation=Augmentation(flip_probability=0), **params).fit(X).mirror_
     flips = Augmentation(flip_probability=0.5)
     assert not SimCLRTransformer("resnet18", augmentation=flips, **params).fit(X).mirror_
+    no_up = SimCLRTransformer(augmentation=Augmentation(recipe="no_up"), **params).fit(X)
+    assert no_up.mirror_ and no_up.augmentation_.flip_probability == 0.5
     with pytest.raises(AssertionError, match="looked"):
         SimCLRTransformer("resnet18", **params).fit(X)
 

@@ -23,6 +23,15 @@ NOTHING = {
 }
 
 
+# Views that are more than crops and mirror images.
+TURNED = [
+    {"recipe": "no_up"},
+    {"recipe": "imagenet", "rotation": "quarter", "erasing_probability": 0.5},
+    {"recipe": "imagenet", "rotation": 180, "vertical_flip_probability": 0.5, "erasing_probability": 1.0},
+    {"recipe": "cifar", "rotation": 20.0},
+]
+
+
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -200,9 +209,8 @@ def test_other_channel_counts_keep_brightness_and_contrast_only(channels, color_
 def test_boxes_follow_torchvisions_distribution(shape):
     torch.manual_seed(0)
     image = torch.empty(shape)
-    expected = np.array(
-        [T.RandomResizedCrop.get_params(image, [0.08, 1], [3 / 4, 4 / 3]) for _ in range(3000)]
-    )
+    ratio = [r * shape[2] / shape[1] for r in (3 / 4, 4 / 3)]  # of the image's own (V1 appendix A)
+    expected = np.array([T.RandomResizedCrop.get_params(image, [0.08, 1], ratio) for _ in range(3000)])
     draws = Augmentation(recipe="cifar").draw(3000, shape, generator=generator(1))
     for column, field in enumerate(("top", "left", "height", "width")):
         found = getattr(draws, field).numpy()
@@ -295,8 +303,18 @@ def test_recipes():
     assert Augmentation().resolve((3, 32, 32)).blur_probability == 0.0
     assert Augmentation().resolve((1, 8, 8)).flip_probability == 0.0
     assert Augmentation(color_strength=0.1).resolve((3, 224, 224)).color_strength == 0.1
+    assert (paper.vertical_flip_probability, paper.rotation, paper.erasing_probability) == (0.0, None, 0.0)
     resolved = Augmentation().resolve((3, 32, 48))
     assert resolved.resolve((3, 32, 48)).get_params() == resolved.get_params()
+
+
+@pytest.mark.parametrize("shape", [(3, 224, 224), (3, 32, 32), (1, 8, 8), (3, 48, 64)])
+def test_no_up_is_the_recipe_of_the_size_and_turns(shape):
+    no_up, auto = Augmentation(recipe="no_up").resolve(shape), Augmentation().resolve(shape)
+    turns = {"flip_probability": 0.5, "vertical_flip_probability": 0.5, "rotation": "quarter"}
+    assert no_up.get_params() == {**auto.get_params(), **turns}
+    assert no_up.resolve(shape).get_params() == no_up.get_params()
+    assert Augmentation(recipe="no_up", rotation=None).resolve(shape).rotation is None
 
 
 def test_clone_and_parameters():
@@ -319,6 +337,13 @@ def test_clone_and_parameters():
         {"crop_ratio": (0, 1)},
         {"crop_ratio": (1, math.inf)},
         {"flip_probability": 1.5},
+        {"vertical_flip_probability": -0.1},
+        {"rotation": 0},
+        {"rotation": 181},
+        {"rotation": "half"},
+        {"rotation": True},
+        {"rotation": float("nan")},
+        {"erasing_probability": "auto"},
         {"color_strength": -0.1},
         {"color_strength": 3},
         {"color_strength": float("nan")},
@@ -378,7 +403,10 @@ def test_both_ways_of_computing_give_the_same_views(shape, size, color_mode):
 
 
 def naive_view(image, draw, size):
-    """Crop, flip, resize and blur of one image in float64, from the definition of every weight."""
+    """Crop, turn, flip, resize and blur of one image in float64, from the definition of every weight."""
+    if draw.transposed is not None and draw.transposed:
+        upright = naive_view(image, draw._replace(transposed=None), size[::-1])
+        return upright.transpose(0, 2, 1)
 
     def resize(start, length, n_in, n_out):
         weights = np.zeros((n_out, n_in))
@@ -400,9 +428,11 @@ def naive_view(image, draw, size):
         return weights / weights.sum(axis=1, keepdims=True)
 
     top, left, height, width = (int(v) for v in (draw.top, draw.left, draw.height, draw.width))
-    rows = blur(size[0]) @ resize(top, height, image.shape[1], size[0])
+    rows = resize(top, height, image.shape[1], size[0])
+    rows = rows[::-1] if draw.vertical_flip is not None and draw.vertical_flip else rows
     columns = resize(left, width, image.shape[2], size[1])
     columns = blur(size[1]) @ (columns[::-1] if draw.flip else columns)
+    rows = blur(size[0]) @ rows
     return np.einsum("ij,cjk,lk->cil", rows, image.numpy().astype(np.float64), columns)
 
 
@@ -543,7 +573,18 @@ def test_views_on_a_gpu_are_those_on_the_cpu():
     augmentation = Augmentation()
     draws = augmentation.draw(16, (3, 96, 96), generator=generator())
     views = augmentation.apply(images, draws)
-    on_gpu = augmentation.apply(images.cuda(), type(draws)(*(field.cuda() for field in draws)))
+    on_gpu = augmentation.apply(images.cuda(), draws.to("cuda"))
+    torch.testing.assert_close(on_gpu.cpu(), views, atol=1e-4, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("turned", TURNED)
+def test_turned_views_on_a_gpu_are_those_on_the_cpu(turned):
+    images = torch.randint(0, 256, (16, 3, 60, 80), dtype=torch.uint8, generator=generator())
+    augmentation = Augmentation(**turned)
+    draws = augmentation.draw(32, (3, 60, 80), generator=generator())
+    views = augmentation.apply(images, draws)
+    on_gpu = augmentation.apply(images.cuda(), draws.to("cuda"))
     torch.testing.assert_close(on_gpu.cpu(), views, atol=1e-4, rtol=0)
 
 
@@ -560,3 +601,259 @@ def test_views_of_one_call_are_those_of_the_draws():
 def test_number_of_views_is_checked(n_views, error):
     with pytest.raises(error, match="n_views must be"):
         Augmentation()(torch.rand(2, 3, 8, 8), n_views=n_views)
+
+
+def naive_boxes(numbers, shape, size, scale, ratio, transposed):
+    """Crops of rows of numbers in [0, 1), each from its definition in float64."""
+    _, height, width = shape
+    boxes = []
+    for (areas, ratios, down, right), turned in zip(numbers, transposed, strict=True):
+        aspect, view_aspect = width / height, size[1] / size[0]
+        # Lying on its side, a crop of aspect 1 / c is stretched to that of the view: as much as another one.
+        low, high = (r * aspect / (view_aspect**2 if turned else 1) for r in ratio)
+        for u, v in zip(areas, ratios, strict=True):
+            area = height * width * (scale[0] + u * (scale[1] - scale[0]))
+            r = math.exp(math.log(low) + v * (math.log(high) - math.log(low)))
+            tall, wide = round(math.sqrt(area / r)), round(math.sqrt(area * r))
+            if 0 < tall <= height and 0 < wide <= width:
+                top, left = math.floor(down * (height - tall + 1)), math.floor(right * (width - wide + 1))
+                break
+        else:
+            tall, wide = height, width
+            if aspect < low:
+                tall = max(1, round(width / low))
+            elif aspect > high:
+                wide = max(1, round(height * high))
+            top, left = (height - tall) // 2, (width - wide) // 2
+        boxes.append([top, left, tall, wide])
+    return np.array(boxes)
+
+
+@pytest.mark.parametrize("turned", [{}, {"rotation": "quarter"}])
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((3, 32, 32), (24, 24)),
+        ((3, 40, 53), (40, 53)),
+        ((1, 90, 30), (45, 15)),
+        ((1, 30, 90), (20, 20)),
+        ((3, 30, 31), (64, 32)),
+    ],
+)
+@pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (1.2, 2.0), (0.3, 0.6)])
+def test_boxes_are_their_definition_written_naively(shape, size, ratio, turned):
+    n = 500
+    augmentation = Augmentation(size=size, crop_scale=(0.08, 1.0), crop_ratio=ratio, **turned)
+    draws = augmentation.draw(n, shape, generator=generator(3))
+    numbers = torch.rand(n * 36, generator=generator(3)).double()
+    areas, ratios = numbers[: 10 * n].view(n, 10), numbers[10 * n : 20 * n].view(n, 10)
+    down, right = numbers[20 * n : 21 * n], numbers[21 * n : 22 * n]
+    transposed = draws.transposed.tolist() if turned else [False] * n
+    rows = zip(areas.tolist(), ratios.tolist(), down.tolist(), right.tolist(), strict=True)
+    expected = naive_boxes(rows, shape, size, (0.08, 1.0), ratio, transposed)
+    found = torch.stack([draws.top, draws.left, draws.height, draws.width], dim=1).numpy()
+    # In float32 a side may be rounded the other way.
+    assert (found == expected).all(axis=1).mean() > 0.99
+    assert (found[:, 2] + found[:, 0] <= shape[1]).all() and (found[:, 3] + found[:, 1] <= shape[2]).all()
+
+
+@pytest.mark.parametrize("turned", [{}, {"recipe": "no_up"}])
+@pytest.mark.parametrize("shape", [(3, 400, 533), (3, 200, 60), (1, 28, 28), (3, 48, 64)])
+def test_views_are_stretched_by_a_third_at_most(shape, turned):
+    augmentation = Augmentation(**turned).resolve(shape)
+    draws = augmentation.draw(2000, shape, generator=generator())
+    down, right = augmentation.size[0] / draws.height, augmentation.size[1] / draws.width
+    if turned:
+        down = torch.where(draws.transposed, augmentation.size[1] / draws.height, down)
+        right = torch.where(draws.transposed, augmentation.size[0] / draws.width, right)
+    # Of a small crop, or a small view, the sides are whole pixels.
+    rounding = 1 + 1 / torch.minimum(draws.height, draws.width) + 1 / min(augmentation.size)
+    assert ((down / right).log().abs() < math.log(4 / 3) + rounding.log()).all()
+
+
+@pytest.mark.parametrize("turned", TURNED)
+def test_what_is_not_asked_for_takes_no_random_numbers(turned):
+    augmentation = Augmentation(**{"recipe": "auto", **turned})
+    same = Augmentation(**turned).set_params(
+        rotation=None, vertical_flip_probability=0.0, erasing_probability=0.0
+    )
+    shape = (3, 40, 40)
+    draws, plain = (a.draw(50, shape, generator=generator()) for a in (augmentation, same))
+    for name in set(draws._fields) - {"flip", "vertical_flip", "transposed", "angle", "erased"}:
+        assert torch.equal(getattr(draws, name), getattr(plain, name)), name
+    assert (plain.vertical_flip, plain.transposed, plain.angle, plain.erased) == (None,) * 4
+
+
+def test_quarter_turns_are_numpys():
+    image = smooth_images(1, 3, 24, 24)
+    augmentation = Augmentation(**NOTHING, size=24, rotation="quarter")
+    draws = augmentation.draw(64, (3, 24, 24), generator=generator())
+    views = augmentation.apply(image.expand(64, -1, -1, -1), draws)
+    turned = [torch.from_numpy(np.rot90(image[0].numpy(), k, (1, 2)).copy()) for k in range(4)]
+    found = [[torch.allclose(view, other, atol=1e-6) for other in turned].index(True) for view in views]
+    assert stats.chisquare(np.bincount(found, minlength=4)).pvalue > 1e-3
+
+
+def test_vertical_flips_are_torchvisions():
+    images = smooth_images(16, 3, 20, 30)
+    augmentation = Augmentation(**NOTHING, size=(20, 30), vertical_flip_probability=0.5)
+    draws = augmentation.draw(16, (3, 20, 30), generator=generator())
+    assert 0 < draws.vertical_flip.sum() < 16
+    for image, flipped, view in zip(
+        images, draws.vertical_flip, augmentation.apply(images, draws), strict=True
+    ):
+        torch.testing.assert_close(view, TF.vflip(image) if flipped else image, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(12, 16), (30, 30)])
+def test_turned_geometry_is_the_definition_written_naively(size):
+    images = torch.rand(16, 2, 40, 30, generator=generator(5))
+    augmentation = Augmentation(recipe="no_up", color_strength=0, blur_probability=0.5, size=size)
+    draws = augmentation.draw(16, (2, 40, 30), generator=generator(6))
+    for flag in (draws.flip, draws.vertical_flip, draws.transposed, draws.sigma > 0):
+        assert 0 < flag.sum() < 16
+    for i, view in enumerate(augmentation.apply(images, draws)):
+        np.testing.assert_allclose(view, naive_view(images[i], draws.rows(i), size), atol=5e-6)
+
+
+def naive_rotated_view(image, draw, size, most):
+    """A crop turned by any angle in float64: the box around it resized, then bilinear, edges reflected."""
+    height, width = image.shape[1:]
+    angle, half = math.radians(float(draw.angle)), (float(draw.height) / 2, float(draw.width) / 2)
+    centre = float(draw.top) + half[0], float(draw.left) + half[1]
+    cos, sin = math.cos(angle), math.sin(angle)
+    corners = [
+        (centre[0] + sin * x + cos * y, centre[1] + cos * x - sin * y)
+        for x in (-half[1], half[1])
+        for y in (-half[0], half[0])
+    ]
+    top, left = (max(0, math.floor(min(c[k] for c in corners) + 1e-4)) for k in (0, 1))
+    bottom = min(height, math.ceil(max(c[0] for c in corners) - 1e-4))
+    right = min(width, math.ceil(max(c[1] for c in corners) - 1e-4))
+    angles = np.linspace(0, math.radians(most), 100_001)
+    reach = [math.ceil((a * np.cos(angles) + b * np.sin(angles)).max() - 1e-6) for a, b in (size, size[::-1])]
+    box = draw._replace(
+        top=top, left=left, height=bottom - top, width=right - left, flip=False, vertical_flip=None, sigma=0.0
+    )
+    around = naive_view(image, box, reach)
+
+    def reflected(i, n):
+        i %= 2 * n
+        return 2 * n - 1 - i if i >= n else i
+
+    view = np.zeros((image.shape[0], *size))
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y, x = (2 * i + 1) / size[0] - 1, (2 * j + 1) / size[1] - 1
+            y, x = half[0] * (-y if draw.vertical_flip else y), half[1] * (-x if draw.flip else x)
+            row = (centre[0] + sin * x + cos * y - top) / (bottom - top) * reach[0] - 0.5
+            column = (centre[1] + cos * x - sin * y - left) / (right - left) * reach[1] - 0.5
+            for r in (math.floor(row), math.floor(row) + 1):
+                for c in (math.floor(column), math.floor(column) + 1):
+                    weight = (1 - abs(row - r)) * (1 - abs(column - c))
+                    view[:, i, j] += weight * around[:, reflected(r, reach[0]), reflected(c, reach[1])]
+    return view
+
+
+@pytest.mark.parametrize("rotation", [180, 15.0])
+@pytest.mark.parametrize("size", [(12, 16), (25, 20)])
+def test_rotation_is_its_definition_written_naively(size, rotation):
+    images = smooth_images(12, 2, 40, 30)
+    augmentation = Augmentation(
+        recipe="imagenet", color_strength=0, blur_probability=0, size=size, rotation=rotation
+    )
+    augmentation.set_params(vertical_flip_probability=0.5)
+    draws = augmentation.draw(12, (2, 40, 30), generator=generator(6))
+    assert draws.angle.amin() < -rotation / 2 and draws.angle.amax() > rotation / 2
+    for i, view in enumerate(augmentation.apply(images, draws)):
+        expected = naive_rotated_view(images[i], draws.rows(i), size, rotation)
+        np.testing.assert_allclose(view, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("angle", [0.0, 90.0, 180.0, -90.0])
+def test_rotation_turns_counterclockwise(angle):
+    image = torch.nn.functional.avg_pool2d(smooth_images(1, 3, 40, 40), 5, 1, 2, count_include_pad=False)
+    augmentation = Augmentation(**NOTHING, size=40, rotation=180)
+    draws = augmentation.draw(1, (3, 40, 40), generator=generator())
+    view = augmentation.apply(image, draws._replace(angle=torch.tensor([angle])))
+    torch.testing.assert_close(view, torch.rot90(image, round(angle / 90), (2, 3)), atol=0.02, rtol=0)
+
+
+def test_rotation_fills_corners_with_what_is_there():
+    images = torch.ones(32, 3, 20, 60)
+    views = Augmentation(**NOTHING, size=(20, 60), rotation=180)(images, generator())
+    torch.testing.assert_close(views, images, atol=1e-5, rtol=0)
+
+
+def test_colours_of_rotated_views_are_those_of_others():
+    images = torch.rand(6, 3, 1, 1, generator=generator()).expand(6, 3, 24, 24)
+    rotated = Augmentation(recipe="imagenet", size=24, rotation=180)
+    plain = Augmentation(recipe="imagenet", size=24)
+    views, others = (a(images, generator(2), n_views=2) for a in (rotated, plain))
+    torch.testing.assert_close(views, others, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("turned", TURNED)
+@pytest.mark.parametrize(
+    ("shape", "size"), [((3, 32, 32), (24, 24)), ((3, 30, 40), (15, 20)), ((1, 40, 9), (30, 40))]
+)
+@pytest.mark.parametrize("color_mode", ["linear", "sequential"])
+def test_both_ways_of_computing_give_the_same_turned_views(shape, size, color_mode, turned):
+    images = torch.rand(6, *shape, generator=generator())
+    augmentation = Augmentation(size=size, color_mode=color_mode, **turned)
+    draws = augmentation.draw(12, shape, generator=generator(1))
+    by_rows = augmentation.apply(images, draws)
+    dense = augmentation.apply(images.clone().requires_grad_(), draws).detach()
+    assert by_rows.shape == dense.shape == (12, shape[0], *size)
+    # Turning the hue one after the other magnifies rounding where two channels are nearly equal.
+    assert ((by_rows - dense).abs() > 2e-5).float().mean() < (1e-3 if color_mode == "sequential" else 1e-9)
+
+
+@pytest.mark.parametrize("turned", TURNED)
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 20, 30)])
+def test_a_turned_view_does_not_depend_on_its_company(shape, turned, monkeypatch):
+    images = torch.randint(0, 256, (10, *shape), dtype=torch.uint8, generator=generator())
+    augmentation = Augmentation(**turned)
+    draws = augmentation.draw(20, shape, generator=generator(1))
+    views = augmentation.apply(images, draws)
+    monkeypatch.setattr(_views, "_ROTATED", 1)
+    assert torch.equal(augmentation.apply(images, draws), views)
+    part = torch.tensor([9, 2, 4, 0])
+    rows = draws.rows(torch.cat([part, part + 10]))
+    assert torch.equal(augmentation.apply(images[part], rows), views[torch.cat([part, part + 10])])
+
+
+@pytest.mark.parametrize("turned", TURNED)
+def test_no_images_no_turned_views(turned):
+    size = Augmentation(**turned).resolve((3, 32, 48)).size
+    assert Augmentation(**turned)(torch.rand(0, 3, 32, 48)).shape == (0, 3, *size)
+
+
+@pytest.mark.parametrize("turned", TURNED)
+def test_an_accelerator_is_never_waited_for_by_turned_views(turned):
+    augmentation = Augmentation(**turned)
+    draws = augmentation.draw(8, (3, 32, 40), device="meta")
+    images = torch.empty(4, 3, 32, 40, dtype=torch.uint8, device="meta")
+    assert augmentation.apply(images, draws).shape == (8, 3, *augmentation.resolve((3, 32, 40)).size)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (1, 1), (5, 60)])
+def test_erased_rectangles(size):
+    images = smooth_images(400, 2, 24, 24)
+    plain = Augmentation(**NOTHING, size=size)
+    augmentation = Augmentation(**NOTHING, size=size, erasing_probability=0.75)
+    draws = augmentation.draw(400, (2, 24, 24), generator=generator())
+    views, before = augmentation.apply(images, draws), plain.apply(images, draws._replace(erased=None))
+    areas = []
+    for view, other, box in zip(views, before.double(), draws.erased.int().tolist(), strict=True):
+        top, left, bottom, right = box
+        expected = other.clone()
+        for channel in expected:
+            channel[top:bottom, left:right] = channel.mean()
+        torch.testing.assert_close(view.double(), expected, atol=1e-6, rtol=0)
+        assert 0 <= top <= bottom <= size[0] and 0 <= left <= right <= size[1]
+        areas.append((bottom - top) * (right - left) / (size[0] * size[1]))
+    areas = np.array(areas)
+    assert abs((areas > 0).mean() - 0.75) < 0.08
+    if size == (24, 24):
+        assert areas[areas > 0].min() < 0.04 and 0.17 < areas.max() < 0.22
