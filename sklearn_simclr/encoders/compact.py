@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..images.computed import ComputedImages
+from ..images.source import ImageSource
+from .first_layer import patch_components
 from .traits import Traits
 
 __all__ = ["TINY_SIDE", "CompactNet"]
@@ -15,9 +18,6 @@ _MAX_DIRECTIONS = 32
 
 # Added to each variance before its root is taken, as a fraction of the total: noise is not blown up.
 _WHITENING_EPS = 1e-4
-
-_WHITENING_IMAGES = 2048
-_WHITENING_PATCHES = 200_000
 
 # Half the width does for images of up to this side: on digits, the accuracy is the same in half the time.
 # Their levels are averaged before the pooling, which leaves little of them.
@@ -136,29 +136,21 @@ class CompactNet(nn.Module):
         return torch.cat([first(part) for part in x.split(rows)]) if len(x) > rows else first(x)
 
     @torch.no_grad()
-    def initialize_from_images(self, images: Tensor, generator: torch.Generator) -> None:
+    def initialize_from_images(
+        self, images: ImageSource | ComputedImages, generator: torch.Generator
+    ) -> None:
         """Set the first layer to the whitened principal components of the images' patches.
 
         Parameters
         ----------
-        images : tensor of shape (n, C, H, W)
-            Floating point in [0, 1]; a few thousand are enough.
+        images : ImageSource or ComputedImages
+            The training images; some patches of a few thousand are looked at.
         generator : torch.Generator
-            For the choice of the patches; on the device of the images.
+            For the choice of the patches; on the device of the network.
         """
-        patches = F.unfold(images[:_WHITENING_IMAGES], 3, padding=1).permute(0, 2, 1).flatten(0, 1)
-        if len(patches) > _WHITENING_PATCHES:
-            chosen = torch.randint(
-                len(patches), (_WHITENING_PATCHES,), generator=generator, device=patches.device
-            )
-            patches = patches[chosen]
-        patches = patches.double()
-        mean = patches.mean(dim=0)
-        covariance = (patches - mean).T @ (patches - mean) / len(patches)
-        variances, directions = torch.linalg.eigh(covariance)
-        variances, directions = variances.flip(0), directions.flip(1).T[: len(self.stem.weight)]
-        eps = _WHITENING_EPS * variances.sum() + 1e-12
-        weight = directions / (variances[: len(directions), None].clamp(min=0) + eps).sqrt()
+        mean, variances, directions, total = patch_components(images, len(self.stem.weight), generator)
+        eps = _WHITENING_EPS * total + 1e-12
+        weight = directions / (variances[:, None].clamp(min=0) + eps).sqrt()
         # The sign of an eigenvector is arbitrary: make it the same on every machine.
         sign = torch.where(weight.gather(1, weight.abs().argmax(dim=1, keepdim=True)) < 0, -1.0, 1.0)
         weight = weight * sign

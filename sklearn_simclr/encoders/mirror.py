@@ -5,18 +5,24 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .._utils.seeds import isolated_generators
+from ..images.computed import ComputedImages
 from ..images.source import ImageSource, as_float
 from .compact import CompactNet
 
 __all__ = ["MirroredNetwork", "left_right_accuracy", "mirror_images_fit_in"]
 
-# Images that are compared with their mirror images, fewer if they are large; and how many go through the
-# network at a time.
+# Images that are compared with their mirror images, fewer where they hold more numbers than that together.
 _IMAGES = 500
-_PIXELS = 500 * 96 * 96
-_BATCH = 128
+_NUMBERS = 2**30
+
+# Larger images are averaged down to at most this side: which way round an image is does not hang on details.
+_LARGEST_SIDE = 96
+
+# Numbers of the images that go through the network at a time.
+_BATCH = 2**19
 
 # Part of the images that has to be told from the mirror images, at least, and how many standard errors above
 # a guess.
@@ -60,38 +66,44 @@ def mirror_images_fit_in(source: ImageSource) -> bool:
         Whether a linear classifier does not tell more than 60% of them from their mirror images. Of
         photographs of animals and vehicles it tells half, which is a guess; of digits 80 to 90%.
     """
-    most = min(_IMAGES, _PIXELS // (source.shape[1] * source.shape[2]))
+    most = min(_IMAGES, _NUMBERS // math.prod(source.shape))
     drawn = np.random.default_rng(0).permutation(len(source))[:most]
     if len(drawn) < 2:
         return True
-    chosen = torch.from_numpy(drawn).to(source.device)
-    source.ask(chosen)
-    accuracy = left_right_accuracy(as_float(source.take(chosen).cpu()))
-    return accuracy <= max(_TOLD, 0.5 + _ERRORS * 0.5 / math.sqrt(len(chosen)))
+    accuracy = left_right_accuracy(source.select(drawn))
+    return accuracy <= max(_TOLD, 0.5 + _ERRORS * 0.5 / math.sqrt(len(drawn)))
 
 
 @torch.no_grad()
-def left_right_accuracy(images: Tensor) -> float:
+def left_right_accuracy(source: ImageSource) -> float:
     """Return for how many images a linear classifier says which of two is the mirror image.
 
     It reads the representations by an untrained compact network: ridge regression of the difference between
     that of an image and that of its mirror image on 1, by one half of the images for the other half.
+    Images of more than 96 pixels a side are averaged down to that first.
 
     Parameters
     ----------
-    images : tensor of shape (n, C, H, W)
-        At least two, floating point in [0, 1].
+    source : ImageSource
+        At least two images.
 
     Returns
     -------
     float
         In [0, 1]; 0.5 is a guess.
     """
+    channels, height, width = source.shape
+    scale = min(1.0, _LARGEST_SIDE / max(height, width))
+    size = max(1, round(scale * height)), max(1, round(scale * width))
+    images = ComputedImages(source, lambda some, index: _averaged(some, size), (channels, *size))
     with isolated_generators(0, torch.device("cpu")):
-        network = CompactNet(images.shape[1], (images.shape[2], images.shape[3])).eval()
+        network = CompactNet(channels, size).eval()
         network.initialize_from_images(images, torch.Generator().manual_seed(0))
     network.to(memory_format=torch.channels_last)
-    parts = images.contiguous(memory_format=torch.channels_last).split(_BATCH)
+    step = max(1, _BATCH // math.prod(images.shape))
+    index = torch.arange(len(source), device=source.device)
+    source.ask(index)
+    parts = (images.take(rows).contiguous(memory_format=torch.channels_last) for rows in index.split(step))
     differences = torch.cat([network(part) - network(part.flip(3)) for part in parts]).double().numpy()
     scale = np.sqrt(np.mean(differences**2, axis=0))
     differences = differences[:, scale > 0] / scale[scale > 0]
@@ -105,3 +117,9 @@ def left_right_accuracy(images: Tensor) -> float:
         answers = products[there, here] @ weights
         told += np.sum(answers > 0) + 0.5 * np.sum(answers == 0)
     return float(told / len(products))
+
+
+def _averaged(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return images as float32 of a size, each pixel the mean of those in its place."""
+    images = as_float(images.cpu())
+    return images if images.shape[2:] == size else F.adaptive_avg_pool2d(images, size)

@@ -3,8 +3,10 @@
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ..images.computed import ComputedImages
+from ..images.source import ImageSource
 from .preprocessing import PreprocessedNetwork
 from .resnet import ResNet
 
@@ -12,15 +14,17 @@ __all__ = ["untrained_network"]
 
 
 @torch.no_grad()
-def untrained_network(module: nn.Module, images: Tensor, generator: torch.Generator) -> nn.Module:
+def untrained_network(
+    module: nn.Module, images: ImageSource | ComputedImages, generator: torch.Generator
+) -> nn.Module:
     """Return an encoder of the same shape with new weights, drawn from torch's global generator.
 
     Parameters
     ----------
     module : torch.nn.Module
         The encoder; of another package it has to have ``reset_parameters`` wherever it has weights.
-    images : tensor of shape (n, C, H, W)
-        Floating point in [0, 1], for layers that are set from images.
+    images : ImageSource or ComputedImages
+        For layers that are set from images.
     generator : torch.Generator
         For these layers.
 
@@ -35,8 +39,13 @@ def untrained_network(module: nn.Module, images: Tensor, generator: torch.Genera
         If a part of another package has weights, and no ``reset_parameters``.
     """
     if type(module) is PreprocessedNetwork:
-        images = module.preprocessing(images, channels=module.channels)
-        inner = untrained_network(module.network, images, generator)
+        prepare, channels = module.preprocessing, module.channels
+        prepared = ComputedImages(
+            images,
+            lambda some, index: prepare(some, channels=channels),
+            (channels, prepare.size, prepare.size),
+        )
+        inner = untrained_network(module.network, prepared, generator)
         return PreprocessedNetwork(inner, module.preprocessing).eval()
     if type(module) is ResNet:
         return ResNet(**module.options).eval()

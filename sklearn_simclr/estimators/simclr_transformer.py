@@ -525,7 +525,6 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         return int(self.output)
 
     def _make_objective(self, images: ImageSource, plan: Plan, *, warm: bool = False) -> ContrastiveObjective:
-        views = self._views(images, self.augmentation_ if warm else None)
         if warm:
             self._check_same_architecture()
             encoder, projector = copy.deepcopy((self.encoder_, self.projector_))
@@ -534,6 +533,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             encoder, projector, given = self._build_modules(images)
         if plan.max_epochs > 0 and self._lacks_head(projector):
             projector = self._make_head(encoder, projector.in_dim)
+        # Views that are neither trained on nor decide about mirror images need no look at the images.
+        look = plan.max_epochs > 0 or traits(encoder).mirror_pays
+        views = self._views(images, self.augmentation_ if warm and self.n_iter_ else None, look=look)
         loss = self._make_loss()
         return ContrastiveObjective(
             encoder,

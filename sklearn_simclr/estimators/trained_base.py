@@ -114,10 +114,12 @@ class TrainedImageEstimator(BaseImageEstimator):
         objective.channels_last = self._takes_channels_last(objective.modules["encoder"], images)
         return objective
 
-    def _views(self, images: ImageSource, before: Augmentation | None = None) -> Augmentation:
+    def _views(
+        self, images: ImageSource, before: Augmentation | None = None, *, look: bool = True
+    ) -> Augmentation:
         """Return the augmentation with concrete values, those of `before` where the images decide."""
         augmentation = self.augmentation or self._default_augmentation() or Augmentation()
-        return resolve_views(augmentation, images, before)
+        return resolve_views(augmentation, images, before, look=look)
 
     def _encoder_setting(self) -> Any:
         """Return the ``encoder`` parameter that the network was or will be built by."""

@@ -4,7 +4,6 @@ import torch
 from torch import nn
 
 from .._utils.seeds import isolated_generators
-from ..encoders.first_layer import first_layer_images
 from ..encoders.make import make_encoder
 from ..encoders.untrained import untrained_network
 from ..images.source import ImageSource
@@ -36,12 +35,11 @@ def untrained_modules(estimator: TrainedImageEstimator, images: ImageSource, see
         If a part of the encoder has weights and no ``reset_parameters`` that draws new ones.
     """
     generator = torch.Generator().manual_seed(seed)
-    pixels = first_layer_images(images, generator)
     setting = estimator._encoder_setting()
     heads = [estimator.projector_] if hasattr(estimator, "projector_") else []
     with isolated_generators(seed, torch.device("cpu")):
         if isinstance(setting, str) and setting.startswith("timm:"):
             encoder, _ = make_encoder(setting, images.shape[0], images.shape[1:])
         else:
-            encoder = untrained_network(estimator.encoder_, pixels, generator)
-        return [encoder.eval(), *(untrained_network(head, pixels, generator) for head in heads)]
+            encoder = untrained_network(estimator.encoder_, images, generator)
+        return [encoder.eval(), *(untrained_network(head, images, generator) for head in heads)]

@@ -13,7 +13,11 @@ def is_open(augmentation: Augmentation) -> bool:
 
 
 def resolve_views(
-    augmentation: Augmentation, source: ImageSource, before: Augmentation | None = None
+    augmentation: Augmentation,
+    source: ImageSource,
+    before: Augmentation | None = None,
+    *,
+    look: bool = True,
 ) -> Augmentation:
     """Return an augmentation with concrete values.
 
@@ -25,6 +29,8 @@ def resolve_views(
         The images.
     before : Augmentation or None, default=None
         With the values of a training that is to go on.
+    look : bool, default=True
+        Whether the images are looked at. Else views are mirrored where the images would decide.
 
     Returns
     -------
@@ -35,6 +41,6 @@ def resolve_views(
     if is_open(augmentation) and views.flip_probability > 0:
         if before is not None:
             views.set_params(flip_probability=before.flip_probability)
-        elif not mirror_images_fit_in(source):
+        elif look and not mirror_images_fit_in(source):
             views.set_params(flip_probability=0.0)
     return views

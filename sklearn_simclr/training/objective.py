@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..encoders.first_layer import first_layer_images
 from ..images.source import ImageSource
 from ..views.augmentation import Augmentation
 from .batch import Batch
@@ -134,7 +133,7 @@ class Objective:
         The modules that begin with weights that somebody chose. Those of all others follow from the seed.
     initialize : bool, default=True
         Whether an encoder that has ``initialize_from_images(images, generator)`` is to be set by it before
-        the first step.
+        the first step. The images are an ImageSource, of which the encoder takes as many as it needs.
 
     Attributes
     ----------
@@ -236,7 +235,7 @@ class Objective:
         """
         initialize = getattr(self.modules["encoder"], "initialize_from_images", None)
         if self.initialize and initialize is not None:
-            initialize(first_layer_images(images, generator), generator)
+            initialize(images, generator)
 
     def after_step(self) -> None:
         """Do what follows each step of the optimizer, such as moving an average of the weights.

@@ -14,6 +14,7 @@ from torch import nn
 from sklearn_simclr.encoders.compact import CompactNet
 from sklearn_simclr.encoders.make import make_encoder
 from sklearn_simclr.encoders.resnet import ResNet
+from sklearn_simclr.images import ImageSource
 
 RESNETS = [
     f"resnet{depth}{width}{kernels}"
@@ -154,7 +155,9 @@ def test_half_of_the_compact_representation_tells_where_things_are():
     net, n = make_encoder("compact", 1, (32, 32))
     middle, corner = torch.zeros(2, 1, 32, 32), torch.zeros(2, 1, 32, 32)
     middle[:, :, 12:20, 12:20] = corner[:, :, 4:12, 4:12] = torch.rand(8, 8)
-    net.initialize_from_images(torch.rand(10, 1, 32, 32), torch.Generator().manual_seed(0))
+    net.initialize_from_images(
+        ImageSource(torch.rand(10, 1, 32, 32), (0, 1)), torch.Generator().manual_seed(0)
+    )
     for norm in net.norms:
         nn.init.constant_(norm.bias, 0.1)
     with torch.no_grad():

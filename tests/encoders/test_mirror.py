@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from helpers import tiny
 from sklearn.datasets import load_digits, load_sample_images
 
 from sklearn_simclr import Augmentation, SimCLRTransformer, SupervisedTransformer
 from sklearn_simclr.encoders.mirror import left_right_accuracy
+from sklearn_simclr.images import ImageSource
 
 
 def crops(n, turned, seed=0):
@@ -23,11 +25,19 @@ def crops(n, turned, seed=0):
 
 
 def test_mirrored_photographs_look_like_photographs_and_mirrored_digits_unlike_digits():
-    pixels = torch.from_numpy(crops(300, turned=True)).permute(0, 3, 1, 2) / 255
-    assert left_right_accuracy(pixels) < 0.6
-    digits = torch.from_numpy(load_digits().images[:300, None]).float() / 16
+    pixels = torch.from_numpy(crops(300, turned=True)).permute(0, 3, 1, 2)
+    assert left_right_accuracy(ImageSource(pixels, (0, 255))) < 0.6
+    digits = ImageSource(torch.from_numpy(load_digits().images[:300, None]), (0, 16))
     assert left_right_accuracy(digits) > 0.8
-    assert left_right_accuracy(torch.ones(4, 1, 8, 8)) == 0.5
+    assert left_right_accuracy(ImageSource(torch.ones(4, 1, 8, 8), (0, 1))) == 0.5
+
+
+def test_large_images_are_averaged_first():
+    small = torch.randint(256, (40, 3, 96, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    small = (small.float() * torch.linspace(0.9, 1, 48)).to(torch.uint8)
+    large = small.repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)
+    expected, found = (left_right_accuracy(ImageSource(pixels, (0, 255))) for pixels in (small, large))
+    assert found == expected > 0.6
 
 
 def test_accuracy_is_that_of_ridge_regression():
@@ -37,9 +47,10 @@ def test_accuracy_is_that_of_ridge_regression():
     from sklearn_simclr.encoders.compact import CompactNet
 
     images = torch.from_numpy(load_digits().images[:60, None]).float() / 16
+    source = ImageSource(images, (0, 1))
     with isolated_generators(0, torch.device("cpu")):
         network = CompactNet(1, (8, 8)).eval()
-        network.initialize_from_images(images, torch.Generator().manual_seed(0))
+        network.initialize_from_images(source, torch.Generator().manual_seed(0))
     with torch.no_grad():
         differences = (network(images) - network(images.flip(3))).double().numpy()
     differences = differences / np.maximum(np.sqrt((differences**2).mean(0)), 1e-30)
@@ -48,7 +59,7 @@ def test_accuracy_is_that_of_ridge_regression():
         alpha = (differences[here] ** 2).sum(1).mean()
         ridge = Ridge(alpha, fit_intercept=False).fit(differences[here], np.ones(30))
         right += (ridge.predict(differences[there]) > 0).sum()
-    assert left_right_accuracy(images) == right / 60
+    assert left_right_accuracy(source) == right / 60
 
 
 def one_sided(X):
@@ -105,7 +116,19 @@ def test_images_are_not_looked_at_where_the_views_say_it(monkeypatch):
     no_up = SimCLRTransformer(augmentation=Augmentation(recipe="no_up"), **params).fit(X)
     assert no_up.mirror_ and no_up.augmentation_.flip_probability == 0.5
     with pytest.raises(AssertionError, match="looked"):
-        SimCLRTransformer("resnet18", **params).fit(X)
+        SimCLRTransformer("resnet18", max_epochs=1).fit(X)
+
+
+def test_images_are_looked_at_once_they_are_trained_on(monkeypatch):
+    looks = []
+    look = "sklearn_simclr.estimators.views.mirror_images_fit_in"
+    monkeypatch.setattr(look, lambda source: bool(looks.append(len(source))))
+    X, network = crops(20, turned=True), tiny(3)
+    simclr = SimCLRTransformer(network, max_epochs=0, warm_start=True, random_state=0).fit(X)
+    assert not looks and simclr.augmentation_.flip_probability == 0.5
+    simclr.set_params(max_epochs=1).fit(X)
+    assert looks == [20] and simclr.augmentation_.flip_probability == 0
+    assert simclr.fit(X).augmentation_.flip_probability == 0 and looks == [20]
 
 
 def test_partial_fit_looks_once():
@@ -121,5 +144,6 @@ def test_generators_of_the_user_are_left_alone():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    left_right_accuracy(torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    left_right_accuracy(ImageSource(images, (0, 1)))
     assert torch.equal(torch.rand(1), expected)
