@@ -1,6 +1,8 @@
 """Preprocess images for a pretrained network, and join the preprocessing and the network."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
 import torch
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 
 from .traits import traits
 
-__all__ = ["PreprocessedNetwork", "Preprocessing", "input_channels"]
+__all__ = ["PreprocessedNetwork", "Preprocessing", "input_channels", "network_of_views", "view_size"]
 
 # Pixels of a forward in evaluation mode, and the fewest images: small images, which the preprocessing may
 # enlarge, come in batches that are too large for the network.
@@ -19,21 +21,22 @@ _FEWEST = 16
 
 
 _MODES = ("bicubic", "bilinear")
+_FITS = ("crop", "resize", "squash", "border")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """What becomes of images before they enter a pretrained network; call it on a batch.
 
-    The central square of `crop_fraction` of the shorter side is cut out, resized to the side the network was
-    trained with, clipped to [0, 1] and, if there are a mean and a standard deviation, normalised.
+    Images are brought to the size that the network was trained with, clipped to [0, 1] and, if there are a
+    mean and a standard deviation, normalised.
 
     Parameters
     ----------
-    size : int, default=224
-        Side of the result in pixels, >= 1.
+    size : int or (int, int), default=224
+        Side of the result, or its height and width, in pixels, >= 1.
     crop_fraction : float, default=0.875
-        Side of the square over the shorter side of the image, in (0, 1].
+        Part of the image's extent that is in the result, in (0, 1].
     interpolation : {"bicubic", "bilinear"}, default="bicubic"
         Kernel of the resize.
     antialias : bool, default=True
@@ -43,6 +46,17 @@ class Preprocessing:
         Subtracted from each channel of images in [0, 1]. None, as in SimCLR, subtracts nothing.
     std : tuple of float or None, default=None
         What each channel is then divided by, > 0.
+    fit : {"crop", "resize", "squash", "border"}, default="crop"
+        How images of other shapes come to that of the result.
+
+        - ``"crop"``, as SimCLR's authors do: cut out the largest rectangle of its shape in the centre, times
+          `crop_fraction`, and resize that.
+        - ``"resize"``, as torchvision and most networks of timm do: resize the image, its aspect kept, until
+          it just covers ``size / crop_fraction``, and cut out the centre.
+        - ``"squash"``: resize the image to ``size / crop_fraction`` whatever its aspect, and cut out the
+          centre.
+        - ``"border"``: resize the image, its aspect kept, until it just fits into ``size / crop_fraction``,
+          and cut out the centre; what is missing gets the colour `mean`, or black.
 
     Raises
     ------
@@ -68,22 +82,30 @@ class Preprocessing:
     torch.Size([2, 3, 96, 96])
     """
 
-    size: int = 224
+    size: int | tuple[int, int] = 224
     crop_fraction: float = 0.875
     interpolation: str = "bicubic"
     antialias: bool = True
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    fit: str = "crop"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, Integral) or isinstance(self.size, bool):
-            raise TypeError(f"size must be an int, got {self.size!r}.")
-        if self.size < 1:
+        sides = self.size if isinstance(self.size, (tuple, list)) else (self.size,)
+        if len(sides) not in (1, 2) or not all(
+            isinstance(side, Integral) and not isinstance(side, bool) for side in sides
+        ):
+            raise TypeError(f"size must be an int or two of them, (height, width), got {self.size!r}.")
+        if min(sides) < 1:
             raise ValueError(f"size must be at least 1, got {self.size}.")
+        if isinstance(self.size, list):
+            object.__setattr__(self, "size", tuple(self.size))  # as JSON has it
         if not _is_number(self.crop_fraction) or not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction must be a number in (0, 1], got {self.crop_fraction!r}.")
         if self.interpolation not in _MODES:
             raise ValueError(f"interpolation must be one of {_MODES}, got {self.interpolation!r}.")
+        if self.fit not in _FITS:
+            raise ValueError(f"fit must be one of {_FITS}, got {self.fit!r}.")
         if not isinstance(self.antialias, bool):
             raise TypeError(f"antialias must be a bool, got {self.antialias!r}.")
         if (self.mean is None) != (self.std is None):
@@ -95,8 +117,30 @@ class Preprocessing:
             if not isinstance(values, (tuple, list)) or not values or not all(map(_is_number, values)):
                 raise TypeError(f"{name} must be a tuple of one number per channel, got {values!r}.")
             object.__setattr__(self, name, tuple(float(value) for value in values))
-        if self.std is not None and (min(self.std) <= 0 or len(self.std) != len(self.mean)):
+        if self.mean and self.std and (min(self.std) <= 0 or len(self.std) != len(self.mean)):
             raise ValueError(f"std must be positive, one per channel as mean; got {self.std}.")
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the result.
+
+        Returns
+        -------
+        (int, int)
+            In pixels.
+        """
+        height, width = self.size if isinstance(self.size, tuple) else (self.size,) * 2
+        return height, width
+
+    def of_views(self) -> "Preprocessing":
+        """Return the preprocessing for random views, of which nothing is cut off.
+
+        Returns
+        -------
+        Preprocessing
+            Resizes the whole view to the same size, and normalises the same.
+        """
+        return replace(self, crop_fraction=1.0, fit="squash")
 
     def __call__(self, images: Tensor, *, channels: int = 3) -> Tensor:
         """Return the batch as the network takes it.
@@ -111,7 +155,7 @@ class Preprocessing:
 
         Returns
         -------
-        batch : torch.Tensor of shape (n, channels, size, size)
+        batch : torch.Tensor of shape (n, channels, height, width)
             Float32, on the same device.
 
         Raises
@@ -122,20 +166,59 @@ class Preprocessing:
             If it has another shape, the channels do not fit, or floats lie outside [0, 1].
         """
         images = _check_batch(images, channels, self.mean)
-        height, width = (int(side) for side in images.shape[-2:])  # a graph's sizes may be tensors
-        side = max(1, round(self.crop_fraction * min(height, width)))
-        top, left = (height - side + 1) // 2, (width - side + 1) // 2
-        crop = images[..., top : top + side, left : left + side]
-        batch = crop.float() / 255 if crop.dtype == torch.uint8 else crop.float()
-        if side != self.size:
-            batch = F.interpolate(
-                batch, (self.size, self.size), mode=self.interpolation, antialias=self.antialias
-            ).clamp(0, 1)
+        return self._apply(images, channels)
+
+    def _apply(self, images: Tensor, channels: int) -> Tensor:
+        """Return the batch as the network takes it; the images are known to be right."""
+        if self.fit == "crop":
+            batch = self._resized(self._cropped(images), self.sides)
+        else:
+            batch = self._central(self._resized(images, self._covering(images.shape[-2:])))
         batch = batch.expand(-1, channels, -1, -1)
         if self.mean is not None:
             mean, std = batch.new_tensor(self.mean), batch.new_tensor(self.std)
             batch = (batch - mean[:, None, None]) / std[:, None, None]
+        if self.fit == "border":
+            # Normalised, the mean colour is zero.
+            below, right = (side - int(n) for side, n in zip(self.sides, batch.shape[-2:], strict=True))
+            batch = F.pad(batch, (right // 2, right - right // 2, below // 2, below - below // 2))
         return batch.contiguous()
+
+    def _cropped(self, images: Tensor) -> Tensor:
+        """Cut out the part that is to be resized."""
+        height, width = (int(side) for side in images.shape[-2:])  # a graph's sizes may be tensors
+        high, wide = self.sides
+        h = max(1, round(self.crop_fraction * min(height, width * high / wide)))
+        w = max(1, round(self.crop_fraction * min(width, height * wide / high)))
+        top, left = (height - h + 1) // 2, (width - w + 1) // 2
+        return images[..., top : top + h, left : left + w]
+
+    def _covering(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Return height and width that an image is resized to, before its centre is cut out."""
+        height, width = (int(side) for side in shape)
+        high, wide = (round(side / self.crop_fraction) for side in self.sides)
+        if self.fit == "squash":
+            return high, wide
+        choose = max if self.fit == "resize" else min
+        if self.fit == "resize" and high == wide:
+            # The longer side is cut, not rounded, to whole pixels: torchvision's Resize of one side.
+            return (high, high * width // height) if height <= width else (wide * height // width, wide)
+        factor = choose(high / height, wide / width)
+        return max(1, round(height * factor)), max(1, round(width * factor))
+
+    def _resized(self, images: Tensor, sides: tuple[int, int]) -> Tensor:
+        batch = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        if (int(images.shape[-2]), int(images.shape[-1])) == sides:
+            return batch
+        return F.interpolate(batch, sides, mode=self.interpolation, antialias=self.antialias).clamp(0, 1)
+
+    def _central(self, batch: Tensor) -> Tensor:
+        """Cut out the centre."""
+        high, wide = self.sides
+        top, left = (
+            max(0, round((int(n) - side) / 2)) for side, n in zip((high, wide), batch.shape[-2:], strict=True)
+        )
+        return batch[..., top : top + high, left : left + wide]
 
 
 def _is_number(value: object) -> bool:
@@ -163,6 +246,9 @@ def _check_batch(images: Tensor, channels: int, mean: tuple[float, ...] | None) 
 
 class PreprocessedNetwork(nn.Module):
     """A network with what images go through before they enter it: one module that takes images of any size.
+
+    In training mode it takes random views: they are brought to the size of the network, and nothing is cut
+    off.
 
     Parameters
     ----------
@@ -193,10 +279,12 @@ class PreprocessedNetwork(nn.Module):
         """Return the representations (n, out_dim) of images (n, C, H, W) in [0, 1]."""
         # In another memory format a resize rounds otherwise. Convolutions take that of their weights.
         images = images.contiguous()
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if self.training:
+            return self.network(self.preprocessing.of_views()._apply(images, self.channels))
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._represent(images)
         pixels = _PIXELS if images.device.type == "cpu" else _PIXELS_GPU
-        rows = max(_FEWEST, pixels // self.preprocessing.size**2)
+        rows = max(_FEWEST, pixels // math.prod(self.preprocessing.sides))
         done: list[Tensor] = []
         black: dict[int, Tensor] = {}
         for part in images.split(rows):
@@ -217,17 +305,54 @@ class PreprocessedNetwork(nn.Module):
         return self.network(self.preprocessing(images, channels=self.channels))
 
 
+def view_size(network: nn.Module) -> tuple[int, int] | None:
+    """Return the size that random views for a network should have.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        An encoder.
+
+    Returns
+    -------
+    (int, int) or None
+        Height and width that it was trained with; None if it takes images as they are.
+    """
+    return network.preprocessing.sides if type(network) is PreprocessedNetwork else None
+
+
+def network_of_views(network: nn.Module) -> nn.Module:
+    """Return a network for random views in evaluation mode.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        An encoder of images.
+
+    Returns
+    -------
+    network : torch.nn.Module
+        The same; of one with a preprocessing, another that shares its weights and cuts nothing off.
+    """
+    if type(network) is not PreprocessedNetwork:
+        return network
+    return PreprocessedNetwork(network.network, network.preprocessing.of_views()).train(network.training)
+
+
 def input_channels(network: nn.Module) -> int:
     """Return the number of channels that a network of this package takes.
 
     Parameters
     ----------
     network : torch.nn.Module
-        One that begins with a convolution.
+        One that says so in its attribute ``in_channels``, or begins with a convolution.
 
     Returns
     -------
     channels : int
         At least 1.
     """
+    known = getattr(network, "in_channels", None)
+    if isinstance(known, int):
+        return known
     return next(part for part in network.modules() if isinstance(part, nn.Conv2d)).in_channels

@@ -20,7 +20,8 @@ _STAGES = {
     101: (True, (3, 4, 23, 3)),
     152: (True, (3, 8, 36, 3)),
 }
-_STEMS = ("imagenet", "medium", "small")
+_STEMS = ("imagenet", "medium", "small", "padded")
+_WITHOUT_POOL = ("small", "padded")
 _POOL_PADDINGS = ("symmetric", "same")
 
 # Channels of the first stage at width 1.
@@ -53,15 +54,16 @@ class ResNet(nn.Module):
         Factor on the channels of every layer, >= 1. The papers use 1, 2, 3 and 4.
     in_channels : int, default=3
         Channels of the images, >= 1.
-    stem : {"imagenet", "medium", "small"}, default="imagenet"
+    stem : {"imagenet", "medium", "small", "padded"}, default="imagenet"
         How the network begins. "imagenet": a 7x7 convolution of stride 2 and a max-pool of stride 2. "small":
         one 3x3 convolution of stride 1, no max-pool, the authors' choice for sides up to 32. "medium": a 3x3
-        convolution of stride 1 and the max-pool, for sides a little above; it is not in the papers.
+        convolution of stride 1 and the max-pool, for sides a little above; it is not in the papers. "padded":
+        "small" with two pixels of padding instead of one, as solo-learn has it for CIFAR.
     sk_ratio : float, default=0.0
         In [0, 1]. Above 0, selective kernels take the place of the 3x3 convolution that carries the stride,
         and their mixing layer has ``max(int(sk_ratio * channels), 32)`` channels; SimCLRv2 uses 1/16. The
-        network then is a ResNet-D also: a stem of three 3x3 convolutions (unless ``stem="small"``), and an
-        average pool before the 1x1 convolution of a shortcut.
+        network then is a ResNet-D also: a stem of three 3x3 convolutions (unless ``stem`` is "small"
+        or "padded"), and an average pool before the 1x1 convolution of a shortcut.
     zero_init_residual : bool, default=True
         Whether the last BatchNorm of each block starts with a gain of 0 rather than 1.
     pool_padding : {"symmetric", "same"}, default="symmetric"
@@ -168,7 +170,7 @@ class ResNet(nn.Module):
         self.conv1 = _stem_convolution(in_channels, channels, stem, deep=sk_ratio > 0)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        if stem == "small":
+        if stem in _WITHOUT_POOL:
             self.maxpool: nn.Module = nn.Identity()
         elif pool_padding == "same":
             self.maxpool = _SameMaxPool()
@@ -333,8 +335,8 @@ def _strided_convolution(
 
 
 def _stem_convolution(in_channels: int, channels: int, stem: str, *, deep: bool) -> nn.Module:
-    if stem == "small":
-        return _conv(in_channels, channels, 3)
+    if stem in _WITHOUT_POOL:
+        return nn.Conv2d(in_channels, channels, 3, padding=1 if stem == "small" else 2, bias=False)
     stride = 2 if stem == "imagenet" else 1
     if not deep:
         return _conv(in_channels, channels, 7 if stem == "imagenet" else 3, stride)

@@ -43,7 +43,7 @@ def untrained_network(
         prepared = ComputedImages(
             images,
             lambda some, index: prepare(some, channels=channels),
-            (channels, prepare.size, prepare.size),
+            (channels, *prepare.sides),
         )
         inner = untrained_network(module.network, prepared, generator)
         return PreprocessedNetwork(inner, module.preprocessing).eval()

@@ -35,7 +35,13 @@ from .._utils.types import (
 from ..encoders.description import encoder_name
 from ..encoders.heads import ProjectionHead
 from ..encoders.mirror import MirroredNetwork, mirror_images_fit_in
-from ..encoders.preprocessing import PreprocessedNetwork, Preprocessing, input_channels
+from ..encoders.preprocessing import (
+    PreprocessedNetwork,
+    Preprocessing,
+    input_channels,
+    network_of_views,
+    view_size,
+)
 from ..encoders.traits import traits
 from ..encoders.weights.pretrained import load_pretrained
 from ..images.source import ImageSource
@@ -480,6 +486,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             encoder, projector = modules
             return projector(encoder(images))
 
+        encoder = network_of_views(self.encoder_)
         generator = torch.Generator().manual_seed(0)
         hits = 0.0
         parts = np.array_split(np.arange(len(source)), -(-len(source) // _SCORE_PAIRS))
@@ -487,7 +494,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             images = source.take(slice(int(part[0]), int(part[-1]) + 1))
             draws = self.augmentation_.draw(2 * len(images), source.shape, generator=generator)
             views = self.augmentation_.apply(images, draws)
-            z = self._infer(project, (self.encoder_, self.projector_), ImageSource(views, (0.0, 1.0)))
+            z = self._infer(project, (encoder, self.projector_), ImageSource(views, (0.0, 1.0)))
             hits += contrastive_accuracy(z) * len(part)
         return hits / len(source)
 
@@ -536,6 +543,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         # Views that are neither trained on nor decide about mirror images need no look at the images.
         look = plan.max_epochs > 0 or traits(encoder).mirror_pays
         views = self._views(images, self.augmentation_ if warm and self.n_iter_ else None, look=look)
+        size = view_size(encoder)
+        if size is not None and isinstance((self.augmentation or Augmentation()).size, str):
+            views.set_params(size=size)
         loss = self._make_loss()
         return ContrastiveObjective(
             encoder,
@@ -623,7 +633,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
 def _changes_nothing(preprocessing: Preprocessing, shape: tuple[int, ...], channels: int) -> bool:
     """Return whether images (C, H, W) enter a network as they are."""
-    whole = shape == (channels, preprocessing.size, preprocessing.size)
+    whole = shape == (channels, *preprocessing.sides)
     return whole and preprocessing.crop_fraction == 1 and preprocessing.mean is None
 
 

@@ -229,7 +229,7 @@ def _export_torch(estimator: Any, path: PathLike) -> str:
     encoder: Any = estimator.encoder_
     side: int | None = None
     if isinstance(encoder, PreprocessedNetwork):
-        encoder, side = encoder.network, encoder.preprocessing.size
+        encoder, side = encoder.network, max(encoder.preprocessing.sides)
     state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in encoder.state_dict().items()}
     network = describe_network(encoder) or {}
     if side is not None and network.get("stem") == "imagenet":

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from torch import nn
 
+from ..encoders.preprocessing import network_of_views
 from ..images.source import ImageSource, as_float
 from ..losses.measures import alignment, contrastive_accuracy, rankme, uniformity
 from ..losses.ntxent import nt_xent
@@ -123,8 +124,9 @@ def measure_views(
     measured = []
     for network in networks:
         h = _represent(step, network[:1], source)
+        of_views = [network_of_views(network[0]), *network[1:]]
         pairs = [
-            [_represent(step, network, ImageSource(view, (0.0, 1.0))) for view in pair] for pair in views
+            [_represent(step, of_views, ImageSource(view, (0.0, 1.0))) for view in pair] for pair in views
         ]
         measured.append(_measure(h, pairs, loss))
     sizes = [len(part) for part in parts]

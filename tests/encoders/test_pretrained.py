@@ -16,6 +16,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
+from torchvision.transforms._presets import ImageClassification
 
 from sklearn_simclr._utils import container
 from sklearn_simclr.encoders import resnet as _resnet
@@ -778,6 +779,52 @@ def test_preprocessing_crops_the_centre_and_resizes_it():
     torch.testing.assert_close(normalised * scale + shift, expected)
 
 
+SHAPES = [(100, 161), (161, 100), (64, 64), (30, 300), (40, 41), (224, 224)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_preprocessing_of_torchvision(shape, interpolation):
+    mode = torchvision.transforms.InterpolationMode(interpolation)
+    normal = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 2.0, 4.0)}
+    theirs = ImageClassification(crop_size=44, resize_size=53, interpolation=mode, antialias=True, **normal)
+    ours = Preprocessing(44, 44 / 53, interpolation, fit="resize", **normal)
+    images = torch.rand(2, 3, *shape)
+    expected = theirs(images)
+    if interpolation == "bicubic":  # theirs may leave [0, 1]; from Pillow images they may not
+        mean, std = (torch.tensor(normal[name])[:, None, None] for name in ("mean", "std"))
+        expected = ((expected * std + mean).clamp(0, 1) - mean) / std
+    torch.testing.assert_close(ours(images), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode, fit", [("center", "resize"), ("squash", "squash"), ("border", "border")])
+@pytest.mark.parametrize("size, crop_pct", [((44, 44), 0.9), ((40, 60), 1.0), ((40, 60), 0.8)])
+def test_preprocessing_of_timm(shape, mode, fit, size, crop_pct):
+    create_transform = pytest.importorskip("timm.data").create_transform
+    normal = {"mean": (0.2, 0.4, 0.6), "std": (0.5, 0.25, 0.125)}  # 51, 102 and 153 of 255
+    theirs = create_transform(
+        (3, *size), crop_pct=crop_pct, crop_mode=mode, interpolation="bicubic", **normal
+    )
+    # Pillow clips between the two directions of a resize, and rounds to 8 bits: far from black and white.
+    images = torch.randint(64, 192, (1, 3, *shape), dtype=torch.uint8)
+    expected = theirs(torchvision.transforms.functional.to_pil_image(images[0]))
+    fraction = size[0] / int(size[0] / crop_pct)
+    found = Preprocessing(size, fraction, "bicubic", fit=fit, **normal)(images)[0]
+    std = torch.tensor(normal["std"])[:, None, None]
+    assert ((found - expected) * std).abs().max() < 1.6 / 255
+
+
+def test_views_are_resized_whole():
+    views = torch.rand(2, 3, 30, 50)
+    for fit in ("crop", "resize", "squash", "border"):
+        prepared = Preprocessing((20, 40), 0.8, fit=fit).of_views()
+        whole = F.interpolate(views, (20, 40), mode="bicubic", antialias=True).clamp(0, 1)
+        torch.testing.assert_close(prepared(views), whole)
+        exact = torch.rand(2, 3, 20, 40)
+        assert torch.equal(prepared(exact), exact)
+
+
 def test_preprocessing_without_anything_to_do_only_scales():
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     assert torch.equal(Preprocessing(32, 1.0)(images), images.float() / 255)
@@ -819,6 +866,9 @@ def test_preprocessing_refuses(images, error, reason):
     [
         ({"size": 0}, "size"),
         ({"size": 2.5}, "size"),
+        ({"size": (3, 4, 5)}, "size"),
+        ({"size": (3, 0)}, "size"),
+        ({"fit": "cover"}, "fit must be one of"),
         ({"crop_fraction": 1.5}, "crop_fraction"),
         ({"interpolation": "nearest"}, "interpolation"),
         ({"antialias": 1}, "antialias"),

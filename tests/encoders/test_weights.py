@@ -23,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from sklearn_simclr import (
+    Augmentation,
     SimCLRClassifier,
     SimCLRTransformer,
     SupervisedTransformer,
@@ -308,17 +309,45 @@ def test_training_from_weights_is_deterministic(file, images):
     assert not same(state(first), state(trained(file).set_params(random_state=1).fit(images)))
 
 
-def test_preprocessing_is_applied_in_training_too(file, images, monkeypatch):
-    seen = []
-    prepare = Preprocessing.__call__
+@pytest.mark.parametrize("size", [20, (20, 28)])
+def test_views_in_training_enter_the_network_whole(tmp_path, images, monkeypatch, size):
+    """They are made at its size and normalised; nothing is cut off, as it is from images in transform."""
+    given, made = [], []
+    forward, apply = ResNet.forward, Augmentation._apply
 
-    def record(self, batch, *, channels=3):
-        seen.append((self, tuple(batch.shape), torch.is_grad_enabled()))
-        return prepare(self, batch, channels=channels)
+    def record_batch(self, batch):
+        given.append((self.training, batch.detach().clone()))
+        return forward(self, batch)
 
-    monkeypatch.setattr(Preprocessing, "__call__", record)
-    trained(file).fit(images)
-    assert seen == [(NORMALISED, (64, 3, 16, 24), True)] * 2
+    def record_views(self, X, draws):
+        made.append(apply(self, X, draws))
+        return made[-1]
+
+    monkeypatch.setattr(ResNet, "forward", record_batch)
+    monkeypatch.setattr(Augmentation, "_apply", record_views)
+    save_pretrained(network(preprocessing=dataclasses.replace(NORMALISED, size=size)), tmp_path / "file")
+    simclr = trained(tmp_path / "file").fit(images)
+    height, width = size if isinstance(size, tuple) else (size, size)
+    assert simclr.augmentation_.size == (height, width)
+    steps = [batch for training, batch in given if training]
+    assert len(steps) == len(made) == 2
+    mean, std = (torch.tensor(values)[:, None, None] for values in (NORMALISED.mean, NORMALISED.std))
+    for batch, views in zip(steps, made, strict=True):
+        assert views.shape == (64, 3, height, width)
+        torch.testing.assert_close(batch, (views - mean) / std, rtol=1e-5, atol=1e-6)
+    # Views of another size that a user asks for are resized whole.
+    del given[:], made[:]
+    trained(tmp_path / "file", augmentation=Augmentation(size=(10, 12))).fit(images)
+    batch, views = next(batch for training, batch in given if training), made[0]
+    assert views.shape[2:] == (10, 12)
+    whole = torch.nn.functional.interpolate(views, (height, width), mode="bilinear", antialias=True)
+    torch.testing.assert_close(batch, (whole - mean) / std, rtol=1e-5, atol=1e-6)
+    # score compares such views, too.
+    del given[:], made[:]
+    simclr.score(images)
+    assert [training for training, _ in given] == [False] * len(given)
+    found = torch.cat([batch for _, batch in given])[: len(made[0])]
+    torch.testing.assert_close(found, (made[0] - mean) / std, rtol=1e-5, atol=1e-6)
 
 
 def test_a_head_of_the_file_is_kept_whatever_the_parameters_of_new_heads(file, images):

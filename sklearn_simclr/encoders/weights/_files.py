@@ -2,9 +2,11 @@
 
 import os
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from ._tensor_bundle import TensorBundle
 __all__ = ["StoredWeights", "find_prefix", "open_bundle", "open_file", "open_torch"]
 
 _MAX_STATE = 1 << 20
+
+# Where programs keep the weights in a file, in the order in which one is in the other.
+_KEYS = ("state_dict", "model_state_dict", "model", "network", "net", "encoder", "backbone")
 
 
 @dataclass
@@ -83,21 +88,21 @@ def _scope(bundle: TensorBundle, prefix: Path, ema: bool) -> str:
     )
 
 
-def open_file(path: Path) -> StoredWeights:
+def open_file(path: Path, ema: bool = False) -> StoredWeights:
     with path.open("rb") as file:
         start = file.read(16)
     length = path.stat().st_size
     if length > 9 and int.from_bytes(start[:8], "little") < length and start[8:9] == b"{":
-        return _read_safetensors(path)
+        return _read_safetensors(path, ema)
     if start.startswith((b"PK\x03\x04", b"\x80")):
-        return open_torch(path)
+        return open_torch(path, ema)
     raise ValueError(
         f"{path} is no file of weights that is known: neither safetensors nor a torch file. Of a TensorFlow "
         'checkpoint, pass the path without ".index".'
     )
 
 
-def _read_safetensors(path: Path) -> StoredWeights:
+def _read_safetensors(path: Path, ema: bool) -> StoredWeights:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -111,10 +116,35 @@ def _read_safetensors(path: Path) -> StoredWeights:
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(name).to(torch.float32, copy=True)
 
-    return StoredWeights(str(path), _dialect(shapes, path), shapes, read)
+    return StoredWeights(str(path), _dialect(shapes, path, bare=True, ema=ema), shapes, read)
 
 
-def open_torch(path: Path) -> StoredWeights:
+def open_torch(path: Path, ema: bool = False) -> StoredWeights:
+    content = _load_torch(path)
+    tensors: dict[str, torch.Tensor] = {}
+    bare = isinstance(content, dict) and set(content) == {"state_dict"}
+    if isinstance(content, dict) and {"resnet", "head"} <= content.keys():
+        for part in ("resnet", "head"):
+            tensors |= {f"{part}.{key}": value for key, value in _tensors(content[part]).items()}
+    else:
+        for key in _KEYS:
+            if isinstance(content, dict) and isinstance(content.get(key), dict):
+                content = content[key]
+        tensors = _tensors(content)
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    length = path.stat().st_size
+    if claimed > length:
+        raise ValueError(f"{path} has {length} bytes, but its tensors claim to have {claimed}.")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+    def read(name: str) -> torch.Tensor:
+        return tensors[name].to(torch.float32, copy=True).contiguous()
+
+    return StoredWeights(str(path), _dialect(shapes, path, bare=bare, ema=ema), shapes, read)
+
+
+def _load_torch(path: Path) -> object:
+    """Return what a torch file holds, without objects of classes that torch does not know."""
     is_zip = zipfile.is_zipfile(path)
     if is_zip:
         try:
@@ -125,32 +155,39 @@ def open_torch(path: Path) -> StoredWeights:
         if compressed:
             raise ValueError(f"{path} is a compressed archive, not a torch file.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        # Files of PyTorch Lightning have settings of other classes beside the weights.
+        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
+        stands_for: list[Callable[..., Any] | tuple[Callable[..., Any], str]]
+        stands_for = [(_Scalar if name.startswith("numpy.") else _Settings, name) for name in unknown]
+        with torch.serialization.safe_globals(stands_for):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        # What torch wants to say of the file comes after what it always says.
+        text = str(error).rpartition("WeightsUnpickler error:")[2]
+        reason = text.strip().splitlines() or [type(error).__name__]
         raise ValueError(
             f"{path} could not be read as a torch file of weights alone. It is damaged, or a pickle with "
-            f"other objects, which is not opened because a pickle can run any code: {reason[0]}"
+            f"other objects, which is not opened because a pickle can run any code: {reason[0]} If you trust "
+            "it, write its weights alone: "
+            'torch.save({"state_dict": torch.load(path, weights_only=False)["state_dict"]}, "weights.pth").'
         ) from None
-    tensors: dict[str, torch.Tensor] = {}
-    if isinstance(content, dict) and {"resnet", "head"} <= content.keys():
-        for part in ("resnet", "head"):
-            tensors |= {f"{part}.{key}": value for key, value in _tensors(content[part]).items()}
-    else:
-        for key in ("state_dict", "model"):
-            if isinstance(content, dict) and isinstance(content.get(key), dict):
-                content = content[key]
-        tensors = {key.removeprefix("module."): value for key, value in _tensors(content).items()}
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    length = path.stat().st_size
-    if claimed > length:
-        raise ValueError(f"{path} has {length} bytes, but its tensors claim to have {claimed}.")
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
-    def read(name: str) -> torch.Tensor:
-        return tensors[name].to(torch.float32, copy=True).contiguous()
 
-    return StoredWeights(str(path), _dialect(shapes, path), shapes, read)
+class _Settings:
+    """Stands for classes that are not looked up: an object becomes a dict of what belongs to it."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Any:
+        return OrderedDict()  # the only kind that torch sets items and attributes of
+
+
+class _Scalar:
+    """Stands for NumPy's types, which have no dict of attributes: an object that keeps nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 def _tensors(content: object) -> dict[str, torch.Tensor]:
@@ -162,8 +199,11 @@ def _tensors(content: object) -> dict[str, torch.Tensor]:
     }
 
 
-def _dialect(shapes: Shapes, path: Path) -> Dialect:
-    dialect = find_torch_dialect(shapes)
+def _dialect(shapes: Shapes, path: Path, *, bare: bool, ema: bool) -> Dialect:
+    try:
+        dialect = find_torch_dialect(shapes, bare=bare, ema=ema)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if dialect is None:
         some = ", ".join(list(shapes)[:5]) or "no tensors"
         raise ValueError(f"{path} holds no known ResNet: it has {some}, ...")

@@ -60,16 +60,22 @@ class Dialect:
         ``names(encoder, projector, classifier, shapes)`` gives this package's names and those of the program,
         as dict; `shapes` is what a file has.
     classifier : str
-        Name of the matrix of the supervised head.
+        Name of the matrix of the supervised head; "" if there is none.
     kernels : callable
         ``kernels(shapes)`` gives the shapes (out, in, height, width) of the convolutions in order, as list
         that is empty if the first is not there; how many there should be; and the shapes (out, in) of the
         layers of the projector.
+    program : {"simclr", "tonylins", "torchvision", "moco", "lightly", "solo-learn", "sthalles"}
+        Whose training the weights are from: it decides the padding and the preprocessing.
+    ignored : callable
+        ``ignored(name)`` tells whether a tensor belongs to something else than the network.
     """
 
     names: Callable[..., dict[str, str]]
     classifier: str
     kernels: Callable[[Shapes], tuple[list[Shape], int, list[Shape]]]
+    program: str = "simclr"
+    ignored: Callable[[str], bool] = lambda name: False
 
 
 def google_names(
@@ -206,16 +212,6 @@ def _numbered_layers(nodes: Nodes, root: int) -> Iterator[tuple[str, int]]:
         stack.extend(children[name] for name in reversed(order))
 
 
-def _torchvision_names(
-    encoder: nn.Module, projector: nn.Module | None, classifier: nn.Module | None, shapes: Container[str]
-) -> dict[str, str]:
-    """Names in torchvision's state dicts, which tonylins/simclr-converter keeps."""
-    names = {ours: ours.removeprefix("encoder.") for ours in _own_names("encoder", encoder)}
-    return names | {
-        ours: "fc." + ours.removeprefix("classifier.") for ours in _own_names("classifier", classifier)
-    }
-
-
 def _separius_names(
     encoder: nn.Module, projector: nn.Module | None, classifier: nn.Module | None, shapes: Container[str]
 ) -> dict[str, str]:
@@ -254,9 +250,10 @@ def _separius_block(block: _Block) -> dict[str, str]:
     return layers
 
 
-def _torch_kernels(first: str) -> Callable[[Shapes], tuple[list[Shape], int, list[Shape]]]:
+def _torch_kernels(first: str, prefix: str = "") -> Callable[[Shapes], tuple[list[Shape], int, list[Shape]]]:
     def kernels(shapes: Shapes) -> tuple[list[Shape], int, list[Shape]]:
-        ordered = [shape for shape in {first: shapes[first], **shapes}.values() if len(shape) == 4]
+        inside = {name: shape for name, shape in shapes.items() if name.startswith(prefix)}
+        ordered = [shape for shape in {first: shapes[first], **inside}.values() if len(shape) == 4]
         heads = [s for name, s in shapes.items() if name.startswith("head.layers.") and len(s) == 2]
         return ordered, len(ordered), heads
 
@@ -265,27 +262,97 @@ def _torch_kernels(first: str) -> Callable[[Shapes], tuple[list[Shape], int, lis
 
 GOOGLE = Dialect(google_names, "head_supervised/linear_layer/dense/kernel", _google_kernels)
 
-# By the name of the network's first convolution.
-_TORCH = {
-    "resnet.net.0.0.weight": (_separius_names, "resnet.fc.weight"),
-    "conv1.weight": (_torchvision_names, "fc.weight"),
-}
+_SEPARIUS = "resnet.net.0.0.weight"
+
+# The first block of a ResNet of torchvision, by its name or as a part of an nn.Sequential: of that, parts are
+# numbered, and activation and pool may have numbers too.
+_FIRST_BLOCK = re.compile(r"((?:.*\.)?)(?:layer1|([234]))\.0\.conv1\.weight")
+
+# What is called so is a moving average of the network beside it.
+_AVERAGE = re.compile(r"momentum|encoder_k|target|teacher|\bema\b|_ema\b|\bema_")
 
 
-def find_torch_dialect(shapes: Shapes) -> Dialect | None:
+def find_torch_dialect(shapes: Shapes, *, bare: bool, ema: bool = False) -> Dialect | None:
     """Return the dialect of a torch file with weights of such names, or None.
 
     Parameters
     ----------
     shapes : dict of str to tuple of int
         What the file has.
+    bare : bool
+        Whether the file has nothing but weights under "state_dict", or is one of safetensors.
+    ema : bool, default=False
+        Whether the network wanted is the moving average.
 
     Returns
     -------
     dialect : Dialect or None
         None if no ResNet of a known program has such names.
+
+    Raises
+    ------
+    ValueError
+        If there are several networks, or if there is no moving average.
     """
-    for first, (names, classifier) in _TORCH.items():
-        if first in shapes:
-            return Dialect(names, classifier, _torch_kernels(first))
-    return None
+    if _SEPARIUS in shapes and not ema:
+        return Dialect(_separius_names, "resnet.fc.weight", _torch_kernels(_SEPARIUS))
+    found: dict[str, int | None] = {}
+    for name in shapes:
+        match = _FIRST_BLOCK.fullmatch(name)
+        if match:
+            prefix, number = match[1], int(match[2]) if match[2] else None
+            if f"{prefix}{'conv1' if number is None else 0}.weight" in shapes:
+                # Blocks of later stages have larger numbers.
+                found[prefix] = number if number is None else min(number, found.get(prefix) or number)
+    prefixes = [prefix for prefix in found if bool(_AVERAGE.search(prefix)) == ema]
+    if len(prefixes) > 1:
+        raise ValueError(f"it holds several networks: {', '.join(map(repr, prefixes))}; keep one of them.")
+    if found and not prefixes:
+        raise ValueError(
+            f"it has {'no' if ema else 'only a'} moving average of its weights; pass ema={not ema}."
+        )
+    if not prefixes:
+        return None
+    return _torchvision_dialect(prefixes[0], found[prefixes[0]], shapes, bare)
+
+
+def _torchvision_dialect(prefix: str, number: int | None, shapes: Shapes, bare: bool) -> Dialect:
+    """Return the dialect of a network of torchvision whose names begin with a prefix."""
+    program = _program(prefix, number, shapes, bare)
+    first = f"{prefix}{'conv1' if number is None else 0}.weight"
+    shortcut = "shortcut" if any(".shortcut." in name for name in shapes) else "downsample"
+
+    def names(
+        encoder: nn.Module, projector: None, classifier: nn.Module | None, shapes: Container[str]
+    ) -> dict[str, str]:
+        named = {}
+        for ours in _own_names("encoder", encoder):
+            part, _, rest = ours.removeprefix("encoder.").partition(".")
+            if number is not None:
+                numbers = {"conv1": 0, "bn1": 1, **{f"layer{k}": number + k - 1 for k in range(1, 5)}}
+                part = str(numbers[part])
+            named[ours] = f"{prefix}{part}.{rest.replace('downsample', shortcut)}"
+        for ours in _own_names("classifier", classifier):
+            named[ours] = f"{prefix}fc." + ours.removeprefix("classifier.")
+        return named
+
+    def ignored(name: str) -> bool:
+        # The last layers of torchvision's and of lightly's own networks: a head, if they are there.
+        return not name.startswith(prefix) or name.startswith((f"{prefix}fc.", f"{prefix}linear."))
+
+    # A classifier of a network in a larger whole is its projection head.
+    classifier = f"{prefix}fc.weight" if program in ("tonylins", "torchvision") else ""
+    return Dialect(names, classifier, _torch_kernels(first, prefix), program, ignored)
+
+
+def _program(prefix: str, number: int | None, shapes: Shapes, bare: bool) -> str:
+    """Return whose training weights are from, as far as names tell."""
+    if re.search(r"encoder_[qk]\.|(?:base|momentum)_encoder\.", prefix):
+        return "moco"
+    if number is not None or any(name.startswith("projection_head") for name in shapes):
+        return "lightly"
+    if f"{prefix}fc.0.weight" in shapes:
+        return "sthalles"
+    if "classifier.weight" in shapes and prefix:
+        return "solo-learn"
+    return "tonylins" if bare and prefix in ("", "module.") else "torchvision"

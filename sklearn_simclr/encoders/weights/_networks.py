@@ -1,10 +1,12 @@
 """Networks with published weights: told from names and shapes, then filled."""
 
-from typing import Any, Literal
+from collections import Counter
+from typing import Any
 
 import torch
 from torch import nn
 
+from ..._utils.warn import warn
 from .. import resnet
 from ..description import encoder_name
 from ..heads import ProjectionHead
@@ -25,10 +27,15 @@ _LISTED = 20
 # The authors evaluate images of the small stem whole (V1 appendix B.9).
 _SMALL_SIDE = 32
 
+# sthalles/SimCLR trains and evaluates on STL-10 by default, without a normalisation.
+_STL_SIDE = 96
 
-def fill_pretrained(
-    stored: StoredWeights, *, classifier_layer: int = 0, pool_padding: Literal["same", "symmetric"] = "same"
-) -> Pretrained:
+# Means and standard deviations that MoCo, lightly and torchvision normalise by, and solo-learn for CIFAR-10.
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CIFAR = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+
+
+def fill_pretrained(stored: StoredWeights, *, classifier_layer: int = 0) -> Pretrained:
     """Return the network of some stored weights, filled with them one by one.
 
     Parameters
@@ -37,9 +44,6 @@ def fill_pretrained(
         What a file holds.
     classifier_layer : int, default=0
         Layer of the projector that the classifier reads.
-    pool_padding : {"same", "symmetric"}, default="same"
-        Padding of the network. Weights converted to torch are the authors', who trained with TensorFlow's,
-        "same".
 
     Returns
     -------
@@ -54,14 +58,14 @@ def fill_pretrained(
         If `classifier_layer` is no int.
     """
     with torch.device("meta"):
-        model = _told(stored, pool_padding)
+        model = _told(stored)
     model.classifier_layer = classifier_layer
     names = stored.dialect.names(model.encoder, model.projector, model.classifier, stored.shapes)
     parts = model.parts()
     state = {
         key: v for part, module in parts.items() for key, v in module.state_dict(prefix=f"{part}.").items()
     }
-    _check_variables(stored, names, state)
+    _check_variables(stored, names, state, model.preprocessing)
     try:
         check_heads(model)
     except ValueError as error:
@@ -77,28 +81,48 @@ def fill_pretrained(
     return model
 
 
-def _told(stored: StoredWeights, pool_padding: str) -> Pretrained:
+def _told(stored: StoredWeights) -> Pretrained:
     """The network that names and shapes tell, without weights."""
     kernels, n_kernels, matrices = stored.dialect.kernels(stored.shapes)
     if not kernels:
         raise ValueError(f"{stored.origin} has no convolution to begin with.")
+    program = stored.dialect.program
     try:
         parameters = detect_encoder(kernels, n_kernels)
-        encoder = ResNet(**parameters, pool_padding=pool_padding, zero_init_residual=False)
+        # The converter knows no other depth: these are torchvision's.
+        if program == "tonylins" and parameters["depth"] != 50:
+            program = "torchvision"
+        if program == "solo-learn" and parameters["stem"] == "small":
+            parameters["stem"] = "padded"
+        padding = "same" if program in ("simclr", "tonylins") else "symmetric"
+        encoder = ResNet(**parameters, pool_padding=padding, zero_init_residual=False)
     except ValueError as error:
         raise ValueError(f"{stored.origin} does not hold a ResNet of SimCLR: {error}.") from None
     projector = None
     if matrices:
         hidden = matrices[0][0] if len(matrices) > 1 else None
         projector = ProjectionHead(matrices[0][1], matrices[-1][0], len(matrices), hidden_dim=hidden)
-    small = parameters["stem"] == "small"
-    preprocessing = Preprocessing(_SMALL_SIDE, 1.0) if small else Preprocessing()
+    preprocessing = _preprocessing(program, parameters["stem"], parameters["in_channels"])
     return Pretrained(encoder, preprocessing, projector, _classifier(stored), name=encoder_name(encoder))
+
+
+def _preprocessing(program: str, stem: str, channels: int) -> Preprocessing:
+    """Return what images go through in the programs, which their files do not tell."""
+    small = stem in ("small", "padded")
+    if program in ("simclr", "tonylins"):
+        return Preprocessing(_SMALL_SIDE, 1.0) if small else Preprocessing()
+    if program == "sthalles":
+        return Preprocessing(_SMALL_SIDE if small else _STL_SIDE, 1.0, "bilinear")
+    statistics = _CIFAR if program == "solo-learn" and small else _IMAGENET
+    mean, std = statistics if channels == 3 else (None, None)
+    if small:
+        return Preprocessing(_SMALL_SIDE, 1.0, "bilinear", mean=mean, std=std)
+    return Preprocessing(interpolation="bilinear", mean=mean, std=std, fit="resize")
 
 
 def _classifier(stored: StoredWeights) -> nn.Linear | None:
     name = stored.dialect.classifier
-    shape = stored.shapes.get(name)
+    shape = stored.shapes.get(name) if name else None
     if shape is None:
         return None
     if len(shape) != 2 or 0 in shape:
@@ -106,8 +130,10 @@ def _classifier(stored: StoredWeights) -> nn.Linear | None:
     return nn.Linear(shape[1], shape[0])
 
 
-def _check_variables(stored: StoredWeights, names: dict[str, str], state: dict[str, torch.Tensor]) -> None:
-    """Raise one error that lists what is missing, too much, or of another shape."""
+def _check_variables(
+    stored: StoredWeights, names: dict[str, str], state: dict[str, torch.Tensor], preprocessing: Preprocessing
+) -> None:
+    """Raise one error that lists what is missing, too much, or of another shape; say what is left out."""
     missing, misshapen = [], []
     for ours, theirs in names.items():
         found, expected = stored.shapes.get(theirs), tuple(state[ours].shape)
@@ -119,18 +145,36 @@ def _check_variables(stored: StoredWeights, names: dict[str, str], state: dict[s
     extra = [
         stored.shown(name)
         for name in stored.shapes
-        if name not in used and not name.endswith("num_batches_tracked") and not _is_idle(stored, name, names)
+        if name not in used
+        and not name.endswith("num_batches_tracked")
+        and not stored.dialect.ignored(name)
+        and not _is_idle(stored, name, names)
     ]
     problems = [
         f"{len(found)} {what}: {', '.join(found[:_LISTED])}{', ...' if len(found) > _LISTED else ''}"
         for what, found in (("missing", missing), ("misshapen", misshapen), ("superfluous", extra))
         if found
     ]
+    ignored = Counter(
+        _group(name) for name in stored.shapes if name not in used and stored.dialect.ignored(name)
+    )
+    if ignored and not problems:
+        listed = ", ".join(f"{name} ({count})" for name, count in ignored.items())
+        warn(
+            f"{stored.origin} was read as a checkpoint of {stored.dialect.program}. Left out are the tensors "
+            f"of {listed}. Images go through {preprocessing}; load_pretrained lets you change that."
+        )
     if problems:
         raise ValueError(
             f"{stored.origin} was taken for a SimCLR network of {len(names)} variables, and does not fit it: "
             f"{'; '.join(problems)}."
         )
+
+
+def _group(name: str) -> str:
+    """Return the part of a network that a tensor belongs to."""
+    head, _, rest = name.removeprefix("module.").partition(".")
+    return f"{head}.{rest.partition('.')[0]}" if rest.startswith(("fc.", "linear.")) else head
 
 
 def _is_idle(stored: StoredWeights, name: str, names: dict[str, str]) -> bool:

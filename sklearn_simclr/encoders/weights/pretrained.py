@@ -40,10 +40,14 @@ def load_pretrained(
         - A file of safetensors from `save_pretrained`, `convert_checkpoint` or
           :func:`~sklearn_simclr.export.export_encoder`.
         - A ``.pth`` of tonylins/simclr-converter or Separius/SimCLRv2-Pytorch, or the same in safetensors.
+        - A checkpoint of lightly, solo-learn, MoCo or sthalles/SimCLR, or another file of torch with the
+          weights of a ResNet-18, 34, 50, 101 or 152 under torchvision's names, alone or as a part of a larger
+          module (``module.encoder_q.conv1.weight``, ``backbone.0.weight``); see Notes.
         - ``"torchvision:ResNet50_Weights.IMAGENET1K_V2"`` or that enum: supervised weights of a ResNet-18,
           34, 50, 101 or 152.
     ema : bool, default=False
-        Whether to take the moving average of the weights, which some checkpoints hold as ``ema_model/``.
+        Whether to take the moving average of the weights, which some checkpoints hold as ``ema_model/``,
+        ``encoder_k`` or ``momentum_backbone``.
     classifier_layer : int or None, default=None
         Layer of the projector that the classifier reads. Files of others do not tell; None is 0, which suits
         the linear evaluation of SimCLR and SimCLRv2 and the fine-tuning on all labels. SimCLRv2 fine-tuned on
@@ -66,6 +70,12 @@ def load_pretrained(
     TypeError
         If `weights` is neither a path nor a weight enum.
 
+    Warns
+    -----
+    UserWarning
+        If a checkpoint holds more than a network, such as a projection head of another shape: the message
+        says what is left out.
+
     See Also
     --------
     convert_checkpoint : The same, written as one file that loads faster.
@@ -73,7 +83,18 @@ def load_pretrained(
 
     Notes
     -----
-    Files are never unpickled freely: torch files are read with ``weights_only=True``.
+    Files are never unpickled freely: torch files are read with ``weights_only=True``. In place of the
+    settings that PyTorch Lightning adds, objects of classes that torch does not know, nothing is created.
+
+    Files of torch do not tell what images went through in training. For those of lightly, MoCo and
+    torchvision it is a resize to 256 pixels, the central 224 and a normalisation by the mean of ImageNet;
+    with the first layer that is usual for CIFAR, 3x3, it is a resize to 32 pixels. solo-learn's are
+    normalised by the mean of CIFAR-10 if they have that layer. sthalles' are resized to 96 pixels and not
+    normalised. Replace the attribute ``preprocessing`` where it was otherwise, and keep the result with
+    `save_pretrained`.
+
+    A file with ``state_dict`` alone, or of safetensors, that holds a ResNet-50 is taken for one of
+    tonylins/simclr-converter: not normalised. For torchvision's weights pass ``"torchvision:NAME"``.
 
     All checksums in a TensorFlow checkpoint and in files of this package are compared. Files of others in
     torch's format or safetensors have none: one that is cut short is refused, a changed number in it is not
@@ -110,15 +131,15 @@ def load_pretrained(
         raise ValueError(f"weights={str(weights)!r} is an address; copy the files to this machine first.")
     path = Path(weights)
     is_file = path.suffix != ".index" and ".data-" not in path.name and path.is_file()
-    if is_file and ema:
-        raise ValueError(f"{path} has no moving average of its weights; pass ema=False.")
     if is_file and peek(path) is not None:
+        if ema:
+            raise ValueError(f"{path} has no moving average of its weights; pass ema=False.")
         pretrained = read_network(path)
         if classifier_layer is not None:
             pretrained.classifier_layer = classifier_layer
             check_heads(pretrained)
         return pretrained
-    stored = open_file(path) if is_file else open_bundle(find_prefix(path), ema)
+    stored = open_file(path, ema) if is_file else open_bundle(find_prefix(path), ema)
     return fill_pretrained(stored, classifier_layer=0 if classifier_layer is None else classifier_layer)
 
 
@@ -189,7 +210,7 @@ def _load_torchvision(weights: str | enum.Enum, download: bool) -> Pretrained:
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = path.stem.rpartition("-")[2]
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
-    pretrained = fill_pretrained(open_torch(path), pool_padding="symmetric")
+    pretrained = fill_pretrained(open_torch(path))
     pretrained.name = torchvision_name(member)
     transform = member.transforms()
     pretrained.preprocessing = Preprocessing(
