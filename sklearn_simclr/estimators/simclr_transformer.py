@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
+from .._utils.progress import setting_up
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import (
@@ -552,7 +553,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             projector,
             views,
             loss,
-            chance_level=_chance_level(loss, self.loss, min(plan.batch_size, len(images))),
+            chance_level=partial(_chance_level, loss, self.loss),
             given=given,
             initialize=not warm and self.weights is None,
         )
@@ -567,8 +568,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if warm and hasattr(self, "mirror_"):
             return self.mirror_
         given = self.augmentation or Augmentation()
-        # Where the views had to find out, they have.
-        return given.recipe == "no_up" or is_open(given) or mirror_images_fit_in(images)
+        if given.recipe == "no_up" or is_open(given):
+            return True  # where the views had to find out, they have
+        with setting_up("mirror images", bool(self.verbose)):
+            return mirror_images_fit_in(images)
 
     def _build_modules(self, images: ImageSource) -> tuple[nn.Module, ProjectionHead, tuple[str, ...]]:
         """Return encoder, head, and the names of those that begin with weights that somebody chose."""

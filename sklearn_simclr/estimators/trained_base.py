@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .._utils.devices import resolve_device, resolve_precision
+from .._utils.progress import setting_up
 from .._utils.sklearn_private import Interval, StrOptions
 from ..encoders.make import make_encoder
 from ..images.source import ImageSource
@@ -109,7 +110,7 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     def _new_objective(self, images: ImageSource, plan: Plan, **known: Any) -> Objective:
         """Return what is learnt from images; the seed of the plan decides about new weights."""
-        with plan.building():
+        with setting_up("network and views", bool(plan.verbose)), plan.building():
             objective = self._make_objective(images, plan, **known)
         objective.channels_last = self._takes_channels_last(objective.modules["encoder"], images)
         return objective
@@ -175,6 +176,7 @@ class TrainedImageEstimator(BaseImageEstimator):
             verbose=int(self.verbose),
             epochs_before=self.n_iter_ if warm else 0,
             repeatable=self.random_state is not None,
+            resolve_optimizer=self._resolve_optimizer,
         )
 
     def _adopt(self, objective: Objective, history: History, plan: Plan) -> None:

@@ -37,8 +37,8 @@ class ContrastiveObjective(Objective):
         With concrete values.
     loss : callable
         Projections (2N, p), rows i and i + N of one image, to a tensor of shape ().
-    chance_level : float or None, default=None
-        Loss of an encoder that maps all views to one point.
+    chance_level : float, callable or None, default=None
+        Loss of an encoder that maps all views to one point. A callable takes the number of images of a batch.
     given : iterable of str, default=()
         Which of ``"encoder"`` and ``"projector"`` begin with weights that somebody chose.
     initialize : bool, default=True
@@ -68,14 +68,14 @@ class ContrastiveObjective(Objective):
         augmentation: Augmentation,
         loss: Callable[[Tensor], Tensor],
         *,
-        chance_level: float | None = None,
+        chance_level: float | Callable[[int], float] | None = None,
         given: Iterable[str] = (),
         initialize: bool = True,
     ) -> None:
         modules = {"encoder": encoder, "projector": projector}
         super().__init__(modules, augmentation, given=given, initialize=initialize)
         self.loss = loss
-        self.chance_level = chance_level
+        self._chance = chance_level
 
     def step(self, batch: Batch) -> Step:
         """Return the loss of two views of each image."""
@@ -123,7 +123,21 @@ class ContrastiveObjective(Objective):
     def begin(self, images: ImageSource, plan: Plan, generator: torch.Generator) -> None:
         """Set the encoder's first layer from images, and begin to watch the training."""
         super().begin(images, plan, generator)
-        self.watch = TrainingWatch(plan.learning_rate, plan.weight_decay, self.chance_level)
+        self.adapt(plan, len(images))
+        if plan.max_epochs > 0 and "encoder" not in self.given:
+            self.watch.see_images(len(images), plan.n_steps(len(images)))
+
+    def adapt(self, plan: Plan, n_images: int) -> None:
+        """Compute the chance level for the batch of a plan, and begin to watch the training anew."""
+        chance = self._chance
+        self.chance_level = chance(min(plan.batch_size, n_images)) if callable(chance) else chance
+        self.watch = TrainingWatch(
+            plan.learning_rate, plan.weight_decay, self.chance_level, timed=plan.max_time is not None
+        )
+
+    def end(self) -> None:
+        """Warn if the encoder has learnt next to nothing."""
+        self.watch.see_end()
 
     def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
         """Return chance level, contrastive accuracy and effective rank of the last batch; warn of faults."""

@@ -1,6 +1,7 @@
 """The training loop: order of the images, optimizer, schedule, checkpoint and callbacks, as a skorch net."""
 
 import contextlib
+import copy
 import math
 import reprlib
 import signal
@@ -8,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -16,6 +18,8 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
 
+from .._utils.progress import setting_up
+from ..encoders.description import encoder_name
 from ..images.source import ImageSource
 from .batch import Batch
 from .checkpoint import Checkpoint
@@ -24,6 +28,7 @@ from .feed import make_feed
 from .forecast import predict_loss
 from .objective import Epoch, History, Objective, Step
 from .optimizers import make_optimizer
+from .pace import fit_into_time, measure_pace
 from .plan import Plan
 
 __all__ = ["Loop"]
@@ -77,30 +82,102 @@ class Loop(NeuralNet):
 
     def run(self, images: ImageSource, optimizer_state: Mapping[str, Any] | None = None) -> History:
         """Train on images."""
-        self.module.to(self.plan.device)
-        self.objective.begin(images, self.plan, self.generator)
-        if self.plan.max_epochs == 0:
-            return History([])
-        self.initialize()
-        if optimizer_state is not None:
-            self.optimizer_.load_state_dict(dict(optimizer_state))
-        self.module_.to(memory_format=self.objective.memory_format)
+        with setting_up(self.objective.title, bool(self.plan.verbose)):
+            self.module.to(self.plan.device)
+            self.objective.begin(images, self.plan, self.generator)
+            if self.plan.max_epochs == 0:
+                return History([])
+            self.initialize()
+            self.module_.to(memory_format=self.objective.memory_format)
+            self.feed_ = make_feed(images, self.plan.device)
+            state = None if self.checkpoint is None else self.checkpoint.load()
+            step_time = 0.0
+            if state is not None:
+                self._resize(state["batch_size"], len(images))
+            elif self.plan.max_time is not None:
+                step_time = self._foresee(len(images), self.plan.max_time)
+            if optimizer_state is not None:
+                self.optimizer_.load_state_dict(dict(optimizer_state))
         self.notify("on_train_begin", X=images, y=None)
-        self.fit_loop(images)
+        self.fit_loop(images, state=state, step_time=step_time)
         self.notify("on_train_end", X=images, y=None)
         self.module_.to(memory_format=torch.contiguous_format)
         self.objective.end()
         rows = [{name: float(row[name]) for name in self.objective.columns} for row in self.history]
         return History(rows, self.optimizer_.state_dict())
 
+    def _foresee(self, n_images: int, max_time: float) -> float:
+        """Return the seconds that a step will take; take a smaller batch, warn or raise if few steps fit."""
+        size = min(self.plan.batch_size, n_images)
+        left = max_time - (time.perf_counter() - self.plan.started)
+        with self._as_it_was():
+            pace = measure_pace(partial(self._try_step, n_images), size, left)
+        left = max_time - (time.perf_counter() - self.plan.started)
+        name = encoder_name(self.objective.modules["encoder"])
+        smaller = ["smaller images or views (image_size, Augmentation(size=...))", "a smaller encoder"]
+        smaller[1] += "" if name.startswith("compact") else " than " + name + ", such as 'compact'"
+        plan = fit_into_time(self.plan, n_images, pace, left, " or ".join(smaller))
+        self._resize(plan.batch_size, n_images)
+        return pace.step(min(plan.batch_size, n_images))
+
+    def _try_step(self, n_images: int, n: int) -> tuple[float, float]:
+        """Take a step on some images; return the seconds of the gradient and of the optimizer."""
+        device = self.plan.device
+        rows = torch.arange(n, device=device) * (n_images // n)
+        times = [_now(device)]
+        for index, images in self.feed_.batches([rows]):
+            self._gradient(index, images)
+            times.append(_now(device))
+            self.optimizer_.step()
+            self.objective.after_step()
+        times.append(_now(device))
+        return times[1] - times[0], times[2] - times[1]
+
+    @contextlib.contextmanager
+    def _as_it_was(self) -> Iterator[None]:
+        """Put modules, optimizer, generators and objective back as they were, bit by bit."""
+        weights = [(weight, weight.detach().clone()) for weight in self.module_.parameters()]
+        buffers = [
+            (module, name, buffer, buffer.clone())
+            for module in self.module_.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
+        known, drawn = copy.deepcopy(self.objective.state()), self.generator.get_state()
+        states = _global_states(self.plan.device)
+        self.module_.train()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, before in weights:
+                    weight.copy_(before)
+                for module, name, buffer, before in buffers:
+                    setattr(module, name, buffer.copy_(before))
+            self.initialize_optimizer()
+            self.optimizer_.zero_grad(set_to_none=True)
+            self.generator.set_state(drawn)
+            _set_global_states(states, self.plan.device)
+            self.objective.load_state(known)
+
+    def _resize(self, batch_size: int, n_images: int) -> None:
+        """Go on with another batch size, and what depends on it."""
+        if batch_size == self.plan.batch_size:
+            return
+        self.plan = self.plan.resized(batch_size)
+        self.batch_size, self.lr = batch_size, self.plan.learning_rate
+        self.initialize_optimizer()
+        self.objective.adapt(self.plan, n_images)
+
     def fit_loop(
         self, X: ImageSource, y: None = None, epochs: int | None = None, **fit_params: Any
     ) -> "Loop":
         """Run the epochs; a callback may end them early."""
-        objective, self.feed_ = self.objective, make_feed(X, self.plan.device)
+        objective = self.objective
         per_step = any(_overrides_step(callback) for _, callback in self.callbacks_)
-        self.clock_ = Clock(self.plan, len(X), objective.title, objective.chance_level)
-        position = self._resume()
+        self.clock_ = Clock(
+            self.plan, len(X), objective.title, objective.chance_level, fit_params["step_time"]
+        )
+        position = self._resume(fit_params["state"])
         with self.clock_ as clock:
             while not (clock.over() or objective.enough(len(self.history))):
                 self.notify("on_epoch_begin", dataset_train=X, dataset_valid=None)
@@ -162,6 +239,21 @@ class Loop(NeuralNet):
 
     def _step(self, index: torch.Tensor, images: torch.Tensor, per_step: bool) -> tuple:
         """Take one step of the optimizer; return the loss and the outputs, detached."""
+        loss, outputs = self._gradient(index, images)
+        if not self.clock_.steps and not any(p.grad is not None for p in self.module_.parameters()):
+            raise ValueError(
+                "The loss gives no parameter of the modules a gradient: nothing would be learnt. Compute it "
+                "from what the modules return, and set requires_grad of what is to be learnt."
+            )
+        if per_step:
+            named = list(self.module_.named_parameters())
+            self.notify("on_grad_computed", named_parameters=named, X=index, y=None, training=True)
+        self.optimizer_.step()
+        self.objective.after_step()
+        return loss, outputs
+
+    def _gradient(self, index: torch.Tensor, images: torch.Tensor) -> tuple:
+        """Compute the gradients of a batch; return its loss and outputs, detached."""
         self.optimizer_.zero_grad(set_to_none=True)
         step = self.objective.step(
             Batch(index, images, self.generator, self.plan, self.objective.memory_format)
@@ -177,16 +269,6 @@ class Loop(NeuralNet):
                     f"{_shown(loss)}. Take the mean of a vector, and leave out .item() and .detach()."
                 )
             loss.backward()
-        if not self.clock_.steps and not any(p.grad is not None for p in self.module_.parameters()):
-            raise ValueError(
-                "The loss gives no parameter of the modules a gradient: nothing would be learnt. Compute it "
-                "from what the modules return, and set requires_grad of what is to be learnt."
-            )
-        if per_step:
-            named = list(self.module_.named_parameters())
-            self.notify("on_grad_computed", named_parameters=named, X=index, y=None, training=True)
-        self.optimizer_.step()
-        self.objective.after_step()
         return loss.detach(), step.outputs
 
     def _record(
@@ -242,17 +324,19 @@ class Loop(NeuralNet):
             "generator": self.generator.get_state(),
             "random": _global_states(self.plan.device),
             "position": position,
+            "batch_size": self.plan.batch_size,
             "steps": self.clock_.steps,
             "elapsed": self.clock_.elapsed(),
+            "setup": self.clock_.setup,
+            "step_time": self.clock_.step_time,
             "history": [
                 {k: v for k, v in row.items() if k != "batches"} for row in self.history if "dur" in row
             ],
             "objective": self.objective.state(),
         }
 
-    def _resume(self) -> dict | None:
+    def _resume(self, state: dict[str, Any] | None) -> dict | None:
         """Take the state that a checkpoint holds; return the position within its epoch, if any."""
-        state = None if self.checkpoint is None else self.checkpoint.load()
         if state is None:
             return None
         device = self.plan.device
@@ -261,7 +345,7 @@ class Loop(NeuralNet):
         self._match_formats()
         self.generator.set_state(state["generator"].cpu())
         _set_global_states(state["random"], device)
-        self.clock_.resume(state["steps"], state["elapsed"])
+        self.clock_.resume(*(state[name] for name in ("steps", "elapsed", "setup", "step_time")))
         for row in state["history"]:
             self.history.new_epoch()
             self.history.new_batch()
@@ -283,6 +367,13 @@ class Loop(NeuralNet):
                 if isinstance(buffer, torch.Tensor) and buffer.shape == parameter.shape:
                     with torch.no_grad():
                         buffers[name] = torch.empty_like(parameter, dtype=buffer.dtype).copy_(buffer)
+
+
+def _now(device: torch.device) -> float:
+    """Return the time, once a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _global_states(device: torch.device) -> dict[str, torch.Tensor]:

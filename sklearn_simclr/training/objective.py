@@ -237,6 +237,17 @@ class Objective:
         if self.initialize and initialize is not None:
             initialize(images, generator)
 
+    def adapt(self, plan: Plan, n_images: int) -> None:
+        """Take note that the batch is smaller than that of the plan that `begin` was given.
+
+        Parameters
+        ----------
+        plan : Plan
+            With the batch size that is used, because few steps of the former would fit into ``max_time``.
+        n_images : int
+            How many images there are.
+        """
+
     def after_step(self) -> None:
         """Do what follows each step of the optimizer, such as moving an average of the weights.
 

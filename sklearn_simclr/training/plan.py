@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Plan:
     keep_last : bool, default=False
         Whether a last batch that is smaller than the others is trained on, or left out.
     max_time : float or None, default=None
-        Seconds to train for, instead of `max_epochs`.
+        Seconds from `started` to the end of the training, instead of `max_epochs`.
     started : float, optional
         When the training began, on the clock of ``time.perf_counter``; the default is now.
     precision : torch.dtype or None, default=None
@@ -56,6 +56,9 @@ class Plan:
         Seed of order, views and noise alone; None follows from `seed`.
     repeatable : bool, default=True
         Whether the user chose the seed: only then does it belong to what a cache looks for.
+    resolve_optimizer : callable or None, default=None
+        Another batch size to the name of the optimizer, its learning rate and its weight decay; None: they do
+        not depend on it. The batch becomes smaller where few steps fit into `max_time`.
 
     Examples
     --------
@@ -84,12 +87,49 @@ class Plan:
     epochs_before: int = 0
     loop_seed: int | None = None
     repeatable: bool = True
+    resolve_optimizer: Callable[[int], tuple[str, float, float]] | None = None
 
     @property
     def seeds(self) -> tuple[int, int, int]:
         """Seeds of initial weights, of torch's global generators in the training, of order and views."""
         drawn = np.random.SeedSequence([self.seed, self.epochs_before]).generate_state(3).tolist()
         return drawn[0], drawn[1], drawn[2] if self.loop_seed is None else self.loop_seed
+
+    def n_steps(self, n_images: int) -> int:
+        """Return the steps of `max_epochs`.
+
+        Parameters
+        ----------
+        n_images : int
+            How many images there are.
+
+        Returns
+        -------
+        int
+            Of all epochs together.
+        """
+        size = min(self.batch_size, n_images)
+        return self.max_epochs * (-(-n_images // size) if self.keep_last else n_images // size)
+
+    def resized(self, batch_size: int) -> "Plan":
+        """Return the plan with another batch size, and what depends on it.
+
+        Parameters
+        ----------
+        batch_size : int
+            Images in a step, >= 1.
+
+        Returns
+        -------
+        Plan
+            With the optimizer and the learning rate for that batch size.
+        """
+        if self.resolve_optimizer is None:
+            return replace(self, batch_size=batch_size)
+        optimizer, rate, decay = self.resolve_optimizer(batch_size)
+        return replace(
+            self, batch_size=batch_size, optimizer=optimizer, learning_rate=rate, weight_decay=decay
+        )
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Return the context in which modules compute in the precision of the plan.
@@ -121,6 +161,6 @@ class Plan:
         dict
             Fields of the plan by name, but not where it is trained or what is shown.
         """
-        left_out = {"started", "device", "callbacks", "verbose", "repeatable"}
+        left_out = {"started", "device", "callbacks", "verbose", "repeatable", "resolve_optimizer"}
         known = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return known if self.repeatable else {**known, "seed": None, "loop_seed": None}

@@ -21,6 +21,14 @@ _LATE = 1 / 3
 _ABOVE_CHANCE = 1.05
 _LOWER = 0.95
 
+# At the end the loss should be clearly below that of a constant encoder, or of the first epoch; with other
+# temperatures it may be neither, and still many views are found.
+_CLEARLY_BELOW = 0.95
+_MANY_FOUND = 0.5
+
+# Fewer images teach next to nothing: an encoder tells them apart by whatever comes first.
+_FEW_IMAGES = 100
+
 # So much of what was gained may be lost again, where that was something.
 _LOST = 0.5
 _LEAST_GAIN = 0.2
@@ -64,15 +72,44 @@ class TrainingWatch:
         Weight decay, for the advice.
     chance_level : float or None
         Loss of a module that tells nothing apart.
+    timed : bool, default=False
+        Whether the training was given a time, and not a number of epochs: somebody who asks for a few steps
+        knows how few they are.
     """
 
-    def __init__(self, learning_rate: float, weight_decay: float, chance_level: float | None = None) -> None:
+    def __init__(
+        self,
+        learning_rate: float,
+        weight_decay: float,
+        chance_level: float | None = None,
+        timed: bool = False,
+    ) -> None:
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.chance_level = chance_level
+        self.timed = timed
         self.losses: list[float] = []
+        self.accuracy = 0.0
+        self.steps = 0
         self.collapsed = 0
         self.said: set[str] = set()
+
+    def see_images(self, n_images: int, n_steps: int) -> None:
+        """Take note of the images before the training.
+
+        Parameters
+        ----------
+        n_images : int
+            How many there are.
+        n_steps : int
+            Steps of the training, where it was not given a time.
+        """
+        if n_images < _FEW_IMAGES and (self.timed or n_steps >= _FIRST_STEPS):
+            self._say(
+                "images",
+                f"X has {n_images} images: from fewer than {_FEW_IMAGES} an encoder learns little that holds "
+                "for others. Pass more images, which need no labels, or start from weights.",
+            )
 
     def see_loss(self, loss: float, steps: int, fraction: float) -> None:
         """Take note of the mean loss of an epoch.
@@ -87,6 +124,7 @@ class TrainingWatch:
             Part of the training that is done, in [0, 1].
         """
         self.losses.append(loss)
+        self.steps = steps
         if steps < _FIRST_STEPS or fraction < _LATE:
             return
         problem = self._too_high() or self._lost()
@@ -112,6 +150,7 @@ class TrainingWatch:
         steps : int
             Steps of the training so far.
         """
+        self.accuracy = accuracy
         by_chance = accuracy <= _BY_CHANCE / (len(z) - 1)
         one_point = min(spread(z), spread(h)) < (_NEARLY_ONE_POINT if by_chance else _ONE_POINT)
         self.collapsed = self.collapsed + 1 if one_point else 0
@@ -124,6 +163,25 @@ class TrainingWatch:
                 + ", a longer warmup or projection_layers=2; a loss of your own must push the views of "
                 "different images apart.",
             )
+
+    def see_end(self) -> None:
+        """Take note that the training is over."""
+        if not self.losses or self.said & {"loss", "collapsed"}:
+            return
+        if self.steps < _FIRST_STEPS and not self.timed:
+            return
+        loss, first, chance = self.losses[-1], self.losses[0], self.chance_level
+        if not chance or loss < _CLEARLY_BELOW * chance or loss < _LOWER * first:
+            return
+        if self.accuracy >= _MANY_FOUND:
+            return
+        self._say(
+            "end",
+            f"The encoder has learnt next to nothing: after {self.steps} steps the loss is {loss:.3g}, and "
+            f"that of an encoder that tells nothing apart {chance:.3g}. Pass a longer max_time or more "
+            "max_epochs; smaller images or a smaller encoder, with which more steps fit into the time; more "
+            f"images; or a larger learning_rate than {self.learning_rate:g}.",
+        )
 
     def _too_high(self) -> str | None:
         """Return what is wrong if the loss stays above the chance level and where it began."""
