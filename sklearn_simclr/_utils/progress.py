@@ -85,7 +85,7 @@ def progress_bar(
     from tqdm import auto
 
     if shown and not _on_a_screen():
-        return _Lines(title, total, layout or "{n_fmt} of {total_fmt} " + unit)
+        return _Lines(title, total, layout or f"{{n_fmt}} of {{total_fmt}} {unit}{{postfix}}")
     form = None if layout is None else f"{{l_bar}}{{bar}}| {layout}"
     options = {} if layout is None else {"mininterval": 0.0}
     return auto.tqdm(total=total, unit=unit, desc=title, bar_format=form, disable=not shown, **options)

@@ -22,7 +22,7 @@ _SHARE_IN_DOUBT = 0.1
 _SECONDS_IN_DOUBT = 0.3
 
 # Each further image takes at least this part of what an image takes on average.
-_LEAST_SLOPE = 0.25
+_LEAST_SLOPE = 0.1
 
 # The batch is halved, not below this many images, until so many steps fit into the time.
 _SMALLEST_BATCH = 32

@@ -145,6 +145,7 @@ def test_a_checkpoint_of_other_images_or_parameters_is_refused(images, tmp_path)
     assert (tmp_path / "training.safetensors").read_bytes() == before
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # on a slow machine
 def test_a_budget_of_time_counts_what_was_spent_before(images, tmp_path, often):
     params = {"max_time": 2.0, "checkpoint_dir": tmp_path}
     with pytest.raises(Stop):
