@@ -63,6 +63,7 @@ OPENED = {
     "estimators/simclr_transformer.py:SimCLRTransformer._make_head",
     "training/loop.py:Loop._resume",
     "training/loop.py:Loop._record",
+    "training/loop.py:Loop._gradient",
     "training/batch.py:Batch.draw",
     "training/contrastive.py:ContrastiveObjective.project",
 }
@@ -75,11 +76,11 @@ EXPLAINED = {
 
 # Calls that are not drawn: containers of values, checks, seeds, what the clock is asked, callbacks of skorch.
 HIDDEN = """
-    Batch Epoch History Step Loop _chance_level _check_image_size _check_same_architecture
+    Batch Epoch History Pace Step Loop _chance_level _check_image_size _check_same_architecture
     _default_augmentation _encoder_setting _ended_by_callback _given _known_columns _lacks_head
     _load_modules _match_formats _overrides_step _print_prediction _reading _set_global_states _state _take
     _take_format _takes_channels_last _unchanged_on_error building draw_seed due fraction
-    isolated_generators lay_out over precision traits warn_of_bad
+    isolated_generators lay_out over precision setting_up time_left traits warn_of_bad
 """
 
 # What the source does not say in place: (caller, call as written) -> what is called, and the function
@@ -104,7 +105,7 @@ HANDED = {
         "training/optimizers.py:Muon.step",
         "training/optimizers.py:make_optimizer",
     ),
-    ("Loop._step", "loss.backward"): ("torch:loss.backward", "training/loop.py:Loop._step"),
+    ("Loop._gradient", "loss.backward"): ("torch:loss.backward", "training/loop.py:Loop._gradient"),
     ("ContrastiveObjective.step", "self.loss"): (
         "losses/ntxent.py:nt_xent",
         "estimators/simclr_transformer.py:SimCLRTransformer._make_loss",

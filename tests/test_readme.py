@@ -48,6 +48,7 @@ def test_blocks_are_found_with_their_lines():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:max_time=:sklearn.exceptions.ConvergenceWarning")  # on a slow machine
 @pytest.mark.parametrize(
     "name, blocks_of",
     [

@@ -92,20 +92,20 @@ def progress_bar(
 
 
 @contextlib.contextmanager
-def setting_up(title: str, shown: bool) -> Iterator[None]:
-    """Show, for the time of a context, that something is prepared and for how long already.
+def setting_up(what: str, shown: bool) -> Iterator[None]:
+    """Show what is done in a context and, where it can be seen to move, for how long already.
 
     Parameters
     ----------
-    title : str
-        What is prepared.
+    what : str
+        What is done.
     shown : bool
         Whether there is anything to see.
     """
     if not shown:
         yield
         return
-    text = f"{title}: setting up"
+    text = f"setting up: {what}"
     if not _on_a_screen():
         print(text, file=sys.stderr, flush=True)
         yield

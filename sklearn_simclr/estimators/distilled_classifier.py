@@ -69,7 +69,8 @@ class DistilledClassifier(TrainedImageClassifier):
     max_epochs : "auto" or int, default="auto"
         Passes over all images, labelled or not; ``"auto"`` is 60, but at least 300 steps (V2: 400 epochs).
     max_time : float or None, default=None
-        Seconds to train the student for, instead of ``max_epochs``.
+        Seconds to train the student for, instead of ``max_epochs``; neither reading nor the teacher counts.
+        Too few steps are treated as in :class:`SimCLRTransformer`.
     early_stopping : bool, default=False
         Whether to hold out a part of the labelled images, end when the loss on it has not become smaller
         for a while, and keep the weights that were best on it.

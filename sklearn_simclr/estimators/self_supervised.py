@@ -64,7 +64,8 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
     max_epochs : int, default=100
         Passes over the images. 0 leaves the weights random.
     max_time : float or None, default=None
-        Seconds to train for, instead of ``max_epochs``.
+        Seconds from the beginning of fit to its end, as in :class:`SimCLRTransformer`, instead of
+        ``max_epochs``.
     optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
         As in :class:`SimCLRTransformer`.
     learning_rate : "auto" or float, default="auto"

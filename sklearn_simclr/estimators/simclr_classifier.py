@@ -71,7 +71,8 @@ class SimCLRClassifier(TrainedImageClassifier):
         Passes over the labelled images; ``"auto"`` is 60 (V2), but at least 300 steps. 0 leaves the encoder
         as it is, and the linear layer untrained.
     max_time : float or None, default=None
-        Seconds to fine-tune for, instead of ``max_epochs``; the pretraining has its own.
+        Seconds to fine-tune for, instead of ``max_epochs``; the pretraining has its own. Reading does not
+        count; too few steps are treated as in :class:`SimCLRTransformer`.
     early_stopping : bool, default=False
         Whether to hold out a part of the labelled images, end when the loss on it has not become smaller
         for a while, and keep the weights that were best on it.

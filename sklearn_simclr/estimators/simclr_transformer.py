@@ -148,7 +148,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         Passes over the images. 0 leaves the encoder as it starts: the random baseline, or with ``weights``
         the published encoder.
     max_time : float or None, default=None
-        Seconds to train for, instead of ``max_epochs``; the learning rate falls over that time.
+        Seconds from the beginning of fit to its end, reading included, instead of ``max_epochs``; the
+        learning rate falls over that time. Where few steps fit, a warning says so, and the batch becomes
+        smaller; where hardly one fits, an error says what to pass.
     optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
         ``"auto"`` is LARS from a batch size of 1024 on, else Muon. See :mod:`sklearn_simclr.training`.
     learning_rate : "auto" or float, default="auto"
@@ -191,8 +193,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     warm_start : bool, default=False
         Whether fit continues from the weights of the last fit.
     verbose : int, default=0
-        1 shows a progress bar: images a second, time left, and the loss beside the loss of an encoder that
-        cannot tell images apart.
+        1 says how long the training will take, and shows a progress bar: images per second, time left, and the
+        loss beside the loss of an encoder that cannot tell images apart. A file gets a line for each tenth.
     random_state : int, RandomState or None, default=None
         Seed of weights, views and batches. The same int gives the same numbers, bit by bit on one machine
         with one number of threads. None differs from fit to fit.
@@ -234,6 +236,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     Notes
     -----
+    With ``max_time`` the batch may become smaller than ``batch_size``: halved, not below 32 images, until
+    20 steps fit. ``"auto"`` for optimizer, learning rate and weight decay then means the values for the smaller
+    batch.
+
     Published encoders were trained on pixels in [0, 1]. Use ``weights`` with images of uint8, or of floats in
     [0, 1], or say with ``pixel_range`` what black and white are: else the extremes of X are taken for them.
 

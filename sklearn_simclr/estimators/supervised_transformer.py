@@ -71,7 +71,8 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         Passes over the labelled images; ``"auto"`` is 60, but at least 300 steps. 0 leaves the weights
         random.
     max_time : float or None, default=None
-        Seconds to train for, instead of ``max_epochs``.
+        Seconds from the beginning of fit to its end, as in :class:`SimCLRTransformer`, instead of
+        ``max_epochs``.
     early_stopping : bool, default=False
         Whether to hold out a part of the labelled images, end when the loss on it has not become smaller
         for a while, and keep the weights that were best on it.

@@ -17,6 +17,7 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .._utils.progress import progress_bar
 from .._utils.types import ImageSize, OnError, PathLike
 from .._utils.warn import warn
 from .._version import __version__
@@ -120,7 +121,7 @@ def read_rows(
             int(image_size) if not isinstance(image_size, tuple | list) else tuple(map(int, image_size))
         )
     found = _Found(len(rows), rows, on_error)
-    bar = tqdm(total=len(rows), desc="images", unit="image", disable=not verbose)
+    bar = progress_bar("images", len(rows), "images", shown=bool(verbose))
     with strict_decoders(), bar as progress:
         if cache_dir is None:
             pixels, places = _read_to_scratch(rows, image_size, kind, found, progress)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._utils.progress import in_words, progress_bar
+from .pace import Pace
 from .plan import Plan
 
 __all__ = ["Clock"]
@@ -33,8 +34,8 @@ class Clock:
         Stands before the progress bar.
     chance_level : float or None, default=None
         Loss of modules that tell nothing apart, shown beside the loss.
-    step_time : float, default=0
-        Seconds that a step is expected to take; 0 where nobody knows.
+    pace : Pace, default=Pace(0, 0)
+        Seconds that steps are expected to take; 0 where nobody knows.
     """
 
     def __init__(
@@ -43,13 +44,13 @@ class Clock:
         n_images: int,
         title: str,
         chance_level: float | None = None,
-        step_time: float = 0.0,
+        pace: Pace = Pace(0.0, 0.0),  # noqa: B008, a tuple
     ) -> None:
         self.plan, self.n_images, self.title, self.chance_level = plan, n_images, title, chance_level
         self.size = min(plan.batch_size, n_images)
         self.n_steps = plan.n_steps(n_images)
         self.steps = 0
-        self.step_time = step_time
+        self.step_time = pace.step(self.size)
         self.events: list[torch.cuda.Event] = []
         self.begun = time.perf_counter()  # the first step; before it images are read and the rest is set up
         self.started = self.begun if plan.max_time is None else plan.started

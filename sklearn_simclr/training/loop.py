@@ -28,7 +28,7 @@ from .feed import make_feed
 from .forecast import predict_loss
 from .objective import Epoch, History, Objective, Step
 from .optimizers import make_optimizer
-from .pace import fit_into_time, measure_pace
+from .pace import Pace, fit_into_time, measure_pace
 from .plan import Plan
 
 __all__ = ["Loop"]
@@ -82,7 +82,7 @@ class Loop(NeuralNet):
 
     def run(self, images: ImageSource, optimizer_state: Mapping[str, Any] | None = None) -> History:
         """Train on images."""
-        with setting_up(self.objective.title, bool(self.plan.verbose)):
+        with setting_up("first layer and speed", bool(self.plan.verbose)):
             self.module.to(self.plan.device)
             self.objective.begin(images, self.plan, self.generator)
             if self.plan.max_epochs == 0:
@@ -91,34 +91,35 @@ class Loop(NeuralNet):
             self.module_.to(memory_format=self.objective.memory_format)
             self.feed_ = make_feed(images, self.plan.device)
             state = None if self.checkpoint is None else self.checkpoint.load()
-            step_time = 0.0
-            if state is not None:
-                self._resize(state["batch_size"], len(images))
-            elif self.plan.max_time is not None:
-                step_time = self._foresee(len(images), self.plan.max_time)
-            if optimizer_state is not None:
-                self.optimizer_.load_state_dict(dict(optimizer_state))
+            known = state is not None or self.plan.max_time is None
+            pace = Pace(0.0, 0.0) if known else self._measure_pace(len(images))
+        if state is not None:
+            self._resize(state["batch_size"], len(images))
+        elif not known:
+            self._foresee(pace, len(images))
+        if optimizer_state is not None:
+            self.optimizer_.load_state_dict(dict(optimizer_state))
         self.notify("on_train_begin", X=images, y=None)
-        self.fit_loop(images, state=state, step_time=step_time)
+        self.fit_loop(images, state=state, pace=pace)
         self.notify("on_train_end", X=images, y=None)
         self.module_.to(memory_format=torch.contiguous_format)
         self.objective.end()
         rows = [{name: float(row[name]) for name in self.objective.columns} for row in self.history]
         return History(rows, self.optimizer_.state_dict())
 
-    def _foresee(self, n_images: int, max_time: float) -> float:
-        """Return the seconds that a step will take; take a smaller batch, warn or raise if few steps fit."""
+    def _measure_pace(self, n_images: int) -> Pace:
+        """Return how long steps take; the trials leave no trace."""
         size = min(self.plan.batch_size, n_images)
-        left = max_time - (time.perf_counter() - self.plan.started)
         with self._as_it_was():
-            pace = measure_pace(partial(self._try_step, n_images), size, left)
-        left = max_time - (time.perf_counter() - self.plan.started)
+            return measure_pace(partial(self._try_step, n_images), size, self.plan.time_left())
+
+    def _foresee(self, pace: Pace, n_images: int) -> None:
+        """Take a smaller batch, warn or raise if few steps fit into the time."""
         name = encoder_name(self.objective.modules["encoder"])
         smaller = ["smaller images or views (image_size, Augmentation(size=...))", "a smaller encoder"]
         smaller[1] += "" if name.startswith("compact") else " than " + name + ", such as 'compact'"
-        plan = fit_into_time(self.plan, n_images, pace, left, " or ".join(smaller))
+        plan = fit_into_time(self.plan, n_images, pace, self.plan.time_left(), " or ".join(smaller))
         self._resize(plan.batch_size, n_images)
-        return pace.step(min(plan.batch_size, n_images))
 
     def _try_step(self, n_images: int, n: int) -> tuple[float, float]:
         """Take a step on some images; return the seconds of the gradient and of the optimizer."""
@@ -174,9 +175,7 @@ class Loop(NeuralNet):
         """Run the epochs; a callback may end them early."""
         objective = self.objective
         per_step = any(_overrides_step(callback) for _, callback in self.callbacks_)
-        self.clock_ = Clock(
-            self.plan, len(X), objective.title, objective.chance_level, fit_params["step_time"]
-        )
+        self.clock_ = Clock(self.plan, len(X), objective.title, objective.chance_level, fit_params["pace"])
         position = self._resume(fit_params["state"])
         with self.clock_ as clock:
             while not (clock.over() or objective.enough(len(self.history))):

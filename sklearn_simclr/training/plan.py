@@ -1,6 +1,7 @@
 """Plan a training: how long, on which batches, with which optimizer and schedule, where and how precisely."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -94,6 +95,18 @@ class Plan:
         """Seeds of initial weights, of torch's global generators in the training, of order and views."""
         drawn = np.random.SeedSequence([self.seed, self.epochs_before]).generate_state(3).tolist()
         return drawn[0], drawn[1], drawn[2] if self.loop_seed is None else self.loop_seed
+
+    def time_left(self) -> float:
+        """Return the seconds of `max_time` that are left.
+
+        Returns
+        -------
+        float
+            Infinity where there is no `max_time`; negative when it is over.
+        """
+        if self.max_time is None:
+            return math.inf
+        return self.max_time - (time.perf_counter() - self.started)
 
     def n_steps(self, n_images: int) -> int:
         """Return the steps of `max_epochs`.

@@ -38,7 +38,7 @@ def test_what_is_done_at_once_is_one_line(capsys):
         bar.update(0)
     with progress_bar("reading", 4, "images", shown=False) as bar:
         bar.update(4)
-    with setting_up("SimCLR", False):
+    with setting_up("views", False):
         pass
     assert capsys.readouterr().err == ""
 
@@ -54,19 +54,19 @@ def test_a_screen_gets_a_bar(monkeypatch):
 
 
 def test_setting_up_moves_on_a_screen_and_is_a_line_in_a_file(monkeypatch, capsys):
-    with setting_up("SimCLR", True):
+    with setting_up("views", True):
         pass
-    assert capsys.readouterr().err == "SimCLR: setting up\n"
+    assert capsys.readouterr().err == "setting up: views\n"
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr("sklearn_simclr._utils.progress._REFRESH", 0.01)
-    with pytest.raises(KeyError), setting_up("SimCLR", True):
+    with pytest.raises(KeyError), setting_up("views", True):
         for _ in range(500):
-            if screen.getvalue().count("SimCLR: setting up [00:00]") > 2:
+            if screen.getvalue().count("setting up: views [00:00]") > 2:
                 break
             time.sleep(0.01)
         raise KeyError
-    assert screen.getvalue().count("SimCLR: setting up [") > 2
+    assert screen.getvalue().count("setting up: views [") > 2
 
 
 @pytest.mark.parametrize(

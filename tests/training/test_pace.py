@@ -264,7 +264,7 @@ def test_the_trials_change_nothing(images, monkeypatch):
         warnings.simplefilter("ignore", ConvergenceWarning)  # on a slow machine
         loop.run(ImageSource(torch.from_numpy(images[:, None]), (0.0, 255.0)))
     after = objective.modules.state_dict()
-    assert taken[0]["step_time"] > 0
+    assert taken[0]["pace"].step(256) > 0
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert objective.modules["encoder"][2].seen == 0 and objective.extra == 0
     assert all(parameter.grad is None for parameter in objective.modules.parameters())
@@ -342,7 +342,7 @@ def test_a_clock_counts_epochs_or_seconds(hands, capsys):
     assert len(lines) == 11
     started = hands.now
     hands.now += 20
-    with Clock(plan(200.0, 100, verbose=1, started=started), 1000, "SimCLR", step_time=0.5) as clock:
+    with Clock(plan(200.0, 100, verbose=1, started=started), 1000, "SimCLR", pace=Pace(0.004, 0.1)) as clock:
         while not clock.over():
             hands.now += 0.5
             clock.tick(loss)
