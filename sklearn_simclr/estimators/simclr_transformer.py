@@ -193,8 +193,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     warm_start : bool, default=False
         Whether fit continues from the weights of the last fit.
     verbose : int, default=0
-        1 says how long the training will take, and shows a progress bar: images per second, time left, and the
-        loss beside the loss of an encoder that cannot tell images apart. A file gets a line for each tenth.
+        1 says how long the training will take, and shows a progress bar: images per second, time left, and
+        the loss beside the loss of an encoder that cannot tell images apart. A file gets a line for each
+        tenth.
     random_state : int, RandomState or None, default=None
         Seed of weights, views and batches. The same int gives the same numbers, bit by bit on one machine
         with one number of threads. None differs from fit to fit.
@@ -236,8 +237,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     Notes
     -----
-    With ``max_time`` the batch may become smaller than ``batch_size``: halved, not below 32 images, until
-    20 steps fit. ``"auto"`` for optimizer, learning rate and weight decay then means the values for the smaller
+    With ``max_time`` the batch may become smaller than ``batch_size``: halved, not below 32 images, until 20
+    steps fit. ``"auto"`` for optimizer, learning rate and weight decay then means the values for the smaller
     batch.
 
     Published encoders were trained on pixels in [0, 1]. Use ``weights`` with images of uint8, or of floats in
