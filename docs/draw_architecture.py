@@ -76,7 +76,7 @@ EXPLAINED = {
 
 # Calls that are not drawn: containers of values, checks, seeds, what the clock is asked, callbacks of skorch.
 HIDDEN = """
-    Batch Epoch History Pace Step Loop _chance_level _check_image_size _check_same_architecture
+    Batch Epoch History Pace Step Loop _chance_level _check_same_architecture
     _default_augmentation _encoder_setting _ended_by_callback _given _known_columns _lacks_head
     _load_modules _match_formats _overrides_step _print_prediction _reading _set_global_states _state _take
     _take_format _takes_channels_last _unchanged_on_error building draw_seed due fraction

@@ -33,6 +33,7 @@ from .export import load_estimator as load_estimator
 from .export import save_estimator as save_estimator
 from .images import image_rows as image_rows
 from .images import load_image_paths as load_image_paths
+from .images import load_images as load_images
 from .inspection import AugmentationDisplay as AugmentationDisplay
 from .inspection import EmbeddingDisplay as EmbeddingDisplay
 from .inspection import LabelFractionDisplay as LabelFractionDisplay

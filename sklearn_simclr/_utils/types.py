@@ -44,7 +44,7 @@ Memory: TypeAlias = str | joblib.Memory | None
 
 ImageShape: TypeAlias = Literal["auto", "HWC", "CHW"] | tuple[int, ...] | list[int]
 PixelRange: TypeAlias = Literal["auto"] | tuple[float, float] | list[float]
-ImageSize: TypeAlias = int | tuple[int, ...] | None
+ImageSize: TypeAlias = Literal["auto"] | int | tuple[int, ...] | None
 OnError: TypeAlias = Literal["raise", "nan"]
 OptimizerName: TypeAlias = Literal["auto", "lars", "sgd", "adamw", "muon"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]

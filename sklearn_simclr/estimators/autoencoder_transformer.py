@@ -29,7 +29,7 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
         As in :class:`SimCLRTransformer`.
     pixel_range : "auto" or (float, float), default="auto"
         As in :class:`SimCLRTransformer`.
-    image_size : None, int or (int, int), default=None
+    image_size : "auto", int, (int, int) or None, default="auto"
         Size that image files are brought to, as in :class:`SimCLRTransformer`.
     cache_dir : str, os.PathLike or None, default=None
         Folder that keeps decoded image files, as in :class:`SimCLRTransformer`.

@@ -2,9 +2,10 @@
 
 import contextlib
 import copy
-import numbers
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from numbers import Integral
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,14 +21,16 @@ from torch import nn
 
 from .._utils.devices import resolve_device
 from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
-from .._utils.sklearn_private import check_feature_names
-from .._utils.types import Images
+from .._utils.sklearn_private import Interval, StrOptions, check_feature_names
+from .._utils.types import Images, ImageShape
 from .._utils.warn import warn
 from ..images.items import as_rows
-from ..images.layout import ImageFormat, decoded_format, image_format
+from ..images.layout import ImageFormat, array_layout, decoded_format, image_format, layout_of_mixed
 from ..images.mapped import mapped_rows
 from ..images.reading import read_rows
-from ..images.source import ImageSource, as_array, as_float, decoded_source, image_source
+from ..images.resizing import resize_images
+from ..images.sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
+from ..images.source import ImageSource, as_array, as_arrays, as_float, decoded_source, image_source
 
 __all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "warn_of_bad"]
 
@@ -66,9 +69,20 @@ class ReadImages:
 class BaseImageEstimator(BaseEstimator):
     """Base of the estimators that take images.
 
-    A subclass has the parameters ``image_shape``, ``pixel_range`` and ``device``, and perhaps ``image_size``,
-    ``cache_dir``, ``on_error`` and ``verbose``.
+    A subclass has the parameter ``device`` and perhaps ``verbose``, and those of ``_reading_constraints``; or
+    ``_reading`` returns an estimator that has them.
     """
+
+    # Side of the square whose area images get at most with ``image_size="auto"``.
+    _auto_side = DEFAULT_SIDE
+
+    _reading_constraints: dict[str, list] = {
+        "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
+        "pixel_range": [StrOptions({"auto"}), tuple, list],
+        "image_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), tuple, list, None],
+        "cache_dir": [str, PathLike, None],
+        "on_error": [StrOptions({"raise", "nan"})],
+    }
 
     image_shape_: tuple[int, ...]
     pixel_range_: tuple[float, float]
@@ -99,11 +113,7 @@ class BaseImageEstimator(BaseEstimator):
         rows = as_rows(X)
         if rows is not None and not all(isinstance(row, np.ndarray) for row in rows):
             return self._read_rows(rows, reset=reset, smallest=smallest)
-        array = self._read_array(X if rows is None else rows, reset=reset, smallest=smallest)
-        if reset:
-            how = self._reading()
-            self._take(image_format(array, image_shape=how.image_shape, pixel_range=how.pixel_range))
-        return image_source(array, self._format, fitted=not reset)
+        return self._read_arrays(X if rows is None else rows, reset=reset, smallest=smallest)
 
     def _read_training_images(self, X: Images | ReadImages, *, reset: bool, smallest: int = 2) -> ImageSource:
         """Return the images of X that can be read, at least two where nothing is known yet."""
@@ -125,10 +135,11 @@ class BaseImageEstimator(BaseEstimator):
         fmt = None if reset else self._format
         decoded = read_rows(
             rows,
-            image_size=_check_image_size(getattr(how, "image_size", None)),
-            cache_dir=getattr(how, "cache_dir", None),
+            image_size=self._target(reset=reset),
+            side=how._auto_side,
+            cache_dir=how.cache_dir,
             kind=None if fmt is None else (fmt.shape[0], fmt.decoded_dtype or "uint8"),
-            on_error=getattr(how, "on_error", "raise"),
+            on_error=how.on_error,
             verbose=getattr(how, "verbose", 0),
         )
         good = len(rows) - len(decoded.bad)
@@ -146,6 +157,53 @@ class BaseImageEstimator(BaseEstimator):
                 )
             )
         return decoded_source(decoded.pixels, self._format, decoded.rows, bad=decoded.bad, fitted=not reset)
+
+    def _read_arrays(self, X: Images, *, reset: bool, smallest: int) -> ImageSource:
+        """Return the images of an array, or of a list of arrays, which may have several sizes."""
+        how = self._reading()
+        image_shape, target = how.image_shape, self._target(reset=reset)
+        listed = as_arrays(X)
+        if listed is not None and target is not None and len({image.shape for image in listed}) > 1:
+            shapes = [image.shape for image in listed]
+            layout = layout_of_mixed(shapes, image_shape if reset else self._format.layout)
+            if target == "auto":
+                first = layout.index("H")
+                target = choose_target([shape[first : first + 2] for shape in shapes], how._auto_side)
+            X = resize_images(listed, layout, target)
+            image_shape = layout if len(layout) == 3 and isinstance(image_shape, str) else image_shape
+        array = self._read_array(X, reset=reset, smallest=smallest)
+        n_columns = array.shape[1] if array.ndim == 2 else None
+        # With "auto", an array has the size that is meant, unless fit has seen files.
+        resized = how.image_size != "auto" or listed is not None or (not reset and self._format.decoded_dtype)
+        if isinstance(target, Target) and resized:
+            array, image_shape = self._to_size(array, target, image_shape, reset=reset)
+        if reset:
+            self._take(image_format(array, image_shape=image_shape, pixel_range=how.pixel_range))
+            if n_columns is not None:
+                self.n_features_in_ = n_columns
+        return image_source(array, self._format, fitted=not reset)
+
+    def _to_size(
+        self, array: np.ndarray, target: Target, image_shape: ImageShape, *, reset: bool
+    ) -> tuple[np.ndarray, Any]:
+        """Return an array of images in another size, and what is then to be said about their shape."""
+        if reset or array.ndim == 2:
+            layout, shape = array_layout(array.shape, image_shape)
+        else:
+            layout, shape, channels = self._format.layout, array.shape[1:], self._format.shape[0]
+            if len(shape) != len(layout) or dict(zip(layout, shape, strict=True)).get("C", 1) != channels:
+                return array, image_shape  # image_source says what is wrong
+        images = array.reshape(len(array), *shape)
+        first = layout.index("H")
+        if shape[first : first + 2] == target[:2]:
+            return array if reset or self._format.flat else images, image_shape
+        images = resize_images(images, layout, target)
+        return images, layout if len(layout) == 3 else images.shape[1:]
+
+    def _target(self, *, reset: bool) -> Target | Literal["auto"] | None:
+        """Return the size that images are brought to: once it is chosen, that of fit."""
+        target = check_image_size(self._reading().image_size)
+        return Target(*self._format.shape[1:], crop=True) if target == "auto" and not reset else target
 
     def _take(self, fmt: ImageFormat) -> None:
         self._format = fmt
@@ -288,20 +346,6 @@ def warn_of_bad(source: ImageSource) -> None:
             f"{len(source.bad)} of {len(source)} images cannot be read and are left out. Pass "
             "on_error='raise' to see why.",
         )
-
-
-def _check_image_size(image_size: Any) -> int | tuple[int, ...] | None:
-    sizes: Any = (image_size,) if isinstance(image_size, numbers.Integral) else image_size
-    if sizes is None:
-        return None
-    if len(sizes) not in (1, 2) or not all(
-        isinstance(v, numbers.Integral) and 0 < int(v) < 2**15 for v in sizes
-    ):
-        raise ValueError(
-            "image_size must be None, the side of a square or (height, width), in ints from 1 to 32767, got "
-            f"{image_size!r}."
-        )
-    return int(image_size) if isinstance(image_size, numbers.Integral) else tuple(image_size)
 
 
 def _without_masks(X: Any) -> Any:

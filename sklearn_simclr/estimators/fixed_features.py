@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
 
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
-from .._utils.types import Images, ImageShape, PixelRange
+from .._utils.types import Images, ImageShape, ImageSize, OnError, PathLike, PixelRange
 from .base import BaseImageTransformer
 
 __all__ = ["HOGTransformer", "PixelTransformer"]
@@ -24,10 +24,7 @@ _EPS = 1e-5
 class _FixedFeatures(BaseImageTransformer):
     """Base of transformers whose fit only looks at what images are like."""
 
-    _parameter_constraints = {
-        "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
-        "pixel_range": [StrOptions({"auto"}), tuple, list],
-    }
+    _parameter_constraints = BaseImageTransformer._reading_constraints
     device = "cpu"
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -62,7 +59,7 @@ class _FixedFeatures(BaseImageTransformer):
         Returns
         -------
         ndarray of shape (n, d)
-            float32.
+            float32; with ``on_error="nan"``, rows of NaN for images that cannot be read.
         """
         check_is_fitted(self, "image_shape_")
         source = self._read_images(X, reset=False)
@@ -80,6 +77,13 @@ class PixelTransformer(_FixedFeatures):
     image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
         As in :class:`SimCLRTransformer`.
     pixel_range : "auto" or (float, float), default="auto"
+        As in :class:`SimCLRTransformer`.
+    image_size : "auto", int, (int, int) or None, default="auto"
+        As in :class:`SimCLRTransformer`, but ``"auto"`` is the area of a square of 32 pixels at most: a
+        linear classifier learns no more from more pixels.
+    cache_dir : str, os.PathLike or None, default=None
+        As in :class:`SimCLRTransformer`.
+    on_error : {"raise", "nan"}, default="raise"
         As in :class:`SimCLRTransformer`.
 
     Attributes
@@ -106,9 +110,21 @@ class PixelTransformer(_FixedFeatures):
     (4, 3072)
     """
 
-    def __init__(self, image_shape: ImageShape = "auto", pixel_range: PixelRange = "auto") -> None:
+    _auto_side = 32
+
+    def __init__(
+        self,
+        image_shape: ImageShape = "auto",
+        pixel_range: PixelRange = "auto",
+        image_size: ImageSize = "auto",
+        cache_dir: PathLike | None = None,
+        on_error: OnError = "raise",
+    ) -> None:
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.image_size = image_size
+        self.cache_dir = cache_dir
+        self.on_error = on_error
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1)
@@ -133,6 +149,13 @@ class HOGTransformer(_FixedFeatures):
     image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
         As in :class:`SimCLRTransformer`.
     pixel_range : "auto" or (float, float), default="auto"
+        As in :class:`SimCLRTransformer`.
+    image_size : "auto", int, (int, int) or None, default="auto"
+        As in :class:`SimCLRTransformer`, but ``"auto"`` is the area of a square of 128 pixels at most:
+        edges need more pixels than networks do.
+    cache_dir : str, os.PathLike or None, default=None
+        As in :class:`SimCLRTransformer`.
+    on_error : {"raise", "nan"}, default="raise"
         As in :class:`SimCLRTransformer`.
 
     Attributes
@@ -163,6 +186,7 @@ class HOGTransformer(_FixedFeatures):
     (1797, 324)
     """
 
+    _auto_side = 128
     _parameter_constraints = {
         **_FixedFeatures._parameter_constraints,
         "n_orientations": [Interval(Integral, 1, None, closed="left")],
@@ -177,12 +201,18 @@ class HOGTransformer(_FixedFeatures):
         block_size: int = 2,
         image_shape: ImageShape = "auto",
         pixel_range: PixelRange = "auto",
+        image_size: ImageSize = "auto",
+        cache_dir: PathLike | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         self.n_orientations = n_orientations
         self.cell_size = cell_size
         self.block_size = block_size
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.image_size = image_size
+        self.cache_dir = cache_dir
+        self.on_error = on_error
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]

@@ -50,7 +50,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         As in :class:`SimCLRTransformer`.
     pixel_range : "auto" or (float, float), default="auto"
         As in :class:`SimCLRTransformer`.
-    image_size : None, int or (int, int), default=None
+    image_size : "auto", int, (int, int) or None, default="auto"
         Size that image files are brought to, as in :class:`SimCLRTransformer`.
     cache_dir : str, os.PathLike or None, default=None
         Folder that keeps decoded image files, as in :class:`SimCLRTransformer`.
@@ -142,7 +142,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         *,
         image_shape: ImageShape = "auto",
         pixel_range: PixelRange = "auto",
-        image_size: ImageSize = None,
+        image_size: ImageSize = "auto",
         cache_dir: PathLike | None = None,
         on_error: OnError = "raise",
         augmentation: Augmentation | None = None,

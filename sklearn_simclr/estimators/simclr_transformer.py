@@ -110,11 +110,21 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     pixel_range : "auto" or (float, float), default="auto"
         Values that are mapped to 0 and 1. ``"auto"``: (0, 255) for uint8, (0, 65535) for uint16,
         (0, 1) for bool and for numbers within it; else the smallest and the largest value of X in fit.
-    image_size : None, int or (int, int), default=None
-        Size that image files, Pillow images and the like are brought to as they are read, antialiased. An int
-        is the side of the square that the centre of each image is resized to, the largest square that fits;
-        (height, width) is the size that the whole of it is resized to. None: all must have one size. Arrays
-        are not resized.
+    image_size : "auto", int, (int, int) or None, default="auto"
+        Size in pixels that images are brought to as they are read, antialiased: in fit, and the same in
+        transform, where images may have any size.
+
+        - ``"auto"``: about the area of a square of 96 pixels. The aspect ratio is the median of those of the
+          images; of each image the largest centred box with that aspect ratio is resized, so that nothing is
+          stretched. Images that are smaller are not enlarged beyond their median size, and images of one size
+          that are no larger keep it. The reason: networks learn from small views; larger images cost memory
+          and decoding time, and teach nothing more. This is for files, Pillow images and arrays of mixed
+          sizes: an array of images of one size is taken as it is.
+        - int: the side of a square. Of each image the largest centred square is resized.
+        - (height, width): the whole of each image is resized, stretched if it has another aspect ratio.
+        - None: images are not resized, and must have one size.
+
+        A size that is given holds for arrays, too.
     cache_dir : str, os.PathLike or None, default=None
         Folder that keeps decoded image files, so that folds, searches and later runs decode each but once;
         a file is known by its path, size and time of change. It only grows: remove it when it is not
@@ -302,7 +312,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         weights: PathLike | enum.Enum | None = None,
         image_shape: ImageShape = "auto",
         pixel_range: PixelRange = "auto",
-        image_size: ImageSize = None,
+        image_size: ImageSize = "auto",
         cache_dir: PathLike | None = None,
         on_error: OnError = "raise",
         augmentation: Augmentation | None = None,

@@ -59,11 +59,7 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     _training_constraints: dict[str, list] = {
         "encoder": [str, nn.Module, callable],
-        "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
-        "pixel_range": [StrOptions({"auto"}), tuple, list],
-        "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
-        "cache_dir": [str, PathLike, None],
-        "on_error": [StrOptions({"raise", "nan"})],
+        **BaseImageEstimator._reading_constraints,
         "augmentation": [Augmentation, None],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],

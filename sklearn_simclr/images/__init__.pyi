@@ -5,6 +5,7 @@ from .layout import ImageFormat as ImageFormat
 from .layout import decoded_format as decoded_format
 from .layout import image_format as image_format
 from .layout import warn_about_range as warn_about_range
+from .load import load_images as load_images
 from .source import ImageSource as ImageSource
 from .source import as_array as as_array
 from .source import decoded_source as decoded_source

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .._utils.types import ImageSize
-from .tiff import TiffError, over_white, read_tiff
+from .resizing import resize_array, resize_pillow
+from .sizes import Target
+from .tiff import TiffError, over_white, read_tiff, tiff_size
 
 if TYPE_CHECKING:
     import PIL.Image
 
-__all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "strict_decoders"]
+__all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "size_of", "strict_decoders"]
 
 # Formats by content. Those that start other programs (EPS) or that have no signature (TGA) are left out.
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
@@ -55,16 +56,15 @@ def strict_decoders() -> Iterator[None]:
             log.setLevel(level)
 
 
-def decode(file: bytes | BinaryIO, image_size: ImageSize = None) -> NDArray:
+def decode(file: bytes | BinaryIO, target: Target | None = None) -> NDArray:
     """Return the first image of a file.
 
     Parameters
     ----------
     file : bytes or binary file
         In any of the formats, whatever its name says.
-    image_size : None, int or (int, int)
-        None keeps the size. An int is the side of the square that the centre of the image, a square of its
-        shorter side, is resized to. (height, width) is the size that the whole image is resized to.
+    target : Target or None, default=None
+        Size that it is brought to; None keeps its own.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def decode(file: bytes | BinaryIO, image_size: ImageSize = None) -> NDArray:
         array = _read_deep_png(file)
         if array is None:
             array = read_tiff(file, _most_pixels())
-        return _decode_by_pillow(file, image_size) if array is None else _resize_array(array, image_size)
+        return _decode_by_pillow(file, target) if array is None else _resized(array, target)
     except (ImageError, TiffError) as error:
         raise ImageError(str(error)) from None
     except MemoryError:
@@ -94,14 +94,14 @@ def decode(file: bytes | BinaryIO, image_size: ImageSize = None) -> NDArray:
         raise ImageError(_reason(error)) from error
 
 
-def from_pillow(image: PIL.Image.Image, image_size: ImageSize = None) -> NDArray:
+def from_pillow(image: PIL.Image.Image, target: Target | None = None) -> NDArray:
     """Return a Pillow image as an array.
 
     Parameters
     ----------
     image : PIL.Image.Image
         Of any mode with whole numbers.
-    image_size : None, int or (int, int)
+    target : Target or None, default=None
         As in `decode`.
 
     Returns
@@ -116,21 +116,21 @@ def from_pillow(image: PIL.Image.Image, image_size: ImageSize = None) -> NDArray
     """
     try:
         _check_size(*image.size)
-        return _pixels(image, image_size)
+        return _pixels(image, target)
     except ImageError:
         raise
     except Exception as error:
         raise ImageError(_reason(error)) from error
 
 
-def from_array(array: NDArray, image_size: ImageSize = None) -> NDArray:
+def from_array(array: NDArray, target: Target | None = None) -> NDArray:
     """Return one image that is an array already.
 
     Parameters
     ----------
     array : ndarray of shape (H, W) or (H, W, C)
         bool, uint8 or uint16.
-    image_size : None, int or (int, int)
+    target : Target or None, default=None
         As in `decode`.
 
     Returns
@@ -150,7 +150,7 @@ def from_array(array: NDArray, image_size: ImageSize = None) -> NDArray:
     if array.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"an array among image files must be uint8 or uint16, got {array.dtype}")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return _resize_array(array if array.ndim == 3 else array[:, :, None], image_size)
+    return _resized(array if array.ndim == 3 else array[:, :, None], target)
 
 
 def convert(images: NDArray, channels: int, dtype: DTypeLike) -> NDArray:
@@ -186,6 +186,33 @@ def convert(images: NDArray, channels: int, dtype: DTypeLike) -> NDArray:
     return images
 
 
+def size_of(file: BinaryIO) -> tuple[int, int]:
+    """Return the size of the first image of a file, of which only the head is read.
+
+    Parameters
+    ----------
+    file : binary file
+        As for `decode`.
+
+    Returns
+    -------
+    (int, int)
+        Height and width, once the image is turned as its orientation says.
+
+    Raises
+    ------
+    Exception
+        Of any kind, if the file is damaged.
+    """
+    found = tiff_size(file)
+    if found is not None:
+        return found
+    with _open(file) as image:
+        # That of a PNG may be at its end: Pillow would decode all before it.
+        turned = image.format in ("JPEG", "MPO", "WEBP") and _orientation(image) >= 5
+        return image.size if turned else image.size[::-1]
+
+
 def _read_deep_png(file: BinaryIO) -> NDArray | None:
     """Return the uint16 pixels of a PNG with 16 bits and colours or alpha, None for any other file.
 
@@ -209,24 +236,14 @@ def _read_deep_png(file: BinaryIO) -> NDArray | None:
     return over_white(pixels) if pixels.shape[2] in (2, 4) else pixels
 
 
-def _decode_by_pillow(file: BinaryIO, image_size: ImageSize) -> NDArray:
-    from PIL import Image, ImageOps
+def _decode_by_pillow(file: BinaryIO, target: Target | None) -> NDArray:
+    from PIL import ImageOps
 
-    file.seek(0)
-    formats = [name for name in _FORMATS if name in Image.OPEN]
-    try:
-        image = Image.open(file, formats=formats)
-    except Image.UnidentifiedImageError:
-        file.seek(0)
-        start = file.read(8)
-        raise ImageError(f"it is no image of a known format, or damaged at its start ({start!r})") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{error} The limit is PIL.Image.MAX_IMAGE_PIXELS") from None
+    image = _open(file)
     with image:
         _check_size(*image.size)
-        if image_size is not None and image.format in ("JPEG", "MPO"):
-            swapped = _orientation(image) >= 5
-            wanted = image_size[::-1] if swapped and not isinstance(image_size, int) else image_size
+        if target is not None and image.format in ("JPEG", "MPO"):
+            wanted = target.turned() if _orientation(image) >= 5 else target
             image.draft(image.mode, _draft_size(*image.size, wanted))
         image.load()
         # Only now: PNGs may have it at their end, and TIFFs are turned while they are loaded.
@@ -234,7 +251,23 @@ def _decode_by_pillow(file: BinaryIO, image_size: ImageSize) -> NDArray:
             # Once the image is turned, Pillow writes an EXIF block without the orientation, which can fail.
             with contextlib.suppress(Exception):
                 ImageOps.exif_transpose(image, in_place=True)
-        return _pixels(image, image_size)
+        return _pixels(image, target)
+
+
+def _open(file: BinaryIO) -> PIL.Image.Image:
+    """Return the image of a file, of which only the head has been read."""
+    from PIL import Image
+
+    file.seek(0)
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    try:
+        return Image.open(file, formats=formats)
+    except Image.UnidentifiedImageError:
+        file.seek(0)
+        start = file.read(8)
+        raise ImageError(f"it is no image of a known format, or damaged at its start ({start!r})") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{error} The limit is PIL.Image.MAX_IMAGE_PIXELS") from None
 
 
 def _orientation(image: PIL.Image.Image) -> int:
@@ -245,14 +278,14 @@ def _orientation(image: PIL.Image.Image) -> int:
         return 1
 
 
-def _draft_size(width: int, height: int, image_size: int | tuple[int, ...]) -> tuple[int, int]:
+def _draft_size(width: int, height: int, target: Target) -> tuple[int, int]:
     """Return the size that suffices; Pillow decodes a JPEG at 1/2, 1/4 or 1/8 where that is no smaller."""
-    (to_width, to_height), box = _target(width, height, image_size)
-    scale = max(to_width / (box[2] - box[0]), to_height / (box[3] - box[1])) * _DRAFT_GAP
+    left, top, right, bottom = target.box(height, width)
+    scale = max(target.width / (right - left), target.height / (bottom - top)) * _DRAFT_GAP
     return int(np.ceil(width * scale)), int(np.ceil(height * scale))
 
 
-def _pixels(image: PIL.Image.Image, image_size: ImageSize) -> NDArray:
+def _pixels(image: PIL.Image.Image, target: Target | None) -> NDArray:
     """Return the pixels of a Pillow image, in the size asked for."""
     from PIL import Image
 
@@ -261,7 +294,7 @@ def _pixels(image: PIL.Image.Image, image_size: ImageSize) -> NDArray:
         array = np.asarray(image)
         if mode == "I" and (array.min(initial=0) < 0 or array.max(initial=0) > 65535):
             raise ImageError("its pixels have 32 bits; load it as an array")
-        return _resize_array(array.astype(np.uint16)[:, :, None], image_size)
+        return _resized(array.astype(np.uint16)[:, :, None], target)
     if mode == "F":
         raise ImageError("its pixels are floating-point numbers; load it as an array")
     base = "L" if mode in ("1", "L", "LA", "La") else "RGB"
@@ -271,42 +304,14 @@ def _pixels(image: PIL.Image.Image, image_size: ImageSize) -> NDArray:
         image = Image.alpha_composite(white, image)
     if image.mode != base:
         image = image.convert(base)
-    if image_size is not None:
-        size, box = _target(*image.size, image_size)
-        if image.size != size:
-            image = image.resize(size, Image.Resampling.BILINEAR, box=box)
+    if target is not None:
+        image = resize_pillow(image, target)
     width, height = image.size
     return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(height, width, -1)
 
 
-def _resize_array(array: NDArray, image_size: ImageSize) -> NDArray:
-    """Resize an image of any channels and whole numbers as Pillow does one of bytes."""
-    from PIL import Image
-
-    if image_size is None:
-        return array
-    size, box = _target(array.shape[1], array.shape[0], image_size)
-    if (array.shape[1], array.shape[0]) == size:
-        return array
-    channels = [
-        np.asarray(
-            Image.fromarray(array[:, :, c].astype(np.float32)).resize(size, Image.Resampling.BILINEAR, box)
-        )
-        for c in range(array.shape[2])
-    ]
-    top = np.iinfo(array.dtype).max
-    return np.stack(channels, axis=-1).round().clip(0, top).astype(array.dtype)
-
-
-def _target(
-    width: int, height: int, image_size: int | tuple[int, ...]
-) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
-    """Return (width, height) asked for, and the part of the image that is resized to it."""
-    if isinstance(image_size, int):
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        return (image_size, image_size), (left, top, left + side, top + side)
-    return (image_size[1], image_size[0]), (0, 0, width, height)
+def _resized(array: NDArray, target: Target | None) -> NDArray:
+    return array if target is None else resize_array(array, target)
 
 
 def _most_pixels() -> int | None:

@@ -14,7 +14,16 @@ from .._utils.types import Rows
 if TYPE_CHECKING:
     import PIL.Image
 
-__all__ = ["as_rows", "dataset_rows", "fetch", "is_pillow", "name_of", "reference"]
+__all__ = [
+    "as_rows",
+    "dataset_rows",
+    "fetch",
+    "is_of_dataset",
+    "is_pillow",
+    "name_of",
+    "peek",
+    "reference",
+]
 
 
 def as_rows(X: Any) -> list[Any] | None:
@@ -103,6 +112,11 @@ class _DatasetImage:
         return f"item {self.index} of a {type(self.dataset).__name__}"
 
 
+def is_of_dataset(row: object) -> bool:
+    """Return whether a row stands for an item of a dataset, which may be slow to give it."""
+    return isinstance(row, _DatasetImage)
+
+
 def _is_image(row: object) -> bool:
     if isinstance(row, str | bytes | bytearray | memoryview | os.PathLike | _DatasetImage):
         return True
@@ -157,6 +171,14 @@ def fetch(row: Any) -> Any:
 
     Datasets and Pillow images are not made for threads. Whatever a dataset raises is raised.
     """
+    row = peek(row)
+    if is_pillow(row):
+        row.load()
+    return row
+
+
+def peek(row: Any) -> Any:
+    """Return a row as `fetch` does, but for the pixels of a Pillow image, which need not be loaded."""
     if isinstance(row, _DatasetImage):
         row = row.dataset[row.index]
     known = reference(row)
@@ -166,8 +188,6 @@ def fetch(row: Any) -> Any:
         row = row[0]
     if isinstance(row, dict):
         row = _image_of_dict(row)
-    if is_pillow(row):
-        row.load()
     if hasattr(row, "detach") and hasattr(row, "numpy"):
         return row.detach().cpu().numpy()
     return row

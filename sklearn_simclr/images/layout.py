@@ -1,6 +1,7 @@
 """The form of the images in X: layout, channels and the range of the pixels."""
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 from typing import NamedTuple
 
@@ -11,7 +12,14 @@ from .._utils.types import ImageShape, PixelRange
 from .._utils.warn import warn
 from .mapped import mapped_rows
 
-__all__ = ["ImageFormat", "decoded_format", "image_format", "warn_about_range"]
+__all__ = [
+    "ImageFormat",
+    "array_layout",
+    "decoded_format",
+    "image_format",
+    "layout_of_mixed",
+    "warn_about_range",
+]
 
 # Images that are looked at at a time.
 _ROWS_AT_A_TIME = 1024
@@ -97,6 +105,38 @@ def image_format(
     >>> image_format(np.eye(64, dtype=np.uint8))
     ImageFormat(layout='HW', image_shape=(8, 8), flat=True, pixel_range=(0.0, 255.0), decoded_dtype='')
     """
+    layout, shape = array_layout(X.shape, image_shape)
+    return ImageFormat(layout, shape, X.ndim == 2, _find_pixel_range(X, None, pixel_range))
+
+
+def array_layout(X_shape: tuple[int, ...], image_shape: ImageShape = "auto") -> tuple[str, tuple[int, ...]]:
+    """Find out what the axes of X mean.
+
+    Parameters
+    ----------
+    X_shape : tuple of int
+        Shape of X, with the number of images.
+    image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
+        Shape of an image: (H, W), (H, W, C) or (C, H, W); or only the meaning of the axes.
+
+    Returns
+    -------
+    layout : {"HW", "HWC", "CHW"}
+        Meaning of the axes of one image.
+    shape : tuple of int
+        Shape of one image, in that layout.
+
+    Raises
+    ------
+    ValueError
+        If X has no image shape, an ambiguous one, or another one than ``image_shape``.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.images.layout import array_layout
+    >>> array_layout((10, 192), (3, 8, 8))
+    ('CHW', (3, 8, 8))
+    """
     if not isinstance(image_shape, str):
         sizes_are_fine = all(isinstance(size, Integral) and size >= 1 for size in image_shape)
         if len(image_shape) not in (2, 3) or not sizes_are_fine:
@@ -104,20 +144,66 @@ def image_format(
                 "image_shape must be 'auto', 'HWC', 'CHW', or (H, W), (H, W, C) or (C, H, W) in positive "
                 f"ints, got {image_shape!r}."
             )
-    if X.ndim == 2:
-        layout, shape = _flat_layout(X.shape[1], image_shape)
-    elif X.ndim == 3:
-        layout, shape = _grey_layout(X.shape, image_shape)
-    elif X.ndim == 4:
-        layout, shape = _channel_layout(X.shape, image_shape)
+    if len(X_shape) == 2:
+        layout, shape = _flat_layout(X_shape[1], image_shape)
+    elif len(X_shape) == 3:
+        layout, shape = _grey_layout(X_shape, image_shape)
+    elif len(X_shape) == 4:
+        layout, shape = _channel_layout(X_shape, image_shape)
     else:
         raise ValueError(
-            f"X must have shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), got {X.shape}. "
+            f"X must have shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), got {X_shape}. "
             "Reshape your data: one image is X[i]."
         )
     if 0 in shape:
-        raise ValueError(f"X has images without pixels: its shape is {X.shape}.")
-    return ImageFormat(layout, tuple(shape), X.ndim == 2, _find_pixel_range(X, None, pixel_range))
+        raise ValueError(f"X has images without pixels: its shape is {X_shape}.")
+    return layout, tuple(shape)
+
+
+def layout_of_mixed(shapes: Sequence[tuple[int, ...]], image_shape: ImageShape | str = "auto") -> str:
+    """Find out what the axes of images of several sizes mean.
+
+    Parameters
+    ----------
+    shapes : sequence of tuple of int
+        Shapes of the images.
+    image_shape : "auto", "HW", "HWC", "CHW" or tuple of int, default="auto"
+        The meaning of the axes; anything else says nothing.
+
+    Returns
+    -------
+    {"HW", "HWC", "CHW"}
+        Meaning of the axes of each image.
+
+    Raises
+    ------
+    ValueError
+        If the images differ in the number of axes or of channels, or their axes are ambiguous.
+
+    Examples
+    --------
+    >>> from sklearn_simclr.images.layout import layout_of_mixed
+    >>> layout_of_mixed([(3, 20, 30), (3, 24, 18)])
+    'CHW'
+    """
+    odd = next((i for i, shape in enumerate(shapes) if len(shape) != len(shapes[0])), None)
+    if odd is None and len(shapes[0]) == 2:
+        return "HW"
+    if odd is None and len(shapes[0]) == 3:
+        known = image_shape in ("HWC", "CHW")
+        votes = {str(image_shape)} if known else {_channel_axis(shape) or "" for shape in shapes} - {""}
+        if len(votes) != 1:
+            raise ValueError(_ambiguous(f"X with images of shape {shapes[0]}", "Pass"))
+        layout = votes.pop()
+        channel = layout.index("C")
+        odd = next((i for i, shape in enumerate(shapes) if shape[channel] != shapes[0][channel]), None)
+        if odd is None:
+            return layout
+    row = odd or 0
+    raise ValueError(
+        f"Images of mixed kinds: row 0 of X has shape {shapes[0]}, row {row} has {shapes[row]}. Pass arrays "
+        "with two axes each, or three and the same number of channels."
+    )
 
 
 def decoded_format(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -21,8 +22,9 @@ from .._utils.progress import progress_bar
 from .._utils.types import ImageSize, OnError, PathLike
 from .._utils.warn import warn
 from .._version import __version__
-from .decode import ImageError, convert, decode, from_array, from_pillow, strict_decoders
-from .items import fetch, is_pillow, name_of, reference
+from .decode import ImageError, convert, decode, from_array, from_pillow, size_of, strict_decoders
+from .items import fetch, is_of_dataset, is_pillow, name_of, peek, reference
+from .sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
 from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch_rows
 
 __all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
@@ -43,6 +45,14 @@ _FIRST_READ = 64 << 10
 _READ_AT_ONCE = 64 << 20
 
 _MOST_THREADS = 16
+
+# Images whose sizes are looked at to choose one, spread evenly over X; and items of a data set, which may
+# decode an image to give it.
+_SIZES = 1000
+_SIZES_OF_ITEMS = 32
+
+# Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
+_OPENING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 # Channels and name of the dtype of an image.
 _Kind: TypeAlias = tuple[int, str]
@@ -72,7 +82,8 @@ class DecodedRows(NamedTuple):
 def read_rows(
     rows: list[Any],
     *,
-    image_size: ImageSize = None,
+    image_size: ImageSize | Target = None,
+    side: int = DEFAULT_SIDE,
     cache_dir: PathLike | None = None,
     kind: _Kind | None = None,
     on_error: OnError = "raise",
@@ -84,9 +95,10 @@ def read_rows(
     ----------
     rows : list
         As `as_rows` returns it.
-    image_size : None, int or (int, int), default=None
-        None: all images must have one size. An int: the side of the square that the centre of each image
-        is resized to, the largest square that fits. (height, width): the size each image is resized to.
+    image_size : "auto", int, (int, int), Target or None, default=None
+        As in :class:`SimCLRTransformer`; None: all images must have one size.
+    side : int, default=96
+        Side of the square whose area images get at most with ``"auto"``.
     cache_dir : str, os.PathLike or None, default=None
         Folder that keeps decoded files; None decodes into memory, or into a temporary file if they would
         take more than a quarter of it.
@@ -116,17 +128,15 @@ def read_rows(
     >>> read_rows([Image.new("L", (9, 6)), Image.new("RGB", (4, 4))], image_size=8).pixels.shape
     (2, 8, 8, 3)
     """
-    if image_size is not None:
-        image_size = (
-            int(image_size) if not isinstance(image_size, tuple | list) else tuple(map(int, image_size))
-        )
+    wanted = image_size if isinstance(image_size, Target) else check_image_size(image_size)
     found = _Found(len(rows), rows, on_error)
     bar = progress_bar("images", len(rows), "images", shown=bool(verbose))
     with strict_decoders(), bar as progress:
+        target = _choose(rows, side) if wanted == "auto" else wanted
         if cache_dir is None:
-            pixels, places = _read_to_scratch(rows, image_size, kind, found, progress)
+            pixels, places = _read_to_scratch(rows, target, kind, found, progress)
         else:
-            pixels, places = _read_through_store(rows, image_size, cache_dir, kind, found, progress)
+            pixels, places = _read_through_store(rows, target, cache_dir, kind, found, progress)
     if kind is not None and kind[0] == 1 and any(channels == 3 for channels, _ in found.kinds):
         warn(
             "X has images with colours, but fit saw only grey ones: they are turned to grey.",
@@ -134,12 +144,37 @@ def read_rows(
     return DecodedRows(pixels, places, np.array(sorted(found.bad), dtype=np.int64))
 
 
+def _choose(rows: list[Any], side: int) -> Target | None:
+    """Return the size that suits images; None if the sizes of none are known."""
+    most = _SIZES_OF_ITEMS if any(is_of_dataset(row) for row in rows[:1]) else _SIZES
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))
+    items = [_fetched(rows[i], peek) for i in chosen]
+    with ThreadPoolExecutor(_MOST_THREADS) as pool:
+        sizes = [size for size in pool.map(_size, items) if size is not None]
+    return choose_target(sizes, side) if sizes else None
+
+
+def _size(item: Any) -> tuple[int, int] | None:
+    """Return height and width of an image; None if it cannot be read, which is said when it is decoded."""
+    try:
+        if isinstance(item, np.ndarray):
+            return item.shape[0], item.shape[1]
+        if is_pillow(item):
+            return item.height, item.width
+        if isinstance(item, bytes):
+            return size_of(io.BytesIO(item))
+        with open(item, "rb", opener=lambda path, flags: os.open(path, flags | _OPENING)) as file:
+            return size_of(file) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    except Exception:
+        return None
+
+
 def _read_to_scratch(
-    rows: list[Any], image_size: ImageSize, kind: _Kind | None, found: _Found, progress: tqdm
+    rows: list[Any], target: Target | None, kind: _Kind | None, found: _Found, progress: tqdm
 ) -> tuple[NDArray, None]:
     out: MemoryRows | FileRows | None = None
     current: _Kind | None = None
-    for chunk in _decoded(range(len(rows)), rows, image_size, progress):
+    for chunk in _decoded(range(len(rows)), rows, target, progress):
         good = found.good(chunk)
         if not good:
             continue
@@ -162,7 +197,7 @@ def _read_to_scratch(
 
 def _read_through_store(
     rows: list[Any],
-    image_size: ImageSize,
+    target: Target | None,
     cache_dir: PathLike,
     kind: _Kind | None,
     found: _Found,
@@ -170,7 +205,7 @@ def _read_through_store(
 ) -> tuple[NDArray, NDArray[np.int64] | None]:
     with FolderStore(cache_dir) as store:
         version = _decoder_version()
-        keys = [_key(row, image_size, version) for row in rows]
+        keys = [_key(row, target, version) for row in rows]
         places = store.find({key for key in keys if key is not None})
         first: dict[str, int] = {}
         for i, key in enumerate(keys):
@@ -180,7 +215,7 @@ def _read_through_store(
                 first.setdefault(key, i)
         missing = [i for i, key in enumerate(keys) if key is None or first.get(key) == i]
         progress.update(len(rows) - len(missing))
-        for chunk in _decoded(missing, rows, image_size, progress):
+        for chunk in _decoded(missing, rows, target, progress):
             added: dict[tuple[np.dtype, tuple[int, ...]], dict[str, NDArray]] = {}
             for i, image in found.good(chunk):
                 key = keys[i]
@@ -202,9 +237,9 @@ def _read_through_store(
             return np.empty((0, 0, 0, 1), dtype=np.uint8), None
         found.kinds = {(places[key][0][3], places[key][0][0]) for key in good}
         wanted = _common_kind(found.kinds, kind)
-        target = (wanted[1], *found.size, wanted[0])
-        where = _of_kind(store, good, places, target)
-        return store.array(target), where
+        stored = (wanted[1], *found.size, wanted[0])
+        where = _of_kind(store, good, places, stored)
+        return store.array(stored), where
 
 
 def _of_kind(
@@ -282,7 +317,7 @@ class _Found:
                 f"{name_of(self.rows[self.first])}, is {self.size[0]} x {self.size[1]}, but\n  "
                 + "\n  ".join(lines)
                 + ("\n  and perhaps more" if len(self.odd) > _LISTED or not all_seen else "")
-                + "\nPass image_size=96, say, or image_size=(height, width), to have all resized."
+                + "\nPass image_size='auto', the side of a square or (height, width) to have all resized."
             )
 
 
@@ -295,7 +330,7 @@ class _NoSuchFile(ImageError):
 
 
 def _decoded(
-    indices: Iterable[int], rows: list[Any], image_size: ImageSize, progress: tqdm
+    indices: Iterable[int], rows: list[Any], target: Target | None, progress: tqdm
 ) -> Iterator[list[tuple[int, NDArray | ImageError]]]:
     """Yield lists of (row, image or ImageError), in order, read and decoded by threads some chunks ahead.
 
@@ -316,17 +351,16 @@ def _decoded(
                         break
                     if alone and not waiting:
                         done: Future[_Read] = Future()
-                        done.set_result(_decode_chunk(some, image_size))
+                        done.set_result(_decode_chunk(some, target))
                         waiting.append(done)
                     else:
-                        waiting.append(pool.submit(_decode_chunk, some, image_size))
+                        waiting.append(pool.submit(_decode_chunk, some, target))
                 if not waiting:
                     return
                 read, seconds = waiting.popleft().result()
                 started = time.perf_counter()
                 chunk = [
-                    (i, _decode_one(item, image_size) if isinstance(item, bytes) else item)
-                    for i, item in read
+                    (i, _decode_one(item, target) if isinstance(item, bytes) else item) for i, item in read
                 ]
                 progress.update(len(chunk))
                 alone = seconds < time.perf_counter() - started and isinstance(read[-1][1], bytes)
@@ -340,36 +374,36 @@ def _decoded(
                 future.cancel()
 
 
-def _fetched(row: object) -> Any:
+def _fetched(row: object, how: Callable[[Any], Any] = fetch) -> Any:
     try:
-        return fetch(row)
+        return how(row)
     except Exception as error:
         return ImageError(f"it cannot be loaded ({type(error).__name__}: {error})")
 
 
-def _decode_chunk(chunk: list[tuple[int, Any]], image_size: ImageSize) -> _Read:
+def _decode_chunk(chunk: list[tuple[int, Any]], target: Target | None) -> _Read:
     """Return the images of a chunk, or the bytes of those that are small, and the seconds it took."""
     started = time.perf_counter()
     images = []
     for i, item in chunk:
         if isinstance(item, str | os.PathLike):
-            item = _read_file(os.fspath(item), image_size)
+            item = _read_file(os.fspath(item), target)
             if isinstance(item, bytes) and len(item) > _SMALL_FILE:
-                item = _decode_one(item, image_size)
+                item = _decode_one(item, target)
         elif not isinstance(item, bytes) or len(item) > _SMALL_FILE:
-            item = _decode_one(item, image_size)
+            item = _decode_one(item, target)
         images.append((i, item))
     return images, time.perf_counter() - started
 
 
-def _decode_one(item: object, image_size: ImageSize) -> NDArray | ImageError:
+def _decode_one(item: object, target: Target | None) -> NDArray | ImageError:
     try:
         if isinstance(item, bytes):
-            return decode(item, image_size)
+            return decode(item, target)
         if isinstance(item, np.ndarray):
-            return from_array(item, image_size)
+            return from_array(item, target)
         if is_pillow(item):
-            return from_pillow(item, image_size)
+            return from_pillow(item, target)
         if isinstance(item, ImageError):
             return item
         raise ImageError(f"{type(item).__name__} is no path, no Pillow image and no bytes")
@@ -377,12 +411,10 @@ def _decode_one(item: object, image_size: ImageSize) -> NDArray | ImageError:
         return error
 
 
-def _read_file(path: str | bytes, image_size: ImageSize) -> NDArray | ImageError | bytes:
+def _read_file(path: str | bytes, target: Target | None) -> NDArray | ImageError | bytes:
     """Return the bytes of a file, the image if it is too large for that, or an ImageError."""
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
-        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-        handle = os.open(path, flags)
+        handle = os.open(path, _OPENING)
         try:
             data = os.read(handle, _FIRST_READ)
             if 0 < len(data) < _FIRST_READ:
@@ -396,7 +428,7 @@ def _read_file(path: str | bytes, image_size: ImageSize) -> NDArray | ImageError
                     parts.append(part)
                 return b"".join(parts)
             with os.fdopen(os.dup(handle), "rb") as file:
-                return decode(file, image_size)
+                return decode(file, target)
         finally:
             os.close(handle)
     except FileNotFoundError:
@@ -409,19 +441,19 @@ def _read_file(path: str | bytes, image_size: ImageSize) -> NDArray | ImageError
         return error if isinstance(error, ImageError) else ImageError(str(error))
 
 
-def _key(row: object, image_size: ImageSize, version: str) -> str | None:
+def _key(row: object, target: Target | None, version: str) -> str | None:
     """Return the key of a file or of bytes; None for what has one only when it is decoded."""
     source = reference(row)
     if source is None:
         return None
     if isinstance(source, bytes):
-        return _digest("bytes", image_size, version, source)
+        return _digest("bytes", target, version, source)
     try:
         status = os.stat(source)
         path = os.path.abspath(os.fsdecode(source))
     except (OSError, TypeError, ValueError):
         return None
-    text = f"file\0{path}\0{status.st_size}\0{status.st_mtime_ns}\0{image_size}\0{version}"
+    text = f"file\0{path}\0{status.st_size}\0{status.st_mtime_ns}\0{target}\0{version}"
     return _digest(text.encode(errors="surrogateescape"))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from .layout import ImageFormat, warn_about_range
 from .mapped import MappedRows, mapped_rows
 
-__all__ = ["ImageSource", "as_array", "as_float", "decoded_source", "image_source"]
+__all__ = ["ImageSource", "as_array", "as_arrays", "as_float", "decoded_source", "image_source"]
 
 # Images that are copied at a time.
 _ROWS_AT_A_TIME = 1024
@@ -272,6 +272,38 @@ def as_array(X: Any) -> Any:
     if isinstance(X, torch.Tensor):
         X = X.detach()
         return X.float().cpu().numpy() if X.dtype == torch.bfloat16 else X.cpu().numpy()
+    rows = as_arrays(X)
+    if rows is None:
+        return X
+    for i, row in enumerate(rows):
+        if row.shape != rows[0].shape:
+            raise ValueError(
+                f"Images of mixed sizes: row 0 of X has shape {rows[0].shape}, row {i} has {row.shape}. "
+                "Pass image_size='auto' or a size to have all resized, or arrays of one size."
+            )
+    return np.stack(rows)
+
+
+def as_arrays(X: Any) -> list[NDArray] | None:
+    """Return the arrays of a list, object array, Series or one-column DataFrame of arrays.
+
+    Parameters
+    ----------
+    X : object
+        Anything.
+
+    Returns
+    -------
+    list of ndarray or None
+        None for anything else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_simclr.images.source import as_arrays
+    >>> [image.shape for image in as_arrays([np.zeros((8, 8)), np.ones((9, 8))])]
+    [(8, 8), (9, 8)]
+    """
     rows = X
     if hasattr(X, "iloc"):
         if getattr(X, "ndim", 0) == 2 and X.shape[1] == 1:
@@ -283,21 +315,13 @@ def as_array(X: Any) -> Any:
         isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 1
     )
     if not is_sequence or len(rows) == 0:
-        return X
+        return None
     if not all(
         isinstance(row, np.ndarray | torch.Tensor) or hasattr(row, "__array_interface__") for row in rows
     ):
-        return X
+        return None
     rows = [as_array(row) if isinstance(row, torch.Tensor) else np.asarray(row) for row in rows]
-    if rows[0].ndim < 1:
-        return X
-    for i, row in enumerate(rows):
-        if row.shape != rows[0].shape:
-            raise ValueError(
-                f"Images of mixed sizes: row 0 of X has shape {rows[0].shape}, row {i} has {row.shape}. "
-                "Resize or crop them to one size and stack them into one array."
-            )
-    return np.stack(rows)
+    return rows if rows[0].ndim >= 1 else None
 
 
 def image_source(X: NDArray, fmt: ImageFormat, *, fitted: bool = False) -> ImageSource:
@@ -339,7 +363,8 @@ def image_source(X: NDArray, fmt: ImageFormat, *, fitted: bool = False) -> Image
             found = f"X has images of shape {X.shape[1:]}, but images of shape {expected} were seen in fit"
             if fmt.flat and math.prod(X.shape[1:]) == expected[0]:
                 raise ValueError(f"{found}. Pass X.reshape(len(X), -1).")
-        raise ValueError(f"{found}. Pass images of the same size, channels and layout.")
+        more = "" if fmt.flat else f" With image_size={fmt.shape[1:]}, arrays of other sizes are resized."
+        raise ValueError(f"{found}. Pass images of the same size, channels and layout.{more}")
     if fitted:
         warn_about_range(X, None, fmt.pixel_range)
     pixels = as_tensor(X.reshape(len(X), *fmt.image_shape))
@@ -404,7 +429,7 @@ def decoded_source(
         raise ValueError(
             f"X has images of height {found[1]} and width {found[2]} with {found[0]} channels, but images of "
             f"height {fmt.shape[1]} and width {fmt.shape[2]} with {fmt.shape[0]} channels were seen in fit. "
-            f"Pass image_size={fmt.shape[1:]} to have all resized."
+            "Pass image_size='auto' to have all resized to the size of fit."
         )
     pixel_range = fmt.pixel_range
     if not fmt.decoded_dtype and pixel_range == (0.0, 1.0):

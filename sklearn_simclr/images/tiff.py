@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
     from tifffile import TiffPage
 
-__all__ = ["TiffError", "over_white", "read_tiff"]
+__all__ = ["TiffError", "over_white", "read_tiff", "tiff_size"]
 
 # Tags of TIFF 6.0, section 8.
+_WIDTH, _HEIGHT = 256, 257
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _EXTRA_SAMPLES = 258, 262, 274, 277, 338
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
@@ -90,6 +91,26 @@ def read_tiff(file: BinaryIO, most_pixels: int | None = None) -> NDArray | None:
     if extra[:1] in ((_PREMULTIPLIED,), (_ALPHA,)) and image.shape[-1] in (2, 4):
         image = over_white(image, extra[0] == _PREMULTIPLIED)
     return _turned(image, _one(tags, _ORIENTATION, 1))
+
+
+def tiff_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Return height and width of the first image of a TIFF, turned as its orientation says.
+
+    Parameters
+    ----------
+    file : binary file
+        Of any content.
+
+    Returns
+    -------
+    (int, int) or None
+        None for what is no TIFF.
+    """
+    tags = _tags(file)
+    if tags is None:
+        return None
+    height, width = _one(tags, _HEIGHT, 0), _one(tags, _WIDTH, 0)
+    return (width, height) if _one(tags, _ORIENTATION, 1) >= 5 else (height, width)
 
 
 def over_white(image: NDArray, premultiplied: bool = False) -> NDArray:

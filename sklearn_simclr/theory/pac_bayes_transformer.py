@@ -1,11 +1,11 @@
 """An encoder that is trained by a PAC-Bayes bound, and comes with a guarantee."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
-from os import PathLike
 from typing import Any, Literal, Self, cast
 
 import numpy as np
@@ -18,9 +18,19 @@ from torch.func import functional_call
 from .._utils.devices import resolve_device
 from .._utils.seeds import draw_seed, isolated_generators
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
-from .._utils.types import Device, Images, ImageShape, Memory, PixelRange, RandomState
+from .._utils.types import (
+    Device,
+    Images,
+    ImageShape,
+    ImageSize,
+    Memory,
+    OnError,
+    PathLike,
+    PixelRange,
+    RandomState,
+)
 from ..encoders.make import make_encoder
-from ..estimators.base import BaseImageTransformer
+from ..estimators.base import BaseImageTransformer, warn_of_bad
 from ..estimators.trained_base import TrainedImageEstimator, check_callbacks
 from ..estimators.views import resolve_views
 from ..images.source import ImageSource, as_float
@@ -66,6 +76,13 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         Shape of one image; needed for rows of pixels.
     pixel_range : "auto" or (float, float), default="auto"
         The values that stand for black and white.
+    image_size : "auto", int, (int, int) or None, default="auto"
+        As in :class:`SimCLRTransformer`, but ``"auto"`` is the area of a square of 32 pixels at most: the
+        more pixels, the more weights ``"mlp"`` has, and the looser is the bound.
+    cache_dir : str, os.PathLike or None, default=None
+        As in :class:`SimCLRTransformer`.
+    on_error : {"raise", "nan"}, default="raise"
+        As in :class:`SimCLRTransformer`; score leaves images that cannot be read out, too.
     augmentation : Augmentation or None, default=None
         The views, where pairs are made of them; of the size of the images. None is ``Augmentation()``.
     pairs : {"auto", "labels", "views"}, default="auto"
@@ -185,10 +202,10 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     True
     """
 
+    _auto_side = 32
     _parameter_constraints = {
         "encoder": [str, nn.Module, callable],
-        "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
-        "pixel_range": [StrOptions({"auto"}), tuple, list],
+        **TrainedImageEstimator._reading_constraints,
         "augmentation": [Augmentation, None],
         "pairs": [StrOptions({"auto", "labels", "views"})],
         "loss": [StrOptions(set(_LOSSES))],
@@ -205,8 +222,8 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "n_posterior_samples": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
-        "memory": [str, PathLike, None, object],
-        "checkpoint_dir": [str, PathLike, None],
+        "memory": [str, os.PathLike, None, object],
+        "checkpoint_dir": [str, os.PathLike, None],
         "callbacks": [list, tuple, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
@@ -218,6 +235,9 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         *,
         image_shape: ImageShape = "auto",
         pixel_range: PixelRange = "auto",
+        image_size: ImageSize = "auto",
+        cache_dir: PathLike | None = None,
+        on_error: OnError = "raise",
         augmentation: Augmentation | None = None,
         pairs: Literal["auto", "labels", "views"] = "auto",
         loss: Literal["logistic", "hinge"] = "logistic",
@@ -243,6 +263,9 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         self.encoder = encoder
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.image_size = image_size
+        self.cache_dir = cache_dir
+        self.on_error = on_error
         self.augmentation = augmentation
         self.pairs = pairs
         self.loss = loss
@@ -291,16 +314,12 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         with self._unchanged_on_error():
             images = self._read_images(X, reset=True, smallest=2)
             self._by_views = self.pairs == "views" or (self.pairs == "auto" and y is None)
-            labels = self._check_labels(y, len(images))
+            readable, labels = self._check_labels(y, images)
+            warn_of_bad(images)
             seeds = np.random.SeedSequence(draw_seed(self.random_state)).generate_state(5).tolist()
             build_seed, tuple_seed, view_seed, train_seed, risk_seed = seeds
-            tuples = sample_tuples(
-                labels,
-                self.n_tuples or _TUPLES_AN_IMAGE * len(images),
-                n_negatives=self.n_negatives,
-                block_size=self.block_size,
-                random_state=tuple_seed,
-            )
+            n_tuples = self.n_tuples or _TUPLES_AN_IMAGE * len(labels)
+            tuples = self._draw_tuples(readable, labels, n_tuples, tuple_seed)
             drawn = self._bank(images, tuples, view_seed)
             plan = self._plan(len(drawn), build_seed, started, loop_seed=train_seed)
             objective = self._make_objective(drawn, plan)
@@ -309,7 +328,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
                 objective, cast(ImageSource, drawn), plan, cache=self.memory, checkpoint=self.checkpoint_dir
             )
             self._adopt(objective, history, plan)
-            self.tuples_, self.n_tuples_ = ContrastiveTuples(*tuples), len(drawn)
+            self.tuples_, self.n_tuples_ = tuples, len(drawn)
             risks = self._risks(drawn, torch.Generator(plan.device).manual_seed(risk_seed))
             self.risk_ = float(np.mean(risks))
             self.risk_std_ = float(np.std(risks, ddof=1)) if len(risks) > 1 else 0.0
@@ -357,15 +376,10 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         """
         check_is_fitted(self, "encoder_")
         source = self._read_images(X, reset=False)
-        if len(source) < 2:
+        if len(source) - len(source.bad) < 2:
             raise ValueError("score needs at least 2 images to tell apart, got 1.")
-        tuples = sample_tuples(
-            self._check_labels(y, len(source)),
-            len(source),
-            n_negatives=self.n_negatives,
-            block_size=self.block_size,
-            random_state=0,
-        )
+        readable, labels = self._check_labels(y, source)
+        tuples = self._draw_tuples(readable, labels, len(labels), 0)
         drawn = self._bank(source, tuples, 0)
         generator = torch.Generator(resolve_device(self.device)).manual_seed(0)
         return 1.0 - float(np.mean(self._risks(drawn, generator)))
@@ -374,20 +388,32 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     def _n_features_out(self) -> int:
         return self._out_dim
 
-    def _check_labels(self, y: ArrayLike | None, n: int) -> np.ndarray:
-        """Return the latent class of each image."""
+    def _check_labels(self, y: ArrayLike | None, images: ImageSource) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the images that could be read, and the latent class of each."""
+        n = len(images)
+        readable = np.setdiff1d(np.arange(n), images.bad)
         if self._by_views:
-            return np.arange(n)
+            return readable, readable
         if y is None:
             raise ValueError("y is None, but pairs come from labels; pass the class of each image.")
         labels: np.ndarray = column_or_1d(y)
         if len(labels) != n:
             check_consistent_length(np.empty(n), labels)
+        labels = labels[readable]
         if len(np.unique(labels)) < 2:
             raise ValueError(
                 "y holds a single class: there are no negatives to contrast with; pass two or more."
             )
-        return labels
+        return readable, labels
+
+    def _draw_tuples(
+        self, rows: np.ndarray, labels: np.ndarray, n_tuples: int, seed: int
+    ) -> ContrastiveTuples:
+        tuples = sample_tuples(
+            labels, n_tuples, n_negatives=self.n_negatives, block_size=self.block_size, random_state=seed
+        )
+        images = {name: rows[getattr(tuples, name)] for name in ("anchor", "positive", "negative")}
+        return ContrastiveTuples(*tuples)._replace(**images)
 
     def _plan(
         self, n_images: int, seed: int, started: float, *, warm: bool = False, loop_seed: int | None = None

@@ -753,7 +753,7 @@ INFINITE[5, 0] = -np.inf
     [
         (NAN, ValueError, "NaN: row 3"),
         (INFINITE, ValueError, "infinity: row 5"),
-        ([np.zeros((8, 8)), np.zeros((8, 9))], ValueError, "mixed sizes.*row 1"),
+        ([np.zeros((8, 8)), np.zeros((8, 9, 3))], ValueError, "mixed kinds.*row 1"),
         ([[[1, 2], [3, 4]], [[1, 2], [3]]], ValueError, "mixed sizes.*row 1"),
         (np.full((5, 8, 8), 3.0), ValueError, "constant"),
         (np.zeros((1, 8, 8)), ValueError, r"1 sample\(s\)"),

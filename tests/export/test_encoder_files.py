@@ -68,7 +68,7 @@ def test_the_header_says_how_images_are_read(simclr, tmp_path):
         "layout": "HW",
         "flat": False,
         "pixel_range": [0.0, 16.0],
-        "image_size": None,
+        "image_size": "auto",
     }
     assert (found["encoder"], found["estimator"]) == ("compact", "SimCLRTransformer")
     assert header["meta"]["networks"]["projector"]["n_layers"] == 3

@@ -34,6 +34,7 @@ from sklearn_simclr.images.decode import ImageError, convert, decode, strict_dec
 from sklearn_simclr.images.folders import image_rows, load_image_paths
 from sklearn_simclr.images.items import as_rows
 from sklearn_simclr.images.reading import read_rows
+from sklearn_simclr.images.sizes import Target
 
 
 @pytest.fixture(scope="module")
@@ -263,29 +264,30 @@ def test_orientation_beside_exif_tags_that_pillow_cannot_write():
 
 def test_image_size_is_the_antialiased_centre(photo):
     square = photo[:, 106:534].copy()
-    found = decode(encoded(photo, "PNG"), 64).astype(float)
+    found = decode(encoded(photo, "PNG"), Target(64, 64, crop=True)).astype(float)
     tensor = torch.from_numpy(square).permute(2, 0, 1)[None].float()
     expected = torch.nn.functional.interpolate(tensor, (64, 64), mode="bilinear", antialias=True)
     assert np.abs(found - expected[0].permute(1, 2, 0).numpy()).mean() < 1.5
-    whole = decode(encoded(photo, "PNG"), (32, 64))
+    whole = decode(encoded(photo, "PNG"), Target(32, 64, crop=False))
     tensor = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float()
     expected = torch.nn.functional.interpolate(tensor, (32, 64), mode="bilinear", antialias=True)
     np.testing.assert_allclose(whole, expected[0].permute(1, 2, 0).numpy(), atol=1.01)
 
 
 def test_large_jpegs_are_decoded_at_a_reduced_scale_but_look_the_same(photo):
-    full, reduced = decode(encoded(photo, "PNG"), 48), decode(encoded(photo, "JPEG", quality=98), 48)
+    target = Target(48, 48, crop=True)
+    full, reduced = decode(encoded(photo, "PNG"), target), decode(encoded(photo, "JPEG", quality=98), target)
     assert np.abs(full.astype(int) - reduced).mean() < 2
-    assert _decode._draft_size(640, 427, 48) == (144, 96)
+    assert _decode._draft_size(640, 427, target) == (144, 96)
     # Where more than half of the pixels matter, all of them are decoded.
-    data = encoded(photo, "JPEG")
-    np.testing.assert_array_equal(decode(data, 300), decode(encoded(decode(data), "PNG"), 300))
+    data, target = encoded(photo, "JPEG"), Target(300, 300, crop=True)
+    np.testing.assert_array_equal(decode(data, target), decode(encoded(decode(data), "PNG"), target))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 20000), (20000, 1)])
 def test_extreme_sizes(size):
     array = random_images(1, (*size, 3))[0]
-    assert decode(encoded(array, "PNG"), 8).shape == (8, 8, 3)
+    assert decode(encoded(array, "PNG"), Target(8, 8, crop=True)).shape == (8, 8, 3)
     np.testing.assert_array_equal(decode(encoded(array, "PNG")), array)
 
 
@@ -462,9 +464,12 @@ def test_representations_of_files_are_those_of_their_pixels(tmp_path):
 def test_transform_asks_for_the_size_of_fit(tmp_path):
     small = [encoded(image, "PNG") for image in random_images(6, (8, 8, 3))]
     large = [encoded(image, "PNG") for image in random_images(6, (10, 12, 3))]
-    simclr = SimCLRTransformer(max_epochs=0, random_state=0).fit(small)
-    with pytest.raises(ValueError, match=r"height 10 and width 12.*image_size=\(8, 8\)"):
+    simclr = SimCLRTransformer(max_epochs=0, random_state=0, image_size=None).fit(small)
+    with pytest.raises(ValueError, match=r"height 10 and width 12.*height 8 and width 8.*image_size='auto'"):
         simclr.transform(large)
+    simclr = SimCLRTransformer(max_epochs=0, random_state=0, image_size=8).fit(small)
+    with pytest.raises(ValueError, match="height 9 and width 9.*height 8 and width 8"):
+        simclr.set_params(image_size=9).transform(small)
     simclr = SimCLRTransformer(max_epochs=0, random_state=0, image_size=(8, 10)).fit(small + large)
     assert simclr.image_shape_ == (8, 10, 3)
     assert len(simclr.transform(large[:1])) == 1

@@ -13,6 +13,7 @@ from sklearn.datasets import load_sample_images
 from sklearn_simclr.images import reading
 from sklearn_simclr.images.decode import ImageError, decode, strict_decoders
 from sklearn_simclr.images.reading import read_rows
+from sklearn_simclr.images.sizes import Target
 
 
 def random_bands(shape=(23, 37, 5), dtype=np.uint8):
@@ -115,9 +116,10 @@ def test_images_are_turned_as_pillow_turns_them(orientation, tiff):
 def test_bands_are_resized_as_colours_are(tiff):
     photo = load_sample_images().images[0]
     bands = np.concatenate([photo, photo[:, :, :2]], axis=2)
-    found, expected = decode(tiff(bands), (50, 60)), decode(tiff(photo, photometric="rgb"), (50, 60))
+    target = Target(50, 60, crop=False)
+    found, expected = decode(tiff(bands), target), decode(tiff(photo, photometric="rgb"), target)
     assert np.abs(found[:, :, :3].astype(int) - expected).max() <= 1
-    assert decode(tiff(bands.astype(np.uint16) * 257), 16).dtype == np.uint16
+    assert decode(tiff(bands.astype(np.uint16) * 257), target).dtype == np.uint16
 
 
 def test_the_first_page_counts(tiff):
