@@ -56,6 +56,7 @@ SPINE = [
 OPENED = {
     "estimators/base.py:BaseImageEstimator._read_images",
     "estimators/base.py:BaseImageEstimator._read_rows",
+    "estimators/base.py:BaseImageEstimator._read_arrays",
     "estimators/trained_base.py:TrainedImageEstimator._views",
     "estimators/trained_base.py:TrainedImageEstimator._build_encoder",
     "estimators/simclr_transformer.py:SimCLRTransformer._build_modules",
@@ -79,7 +80,7 @@ HIDDEN = """
     Batch Epoch History Pace Step Loop _chance_level _check_same_architecture
     _default_augmentation _encoder_setting _ended_by_callback _given _known_columns _lacks_head
     _load_modules _match_formats _overrides_step _print_prediction _reading _set_global_states _state _take
-    _take_format _takes_channels_last _unchanged_on_error building draw_seed due fraction
+    _take_format _takes_channels_last _target _unchanged_on_error building draw_seed due fraction
     isolated_generators lay_out over precision setting_up time_left traits warn_of_bad
 """
 

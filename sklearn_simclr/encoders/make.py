@@ -7,6 +7,7 @@ import copy
 import difflib
 import inspect
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral
@@ -22,8 +23,9 @@ from .resnet import ResNet
 __all__ = ["make_encoder"]
 
 # In the minutes that a CPU user has, a small plain network learned better features of CIFAR-10 than residual
-# networks did. 96 pixels is the side of STL-10, the largest of the usual sets of small images.
-_COMPACT_MAX_SIDE = 96
+# networks did. By default files are brought to the area of a square of 96 pixels, with sides rounded: that
+# must not be too large, whatever the aspect ratio.
+_COMPACT_MAX_PIXELS = 100 * 100
 
 # V1 appendix B.9 (CIFAR-10): no stride and no max-pool at the start of the network.
 _SMALL_STEM_MAX_SIDE = 32
@@ -59,7 +61,7 @@ def make_encoder(
     Parameters
     ----------
     encoder : str, torch.nn.Module or callable
-        - ``"auto"``: ``"compact"`` if the longer side has at most 96 pixels, else ``"resnet18"``.
+        - ``"auto"``: ``"compact"`` for images of at most 100 x 100 pixels or as many, else ``"resnet18"``.
         - ``"compact"``: a small convolutional network that trains in minutes on a CPU; ``"compactx0.5"``,
           ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``: the papers'
@@ -158,7 +160,7 @@ def _resolve_name(name: str, image_size: tuple[int, int]) -> str:
     """Return the name of the network that a name stands for, for images of a height and width."""
     if name != "auto":
         return name
-    return "resnet18" if max(image_size) > _COMPACT_MAX_SIDE else "compact"
+    return "resnet18" if math.prod(image_size) > _COMPACT_MAX_PIXELS else "compact"
 
 
 def _make_named(name: str, in_channels: int, image_size: tuple[int, int]) -> ResNet | CompactNet:

@@ -84,7 +84,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     encoder : str, torch.nn.Module or callable, default="auto"
         The network that turns images (N, C, H, W) into representations (N, d).
 
-        - ``"auto"``: ``"compact"`` for images of at most 96 pixels, else ``"resnet18"``.
+        - ``"auto"``: ``"compact"`` for images of at most 100 x 100 pixels or as many, else ``"resnet18"``.
         - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``,
           ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide; on two cores
           ``"compactx1.5"`` has learnt more from about ten minutes of training on. The first half of

@@ -120,8 +120,11 @@ def resize_images(images: Sequence[NDArray] | NDArray, layout: str, target: Targ
     >>> resize_images([np.zeros((3, 20, 30)), np.ones((3, 8, 8))], "CHW", Target(8, 12, crop=True)).shape
     (2, 3, 8, 12)
     """
-    stacked = isinstance(images, np.ndarray)
-    dtype = images.dtype if stacked else np.result_type(*{image.dtype for image in images})
+    file = None
+    if isinstance(images, np.ndarray):
+        dtype, file = images.dtype, mapped_rows(images)
+    else:
+        dtype = np.result_type(*{image.dtype for image in images})
     axis = layout.find("C")
 
     def resized(image: NDArray) -> NDArray:
@@ -133,7 +136,6 @@ def resize_images(images: Sequence[NDArray] | NDArray, layout: str, target: Targ
 
     first = resized(images[0])
     rows = scratch_rows(first.shape, first.dtype, len(images))
-    file = mapped_rows(images) if stacked else None
     with ThreadPoolExecutor(cpu_count()) as pool:
         for start in range(0, len(images), _ROWS_AT_A_TIME):
             some = images[start : start + _ROWS_AT_A_TIME]

@@ -96,7 +96,7 @@ def test_stem_follows_the_longer_side(image_size, kernel, stride, pools):
 
 @pytest.mark.parametrize(
     "image_size, kind",
-    [((8, 8), CompactNet), ((96, 96), CompactNet), ((97, 20), ResNet), ((20, 224), ResNet)],
+    [((8, 8), CompactNet), ((96, 96), CompactNet), ((84, 112), CompactNet), ((101, 100), ResNet)],
 )
 def test_auto_chooses_by_the_longer_side(image_size, kind):
     module, out_dim = make_encoder("auto", 3, image_size)

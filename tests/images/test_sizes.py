@@ -31,7 +31,7 @@ from sklearn_simclr.images.reading import read_rows
 from sklearn_simclr.images.resizing import resize_array, resize_images
 from sklearn_simclr.images.sizes import Target, check_image_size, choose_target
 
-UNTRAINED = {"max_epochs": 0, "random_state": 0, "device": "cpu"}
+UNTRAINED = {"encoder": "compactx0.5", "max_epochs": 0, "random_state": 0, "device": "cpu"}
 
 
 def photographs(sizes, seed=0):
