@@ -43,3 +43,4 @@ from .inspection import TrainingDisplay as TrainingDisplay
 from .inspection import representation_report as representation_report
 from .theory import PACBayesContrastiveTransformer as PACBayesContrastiveTransformer
 from .views import Augmentation as Augmentation
+from .views import ExternalViews as ExternalViews

@@ -1,7 +1,8 @@
-"""Seeds of a fit, and torch's global generators, seeded for its time only."""
+"""Seeds of a fit, and global generators, seeded for its time only."""
 
 import contextlib
 import numbers
+import random
 import threading
 from collections.abc import Iterator
 
@@ -11,7 +12,12 @@ from sklearn.utils import check_random_state
 
 from .types import RandomState
 
-__all__ = ["draw_seed", "isolated_generators"]
+__all__ = [
+    "draw_seed",
+    "isolated_generators",
+    "isolated_global_generators",
+    "seed_global_generators",
+]
 
 _GENERATORS = threading.RLock()
 
@@ -56,3 +62,38 @@ def isolated_generators(seed: int, device: torch.device) -> Iterator[None]:
         if cuda:
             torch.cuda.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def isolated_global_generators(device: torch.device) -> Iterator[None]:
+    """Put the global generators of torch, NumPy and Python back as they were at the end.
+
+    Parameters
+    ----------
+    device : torch.device
+        Whose generator is put back beside the CPU's.
+    """
+    with isolated_generators(0, device):
+        states = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+
+
+def seed_global_generators(seed: int, device: torch.device | None = None) -> None:
+    """Seed the global generators of torch, NumPy and Python.
+
+    Parameters
+    ----------
+    seed : int
+        In [0, 2**31).
+    device : torch.device or None, default=None
+        Whose generator is seeded beside the CPU's.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)

@@ -3,11 +3,19 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from sklearn.base import _clone_parametrized as clone_by_parameters
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 
-__all__ = ["Interval", "Method", "StrOptions", "check_feature_names", "fit_context"]
+__all__ = [
+    "Interval",
+    "Method",
+    "StrOptions",
+    "check_feature_names",
+    "clone_by_parameters",
+    "fit_context",
+]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

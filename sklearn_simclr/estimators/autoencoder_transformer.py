@@ -36,8 +36,9 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
     on_error : {"raise", "nan"}, default="raise"
         What to do with image files that cannot be read: with ``"raise"`` an error says which; with
         ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN.
-    augmentation : Augmentation or None, default=None
-        Random views that are to be given back instead of the images; None is the images as they are.
+    augmentation : Augmentation, ExternalViews, callable or None, default=None
+        Random views that are to be given back instead of the images; None is the images as they are. A
+        callable makes one view: see :class:`ExternalViews`.
     batch_size : int, default=256
         Images a step, at least 2. A smaller X is one batch.
     max_epochs : int, default=100
@@ -74,7 +75,7 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
         The trained encoder.
     decoder_ : torch.nn.Module
         From representations to images (N, C, H, W) in [0, 1].
-    augmentation_ : Augmentation or None
+    augmentation_ : Augmentation, ExternalViews or None
         With the values that were used.
     image_shape_ : tuple of int
         Shape of one image, as in X.
@@ -150,8 +151,7 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
         """
         views, shape = self.make_views(images), images.shape
         if views is not None:
-            size = views.size if isinstance(views.size, tuple) else (views.size, views.size)
-            shape = (shape[0], *size)
+            shape = (shape[0], *views.size)
         encoder, out_dim = self.build_encoder(images)
         decoder = Decoder(out_dim, shape)
         return ReconstructionObjective(encoder, decoder, views, given=self._given("encoder"))

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, Literal, Self
 
@@ -22,6 +22,7 @@ from ..training.classification import ClassificationObjective, Targets, Validati
 from ..training.plan import Plan
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
+from ..views.external import ExternalViews
 from .base import warn_of_bad
 from .classifier_base import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .simclr_transformer import SimCLRTransformer
@@ -62,8 +63,9 @@ class DistilledClassifier(TrainedImageClassifier):
         What the teacher is asked about: ``"same"`` is the view that the student sees, at every step (V2); for
         a :class:`SimCLRClassifier` or another network of this package. ``"image"`` is the image, once
         before the training, for any teacher. ``"auto"`` is "same" where it is possible.
-    augmentation : Augmentation or None, default=None
-        The random views that the student sees; None is crops and flips only.
+    augmentation : Augmentation, ExternalViews, callable or None, default=None
+        The random views that the student sees; None is crops and flips only. A callable makes one view: see
+        :class:`ExternalViews`.
     batch_size : int, default=256
         Images a step, at least 2.
     max_epochs : "auto" or int, default="auto"
@@ -111,7 +113,7 @@ class DistilledClassifier(TrainedImageClassifier):
         The student's encoder.
     classifier_ : torch.nn.Linear
         From the encoder's features to logits.
-    augmentation_ : Augmentation
+    augmentation_ : Augmentation or ExternalViews
         With the values that were used.
     image_shape_ : tuple of int
         Shape of one image, as in X.
@@ -174,7 +176,7 @@ class DistilledClassifier(TrainedImageClassifier):
         alpha: float = 1.0,
         temperature: float = 1.0,
         teacher_views: Literal["auto", "same", "image"] = "auto",
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | ExternalViews | Callable[..., Any] | None = None,
         batch_size: int = 256,
         max_epochs: Literal["auto"] | int = "auto",
         max_time: float | None = None,

@@ -29,6 +29,7 @@ from ..training.objective import Objective
 from ..training.plan import Plan
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
+from ..views.external import ExternalViews
 from .base import BaseImageTransformer
 from .trained_base import TrainedImageEstimator
 
@@ -57,8 +58,8 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
     on_error : {"raise", "nan"}, default="raise"
         What to do with image files that cannot be read: with ``"raise"`` an error says which; with
         ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN.
-    augmentation : Augmentation or None, default=None
-        The random views; None is ``Augmentation()``.
+    augmentation : Augmentation, ExternalViews, callable or None, default=None
+        The random views; None is ``Augmentation()``. A callable makes one view: see :class:`ExternalViews`.
     batch_size : int, default=256
         Images a step, at least 2. A smaller X is one batch.
     max_epochs : int, default=100
@@ -93,7 +94,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
     ----------
     encoder_ : torch.nn.Module
         The trained encoder. Every other module of the objective is there under its name, too.
-    augmentation_ : Augmentation or None
+    augmentation_ : Augmentation, ExternalViews or None
         With the values that were used.
     image_shape_ : tuple of int
         Shape of one image, as in X.
@@ -145,7 +146,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         image_size: ImageSize = "auto",
         cache_dir: PathLike | None = None,
         on_error: OnError = "raise",
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | ExternalViews | Callable[..., Any] | None = None,
         batch_size: int = 256,
         max_epochs: int = 100,
         max_time: float | None = None,
@@ -264,7 +265,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         """
         return self._build_encoder(images)
 
-    def make_views(self, images: ImageSource) -> Augmentation | None:
+    def make_views(self, images: ImageSource) -> Augmentation | ExternalViews | None:
         """Return the augmentation with concrete values, as the parameter ``augmentation`` says.
 
         Parameters
@@ -274,7 +275,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
 
         Returns
         -------
-        Augmentation or None
+        Augmentation, ExternalViews or None
             What views are drawn from.
         """
         if self.augmentation is None and self._default_augmentation() is None:

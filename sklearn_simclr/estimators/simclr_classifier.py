@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, Literal, Self
 
@@ -21,6 +21,7 @@ from ..training.optimizers import default_learning_rate
 from ..training.plan import Plan
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
+from ..views.external import ExternalViews
 from .base import ReadImages, warn_of_bad
 from .classifier_base import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .simclr_transformer import SimCLRTransformer
@@ -62,9 +63,9 @@ class SimCLRClassifier(TrainedImageClassifier):
         best with few labels, for a head of 3 layers.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
-    augmentation : Augmentation or None, default=None
+    augmentation : Augmentation, ExternalViews, callable or None, default=None
         The random views that are trained on; None is crops and flips only, of the size that the encoder
-        was pretrained on.
+        was pretrained on. A callable makes one view: see :class:`ExternalViews`.
     batch_size : int, default=256
         Images a step, at least 2. Fewer labelled images than that are one batch.
     max_epochs : "auto" or int, default="auto"
@@ -115,7 +116,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         The fine-tuned layers of the projection head; with head_layer=0 there are none.
     classifier_ : torch.nn.Linear
         From the representation, or the hidden layer, to logits.
-    augmentation_ : Augmentation
+    augmentation_ : Augmentation or ExternalViews
         With the values that were used.
     image_shape_ : tuple of int
         Shape of one image, as in X.
@@ -176,7 +177,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         *,
         head_layer: int = 0,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | ExternalViews | Callable[..., Any] | None = None,
         batch_size: int = 256,
         max_epochs: Literal["auto"] | int = "auto",
         max_time: float | None = None,
@@ -303,7 +304,7 @@ class SimCLRClassifier(TrainedImageClassifier):
     def _default_augmentation(self) -> Augmentation:
         known = self.pretrained_.augmentation_ if hasattr(self, "pretrained_") else None
         views = super()._default_augmentation()
-        if known is not None:
+        if isinstance(known, Augmentation):
             views.set_params(**{name: getattr(known, name) for name in _GEOMETRY})
         return views
 

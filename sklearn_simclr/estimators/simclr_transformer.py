@@ -56,6 +56,7 @@ from ..training.plan import Plan
 from ..training.schedule import warmup_constant
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
+from ..views.external import ExternalViews
 from .base import BaseImageTransformer
 from .trained_base import TrainedImageEstimator
 from .views import is_open
@@ -133,8 +134,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     on_error : {"raise", "nan"}, default="raise"
         What to do with image files that cannot be read: with ``"raise"`` an error says which, before any
         training; with ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN.
-    augmentation : Augmentation or None, default=None
-        The random views; None is ``Augmentation()``, a recipe chosen by the size of the images.
+    augmentation : Augmentation, ExternalViews, callable or None, default=None
+        The random views; None is ``Augmentation()``, a recipe chosen by the size of the images. A callable,
+        such as a transform of torchvision, kornia or albumentations, makes one view: see
+        :class:`ExternalViews`.
     loss : str or callable, default="nt_xent"
         Contrastive loss: ``"nt_xent"``, ``"nt_logistic"``, ``"margin_triplet"``, ``"curl_logistic"`` or
         ``"curl_hinge"`` of :mod:`sklearn_simclr.losses`. A callable takes projections
@@ -218,7 +221,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     projector_ : torch.nn.Module
         The trained projection head, on the CPU. Of no layers if the file of ``weights`` has none and fit did
         not train.
-    augmentation_ : Augmentation
+    augmentation_ : Augmentation or ExternalViews
         With the values that were used.
     mirror_ : bool
         What ``mirror="auto"`` means for this encoder, found out in the first fit or partial_fit; another
@@ -289,7 +292,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     """
 
     projector_: ProjectionHead
-    augmentation_: Augmentation
+    augmentation_: Augmentation | ExternalViews
     mirror_: bool
 
     _parameter_constraints = {
@@ -315,7 +318,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         image_size: ImageSize = "auto",
         cache_dir: PathLike | None = None,
         on_error: OnError = "raise",
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | ExternalViews | Callable[..., Any] | None = None,
         loss: str | Callable[[torch.Tensor], torch.Tensor] = "nt_xent",
         temperature: float = 0.2,
         projection_dim: int = 128,
@@ -510,8 +513,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         parts = np.array_split(np.arange(len(source)), -(-len(source) // _SCORE_PAIRS))
         for part in parts:
             images = source.take(slice(int(part[0]), int(part[-1]) + 1))
-            draws = self.augmentation_.draw(2 * len(images), source.shape, generator=generator)
-            views = self.augmentation_.apply(images, draws)
+            views = self.augmentation_(images, generator, n_views=2)
             z = self._infer(project, (encoder, self.projector_), ImageSource(views, (0.0, 1.0)))
             hits += contrastive_accuracy(z) * len(part)
         return hits / len(source)
@@ -562,7 +564,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         look = plan.max_epochs > 0 or traits(encoder).mirror_pays
         views = self._views(images, self.augmentation_ if warm and self.n_iter_ else None, look=look)
         size = view_size(encoder)
-        if size is not None and isinstance((self.augmentation or Augmentation()).size, str):
+        asked = Augmentation() if self.augmentation is None else self.augmentation
+        if size is not None and isinstance(views, Augmentation) and isinstance(asked.size, str):
             views.set_params(size=size)
         loss = self._make_loss()
         return ContrastiveObjective(
@@ -578,13 +581,13 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     def _mirror_pays(self, objective: Objective, images: ImageSource, warm: bool) -> bool:
         """Return whether the mean over mirror images is a better representation of these images."""
         views = objective.augmentation
-        if views is None or views.flip_probability == 0:
+        if not isinstance(views, Augmentation) or views.flip_probability == 0:
             return False
         if not traits(objective.modules["encoder"]).mirror_pays:
             return False
         if warm and hasattr(self, "mirror_"):
             return self.mirror_
-        given = self.augmentation or Augmentation()
+        given = Augmentation() if self.augmentation is None else self.augmentation
         if given.recipe == "no_up" or is_open(given):
             return True  # where the views had to find out, they have
         with setting_up("mirror images", bool(self.verbose)):

@@ -31,6 +31,7 @@ from ..training.classification import ClassificationObjective, Targets, Validati
 from ..training.plan import Plan
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
+from ..views.external import ExternalViews
 from .base import BaseImageTransformer, warn_of_bad
 from .classifier_base import TrainedImageClassifier, make_classifier_head
 
@@ -61,8 +62,9 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         What to do with image files that cannot be read: with ``"raise"`` an error says which; with
         ``"nan"`` fit leaves them out, with a warning, transform and predict_proba give rows of NaN, and
         predict refuses them.
-    augmentation : Augmentation or None, default=None
-        The random views that are trained on; None is ``Augmentation()``, as for SimCLR.
+    augmentation : Augmentation, ExternalViews, callable or None, default=None
+        The random views that are trained on; None is ``Augmentation()``, as for SimCLR. A callable makes one
+        view: see :class:`ExternalViews`.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
     batch_size : int, default=256
@@ -111,7 +113,7 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         The trained encoder.
     classifier_ : torch.nn.Linear
         From the encoder's features to logits.
-    augmentation_ : Augmentation
+    augmentation_ : Augmentation or ExternalViews
         With the values that were used.
     image_shape_ : tuple of int
         Shape of one image, as in X.
@@ -160,7 +162,7 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         image_size: ImageSize = "auto",
         cache_dir: PathLike | None = None,
         on_error: OnError = "raise",
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | ExternalViews | Callable[..., Any] | None = None,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         batch_size: int = 256,
         max_epochs: Literal["auto"] | int = "auto",

@@ -4,15 +4,16 @@ import copy
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from .._utils.devices import resolve_device, resolve_precision
 from .._utils.progress import setting_up
-from .._utils.sklearn_private import Interval, StrOptions
+from .._utils.sklearn_private import Interval, StrOptions, clone_by_parameters
 from ..encoders.make import make_encoder
 from ..images.source import ImageSource
 from ..training.objective import History, Objective
@@ -20,6 +21,7 @@ from ..training.optimizers import default_learning_rate
 from ..training.plan import Plan
 from ..training.schedule import warmup_cosine
 from ..views.augmentation import Augmentation
+from ..views.external import ExternalViews
 from .base import BaseImageEstimator
 from .views import resolve_views
 
@@ -51,8 +53,9 @@ class TrainedImageEstimator(BaseImageEstimator):
     on.
     """
 
+    augmentation: Any
     encoder_: nn.Module
-    augmentation_: Augmentation | None
+    augmentation_: Augmentation | ExternalViews | None
     history_: "pd.DataFrame"
     n_iter_: int
     loss_curve_: list[float]
@@ -60,7 +63,7 @@ class TrainedImageEstimator(BaseImageEstimator):
     _training_constraints: dict[str, list] = {
         "encoder": [str, nn.Module, callable],
         **BaseImageEstimator._reading_constraints,
-        "augmentation": [Augmentation, None],
+        "augmentation": [Augmentation, ExternalViews, callable, None],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
@@ -90,11 +93,56 @@ class TrainedImageEstimator(BaseImageEstimator):
         -------
         estimator
             Itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter does not exist, ``augmentation__NAME`` of a callable among them.
         """
         nested = any(name.startswith("augmentation__") for name in params)
+        augmentation = params.get("augmentation", self.augmentation)
+        if nested and augmentation is not None and not isinstance(augmentation, BaseEstimator):
+            raise ValueError(
+                f"augmentation is a {type(augmentation).__name__}, which has no parameters to be set. Pass "
+                "another one, or Augmentation()."
+            )
         if nested and self.augmentation is None and params.get("augmentation") is None:
             params = {**params, "augmentation": self._default_augmentation() or Augmentation()}
         return super().set_params(**params)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether those of the parameters that are estimators are returned, too.
+
+        Returns
+        -------
+        dict
+            By name.
+        """
+        if not deep or not self._has_foreign_augmentation():
+            return super().get_params(deep)
+        return {**self._without_augmentation().get_params(), "augmentation": self.augmentation}
+
+    def __sklearn_clone__(self) -> Self:
+        if not self._has_foreign_augmentation():
+            return clone_by_parameters(self)
+        twin = clone_by_parameters(self._without_augmentation())
+        twin.augmentation = copy.deepcopy(self.augmentation)
+        return twin
+
+    def _has_foreign_augmentation(self) -> bool:
+        """Return whether the augmentation has a ``get_params`` that is no estimator's, as in torchvision."""
+        augmentation = self.augmentation
+        return hasattr(augmentation, "get_params") and not isinstance(augmentation, BaseEstimator)
+
+    def _without_augmentation(self) -> Self:
+        twin = copy.copy(self)
+        twin.augmentation = None
+        return twin
 
     def _default_augmentation(self) -> Augmentation | None:
         """Return the augmentation that None stands for, if any, before its values are resolved."""
@@ -112,10 +160,16 @@ class TrainedImageEstimator(BaseImageEstimator):
         return objective
 
     def _views(
-        self, images: ImageSource, before: Augmentation | None = None, *, look: bool = True
-    ) -> Augmentation:
+        self,
+        images: ImageSource,
+        before: Augmentation | ExternalViews | None = None,
+        *,
+        look: bool = True,
+    ) -> Augmentation | ExternalViews:
         """Return the augmentation with concrete values, those of `before` where the images decide."""
-        augmentation = self.augmentation or self._default_augmentation() or Augmentation()
+        augmentation = self.augmentation
+        if augmentation is None:
+            augmentation = self._default_augmentation() or Augmentation()
         return resolve_views(augmentation, images, before, look=look)
 
     def _encoder_setting(self) -> Any:
@@ -181,7 +235,7 @@ class TrainedImageEstimator(BaseImageEstimator):
 
         for name, module in objective.modules.items():
             setattr(self, f"{name}_", module)
-        self.augmentation_ = objective.augmentation
+        self.augmentation_ = cast("Augmentation | ExternalViews | None", objective.augmentation)
         self._architecture = self._describe_architecture()
         self._encoder_takes_channels_last = objective.channels_last
         columns = objective.columns

@@ -26,6 +26,7 @@ from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.untrained import untrained_modules
 from ..images.indexing import indexable, take
 from ..views.augmentation import Augmentation
+from ..views.external import ExternalViews
 from ._transfer_checks import (
     PROTOCOLS,
     check_grid,
@@ -60,7 +61,7 @@ def transfer_evaluation(
     grid: Literal["short", "paper"] | Iterable[tuple[float, float]] = "short",
     n_steps: Literal["auto"] | int = "auto",
     batch_size: int = 256,
-    augmentation: Augmentation | None = None,
+    augmentation: Augmentation | ExternalViews | Callable[..., Any] | None = None,
     device: Device = "auto",
     verbose: int = 0,
     random_state: RandomState = None,
@@ -104,7 +105,7 @@ def transfer_evaluation(
         and at least 300 steps.
     batch_size : int, default=256
         Images a step.
-    augmentation : Augmentation or None, default=None
+    augmentation : Augmentation, ExternalViews, callable or None, default=None
         The random views in these protocols; None is crops and flips only, as in the paper.
     device : str or torch.device, default="auto"
         Where to compute.

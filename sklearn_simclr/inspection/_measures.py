@@ -17,6 +17,7 @@ from ..losses.measures import alignment, contrastive_accuracy, rankme, uniformit
 from ..losses.ntxent import nt_xent
 from ..training.watch import spread
 from ..views.augmentation import Augmentation
+from ..views.external import Views, as_views
 
 __all__ = ["Measures", "Neighbours", "ViewMeasures", "measure_neighbours", "measure_views"]
 
@@ -222,13 +223,16 @@ def _leave_one_out(h: np.ndarray, codes: np.ndarray, k: int) -> float:
     return right / len(unit)
 
 
-def _augmentation(step: Any, shape: tuple[int, ...]) -> Augmentation:
+def _augmentation(step: Any, shape: tuple[int, ...]) -> Views:
     """Return the views that an encoder was trained on, SimCLR's where it was not trained on views."""
     origin = getattr(step, "pretrained_", step)
     fitted = getattr(origin, "augmentation_", None)
     if fitted is not None:
         return fitted
-    given = getattr(origin, "augmentation", None) or Augmentation()
+    given = getattr(origin, "augmentation", None)
+    given = Augmentation() if given is None else as_views(given)
+    if not isinstance(given, Augmentation):
+        return given.resolve(shape)
     # An encoder that was given no views takes images of one size.
     return clone(given).set_params(size=tuple(shape[1:])).resolve(shape)
 

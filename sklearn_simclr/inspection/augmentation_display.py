@@ -1,7 +1,7 @@
 """What the random views of images look like."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from .._utils.types import Images, ImageShape, PixelRange, RandomState
 from ..images.layout import image_format
 from ..images.source import ImageSource, as_array, image_source
 from ..views.augmentation import Augmentation
+from ..views.external import ExternalViews, as_views
 from ._plotting import (
     check_count,
     new_axes,
@@ -33,7 +34,7 @@ _GAP = 0.08
 
 
 class AugmentationDisplay:
-    """Images and random views of them, a row an image.
+    """Images and random views of them, one row for each image.
 
     Use :meth:`from_estimator` or :meth:`from_augmentation` to create it.
 
@@ -118,13 +119,13 @@ class AugmentationDisplay:
         source, step = read_images(step, before, X)
         augmentation = getattr(step, "augmentation_", None) or step.augmentation
         if augmentation is None:
-            augmentation = step._default_augmentation()
+            augmentation = step._default_augmentation() or Augmentation()
         return cls._from_source(augmentation, source, n_images, n_views, random_state, ax)
 
     @classmethod
     def from_augmentation(
         cls,
-        augmentation: Callable[..., torch.Tensor] | None,
+        augmentation: Augmentation | ExternalViews | Callable[..., Any] | None,
         X: Images,
         *,
         n_images: int = 4,
@@ -138,8 +139,8 @@ class AugmentationDisplay:
 
         Parameters
         ----------
-        augmentation : Augmentation, callable or None
-            Takes images (N, C, H, W) and a ``generator``; None is ``Augmentation()``.
+        augmentation : Augmentation, ExternalViews, callable or None
+            As for SimCLRTransformer; None is ``Augmentation()``.
         X : array-like of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
             Images, as for SimCLRTransformer.
         n_images : int, default=4
@@ -170,7 +171,7 @@ class AugmentationDisplay:
     @classmethod
     def _from_source(
         cls,
-        augmentation: Callable[..., torch.Tensor],
+        augmentation: Augmentation | ExternalViews | Callable[..., Any],
         source: ImageSource,
         n_images: int,
         n_views: int,
@@ -182,7 +183,8 @@ class AugmentationDisplay:
         rng = random_numbers(random_state)
         images = source.take(torch.from_numpy(sample_rows(len(source), n_images, rng, "n_images")))
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
-        views = [pictures(augmentation(images, generator=generator)) for _ in range(n_views)]
+        made_by = as_views(augmentation).resolve(source.shape)
+        views = [pictures(made_by(images, generator=generator)) for _ in range(n_views)]
         return cls(pictures(images), np.stack(views, axis=1)).plot(ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
@@ -206,19 +208,22 @@ class AugmentationDisplay:
         n, n_views = self.views.shape[:2]
         height, width = self.images.shape[1:3]
         aspect = height / width
-        columns, rows = n_views + 1 + 2 * _GAP, n * aspect
+        # Views need not have the aspect ratio of the images.
+        view_aspect = self.views.shape[2] / self.views.shape[3]
+        row = max(aspect, view_aspect)
+        columns, rows = n_views + 1 + 2 * _GAP, n * row
         scale = min(1.1, 10 / columns)
         ax = new_axes(ax, (scale * columns, scale * rows + 0.35), f"{type(self).__name__}.plot")
         self.ax_, self.figure_ = ax, ax.figure
         self.images_ = np.empty((n, n_views + 1), dtype=object)
         # The original stands a little apart from its views.
         lefts = [j * (1 + _GAP) + (2 * _GAP if j else 0) for j in range(n_views + 1)]
-        tops = [i * (aspect + _GAP) for i in range(n)]
+        tops = [i * (row + _GAP) for i in range(n)]
         for i, top in enumerate(tops):
             for j, left in enumerate(lefts):
-                picture = self.images[i] if j == 0 else self.views[i, j - 1]
-                self.images_[i, j] = show_picture(ax, picture, (left, left + 1, top + aspect, top))
-        ax.set(xlim=(0, lefts[-1] + 1), ylim=(tops[-1] + aspect, 0), yticks=[])
+                picture, height = (self.images[i], aspect) if j == 0 else (self.views[i, j - 1], view_aspect)
+                self.images_[i, j] = show_picture(ax, picture, (left, left + 1, top + height, top))
+        ax.set(xlim=(0, lefts[-1] + 1), ylim=(tops[-1] + row, 0), yticks=[])
         middle = (lefts[1] + lefts[-1] + 1) / 2
         ax.set_xticks([0.5, middle], ["image", "random view" if n_views == 1 else "random views"])
         ax.tick_params(length=0, labeltop=True, labelbottom=False)

@@ -40,6 +40,7 @@ from ..training.plan import Plan
 from ..training.schedule import step_decay
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
+from ..views.external import ExternalViews
 from ._bound_objective import BoundObjective, TupleImages, margins_of
 from ._posterior import GRID_FINENESS, LARGEST_PRIOR_VARIANCE, GaussianPosterior, make_mlp
 from .pac_bayes import contrastive_risk, kl_gaussians, prior_grid_index, risk_bound
@@ -83,8 +84,9 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         As in :class:`SimCLRTransformer`.
     on_error : {"raise", "nan"}, default="raise"
         As in :class:`SimCLRTransformer`; score leaves images that cannot be read out, too.
-    augmentation : Augmentation or None, default=None
-        The views, where pairs are made of them; of the size of the images. None is ``Augmentation()``.
+    augmentation : Augmentation, ExternalViews, callable or None, default=None
+        The views, where pairs are made of them; of the size of the images. None is ``Augmentation()``. A
+        callable makes one view: see :class:`~sklearn_simclr.ExternalViews`.
     pairs : {"auto", "labels", "views"}, default="auto"
         Where positives come from: images of the same label, as in the paper, or views of the same image.
         ``"auto"`` is labels if fit is given them.
@@ -206,7 +208,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     _parameter_constraints = {
         "encoder": [str, nn.Module, callable],
         **TrainedImageEstimator._reading_constraints,
-        "augmentation": [Augmentation, None],
+        "augmentation": TrainedImageEstimator._training_constraints["augmentation"],
         "pairs": [StrOptions({"auto", "labels", "views"})],
         "loss": [StrOptions(set(_LOSSES))],
         "n_negatives": [Interval(Integral, 1, None, closed="left")],
@@ -238,7 +240,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         image_size: ImageSize = "auto",
         cache_dir: PathLike | None = None,
         on_error: OnError = "raise",
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | ExternalViews | Callable[..., Any] | None = None,
         pairs: Literal["auto", "labels", "views"] = "auto",
         loss: Literal["logistic", "hinge"] = "logistic",
         n_negatives: int = 1,
@@ -461,20 +463,20 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         # One view for an image as anchor, b as positives and b as negatives, so that within
         # a tuple all views are independent draws even if a negative is of the anchor's image.
         n, b = len(source), self.block_size
-        augmentation = self.augmentation or Augmentation()
-        if isinstance(augmentation.size, str):
+        augmentation = Augmentation() if self.augmentation is None else self.augmentation
+        if isinstance(augmentation, Augmentation) and isinstance(augmentation.size, str):
             augmentation = Augmentation(**{**augmentation.get_params(), "size": source.shape[1:]})
         augmentation = resolve_views(augmentation, source)
         if tuple(augmentation.size) != tuple(source.shape[1:]):
             raise ValueError(
                 f"augmentation makes views of {augmentation.size} pixels from images of {source.shape[1:]}; "
-                "pass size='auto'."
+                "pass size='auto', or a transform that keeps their size."
             )
         generator = torch.Generator(source.device).manual_seed(seed)
         views = torch.empty((1 + 2 * b) * n, *source.shape, dtype=torch.uint8, device=source.device)
         for view in range(1 + 2 * b):
             for start in range(0, n, _ROWS_A_FORWARD):
-                images = as_float(source.take(slice(start, start + _ROWS_A_FORWARD)))
+                images = source.take(slice(start, start + _ROWS_A_FORWARD))
                 made = augmentation(images, generator).mul_(255).round_()
                 views[view * n + start : view * n + start + len(images)] = made.to(torch.uint8)
         order = torch.arange(b) * n

@@ -2,12 +2,12 @@
 
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..views.augmentation import Augmentation
-from ..views.linear_maps import Draws
+from ..views.external import Views
 from .plan import Plan
 
 __all__ = ["Batch"]
@@ -48,12 +48,12 @@ class Batch:
     plan: Plan
     memory_format: torch.memory_format = torch.contiguous_format
 
-    def draw(self, augmentation: Augmentation, n_views: int = 1) -> Draws:
+    def draw(self, augmentation: Views, n_views: int = 1) -> Any:
         """Draw the random numbers of views.
 
         Parameters
         ----------
-        augmentation : Augmentation
+        augmentation : Augmentation or ExternalViews
             With concrete values.
         n_views : int, default=1
             Views of each image.
@@ -68,12 +68,12 @@ class Batch:
             n_views * len(self.images), shape, generator=self.generator, device=self.images.device
         )
 
-    def views(self, augmentation: Augmentation, n_views: int = 1) -> Tensor:
+    def views(self, augmentation: Views, n_views: int = 1) -> Tensor:
         """Return random views of the images.
 
         Parameters
         ----------
-        augmentation : Augmentation
+        augmentation : Augmentation or ExternalViews
             With concrete values.
         n_views : int, default=1
             Views of each image.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..images.source import ImageSource, as_float
-from ..views.augmentation import Augmentation
+from ..views.external import Views
 from .batch import Batch
 from .objective import Epoch, Objective, Step
 from .plan import Plan
@@ -68,7 +68,7 @@ class ClassificationObjective(Objective):
     ----------
     modules : dict of str to torch.nn.Module
         The encoder and what comes after it; the last one gives logits (n, n_classes).
-    augmentation : Augmentation
+    augmentation : Augmentation or ExternalViews
         With concrete values.
     targets : Targets
         Of the images.
@@ -88,12 +88,12 @@ class ClassificationObjective(Objective):
         Whether an encoder whose first layer is set from images is to be set.
     """
 
-    augmentation: Augmentation
+    augmentation: Views
 
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
-        augmentation: Augmentation,
+        augmentation: Views,
         targets: Targets,
         *,
         teacher: Tensor | nn.Module | None = None,

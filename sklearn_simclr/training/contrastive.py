@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..images.source import ImageSource
 from ..losses.large_batch import cached_backward
 from ..losses.measures import contrastive_accuracy_tensor, rankme
-from ..views.augmentation import Augmentation
+from ..views.external import Views
 from .batch import Batch
 from .objective import Epoch, Objective, Step
 from .plan import Plan
@@ -33,7 +33,7 @@ class ContrastiveObjective(Objective):
         Images (n, C, H, W) to representations h (n, d).
     projector : torch.nn.Module
         Representations to projections z (n, p).
-    augmentation : Augmentation
+    augmentation : Augmentation or ExternalViews
         With concrete values.
     loss : callable
         Projections (2N, p), rows i and i + N of one image, to a tensor of shape ().
@@ -50,7 +50,7 @@ class ContrastiveObjective(Objective):
     """
 
     title = "SimCLR"
-    augmentation: Augmentation
+    augmentation: Views
     columns = {
         "train_loss": "loss",
         "chance_level": "chance_level",
@@ -65,7 +65,7 @@ class ContrastiveObjective(Objective):
         self,
         encoder: nn.Module,
         projector: nn.Module,
-        augmentation: Augmentation,
+        augmentation: Views,
         loss: Callable[[Tensor], Tensor],
         *,
         chance_level: float | Callable[[int], float] | None = None,

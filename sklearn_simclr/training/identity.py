@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import random
 from functools import partial
 from types import CodeType
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 
 from .._version import __version__
 from ..images.source import ImageSource
+from ..views.external import ExternalViews
 
 __all__ = ["architecture", "content_key", "describe"]
 
@@ -99,8 +101,15 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
             "builtin",
             f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}",
         ]
+    if isinstance(value, ExternalViews):
+        return ["views", value.takes, describe(value.content(), within)]
+    if isinstance(value, np.random.Generator):
+        return ["generator", describe(value.bit_generator.state)]
+    if isinstance(value, random.Random):
+        return ["generator", describe(value.getstate())]
     if isinstance(value, nn.Module):
-        return ["module", architecture(value), describe(value.state_dict(), within)]
+        # Not what is in state_dict only: a list of transforms is not.
+        return ["module", architecture(value), describe(vars(value), within)]
     if hasattr(value, "__dict__"):
         return ["object", describe(type(value)), describe(vars(value), within)]
     if type(value).__repr__ is not object.__repr__:
@@ -132,5 +141,13 @@ def _describe_class(cls: type) -> list:
 
 def _describe_code(code: CodeType) -> list:
     """Return the code of a function without the places at which it is in memory."""
-    constants = [_describe_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    constants = [
+        # The order of a set differs from process to process.
+        _describe_code(c)
+        if isinstance(c, CodeType)
+        else sorted(map(repr, c))
+        if isinstance(c, frozenset)
+        else repr(c)
+        for c in code.co_consts
+    ]
     return [code.co_code.hex(), list(code.co_names), constants]

@@ -30,6 +30,7 @@ from .objective import Epoch, History, Objective, Step
 from .optimizers import make_optimizer
 from .pace import Pace, fit_into_time, measure_pace
 from .plan import Plan
+from .watch import ViewsWatch
 
 __all__ = ["Loop"]
 
@@ -60,6 +61,7 @@ class Loop(NeuralNet):
         self.plan = plan
         self.checkpoint = checkpoint
         self.generator = torch.Generator(plan.device).manual_seed(plan.seeds[2])
+        self.views_watch = ViewsWatch(objective.augmentation)
 
     @property
     def _default_callbacks(self) -> list:
@@ -234,7 +236,9 @@ class Loop(NeuralNet):
             if self.checkpoint is not None and done < len(batches) and self.checkpoint.due():
                 self.checkpoint.save(self._state({"order": order, "total": total, "done": done}))
         images_seen = round((seen - before) * size)
-        self._record(total / seen, outputs, images_seen, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._record(total / seen, outputs, images_seen, seconds)
+        self.views_watch.see_epoch(images, seconds)
 
     def _step(self, index: torch.Tensor, images: torch.Tensor, per_step: bool) -> tuple:
         """Take one step of the optimizer; return the loss and the outputs, detached."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..images.source import ImageSource
-from ..views.augmentation import Augmentation
+from ..views.external import Views
 from .batch import Batch
 from .identity import architecture
 from .plan import Plan
@@ -127,7 +127,7 @@ class Objective:
     ----------
     modules : dict of str to torch.nn.Module
         What is trained, in the order in which images go through; ``"encoder"`` comes first.
-    augmentation : Augmentation or None, default=None
+    augmentation : Augmentation, ExternalViews or None, default=None
         With concrete values; what `step` draws views from.
     given : iterable of str, default=()
         The modules that begin with weights that somebody chose. Those of all others follow from the seed.
@@ -175,7 +175,7 @@ class Objective:
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
-        augmentation: Augmentation | None = None,
+        augmentation: Views | None = None,
         *,
         given: Iterable[str] = (),
         initialize: bool = True,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 from torch.nn import functional as F
 
-from ..views.augmentation import Augmentation
+from ..views.external import Views
 from .batch import Batch
 from .objective import Objective, Step
 
@@ -21,7 +21,7 @@ class ReconstructionObjective(Objective):
         Images (n, C, H, W) to representations (n, d).
     decoder : torch.nn.Module
         Representations to images of the same shape, in [0, 1].
-    augmentation : Augmentation or None
+    augmentation : Augmentation, ExternalViews or None
         Makes the views that are given back; None gives back the images as they are.
     given : iterable of str, default=()
         The modules that begin with weights that somebody chose.
@@ -31,7 +31,7 @@ class ReconstructionObjective(Objective):
         self,
         encoder: nn.Module,
         decoder: nn.Module,
-        augmentation: Augmentation | None,
+        augmentation: Views | None,
         *,
         given: Iterable[str] = (),
     ) -> None:

@@ -1,12 +1,20 @@
 """Warnings while an encoder is trained: that it has collapsed, or that its loss does not come down."""
 
+import time
+
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from .._utils.warn import warn
+from ..views.augmentation import Augmentation
+from ..views.external import ExternalViews, Views
 
-__all__ = ["TrainingWatch", "spread"]
+__all__ = ["TrainingWatch", "ViewsWatch", "spread"]
+
+# From this part of a training on, and from so many seconds, slow views are worth a word.
+_SLOW_VIEWS = 0.3
+_SLOW_SECONDS = 1.0
 
 # Steps before which nothing is said: a training may begin badly.
 _FIRST_STEPS = 50
@@ -214,3 +222,51 @@ class TrainingWatch:
         if what not in self.said:
             self.said.add(what)
             warn(message, ConvergenceWarning)
+
+
+class ViewsWatch:
+    """Says once that views take much of the time of a training, and how fast the built-in ones are.
+
+    Parameters
+    ----------
+    augmentation : Augmentation, ExternalViews or None
+        Of the training.
+    """
+
+    def __init__(self, augmentation: Views | None) -> None:
+        self.views = augmentation if isinstance(augmentation, ExternalViews) else None
+        self.seconds = self.made = 0.0
+
+    def see_epoch(self, images: torch.Tensor, seconds: float) -> None:
+        """Take note of an epoch.
+
+        Parameters
+        ----------
+        images : tensor of shape (n, C, H, W)
+            Some of the images.
+        seconds : float
+            How long it took.
+        """
+        if self.views is None:
+            return
+        here, made = self.views.seconds - self.seconds, self.views.n_made - self.made
+        self.seconds, self.made = self.views.seconds, self.views.n_made
+        if seconds < _SLOW_SECONDS or here < _SLOW_VIEWS * seconds:
+            return
+        name = type(self.views.transform).__name__
+        faster = here / made / _seconds_a_view(images)
+        warn(
+            f"The views, made by {name}, take {min(1.0, here / seconds):.0%} of the time of the training. "
+            f"The built-in Augmentation makes views of these images about {faster:.2g} times as fast; see "
+            "its parameters, among them rotation and erasing_probability."
+        )
+        self.views = None
+
+
+def _seconds_a_view(images: torch.Tensor) -> float:
+    """Return what a view of some images takes by the built-in augmentation."""
+    generator = torch.Generator(images.device).manual_seed(0)
+    for _ in range(2):  # the first call also takes what is taken once
+        started = time.perf_counter()
+        float(Augmentation()(images, generator, n_views=2).sum())  # waits for the device
+    return (time.perf_counter() - started) / (2 * len(images))

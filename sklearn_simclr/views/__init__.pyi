@@ -1,1 +1,2 @@
 from .augmentation import Augmentation as Augmentation
+from .external import ExternalViews as ExternalViews

@@ -104,8 +104,8 @@ class TestAugmentationDisplay:
 
     def test_views_are_those_of_the_augmentation(self, rgb_images):
         # A darkened copy of the image: no view can be taken for one of another image.
-        def darken(images, generator):
-            return images.float() / 255 * torch.rand(1, generator=generator)
+        def darken(image):
+            return image * torch.rand(1)
 
         display = AugmentationDisplay.from_augmentation(
             darken, rgb_images[:5], n_images=5, n_views=3, random_state=3

@@ -1,6 +1,7 @@
 """A key of a training is equal for equal content, and for nothing else."""
 
 import functools
+import random
 import subprocess
 import sys
 import textwrap
@@ -8,10 +9,12 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+import torchvision.transforms as T
 from helpers import tiny
 from torch import nn
+from torchvision.transforms import v2
 
-from sklearn_simclr import Augmentation, SimCLRTransformer
+from sklearn_simclr import Augmentation, ExternalViews, SimCLRTransformer
 from sklearn_simclr.images import ImageSource
 from sklearn_simclr.losses import nt_xent
 from sklearn_simclr.training.identity import content_key, describe
@@ -70,6 +73,10 @@ MAKERS = {
     "bfloat16": lambda value: torch.tensor([1.0, value], dtype=torch.bfloat16),
     "nested": lambda value: {"a": [(value, {"b": value})], "c": {value}},
     "augmentation": lambda value: Augmentation(color_strength=value),
+    "external views": lambda value: ExternalViews(v2.Compose([v2.RandomHorizontalFlip(value)])),
+    "views of Pillow images": lambda value: ExternalViews(T.Compose([T.RandomSolarize(value), T.ToTensor()])),
+    "generator": lambda value: np.random.default_rng(int(100 * value)),
+    "generator of Python": lambda value: random.Random(value),
 }
 
 
@@ -110,14 +117,21 @@ def test_the_key_is_the_same_in_another_process(tmp_path):
         """
         import torch
         from sklearn_simclr.images import ImageSource
+        from sklearn_simclr import ExternalViews
         from sklearn_simclr.training.identity import content_key
 
         def outer(scale):
             def loss(z):
+                assert scale not in {"a", "b", "c"}
                 return sum(map(lambda x: x * scale, z))
             return loss
 
-        print(content_key(ImageSource(torch.zeros(2, 1, 4, 4), (0, 1)), {"loss": outer(2), 3: {"a", "b"}}))
+        def darker(factor):
+            return lambda image: image * factor
+
+        views = ExternalViews(darker(0.5))
+        known = {"loss": outer(2), 3: {"a", "b"}, "views": views.resolve((1, 4, 4))}
+        print(content_key(ImageSource(torch.zeros(2, 1, 4, 4), (0, 1)), known))
         """
     )
     found = {
