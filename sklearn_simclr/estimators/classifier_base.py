@@ -146,7 +146,7 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         Parameters
         ----------
         X : array-like
-            Images of the size, channels and layout seen in fit.
+            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
 
         Returns
         -------
@@ -164,7 +164,7 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         Parameters
         ----------
         X : array-like
-            Images of the size, channels and layout seen in fit.
+            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
 
         Returns
         -------
@@ -181,7 +181,7 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
         Parameters
         ----------
         X : array-like
-            Images of the size, channels and layout seen in fit.
+            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
 
         Returns
         -------

@@ -54,7 +54,7 @@ class _FixedFeatures(BaseImageTransformer):
         Parameters
         ----------
         X : array-like
-            Images of the size, channels and layout seen in fit.
+            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
 
         Returns
         -------

@@ -220,7 +220,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         Parameters
         ----------
         X : array-like
-            Images of the size, channels and layout seen in fit.
+            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
 
         Returns
         -------

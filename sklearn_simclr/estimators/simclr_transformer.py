@@ -456,7 +456,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         Parameters
         ----------
         X : array-like
-            Images of the size, channels and layout seen in fit.
+            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
 
         Returns
         -------
@@ -489,7 +489,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         Parameters
         ----------
         X : array-like
-            At least two images, of the size, channels and layout seen in fit.
+            At least two images, as for transform.
         y : object, default=None
             Ignored.
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from .._utils.types import Images, ImageShape, PixelRange, RandomState
-from ..images.layout import image_format
-from ..images.source import ImageSource, as_array, image_source
+from .._utils.types import Images, ImageShape, ImageSize, PixelRange, RandomState
+from ..estimators.simclr_transformer import SimCLRTransformer
+from ..images.source import ImageSource
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews, as_views
 from ._plotting import (
@@ -132,6 +132,7 @@ class AugmentationDisplay:
         n_views: int = 7,
         image_shape: ImageShape = "auto",
         pixel_range: PixelRange = "auto",
+        image_size: ImageSize = "auto",
         random_state: RandomState = None,
         ax: "Axes | None" = None,
     ) -> Self:
@@ -142,7 +143,7 @@ class AugmentationDisplay:
         augmentation : Augmentation, ExternalViews, callable or None
             As for SimCLRTransformer; None is ``Augmentation()``.
         X : array-like of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
-            Images, as for SimCLRTransformer.
+            Images, as for SimCLRTransformer; paths, too.
         n_images : int, default=4
             How many of the images, drawn at random.
         n_views : int, default=7
@@ -150,6 +151,8 @@ class AugmentationDisplay:
         image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
             As for SimCLRTransformer.
         pixel_range : "auto" or (float, float), default="auto"
+            As for SimCLRTransformer.
+        image_size : "auto", int, (int, int) or None, default="auto"
             As for SimCLRTransformer.
         random_state : int, RandomState or None, default=None
             Which images, and which views.
@@ -162,8 +165,8 @@ class AugmentationDisplay:
             Drawn.
         """
         require_matplotlib(f"{cls.__name__}.from_augmentation")
-        X = np.asarray(as_array(X))
-        source = image_source(X, image_format(X, image_shape=image_shape, pixel_range=pixel_range))
+        reader = SimCLRTransformer(image_shape=image_shape, pixel_range=pixel_range, image_size=image_size)
+        source = reader._read_images(X, reset=True)
         if augmentation is None:
             augmentation = Augmentation()
         return cls._from_source(augmentation, source, n_images, n_views, random_state, ax)

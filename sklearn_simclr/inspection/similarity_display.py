@@ -110,7 +110,7 @@ class SimilarityDisplay:
         estimator : SimCLRTransformer, or a Pipeline with one
             Fitted. Of other estimators of images the representations are compared.
         X : array-like
-            Images, of the size, channels and layout seen in fit.
+            Images, as for transform.
         n_images : int, default=8
             How many of the images, at least 2, drawn at random. All are shown in their order where there are
             just so many.

@@ -346,7 +346,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         Parameters
         ----------
         X : array-like
-            Images of the size, channels and layout seen in fit.
+            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
 
         Returns
         -------
@@ -366,7 +366,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         Parameters
         ----------
         X : array-like
-            At least two images of the size, channels and layout seen in fit.
+            At least two images, as for transform.
         y : array-like of shape (n,) or None, default=None
             Latent class of each image, if fit was given classes.
 

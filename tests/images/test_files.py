@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from sklearn.datasets import load_sample_images
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -282,6 +282,25 @@ def test_large_jpegs_are_decoded_at_a_reduced_scale_but_look_the_same(photo):
     # Where more than half of the pixels matter, all of them are decoded.
     data, target = encoded(photo, "JPEG"), Target(300, 300, crop=True)
     np.testing.assert_array_equal(decode(data, target), decode(encoded(decode(data), "PNG"), target))
+
+
+@pytest.mark.parametrize("image_size", ["auto", 40, (60, 40)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_jpegs_that_lie_are_decoded_at_a_reduced_scale_too(photo, monkeypatch, image_size, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    large = Image.fromarray(photo).resize((1280, 854))
+    upright = large if orientation == 1 else large.transpose(Image.Transpose.ROTATE_270)
+    loaded = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(
+        ImageFile.ImageFile, "load", lambda image: (load(image), loaded.append(image.size))[0]
+    )
+    (found,) = pixels([encoded(large, "JPEG", quality=98, exif=exif)], image_size=image_size)
+    assert max(loaded[0]) <= 640
+    (expected,) = pixels([encoded(upright, "PNG")], image_size=image_size)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 20000), (20000, 1)])

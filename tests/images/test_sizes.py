@@ -1,29 +1,38 @@
 """The size that images are brought to: chosen, given, and the same for files and arrays."""
 
 import math
+import os
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import tiny
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from sklearn_simclr import (
+    AugmentationDisplay,
     AutoencoderTransformer,
     DistilledClassifier,
+    EmbeddingDisplay,
     HOGTransformer,
     PACBayesContrastiveTransformer,
     PixelTransformer,
     SimCLRClassifier,
     SimCLRTransformer,
+    SimilarityDisplay,
     SupervisedTransformer,
+    WeightedKNNClassifier,
     label_fraction_curve,
     load_estimator,
     load_images,
+    representation_report,
     save_estimator,
+    transfer_evaluation,
 )
 from sklearn_simclr.images import reading
 from sklearn_simclr.images.layout import layout_of_mixed
@@ -211,12 +220,10 @@ def test_decoded_files_in_a_folder_are_known_by_the_size_they_got(tmp_path):
     }
     for image_size, found in read.items():
         np.testing.assert_array_equal(found, load_images(paths, image_size))
-    # A second reading finds them there.
+    # A second reading finds them there: files that nobody can decode any more.
     for path in paths:
         status = Path(path).stat()
         Path(path).write_bytes(bytes(status.st_size))
-        import os
-
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     np.testing.assert_array_equal(load_images(paths, 32, cache_dir=tmp_path / "cache"), read[32])
 
@@ -476,6 +483,42 @@ def test_a_label_fraction_study_on_files_is_the_one_on_their_array(study):
     )
     columns = [name for name in by_path if "time" not in name]
     pd.testing.assert_frame_equal(by_path[columns], by_array[columns])
+
+
+def test_every_tool_takes_files(study):
+    paths, y = study
+    encoder = SimCLRTransformer(tiny, image_size=24, **TINY).fit(paths)
+    array = load_images(paths, image_size=24)
+    drawn = {"n_images": 4, "random_state": 0}
+
+    def told(X):
+        knn = make_pipeline(encoder, WeightedKNNClassifier()).fit(X[:32], y[:32])
+        report = representation_report(encoder, X, y, random_state=0)
+        transfer = transfer_evaluation(
+            encoder,
+            X[:32],
+            y[:32],
+            X_test=X[32:],
+            y_test=y[32:],
+            grid=[(0.1, 0.0)],
+            n_steps=1,
+            penalties=[1.0],
+            random_state=0,
+        )
+        return [
+            knn.predict_proba(X[32:]),
+            transfer.scores["score"].to_numpy(),
+            AugmentationDisplay.from_estimator(encoder, X, **drawn).views,
+            AugmentationDisplay.from_augmentation(None, X, image_size=24, **drawn).views,
+            EmbeddingDisplay.from_estimator(encoder, X, y, random_state=0).embedding,
+            np.stack(list(SimilarityDisplay.from_estimator(encoder, X, **drawn).similarities.values())),
+            np.array(list(report.values.values())),
+        ]
+
+    for by_path, by_array in zip(told(paths), told(array), strict=True):
+        np.testing.assert_array_equal(by_path, by_array)
+    plt.close("all")
+    assert AugmentationDisplay.from_augmentation(None, paths, n_views=1).images.shape == (4, 84, 112, 3)
 
 
 def test_load_images(study, tmp_path):
