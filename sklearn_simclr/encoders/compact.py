@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..images.computed import ComputedImages
-from ..images.source import ImageSource
+from ..images.source import ImageSource, as_float
 from .first_layer import patch_components
 from .traits import Traits
 
-__all__ = ["TINY_SIDE", "CompactNet"]
+__all__ = ["TINY_SIDE", "VIEW_PART", "CompactNet", "shrink", "shrunk_size"]
 
 # At most this many whitened directions: 3 x 3 patches of RGB images have 27.
 _MAX_DIRECTIONS = 32
@@ -26,9 +26,18 @@ TINY_SIDE = 16
 # The first trained convolution sees at most this many pixels a side.
 _LARGEST_SIDE = 24
 
-# Standard deviation of the Gaussian window over a level, as a fraction of its side: seven eighths of its
-# weight lie in the middle half of the side.
-_WINDOW = 1 / 6
+# Larger images are shrunk to this side first. Networks that saw more pixels have learnt less in minutes.
+_SIDE = 64
+
+# Views are so much smaller than images: an object in a random crop looks larger than in the whole image, and
+# a smaller view makes up for that (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
+VIEW_PART = 0.75
+
+# Cells along each side of the grid in which the third level is kept, and what their numbers are multiplied
+# by: the many cells should not drown the few means where numbers are compared as they are.
+_GRID = 4
+_GRID_LEVEL = 2
+_GRID_WEIGHT = 0.5
 
 # Numbers of the first layer that are computed at a time on a CPU: what one step of it leaves, the next one
 # finds in the cache.
@@ -38,15 +47,17 @@ _CACHED = 2**21
 class CompactNet(nn.Module):
     """Whitened patches, four 3 x 3 convolutions, and means of every level as representation.
 
-    The first layer projects 3 x 3 patches on their whitened principal components and keeps the positive
-    and the negative part of each; it is set from the images by :meth:`initialize_from_images` and not
-    trained. Each convolution is followed by BatchNorm and ReLU; max-pooling halves the resolution after
-    the first and after the third. The representation is the average over the image of the last level,
-    followed by those of the levels before it: what the task makes the last level forget, an earlier one
-    still has. A level that is pooled is averaged afterwards, in images of at most 16 pixels before.
-    The averages of the same levels under a Gaussian window follow, in which the middle of the image counts
-    most. They are for who uses the representation: a projection head reads the numbers before them, since
-    the middle of one crop is another place than that of another.
+    Images with more than `side` squared pixels are shrunk to so many first. The first layer projects 3 x 3
+    patches on their whitened principal components and keeps the positive and the negative part of each; it
+    is set from the images by :meth:`initialize_from_images` and not trained. Each convolution is followed by
+    BatchNorm and ReLU; max-pooling halves the resolution after the first and after the third.
+
+    The representation is the average over the image of the last level, followed by those of the levels
+    before it: what the task makes the last level forget, an earlier one still has. A level that is pooled is
+    averaged afterwards, in images of at most 16 pixels before. The averages of the third level in the 4 x 4
+    cells of a grid follow, which say where in the image something is. They are for who uses the
+    representation: a projection head reads the numbers before them, since a crop shows another part of the
+    image in the same cell.
 
     Parameters
     ----------
@@ -59,6 +70,8 @@ class CompactNet(nn.Module):
         for images of at most 16 pixels, times `multiple`.
     multiple : float, default=1
         How many times as wide as usual; where `width` is given only a part of the network's name.
+    side : int, default=64
+        Side of the square that has as many pixels as the largest images that are not shrunk.
 
     Attributes
     ----------
@@ -71,18 +84,24 @@ class CompactNet(nn.Module):
     out_dim: int
 
     def __init__(
-        self, in_channels: int, image_size: tuple[int, int], width: int | None = None, multiple: float = 1
+        self,
+        in_channels: int,
+        image_size: tuple[int, int],
+        width: int | None = None,
+        multiple: float = 1,
+        side: int = _SIDE,
     ) -> None:
         super().__init__()
         if width is None:
             width = int((32 if max(image_size) <= TINY_SIDE else 64) * multiple)
+        self.side = side
         self.multiple = multiple
         self.in_channels = in_channels
         directions = min(9 * in_channels, _MAX_DIRECTIONS)
         stem = nn.Conv2d(in_channels, directions, 3, padding=1)
         stem.requires_grad_(False)
         self.stem = stem
-        halvings = math.ceil(math.log2(max(image_size) / _LARGEST_SIDE))
+        halvings = math.ceil(math.log2(min(side, math.sqrt(math.prod(image_size))) / _LARGEST_SIDE))
         self.stem_pool = 2 ** max(0, halvings)
         widths = (width, 2 * width, 2 * width, 4 * width)
         channels = (2 * directions, *widths)
@@ -95,29 +114,35 @@ class CompactNet(nn.Module):
         self.pools = (True, False, True, False)  # after each convolution
         self.means_of_pooled = max(image_size) > TINY_SIDE
         self.read_dim = sum(widths)
-        self.out_dim = 2 * self.read_dim
+        self.out_dim = self.read_dim + widths[_GRID_LEVEL] * _GRID**2
 
     @property
     def traits(self) -> Traits:
         """Tell others how to use the network: a head reads only the means over the image."""
-        return Traits(read_dim=self.read_dim, batch_scale=2.0, mirror_pays=True)
+        return Traits(
+            read_dim=self.read_dim,
+            batch_scale=2.0,
+            mirror_pays=True,
+            largest_view=round(VIEW_PART * self.side),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the representations (N, out_dim) of images (N, C, H, W)."""
-        x = self._patches(x)
+        x = self._patches(shrink(x, self.side))
         means: list[Tensor] = []
-        windowed: list[Tensor] = []
-        for conv, norm, pool in zip(self.convs, self.norms, self.pools, strict=True):
+        for level, (conv, norm, pool) in enumerate(zip(self.convs, self.norms, self.pools, strict=True)):
             x = norm(conv(x))
             if pool and self.means_of_pooled:
                 # ReLU does not mind the order, and has a quarter of the work after the pooling.
                 x, pool = F.max_pool2d(x, 2, ceil_mode=True), False
             x = F.relu(x, inplace=True)
-            for averages, average in zip((means, windowed), _averages(x), strict=True):
-                averages.append(average)
+            averages = _averages(x, _GRID if level == _GRID_LEVEL else 0)
+            means.append(averages[:, 0])
+            if level == _GRID_LEVEL:
+                cells = _GRID_WEIGHT * averages[:, 1:].flatten(1)
             if pool:
                 x = F.max_pool2d(x, 2, ceil_mode=True)
-        return torch.cat(means[::-1] + windowed[::-1], dim=1)
+        return torch.cat([*means[::-1], cells], dim=1)
 
     def _patches(self, x: Tensor) -> Tensor:
         """Return the positive and the negative parts of whitened patches, pooled."""
@@ -148,6 +173,12 @@ class CompactNet(nn.Module):
         generator : torch.Generator
             For the choice of the patches; on the device of the network.
         """
+        channels, *size = images.shape
+        small = shrunk_size(*size, self.side)
+        if small != tuple(size):
+            images = ComputedImages(
+                images, lambda taken, _: shrink(as_float(taken), self.side), (channels, *small)
+            )
         mean, variances, directions, total = patch_components(images, len(self.stem.weight), generator)
         eps = _WHITENING_EPS * total + 1e-12
         weight = directions / (variances[:, None].clamp(min=0) + eps).sqrt()
@@ -159,18 +190,37 @@ class CompactNet(nn.Module):
         self.stem.bias.copy_(-(weight @ mean))
 
 
-def _averages(x: Tensor) -> tuple[Tensor, ...]:
-    """Return the mean of maps (N, C, H, W) over the image, and that under the window: (N, C) each."""
+def shrink(images: Tensor, side: int) -> Tensor:
+    """Return images (N, C, H, W), those of more than side squared pixels resized to so many, antialiased."""
+    # A graph's sizes may be tensors.
+    height, width = (int(length) for length in images.shape[2:])
+    size = shrunk_size(height, width, side)
+    if size == (height, width):
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def shrunk_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Return the size of images after `shrink`."""
+    scale = side / math.sqrt(height * width)
+    return (height, width) if scale >= 1 else (max(1, round(scale * height)), max(1, round(scale * width)))
+
+
+def _averages(x: Tensor, grid: int) -> Tensor:
+    """Return means of maps (N, C, H, W) over the image and in the cells of a grid: (N, 1 + grid**2, C)."""
     height, width = x.shape[2:]
-    window = _window(height, x)[:, None] * _window(width, x)
-    weights = torch.stack([torch.full_like(window, 1 / (height * width)), window]).flatten(1)
+    weights = x.new_full((1, height * width), 1 / (height * width))
+    if grid:
+        cells = _cells(height, grid, x)[:, None, :, None] * _cells(width, grid, x)[:, None, :]
+        weights = torch.cat([weights, cells.reshape(grid**2, height * width)])
     # One product of matrices reads the maps once, in the order in which convolutions leave them.
-    return (weights @ x.permute(0, 2, 3, 1).flatten(1, 2)).unbind(1)
+    return weights @ x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _window(n: int, like: Tensor) -> Tensor:
-    """Return n weights with the sum 1, largest in the middle."""
+def _cells(n: int, grid: int, like: Tensor) -> Tensor:
+    """Return weights (grid, n), each row with the sum 1: the part of each of n pixels that is in a cell."""
     precise = torch.promote_types(like.dtype, torch.float32)
-    distance = (torch.arange(n, device=like.device, dtype=precise) + 0.5) / n - 0.5
-    weights = torch.exp(-0.5 * (distance / _WINDOW) ** 2)
-    return (weights / weights.sum()).to(like.dtype)
+    pixel = torch.arange(n, device=like.device, dtype=precise)
+    edge = torch.arange(grid + 1, device=like.device, dtype=precise)[:, None] * (n / grid)
+    inside = (torch.minimum(edge[1:], pixel + 1) - torch.maximum(edge[:-1], pixel)).clamp(min=0)
+    return (inside * (grid / n)).to(like.dtype)

@@ -44,6 +44,7 @@ def describe_network(module: nn.Module) -> dict[str, Any] | None:
             "stem_pool": module.stem_pool,
             "means_of_pooled": module.means_of_pooled,
             "width": module.convs[0].out_channels,
+            "side": module.side,
             **({} if module.multiple == 1 else {"multiple": module.multiple}),
         }
     if type(module) is PreprocessedNetwork:
@@ -110,6 +111,8 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
                 raise ValueError(f"stem_pool is {pool!r}, not an int >= 1")
             if type(pooled) is not bool:
                 raise ValueError(f"means_of_pooled is {pooled!r}, not true or false")
+            if type(options["side"]) is not int or options["side"] < 1:
+                raise ValueError(f"side is {options['side']!r}, not an int >= 1")
             network = CompactNet(**options, image_size=(1, 1))
             network.stem_pool, network.means_of_pooled = pool, pooled
             return network

@@ -17,15 +17,14 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from .compact import CompactNet
+from .compact import VIEW_PART, CompactNet
 from .resnet import ResNet
 
-__all__ = ["make_encoder"]
+__all__ = ["default_encoder", "make_encoder"]
 
-# In the minutes that a CPU user has, a small plain network learned better features of CIFAR-10 than residual
-# networks did. By default files are brought to the area of a square of 96 pixels, with sides rounded: that
-# must not be too large, whatever the aspect ratio.
-_COMPACT_MAX_PIXELS = 100 * 100
+# Where a residual network may be the default: on an accelerator, from so many views of images on. On a CPU a
+# small plain network has learnt better features in any time that a user waits.
+_RESNET_VIEWS = 20_000_000
 
 # V1 appendix B.9 (CIFAR-10): no stride and no max-pool at the start of the network.
 _SMALL_STEM_MAX_SIDE = 32
@@ -54,16 +53,21 @@ _FORMS = (
 
 
 def make_encoder(
-    encoder: str | nn.Module | Callable[..., nn.Module], in_channels: int, image_size: tuple[int, int]
+    encoder: str | nn.Module | Callable[..., nn.Module],
+    in_channels: int,
+    image_size: tuple[int, int],
+    view_size: tuple[int, int] | None = None,
 ) -> tuple[nn.Module, int]:
     """Build the encoder that a name, a module or a factory stands for.
 
     Parameters
     ----------
     encoder : str, torch.nn.Module or callable
-        - ``"auto"``: ``"compact"`` for images of at most 100 x 100 pixels or as many, else ``"resnet18"``.
+        - ``"auto"``: ``"compact"``. Estimators choose by device and length of the training, see
+          :class:`~sklearn_simclr.SimCLRTransformer`.
         - ``"compact"``: a small convolutional network that trains in minutes on a CPU; ``"compactx0.5"``,
-          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide.
+          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide. It shrinks images
+          of more than 64 x 64 pixels to so many: larger views cost time and have not taught it more.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``: the papers'
           networks. ``"x2"``, ``"x3"`` or ``"x4"`` multiplies the width and ``"-sk"`` adds selective kernels
           and the changes of ResNet-D, as in ``"resnet152x3-sk"``. If the longer side has at most 32 pixels,
@@ -80,6 +84,9 @@ def make_encoder(
         Channels of the images, >= 1.
     image_size : tuple of int
         Height and width of the images in pixels, both >= 1.
+    view_size : tuple of int or None, default=None
+        Height and width of the views that it will be trained on, if they are not left to the network: the
+        compact network then works on images that are larger than such views by a third.
 
     Returns
     -------
@@ -132,7 +139,7 @@ def make_encoder(
         if encoder.startswith(_TIMM):
             module = _make_timm(encoder, in_channels, image_size)
         else:
-            named = _make_named(encoder, in_channels, image_size)
+            named = _make_named(encoder, in_channels, image_size, view_size)
             return named, named.out_dim
     elif isinstance(encoder, nn.Module):
         module = _copy_module(encoder)
@@ -156,18 +163,32 @@ def _check_images(in_channels: int, image_size: tuple[int, int]) -> tuple[int, t
     return int(in_channels), (int(height), int(width))
 
 
-def _resolve_name(name: str, image_size: tuple[int, int]) -> str:
-    """Return the name of the network that a name stands for, for images of a height and width."""
-    if name != "auto":
-        return name
-    return "resnet18" if math.prod(image_size) > _COMPACT_MAX_PIXELS else "compact"
+def default_encoder(device: torch.device, n_views: float) -> str:
+    """Return the name of the network that suits a device and the length of a training.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where it is to be trained.
+    n_views : float
+        How many images it will see in all, counted as often as they are seen.
+
+    Returns
+    -------
+    str
+        What ``"auto"`` stands for.
+    """
+    return "resnet18" if device.type != "cpu" and n_views >= _RESNET_VIEWS else "compact"
 
 
-def _make_named(name: str, in_channels: int, image_size: tuple[int, int]) -> ResNet | CompactNet:
+def _make_named(
+    name: str, in_channels: int, image_size: tuple[int, int], view_size: tuple[int, int] | None
+) -> ResNet | CompactNet:
     side = max(image_size)
-    resolved = _resolve_name(name, image_size)
+    resolved = "compact" if name == "auto" else name
     if resolved in _COMPACT_WIDTHS:
-        return CompactNet(in_channels, image_size, multiple=_COMPACT_WIDTHS[resolved])
+        options = {} if view_size is None else {"side": round(math.sqrt(math.prod(view_size)) / VIEW_PART)}
+        return CompactNet(in_channels, image_size, multiple=_COMPACT_WIDTHS[resolved], **options)
     match = _RESNET.fullmatch(resolved)
     if match is None:
         closest = _closest(name, ("auto", *_COMPACT_WIDTHS, *_RESNET_NAMES))

@@ -5,10 +5,8 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .._utils.seeds import isolated_generators
-from ..images.computed import ComputedImages
 from ..images.source import ImageSource, as_float
 from .compact import CompactNet
 
@@ -17,9 +15,6 @@ __all__ = ["MirroredNetwork", "left_right_accuracy", "mirror_images_fit_in"]
 # Images that are compared with their mirror images, fewer where they hold more numbers than that together.
 _IMAGES = 500
 _NUMBERS = 2**30
-
-# Larger images are averaged down to at most this side: which way round an image is does not hang on details.
-_LARGEST_SIDE = 96
 
 # Numbers of the images that go through the network at a time.
 _BATCH = 2**19
@@ -80,7 +75,6 @@ def left_right_accuracy(source: ImageSource) -> float:
 
     It reads the representations by an untrained compact network: ridge regression of the difference between
     that of an image and that of its mirror image on 1, by one half of the images for the other half.
-    Images of more than 96 pixels a side are averaged down to that first.
 
     Parameters
     ----------
@@ -92,19 +86,19 @@ def left_right_accuracy(source: ImageSource) -> float:
     float
         In [0, 1]; 0.5 is a guess.
     """
-    channels, height, width = source.shape
-    scale = min(1.0, _LARGEST_SIDE / max(height, width))
-    size = max(1, round(scale * height)), max(1, round(scale * width))
-    images = ComputedImages(source, lambda some, index: _averaged(some, size), (channels, *size))
+    channels, *size = source.shape
     with isolated_generators(0, torch.device("cpu")):
-        network = CompactNet(channels, size).eval()
-        network.initialize_from_images(images, torch.Generator().manual_seed(0))
+        network = CompactNet(channels, (size[0], size[1])).eval()
+        network.initialize_from_images(source, torch.Generator().manual_seed(0))
     network.to(memory_format=torch.channels_last)
-    step = max(1, _BATCH // math.prod(images.shape))
+    step = max(1, _BATCH // math.prod(source.shape))
     index = torch.arange(len(source), device=source.device)
     source.ask(index)
-    parts = (images.take(rows).contiguous(memory_format=torch.channels_last) for rows in index.split(step))
-    differences = torch.cat([network(part) - network(part.flip(3)) for part in parts]).double().numpy()
+    parts = (as_float(source.take(rows).cpu()) for rows in index.split(step))
+    parts = (part.contiguous(memory_format=torch.channels_last) for part in parts)
+    differences = torch.cat([network(part) - network(part.flip(3)) for part in parts])
+    # Not where in the image something is: that differs also between mirror images which fit in.
+    differences = differences[:, : network.read_dim].double().numpy()
     scale = np.sqrt(np.mean(differences**2, axis=0))
     differences = differences[:, scale > 0] / scale[scale > 0]
     products = differences @ differences.T
@@ -118,8 +112,3 @@ def left_right_accuracy(source: ImageSource) -> float:
         told += np.sum(answers > 0) + 0.5 * np.sum(answers == 0)
     return float(told / len(products))
 
-
-def _averaged(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return images as float32 of a size, each pixel the mean of those in its place."""
-    images = as_float(images.cpu())
-    return images if images.shape[2:] == size else F.adaptive_avg_pool2d(images, size)

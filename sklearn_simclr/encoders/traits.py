@@ -1,4 +1,4 @@
-"""Read what a network tells about itself: what a head reads, the batch, mirror images."""
+"""Read what a network tells about itself: what a head reads, the batch, mirror images, the views."""
 
 from typing import NamedTuple
 
@@ -18,11 +18,14 @@ class Traits(NamedTuple):
         How many times as many images as usual are a good batch when nothing is trained.
     mirror_pays : bool
         Whether the mean over an image and its mirror image is a better representation.
+    largest_view : int or None
+        Side of the square with as many pixels as the largest views that are worth their time; None is any.
     """
 
     read_dim: int | None = None
     batch_scale: float = 1.0
     mirror_pays: bool = False
+    largest_view: int | None = None
 
 
 def traits(network: nn.Module) -> Traits:

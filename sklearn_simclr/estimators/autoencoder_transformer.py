@@ -149,9 +149,9 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
         ReconstructionObjective
             With a new encoder and a new decoder.
         """
-        views, shape = self.make_views(images), images.shape
+        encoder, out_dim = self.build_encoder(images)
+        views, shape = self.make_views(images, encoder), images.shape
         if views is not None:
             shape = (shape[0], *views.size)
-        encoder, out_dim = self.build_encoder(images)
         decoder = Decoder(out_dim, shape)
         return ReconstructionObjective(encoder, decoder, views, given=self._given("encoder"))

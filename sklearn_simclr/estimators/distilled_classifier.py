@@ -385,7 +385,7 @@ class DistilledClassifier(TrainedImageClassifier):
             encoder, out_dim = self._build_encoder(images)
         return ClassificationObjective(
             {"encoder": encoder, "classifier": make_classifier_head(out_dim, len(self.classes_))},
-            self._views(images),
+            self._views(images, encoder),
             targets,
             teacher=teacher,
             alpha=float(self.alpha),

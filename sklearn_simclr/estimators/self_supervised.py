@@ -129,7 +129,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
     >>> class AgreementTransformer(SelfSupervisedTransformer):
     ...     def make_objective(self, images, plan):
     ...         encoder, out_dim = self.build_encoder(images)
-    ...         return Agreement({"encoder": encoder}, self.make_views(images))
+    ...         return Agreement({"encoder": encoder}, self.make_views(images, encoder))
     >>> X, _ = load_digits(return_X_y=True)
     >>> AgreementTransformer(max_epochs=1, random_state=0).fit_transform(X).shape
     (1797, 576)
@@ -265,13 +265,17 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         """
         return self._build_encoder(images)
 
-    def make_views(self, images: ImageSource) -> Augmentation | ExternalViews | None:
+    def make_views(
+        self, images: ImageSource, encoder: nn.Module
+    ) -> Augmentation | ExternalViews | None:
         """Return the augmentation with concrete values, as the parameter ``augmentation`` says.
 
         Parameters
         ----------
         images : ImageSource
             The training images: their size decides, and whether mirror images fit in among them.
+        encoder : torch.nn.Module
+            The encoder that will see the views: it may say which size it wants.
 
         Returns
         -------
@@ -280,7 +284,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         """
         if self.augmentation is None and self._default_augmentation() is None:
             return None
-        return self._views(images)
+        return self._views(images, encoder)
 
     def _make_objective(self, images: ImageSource, plan: Plan) -> Objective:
         return self.make_objective(images, plan)

@@ -331,7 +331,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         classifier = make_classifier_head(in_dim, len(self.classes_))
         return self._objective(
             {"encoder": encoder, "head": nn.Sequential(*head), "classifier": classifier},
-            self._views(images),
+            self._views(images, encoder),
             targets,
             validation=validation,
             n_classes=len(self.classes_),

@@ -41,7 +41,6 @@ from ..encoders.preprocessing import (
     Preprocessing,
     input_channels,
     network_of_views,
-    view_size,
 )
 from ..encoders.traits import traits
 from ..encoders.weights.pretrained import load_pretrained
@@ -562,11 +561,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             projector = self._make_head(encoder, projector.in_dim)
         # Views that are neither trained on nor decide about mirror images need no look at the images.
         look = plan.max_epochs > 0 or traits(encoder).mirror_pays
-        views = self._views(images, self.augmentation_ if warm and self.n_iter_ else None, look=look)
-        size = view_size(encoder)
-        asked = Augmentation() if self.augmentation is None else self.augmentation
-        if size is not None and isinstance(views, Augmentation) and isinstance(asked.size, str):
-            views.set_params(size=size)
+        views = self._views(images, encoder, self.augmentation_ if warm and self.n_iter_ else None, look=look)
         loss = self._make_loss()
         return ContrastiveObjective(
             encoder,

@@ -282,7 +282,7 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         encoder, out_dim = self._build_encoder(images)
         return ClassificationObjective(
             {"encoder": encoder, "classifier": make_classifier_head(out_dim, len(self.classes_))},
-            self._views(images),
+            self._views(images, encoder),
             targets,
             validation=validation,
             n_classes=len(self.classes_),

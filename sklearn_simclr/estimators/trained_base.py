@@ -14,7 +14,7 @@ from torch import nn
 from .._utils.devices import resolve_device, resolve_precision
 from .._utils.progress import setting_up
 from .._utils.sklearn_private import Interval, StrOptions, clone_by_parameters
-from ..encoders.make import make_encoder
+from ..encoders.make import default_encoder, make_encoder
 from ..images.source import ImageSource
 from ..training.objective import History, Objective
 from ..training.optimizers import default_learning_rate
@@ -23,7 +23,7 @@ from ..training.schedule import warmup_cosine
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
 from .base import BaseImageEstimator
-from .views import resolve_views
+from .views import given_size, resolve_views
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,9 @@ __all__ = ["TrainedImageEstimator", "check_callbacks"]
 
 # Weight decay by optimizer: V1 section 2.2 for LARS; the others by experiment.
 _WEIGHT_DECAY = {"lars": 1e-6, "sgd": 5e-4, "adamw": 0.05, "muon": 0.0}
+
+# What an accelerator trains a residual network on, to know how long a training of some seconds is.
+_IMAGES_PER_SECOND = 5000
 
 # From this batch size on the learning rate has to be adapted to each layer (V1 section 2.2).
 _LARS_FROM = 1024
@@ -162,6 +165,7 @@ class TrainedImageEstimator(BaseImageEstimator):
     def _views(
         self,
         images: ImageSource,
+        network: nn.Module,
         before: Augmentation | ExternalViews | None = None,
         *,
         look: bool = True,
@@ -170,7 +174,7 @@ class TrainedImageEstimator(BaseImageEstimator):
         augmentation = self.augmentation
         if augmentation is None:
             augmentation = self._default_augmentation() or Augmentation()
-        return resolve_views(augmentation, images, before, look=look)
+        return resolve_views(augmentation, images, before, network=network, look=look)
 
     def _encoder_setting(self) -> Any:
         """Return the ``encoder`` parameter that the network was or will be built by."""
@@ -178,8 +182,18 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     def _build_encoder(self, images: ImageSource) -> tuple[nn.Module, int]:
         """Return a new encoder, and the length of its representations."""
-        encoder, self._out_dim = make_encoder(self._encoder_setting(), images.shape[0], images.shape[1:])
+        setting = self._encoder_setting()
+        if isinstance(setting, str) and setting == "auto":
+            setting = default_encoder(resolve_device(self.device), self._views_in_all(len(images)))
+        size = given_size(self.augmentation, images.shape)
+        encoder, self._out_dim = make_encoder(setting, images.shape[0], images.shape[1:], size)
         return encoder, self._out_dim
+
+    def _views_in_all(self, n_images: int) -> float:
+        """Return how many images a training sees, as often as it does; with max_time an estimate."""
+        if self.max_time is not None:
+            return _IMAGES_PER_SECOND * self.max_time
+        return self._resolve_epochs(n_images) * n_images
 
     def _given(self, *names: str) -> tuple[str, ...]:
         """Return the names of the modules that the user has given as modules, with weights."""

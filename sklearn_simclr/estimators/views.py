@@ -2,12 +2,16 @@
 
 from typing import Any
 
+from torch import nn
+
 from ..encoders.mirror import mirror_images_fit_in
+from ..encoders.preprocessing import view_size
+from ..encoders.traits import traits
 from ..images.source import ImageSource
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews, as_views
 
-__all__ = ["is_open", "resolve_views"]
+__all__ = ["given_size", "is_open", "resolve_views"]
 
 
 def is_open(augmentation: Any) -> bool:
@@ -19,11 +23,19 @@ def is_open(augmentation: Any) -> bool:
     )
 
 
+def given_size(augmentation: Any, shape: tuple[int, int, int]) -> tuple[int, int] | None:
+    """Return height and width of views of images (C, H, W) if the user chose them, else None."""
+    if augmentation is None or isinstance(augmentation, Augmentation) and isinstance(augmentation.size, str):
+        return None
+    return as_views(augmentation).resolve(shape).size
+
+
 def resolve_views(
     augmentation: Any,
     source: ImageSource,
     before: Augmentation | ExternalViews | None = None,
     *,
+    network: nn.Module | None = None,
     look: bool = True,
 ) -> Augmentation | ExternalViews:
     """Return an augmentation with concrete values.
@@ -36,6 +48,8 @@ def resolve_views(
         The images.
     before : Augmentation, ExternalViews or None, default=None
         With the values of a training that is to go on.
+    network : torch.nn.Module or None, default=None
+        The encoder that will see the views: it may say which size it wants.
     look : bool, default=True
         Whether the images are looked at. Else views are mirrored where the images would decide.
 
@@ -44,8 +58,15 @@ def resolve_views(
     Augmentation or ExternalViews
         Another one.
     """
-    views = as_views(augmentation).resolve(source.shape)
-    if isinstance(views, Augmentation) and is_open(augmentation) and views.flip_probability > 0:
+    views = as_views(augmentation)
+    if isinstance(views, ExternalViews):
+        return views.resolve(source.shape)
+    largest = None if network is None else traits(network).largest_view
+    views = views.resolve(source.shape, largest=largest)
+    wanted = None if network is None else view_size(network)
+    if wanted is not None and isinstance(augmentation.size, str):
+        views.set_params(size=wanted)
+    if is_open(augmentation) and views.flip_probability > 0:
         if isinstance(before, Augmentation):
             views.set_params(flip_probability=before.flip_probability)
         elif look and not mirror_images_fit_in(source):

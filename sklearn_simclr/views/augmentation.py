@@ -12,9 +12,13 @@ from .linear_maps import Draws, make_views
 
 __all__ = ["Augmentation"]
 
-# Images up to this short side get the recipe that SimCLR uses for CIFAR-10 (V1 B.9): half the
-# colour strength, no blur.
-_SMALL_SIDE = 64
+# Views up to this short side get the colours that SimCLR uses for CIFAR-10 (V1 B.9): half the strength, no
+# blur.
+_SMALL_VIEW = 64
+
+# From this short side of the images on, views are smaller than images.
+_SMALLEST_PART = 28
+_VIEW_PART = 0.75
 
 _CROP_TRIES = 10
 
@@ -149,13 +153,16 @@ class Augmentation(BaseEstimator):
         self.erasing_probability = erasing_probability
         self.color_mode = color_mode
 
-    def resolve(self, image_shape: tuple[int, ...]) -> Self:
+    def resolve(self, image_shape: tuple[int, ...], *, largest: int | None = None) -> Self:
         """Return a copy with every ``"auto"`` replaced by the value for images of a shape.
 
         Parameters
         ----------
         image_shape : (int, int, int)
             Channels, height and width of the images.
+        largest : int or None, default=None
+            Side of the square with as many pixels as the largest view that ``size="auto"`` chooses; None is
+            any. Encoders know theirs.
 
         Returns
         -------
@@ -170,32 +177,32 @@ class Augmentation(BaseEstimator):
         Examples
         --------
         >>> from sklearn_simclr import Augmentation
-        >>> Augmentation().resolve((3, 224, 224)).blur_probability
-        0.5
+        >>> Augmentation().resolve((3, 224, 224)).size
+        (168, 168)
+        >>> Augmentation().resolve((3, 224, 224), largest=48).size
+        (48, 48)
         """
         channels, height, width = image_shape
         self._check()
         params = self.get_params(deep=False)
-        side = min(height, width)
         recipe, no_up = self.recipe, self.recipe == "no_up"
-        short_training = recipe in ("auto", "no_up") and side <= _SMALL_SIDE
-        if recipe in ("auto", "no_up"):
-            recipe = "cifar" if side <= _SMALL_SIDE else "imagenet"
-        glyphs = short_training and side < 28 and channels == 1
+        short_training, side = recipe in ("auto", "no_up"), min(height, width)
+        part = _VIEW_PART if short_training and side >= _SMALLEST_PART else 1.0
+        if largest is not None and short_training:
+            part = min(part, largest / math.sqrt(height * width))
+        size = (max(1, round(part * height)), max(1, round(part * width)))
+        if short_training:
+            recipe = "cifar" if min(size) <= _SMALL_VIEW else "imagenet"
+        glyphs = short_training and side < _SMALLEST_PART and channels == 1
         auto = {
-            "size": (height, width),
-            "crop_scale": (0.08, 1.0),
-            "flip_probability": 0.5,
+            "size": size,
+            "crop_scale": (0.4, 1.0) if glyphs else (0.2, 1.0) if short_training else (0.08, 1.0),
+            "flip_probability": 0.0 if glyphs and not no_up else 0.5,
             "vertical_flip_probability": 0.5 if no_up else 0.0,
             "rotation": "quarter" if no_up else None,
             "color_strength": 1.0 if recipe == "imagenet" else 0.5,
             "blur_probability": 0.5 if recipe == "imagenet" else 0.0,
         }
-        if short_training:
-            auto["crop_scale"] = (0.4, 1.0) if glyphs else (0.2, 1.0)
-            auto["flip_probability"] = 0.0 if glyphs and not no_up else 0.5
-            if side >= 28:
-                auto["size"] = (round(0.75 * height), round(0.75 * width))
         for name, value in auto.items():
             if _is_auto(params[name]):
                 params[name] = value

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sklearn_simclr.encoders.compact import CompactNet
-from sklearn_simclr.encoders.make import make_encoder
+from sklearn_simclr.encoders.compact import CompactNet, _cells
+from sklearn_simclr.encoders.make import default_encoder, make_encoder
 from sklearn_simclr.encoders.resnet import ResNet
 from sklearn_simclr.images import ImageSource
 
@@ -94,14 +94,19 @@ def test_stem_follows_the_longer_side(image_size, kernel, stride, pools):
     assert isinstance(module.maxpool, nn.MaxPool2d) == pools
 
 
-@pytest.mark.parametrize(
-    "image_size, kind",
-    [((8, 8), CompactNet), ((96, 96), CompactNet), ((84, 112), CompactNet), ((101, 100), ResNet)],
-)
-def test_auto_chooses_by_the_longer_side(image_size, kind):
+@pytest.mark.parametrize("image_size", [(8, 8), (96, 96), (97, 20), (20, 224), (300, 400)])
+def test_auto_is_compact_for_images_of_any_size(image_size):
     module, out_dim = make_encoder("auto", 3, image_size)
-    assert type(module) is kind
+    assert type(module) is CompactNet
     assert module.eval()(torch.rand(2, 3, *image_size)).shape == (2, out_dim)
+
+
+@pytest.mark.parametrize(
+    "device, n_views, name",
+    [("cpu", 1e9, "compact"), ("meta", 1e9, "resnet18"), ("meta", 1e6, "compact")],
+)
+def test_a_residual_network_is_the_default_where_it_has_the_time_to_learn(device, n_views, name):
+    assert default_encoder(torch.device(device), n_views) == name
 
 
 @pytest.mark.parametrize("image_size, width", [((8, 8), 32), ((32, 20), 64)])
@@ -111,7 +116,7 @@ def test_auto_chooses_by_the_longer_side(image_size, kind):
 def test_widths_of_compact(name, multiple, image_size, width):
     module, out_dim = make_encoder(name, 3, image_size)
     assert module.convs[0].out_channels == width * multiple
-    assert out_dim == 2 * module.read_dim == 2 * 9 * width * multiple
+    assert (module.read_dim, out_dim) == (9 * width * multiple, (9 + 2 * 16) * width * multiple)
     assert module.eval()(torch.rand(2, 3, *image_size)).shape == (2, out_dim)
 
 
@@ -135,23 +140,30 @@ def test_compact_against_its_definition(side):
     x = F.conv2d(images, net.stem.weight, net.stem.bias, padding=1)
     x = torch.cat([x.relu(), (-x).relu()], dim=1)
     x = F.avg_pool2d(x, 2) if side == 32 else x
-    levels, middles = [], []
+    levels = []
     for conv, norm, pool in zip(net.convs, net.norms, (True, False, True, False), strict=True):
         x = F.conv2d(x, conv.weight, padding=1)
         x = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), False, keepdim=True) + norm.eps).sqrt()
         x = (x * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)).relu()
         before, x = x, F.max_pool2d(x, 2) if pool else x
-        level = x if side == 32 else before
-        levels.append(level.mean((2, 3)))
-        n = level.shape[2]
-        bell = np.exp([-0.5 * (((k + 0.5) / n - 0.5) * 6) ** 2 for k in range(n)])  # a sixth of the side
-        window = torch.from_numpy(np.outer(bell, bell) / bell.sum() ** 2)
-        middles.append((level * window).sum((2, 3)))
-    expected = torch.cat(levels[::-1] + middles[::-1], dim=1)
+        levels.append(x if side == 32 else before)
+    assert levels[2].shape[2] == (4 if side == 32 else 8)
+    cells = levels[2] if side == 32 else F.avg_pool2d(levels[2], 2)
+    cells = 0.5 * cells.permute(0, 2, 3, 1).flatten(1)  # row by row, all channels of a cell together
+    expected = torch.cat([*(level.mean((2, 3)) for level in levels[::-1]), cells], dim=1)
     torch.testing.assert_close(net(images), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_half_of_the_compact_representation_tells_where_things_are():
+def test_cells_of_a_grid_share_the_pixels_on_their_edges():
+    # Three pixels in two cells: the middle one is half in each.
+    torch.testing.assert_close(_cells(3, 2, torch.ones(1)), torch.tensor([[2.0, 1, 0], [0, 1, 2]]) / 3)
+    for n in (1, 3, 4, 7, 16):
+        weights = _cells(n, 4, torch.ones(1, dtype=torch.float64))
+        torch.testing.assert_close(weights.sum(1), torch.ones(4, dtype=torch.float64))
+        torch.testing.assert_close(weights.sum(0), torch.full((n,), 4 / n, dtype=torch.float64))
+
+
+def test_the_end_of_the_compact_representation_tells_where_things_are():
     net, n = make_encoder("compact", 1, (32, 32))
     middle, corner = torch.zeros(2, 1, 32, 32), torch.zeros(2, 1, 32, 32)
     middle[:, :, 12:20, 12:20] = corner[:, :, 4:12, 4:12] = torch.rand(8, 8)
@@ -163,7 +175,24 @@ def test_half_of_the_compact_representation_tells_where_things_are():
     with torch.no_grad():
         h = net.eval()(torch.cat([middle[:1], corner[:1]]))
     differences = (h[0] - h[1]).norm(), (h[0] - h[1])[: net.read_dim].norm()
-    assert n == 2 * net.read_dim and differences[0] > 1.5 * differences[1] > 0
+    assert differences[0] > 1.5 * differences[1] > 0
+
+
+@pytest.mark.parametrize("image_size, shrunk", [((224, 224), (64, 64)), ((288, 384), (55, 74))])
+def test_compact_shrinks_large_images(image_size, shrunk):
+    torch.manual_seed(0)
+    net, _ = make_encoder("compact", 3, image_size)
+    images = torch.rand(2, 3, *image_size)
+    small = F.interpolate(images, shrunk, mode="bilinear", antialias=True)
+    torch.testing.assert_close(net.eval()(images), net(small))
+    assert net.stem_pool == 4
+
+
+def test_compact_works_on_images_that_are_larger_than_the_views_by_a_third():
+    net, _ = make_encoder("compact", 3, (224, 224), view_size=(96, 96))
+    assert (net.side, net.stem_pool, net.traits.largest_view) == (128, 8, 96)
+    small, _ = make_encoder("compact", 3, (32, 32), view_size=(32, 32))
+    assert small.stem_pool == make_encoder("compact", 3, (32, 32))[0].stem_pool == 2
 
 
 def test_numpy_strings_and_numbers_are_understood():

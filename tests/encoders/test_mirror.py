@@ -32,12 +32,12 @@ def test_mirrored_photographs_look_like_photographs_and_mirrored_digits_unlike_d
     assert left_right_accuracy(ImageSource(torch.ones(4, 1, 8, 8), (0, 1))) == 0.5
 
 
-def test_large_images_are_averaged_first():
+def test_large_images_are_told_apart_as_small_ones():
     small = torch.randint(256, (40, 3, 96, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     small = (small.float() * torch.linspace(0.9, 1, 48)).to(torch.uint8)
     large = small.repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)
     expected, found = (left_right_accuracy(ImageSource(pixels, (0, 255))) for pixels in (small, large))
-    assert found == expected > 0.6
+    assert abs(found - expected) < 0.1 and min(found, expected) > 0.6
 
 
 def test_accuracy_is_that_of_ridge_regression():
@@ -52,7 +52,7 @@ def test_accuracy_is_that_of_ridge_regression():
         network = CompactNet(1, (8, 8)).eval()
         network.initialize_from_images(source, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        differences = (network(images) - network(images.flip(3))).double().numpy()
+        differences = (network(images) - network(images.flip(3)))[:, : network.read_dim].double().numpy()
     differences = differences / np.maximum(np.sqrt((differences**2).mean(0)), 1e-30)
     right = 0
     for here, there in (slice(30), slice(30, None)), (slice(30, None), slice(30)):

@@ -299,7 +299,12 @@ def test_recipes():
     cifar = Augmentation(recipe="cifar").resolve((3, 32, 32))
     assert (cifar.size, cifar.crop_scale) == ((32, 32), (0.08, 1.0))
     assert (cifar.color_strength, cifar.blur_probability) == (0.5, 0.0)
-    assert Augmentation().resolve((3, 224, 224)).get_params() == paper.get_params()
+    large = {"size": (168, 168), "crop_scale": (0.2, 1.0)}
+    assert Augmentation().resolve((3, 224, 224)).get_params() == paper.get_params() | large
+    small = Augmentation().resolve((3, 300, 400), largest=48)
+    assert (small.size, small.color_strength, small.blur_probability) == ((42, 55), 0.5, 0.0)
+    assert Augmentation().resolve((3, 40, 60), largest=48).size == (30, 45)
+    assert Augmentation(recipe="imagenet").resolve((3, 224, 224), largest=48).size == (224, 224)
     assert Augmentation().resolve((3, 32, 32)).blur_probability == 0.0
     assert Augmentation().resolve((1, 8, 8)).flip_probability == 0.0
     assert Augmentation(color_strength=0.1).resolve((3, 224, 224)).color_strength == 0.1
