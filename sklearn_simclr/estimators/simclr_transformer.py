@@ -84,12 +84,15 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     encoder : str, torch.nn.Module or callable, default="auto"
         The network that turns images (N, C, H, W) into representations (N, d).
 
-        - ``"auto"``: ``"compact"`` for images of at most 100 x 100 pixels or as many, else ``"resnet18"``.
+        - ``"auto"``: ``"compact"`` for images of any size; ``"resnet18"`` only where a GPU trains it on 20
+          million images or more, counted as often as they are seen.
         - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``,
           ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide; on two cores
-          ``"compactx1.5"`` has learnt more from about ten minutes of training on. The first half of
-          the representation are means over the image, which the projection head reads; in those of the
-          second half the middle of the image counts most.
+          ``"compactx1.5"`` has learnt more from about ten minutes of training on. It sees views of up to
+          48 x 48 pixels in training and shrinks images to 64 x 64 pixels in transform, or both in proportion
+          to a ``size`` of the augmentation. The first `encoder_.read_dim` numbers of a representation are
+          means over the image, which the projection head reads; the others say where in the image
+          something is.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``; with a width
           as in ``"resnet50x2"``, with selective kernels as in ``"resnet50-sk"``. Small images get a stem
           that keeps their resolution.
