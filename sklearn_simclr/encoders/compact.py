@@ -173,9 +173,9 @@ class CompactNet(nn.Module):
         generator : torch.Generator
             For the choice of the patches; on the device of the network.
         """
-        channels, *size = images.shape
-        small = shrunk_size(*size, self.side)
-        if small != tuple(size):
+        channels, height, width = images.shape
+        small = shrunk_size(height, width, self.side)
+        if small != (height, width):
             images = ComputedImages(
                 images, lambda taken, _: shrink(as_float(taken), self.side), (channels, *small)
             )

@@ -265,9 +265,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         """
         return self._build_encoder(images)
 
-    def make_views(
-        self, images: ImageSource, encoder: nn.Module
-    ) -> Augmentation | ExternalViews | None:
+    def make_views(self, images: ImageSource, encoder: nn.Module) -> Augmentation | ExternalViews | None:
         """Return the augmentation with concrete values, as the parameter ``augmentation`` says.
 
         Parameters
