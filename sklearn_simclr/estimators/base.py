@@ -105,19 +105,34 @@ class BaseImageEstimator(BaseEstimator):
         """Return the estimator whose parameters say how images are read."""
         return self
 
-    def _read_images(self, X: Images | ReadImages, *, reset: bool, smallest: int = 1) -> ImageSource:
+    def _read_images(
+        self,
+        X: Images | ReadImages,
+        *,
+        reset: bool,
+        smallest: int = 1,
+        max_time: float | None = None,
+    ) -> ImageSource:
         """Return the images of X, checked; with ``reset`` X decides what images look like."""
         if isinstance(X, ReadImages):
             self._take_format(X.reader)
             return X.source
         rows = as_rows(X)
         if rows is not None and not all(isinstance(row, np.ndarray) for row in rows):
-            return self._read_rows(rows, reset=reset, smallest=smallest)
+            return self._read_rows(rows, reset=reset, smallest=smallest, max_time=max_time)
         return self._read_arrays(X if rows is None else rows, reset=reset, smallest=smallest)
 
-    def _read_training_images(self, X: Images | ReadImages, *, reset: bool, smallest: int = 2) -> ImageSource:
+    def _read_training_images(
+        self,
+        X: Images | ReadImages,
+        *,
+        reset: bool,
+        smallest: int = 2,
+        max_time: float | None = None,
+    ) -> ImageSource:
         """Return the images of X that can be read, at least two where nothing is known yet."""
-        images = self._read_images(X, reset=reset, smallest=smallest if reset else 1)
+        smallest = smallest if reset else 1
+        images = self._read_images(X, reset=reset, smallest=smallest, max_time=max_time)
         if not isinstance(X, ReadImages):
             warn_of_bad(images)
         images = images.without_bad()
@@ -125,7 +140,9 @@ class BaseImageEstimator(BaseEstimator):
             raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
         return images
 
-    def _read_rows(self, rows: list[Any], *, reset: bool, smallest: int) -> ImageSource:
+    def _read_rows(
+        self, rows: list[Any], *, reset: bool, smallest: int, max_time: float | None
+    ) -> ImageSource:
         """Return the images of files, Pillow images and the like."""
         if len(rows) < smallest:
             raise ValueError(
@@ -141,6 +158,7 @@ class BaseImageEstimator(BaseEstimator):
             kind=None if fmt is None else (fmt.shape[0], fmt.decoded_dtype or "uint8"),
             on_error=how.on_error,
             verbose=getattr(how, "verbose", 0),
+            max_time=max_time,
         )
         good = len(rows) - len(decoded.bad)
         if reset:

@@ -207,7 +207,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         """
         started = time.perf_counter()
         with self._unchanged_on_error():
-            images = self._read_training_images(X, reset=True)
+            images = self._read_training_images(X, reset=True, max_time=self._time())
             plan = self._plan(len(images), draw_seed(self.random_state), started)
             objective = self._new_objective(images, plan)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)

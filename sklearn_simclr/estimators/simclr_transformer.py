@@ -405,7 +405,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         started = time.perf_counter()
         warm = self.warm_start and hasattr(self, "encoder_")
         with self._unchanged_on_error():
-            images = self._read_training_images(X, reset=not warm)
+            images = self._read_training_images(X, reset=not warm, max_time=self._time())
             plan = self._plan(len(images), draw_seed(self.random_state), started, warm=warm)
             objective = self._new_objective(images, plan, warm=warm)
             mirror = self._mirror_pays(objective, images, warm)

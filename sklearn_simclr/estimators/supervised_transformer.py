@@ -238,7 +238,7 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         """
         started = time.perf_counter()
         with self._unchanged_on_error():
-            images = self._read_images(X, reset=True)
+            images = self._read_images(X, reset=True, max_time=self._time())
             labels, weights = self._read_labels(y, sample_weight, images)
             warn_of_bad(images)
             seed = draw_seed(self.random_state)

@@ -45,7 +45,7 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     ``fit`` of a subclass reads images, makes an objective, trains it and adopts what it has learnt::
 
-        images = self._read_training_images(X, reset=True)
+        images = self._read_training_images(X, reset=True, max_time=self._time())
         plan = self._plan(len(images), draw_seed(self.random_state), started)
         objective = self._new_objective(images, plan)
         history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
@@ -203,6 +203,10 @@ class TrainedImageEstimator(BaseImageEstimator):
         """Return whether an encoder takes images in the memory format in which convolutions are faster."""
         # Networks that are given by name do, and a trial takes a copy.
         return isinstance(self._encoder_setting(), str) or _takes_channels_last(encoder, images.shape)
+
+    def _time(self) -> float | None:
+        """Return the seconds that fit may take, if anything is trained."""
+        return self.max_time if self.max_epochs else None
 
     def _resolve_epochs(self, n_images: int) -> int:
         """Return the passes over the images."""

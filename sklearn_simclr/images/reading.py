@@ -16,9 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from .._utils.progress import progress_bar
+from .._utils.progress import in_words, progress_bar
 from .._utils.types import ImageSize, OnError, PathLike
 from .._utils.warn import warn
 from .._version import __version__
@@ -28,6 +27,9 @@ from .sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
 from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch_rows
 
 __all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
+
+# After this part of the time it is known how long reading will take.
+_KNOWN_AFTER = 0.1
 
 # Bad images and odd sizes that a message lists; reading ends soon after as many were found.
 _LISTED = 10
@@ -88,6 +90,7 @@ def read_rows(
     kind: _Kind | None = None,
     on_error: OnError = "raise",
     verbose: int = 0,
+    max_time: float | None = None,
 ) -> DecodedRows:
     """Decode images, each of them once.
 
@@ -108,6 +111,8 @@ def read_rows(
         Whether an image that cannot be read is an error, or one of the ``bad`` ones.
     verbose : int, default=0
         1 shows a progress bar.
+    max_time : float or None, default=None
+        Seconds in which there is no use for images that take longer to be read.
 
     Returns
     -------
@@ -118,7 +123,7 @@ def read_rows(
     ------
     ValueError
         If images cannot be read or differ in size or channels. It is a FileNotFoundError, too, if the
-        files are missing.
+        files are missing. And as soon as it is known that reading will take longer than `max_time`.
 
     Examples
     --------
@@ -131,7 +136,8 @@ def read_rows(
     wanted = image_size if isinstance(image_size, Target) else check_image_size(image_size)
     found = _Found(len(rows), rows, on_error)
     bar = progress_bar("images", len(rows), "images", shown=bool(verbose))
-    with strict_decoders(), bar as progress:
+    with strict_decoders(), bar:
+        progress = _Progress(bar, len(rows), max_time)
         target = _choose(rows, side) if wanted == "auto" else wanted
         if cache_dir is None:
             pixels, places = _read_to_scratch(rows, target, kind, found, progress)
@@ -169,8 +175,32 @@ def _size(item: Any) -> tuple[int, int] | None:
         return None
 
 
+class _Progress:
+    """Counts the images that have been read; raises once it is known that reading takes too long."""
+
+    def __init__(self, bar: Any, total: int, max_time: float | None) -> None:
+        self.bar, self.total, self.max_time = bar, total, max_time
+        self.done = 0
+        self.started = time.perf_counter()
+
+    def update(self, n: int) -> None:
+        """Count images."""
+        self.bar.update(n)
+        self.done += n
+        spent = time.perf_counter() - self.started
+        if self.max_time is None or spent < _KNOWN_AFTER * self.max_time:
+            return
+        expected = spent * self.total / max(1, self.done)
+        if expected > self.max_time:
+            raise ValueError(
+                f"max_time={self.max_time:g} is too short for these images: reading {self.total:,} of them "
+                f"takes about {in_words(expected)}. Pass a longer max_time or fewer images, or cache_dir, in "
+                "which decoded files are kept for the next fit."
+            )
+
+
 def _read_to_scratch(
-    rows: list[Any], target: Target | None, kind: _Kind | None, found: _Found, progress: tqdm
+    rows: list[Any], target: Target | None, kind: _Kind | None, found: _Found, progress: _Progress
 ) -> tuple[NDArray, None]:
     out: MemoryRows | FileRows | None = None
     current: _Kind | None = None
@@ -201,7 +231,7 @@ def _read_through_store(
     cache_dir: PathLike,
     kind: _Kind | None,
     found: _Found,
-    progress: tqdm,
+    progress: _Progress,
 ) -> tuple[NDArray, NDArray[np.int64] | None]:
     with FolderStore(cache_dir) as store:
         version = _decoder_version()
@@ -330,7 +360,7 @@ class _NoSuchFile(ImageError):
 
 
 def _decoded(
-    indices: Iterable[int], rows: list[Any], target: Target | None, progress: tqdm
+    indices: Iterable[int], rows: list[Any], target: Target | None, progress: _Progress
 ) -> Iterator[list[tuple[int, NDArray | ImageError]]]:
     """Yield lists of (row, image or ImageError), in order, read and decoded by threads some chunks ahead.
 

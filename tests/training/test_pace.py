@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
@@ -352,3 +353,20 @@ def test_a_clock_counts_epochs_or_seconds(hands, capsys):
     assert lines[1].startswith("SimCLR: 10%, 21/200 s, 200 images/s, loss 2.500")
     assert lines[-1] == "SimCLR: 100%, 200/200 s, 200 images/s, loss 2.500"
     assert len(lines) <= 12
+
+
+def test_reading_that_would_take_all_the_time_ends_early(hands, images, monkeypatch):
+    rows = [Image.fromarray(image) for image in images]
+
+    def decode(*args):
+        hands.now += 1.0
+        return images[0][:, :, None]
+
+    monkeypatch.setattr("sklearn_simclr.images.reading._decode_one", decode)
+    model, encoder = simclr(hands, 1.0, image_size=8)
+    with pytest.raises(
+        ValueError, match="max_time=40 is too short for these images: reading 300 of them takes"
+    ):
+        model.fit(rows)
+    assert encoder.sizes == []
+    model.set_params(max_epochs=0).fit(rows)
