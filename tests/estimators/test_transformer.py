@@ -521,15 +521,6 @@ def test_small_x_is_one_batch(images):
     assert make().fit(images[:2]).transform(images).shape == (40, 6)
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # on a slow machine
-def test_max_time_replaces_max_epochs(images):
-    started = time.perf_counter()
-    simclr = make(max_time=1.5, max_epochs=1).fit(images)
-    assert 1.2 < time.perf_counter() - started < 3.0
-    assert simclr.n_iter_ > 1
-    assert simclr.history_["learning_rate"].iloc[-1] < 0.1 * simclr.history_["learning_rate"].max()
-
-
 def test_auto_is_one_network_however_long_it_trains():
     images = np.random.default_rng(0).random((40, 20, 20, 3), dtype=np.float32)
     widths = [
@@ -649,14 +640,10 @@ def test_bfloat16(images):
     assert H.dtype == np.float32 and np.isfinite(H).all()
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # 40 random images teach little
 def test_verbose_shows_speed_loss_and_chance(images, capsys):
     make(verbose=1, max_epochs=1).fit(images)
-    text = capsys.readouterr().err
+    text = capsys.readouterr().err  # less than the half second between two updates: the end is shown
     assert text.count("images/s") == 1 and "epochs, " in text and "chance 3.434" in text
-    # Less than the half second between two updates: the bar shows its end all the same.
-    make(verbose=1, max_time=0.3).fit(images)
-    assert re.search(r"0\.\d/0\.3 s, [\d,]+ images/s, loss \d", capsys.readouterr().err)
     make(max_epochs=1).fit(images)
     captured = capsys.readouterr()
     assert captured.err == captured.out == ""

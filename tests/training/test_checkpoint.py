@@ -145,19 +145,6 @@ def test_a_checkpoint_of_other_images_or_parameters_is_refused(images, tmp_path)
     assert (tmp_path / "training.safetensors").read_bytes() == before
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # on a slow machine
-def test_a_budget_of_time_counts_what_was_spent_before(images, tmp_path, often):
-    params = {"max_time": 2.0, "checkpoint_dir": tmp_path}
-    with pytest.raises(Stop):
-        simclr(callbacks=[StopAt(4)], **params).fit(images)
-    with Checkpoint(tmp_path, stored_key(tmp_path)) as checkpoint:
-        spent = checkpoint.load()["elapsed"]
-    started = time.perf_counter()
-    simclr(**params).fit(images)
-    assert 0 < spent < 2.0
-    assert time.perf_counter() - started < 2.0 - spent + 1.0
-
-
 def test_two_fits_cannot_share_a_folder(images, tmp_path):
     with (
         Checkpoint(tmp_path, "a"),
