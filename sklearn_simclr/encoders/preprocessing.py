@@ -17,7 +17,7 @@ __all__ = ["PreprocessedNetwork", "Preprocessing", "input_channels", "network_of
 # enlarge, come in batches that are too large for the network.
 _PIXELS = 64 * 32 * 32
 _PIXELS_GPU = 1024 * 32 * 32
-_FEWEST = 16
+_FEWEST = 4
 
 
 _MODES = ("bicubic", "bilinear")

@@ -24,6 +24,8 @@ from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from .._utils.sklearn_private import Interval, StrOptions, check_feature_names
 from .._utils.types import Images, ImageShape
 from .._utils.warn import warn
+from ..images.computed import ComputedImages
+from ..images.indexing import row_blocks
 from ..images.items import as_rows
 from ..images.layout import ImageFormat, array_layout, decoded_format, image_format, layout_of_mixed
 from ..images.mapped import mapped_rows
@@ -32,15 +34,22 @@ from ..images.resizing import resize_images
 from ..images.sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
 from ..images.source import ImageSource, as_array, as_arrays, as_float, decoded_source, image_source
 
-__all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "warn_of_bad"]
+__all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "images_a_forward", "warn_of_bad"]
 
 
-# Images of a forward in inference: small enough for a single row to be answered quickly (every batch is
-# padded to one size), large enough for full speed; larger images fill a CPU or GPU with fewer of them.
-_PIXELS_A_BATCH = 64 * 32 * 32
-_PIXELS_A_GPU_BATCH = 1024 * 32 * 32
+# Pixels of a forward in inference, on a CPU and elsewhere: few enough for a single row to be answered quickly
+# (every batch is padded to one size), enough for full speed.
+_PIXELS = 64 * 32 * 32
+_PIXELS_ELSEWHERE = 1024 * 32 * 32
 
-_ROWS_A_CHECK = 4096
+# As many images as that are better, as long as they have no more pixels than that: a network may hold 1 KB
+# for each.
+_IMAGES = 16
+_MOST_PIXELS = 4 * 224 * 224
+_MOST_PIXELS_ELSEWHERE = 16 * 1024 * 1024
+
+# Above so many channels, what a pixel takes grows with them.
+_CHANNELS = 8
 
 
 class ReadImages:
@@ -275,7 +284,7 @@ class BaseImageEstimator(BaseEstimator):
         self,
         function: Callable[[Sequence[nn.Module], torch.Tensor], torch.Tensor],
         modules: Sequence[nn.Module],
-        source: ImageSource,
+        source: ImageSource | ComputedImages,
         scale: float = 1.0,
     ) -> NDArray[np.float32]:
         """Apply a function of modules and of float images (N, C, H, W) to all of a source, in eval mode.
@@ -284,8 +293,7 @@ class BaseImageEstimator(BaseEstimator):
         number of rows around it. `scale` is how many times as many images as usual are a batch.
         """
         device = resolve_device(self.device)
-        pixels = _PIXELS_A_GPU_BATCH if device.type != "cpu" else _PIXELS_A_BATCH
-        size = int(min(1024, max(16, scale * pixels // (source.shape[1] * source.shape[2]))))
+        size = images_a_forward(source.shape, device, scale)
         channels_last = getattr(self, "_encoder_takes_channels_last", False)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         with _in_eval_mode(modules, device) as modules, torch.inference_mode():
@@ -349,6 +357,31 @@ def _in_eval_mode(modules: Sequence[nn.Module], device: torch.device) -> Iterato
                     module.training = training
     else:
         yield [copy.deepcopy(module).to(device).eval() for module in modules]
+
+
+def images_a_forward(shape: tuple[int, int, int], device: torch.device, scale: float = 1.0) -> int:
+    """Return how many images go through a network at a time in inference.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Channels, height and width of the images: the number depends on nothing else of them.
+    device : torch.device
+        Where the network is.
+    scale : float, default=1.0
+        How many times as many as usual are a good batch for the network.
+
+    Returns
+    -------
+    int
+        1 to 1,024.
+    """
+    channels, height, width = shape
+    pixels = height * width * max(1.0, channels / _CHANNELS)
+    here = device.type == "cpu"
+    usual = scale * (_PIXELS if here else _PIXELS_ELSEWHERE) // pixels
+    most = (_MOST_PIXELS if here else _MOST_PIXELS_ELSEWHERE) // pixels
+    return int(min(1024, max(1, usual, min(_IMAGES, most))))
 
 
 def warn_of_bad(source: ImageSource) -> None:
@@ -415,13 +448,13 @@ def _check_finite(array: np.ndarray) -> None:
         return
     bad: list[int] = []
     file = mapped_rows(array)
-    for start in range(0, len(array), _ROWS_A_CHECK):
-        rows = array[start : start + _ROWS_A_CHECK]
+    for block in row_blocks(len(array), array[:1].nbytes):
+        rows = array[block]
         finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
         if file is not None:
             file.seen(len(rows))
         if not finite.all():
-            bad.extend(start + np.flatnonzero(~finite))
+            bad.extend(block.start + np.flatnonzero(~finite))
     if bad:
         kind = "NaN" if np.isnan(array[bad[0]]).any() else "infinity"
         more = f" and {len(bad) - 1} other rows" if len(bad) > 1 else ""

@@ -58,7 +58,7 @@ from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
 from .base import BaseImageTransformer
 from .trained_base import TrainedImageEstimator
-from .views import is_open
+from .views import drawn_views, is_open
 
 __all__ = ["SimCLRTransformer"]
 
@@ -514,9 +514,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         hits = 0.0
         parts = np.array_split(np.arange(len(source)), -(-len(source) // _SCORE_PAIRS))
         for part in parts:
-            images = source.take(slice(int(part[0]), int(part[-1]) + 1))
-            views = self.augmentation_(images, generator, n_views=2)
-            z = self._infer(project, (encoder, self.projector_), ImageSource(views, (0.0, 1.0)))
+            views = drawn_views(self.augmentation_, source.select(part), generator, n_views=2)
+            z = self._infer(project, (encoder, self.projector_), views)
             hits += contrastive_accuracy(z) * len(part)
         return hits / len(source)
 

@@ -2,16 +2,18 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..encoders.mirror import mirror_images_fit_in
 from ..encoders.preprocessing import view_size
 from ..encoders.traits import traits
+from ..images.computed import ComputedImages
 from ..images.source import ImageSource
 from ..views.augmentation import Augmentation
-from ..views.external import ExternalViews, as_views
+from ..views.external import ExternalViews, Views, as_views
 
-__all__ = ["given_size", "is_open", "resolve_views"]
+__all__ = ["drawn_views", "given_size", "is_open", "resolve_views"]
 
 
 def is_open(augmentation: Any) -> bool:
@@ -72,3 +74,31 @@ def resolve_views(
         elif look and not mirror_images_fit_in(source):
             views.set_params(flip_probability=0.0)
     return views
+
+
+def drawn_views(
+    augmentation: Views, source: ImageSource, generator: torch.Generator, n_views: int
+) -> ComputedImages:
+    """Draw views of images, which are made when they are taken.
+
+    Parameters
+    ----------
+    augmentation : Augmentation or ExternalViews
+        With concrete values.
+    source : ImageSource
+        n images.
+    generator : torch.Generator
+        Where the draws come from.
+    n_views : int
+        Views of each image.
+
+    Returns
+    -------
+    ComputedImages
+        n_views * n views; rows i, i + n, ... are of one image.
+    """
+    draws = augmentation.draw(n_views * len(source), source.shape, generator=generator, device=source.device)
+    shape = (source.shape[0], *augmentation.size)
+    return ComputedImages(
+        source, lambda images, index: augmentation.apply(images, draws.rows(index)), shape, n_views
+    )

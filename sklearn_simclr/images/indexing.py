@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
-__all__ = ["indexable", "length_mismatch", "take", "take_columns", "take_if_aligned"]
+__all__ = ["indexable", "length_mismatch", "row_blocks", "take", "take_columns", "take_if_aligned"]
+
+# Bytes of the rows of an array that are looked at or copied at a time.
+_BLOCK_BYTES = 16 << 20
 
 
 def indexable(X: Any, name: str = "X") -> tuple[Any, int]:
@@ -56,3 +59,22 @@ def take_if_aligned(value: Any, rows: NDArray[np.integer], n: int) -> Any:
     except TypeError:
         return value
     return take(with_length, rows) if length == n else value
+
+
+def row_blocks(n: int, n_bytes: int) -> list[slice]:
+    """Return slices that cut n rows into blocks of at most 16 MiB, and of at least one row.
+
+    Parameters
+    ----------
+    n : int
+        Rows there are.
+    n_bytes : int
+        Bytes of a row.
+
+    Returns
+    -------
+    list of slice
+        In ascending order.
+    """
+    step = max(1, _BLOCK_BYTES // max(1, n_bytes))
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def as_rows(X: Any) -> list[Any] | None:
+def as_rows(X: Any) -> list[Any] | NDArray | None:
     """Return X as a list of image files, Pillow images and the like, or None if it is anything else.
 
     Parameters
@@ -36,8 +36,8 @@ def as_rows(X: Any) -> list[Any] | None:
 
     Returns
     -------
-    list or None
-        One item a row; arrays where a dataset gives arrays or tensors.
+    list, ndarray or None
+        One item a row; arrays where a dataset gives arrays or tensors, in one array if they have one shape.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def as_rows(X: Any) -> list[Any] | None:
     if not any(_is_image(row) for row in examples.values()):
         return None
     if examples.keys() <= {tuple, _DatasetImage} and isinstance(fetch(rows[0]), np.ndarray):
-        return [fetch(row) for row in rows]
+        return _fetch_arrays(rows)
     return rows
 
 
@@ -98,6 +98,18 @@ def dataset_rows(dataset: Rows) -> NDArray:
     rows = np.empty(len(dataset), dtype=object)
     rows[:] = [_DatasetImage(dataset, i) for i in range(len(dataset))]
     return rows
+
+
+def _fetch_arrays(rows: list[Any]) -> NDArray | list[NDArray]:
+    """Return the arrays of rows in one array, without a second copy; a list if they differ in kind."""
+    first = fetch(rows[0])
+    images = np.empty((len(rows), *first.shape), dtype=first.dtype)
+    for i, row in enumerate(rows):
+        image = fetch(row)
+        if getattr(image, "shape", None) != first.shape or image.dtype != first.dtype:
+            return [*images[:i], image, *map(fetch, rows[i + 1 :])]
+        images[i] = image
+    return images
 
 
 class _DatasetImage:

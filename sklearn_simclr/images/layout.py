@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .._utils.types import ImageShape, PixelRange
 from .._utils.warn import warn
+from .indexing import row_blocks
 from .mapped import mapped_rows
 
 __all__ = [
@@ -20,9 +21,6 @@ __all__ = [
     "layout_of_mixed",
     "warn_about_range",
 ]
-
-# Images that are looked at at a time.
-_ROWS_AT_A_TIME = 1024
 
 # Numbers of channels that photographs have: grey, RGB, RGB with alpha.
 _COMMON_CHANNELS = (1, 3, 4)
@@ -385,9 +383,8 @@ def _extremes(
     low, high = math.inf, -math.inf
     n = len(X) if rows is None else len(rows)
     file = mapped_rows(X)
-    for start in range(0, n, _ROWS_AT_A_TIME):
-        stop = min(start + _ROWS_AT_A_TIME, n)
-        block = X[start:stop] if rows is None else X[rows[start:stop]]
+    for some in row_blocks(n, X[:1].nbytes):
+        block = X[some] if rows is None else X[rows[some]]
         low, high = min(low, float(block.min())), max(high, float(block.max()))
         if file is not None:
             file.seen(len(block), scattered=rows is not None)

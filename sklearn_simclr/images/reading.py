@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import stat
 import time
@@ -22,6 +23,7 @@ from .._utils.types import ImageSize, OnError, PathLike
 from .._utils.warn import warn
 from .._version import __version__
 from .decode import ImageError, convert, decode, from_array, from_pillow, size_of, strict_decoders
+from .indexing import row_blocks
 from .items import fetch, is_of_dataset, is_pillow, name_of, peek, reference
 from .sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
 from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch_rows
@@ -215,8 +217,8 @@ def _read_to_scratch(
         if out is None or wanted != current:
             larger = scratch_rows((*found.size, wanted[0]), wanted[1], len(rows))
             before = np.empty(0) if out is None else out.array()
-            for start in range(0, len(before), _ROWS_A_CHUNK):
-                larger.append(convert(before[start : start + _ROWS_A_CHUNK], *wanted))
+            for some in row_blocks(len(before), before[:1].nbytes):
+                larger.append(convert(before[some], *wanted))
             out, current = larger, wanted
         if kinds != {wanted}:
             images = [convert(image, *wanted) for image in images]
@@ -280,8 +282,8 @@ def _of_kind(
     converted = store.find(others.values())
     missing = [key for key, name in others.items() if name not in converted]
     arrays = {kind: store.array(kind) for kind in {places[key][0] for key in missing}}
-    for start in range(0, len(missing), _ROWS_A_CHUNK):
-        some = missing[start : start + _ROWS_A_CHUNK]
+    for rows in row_blocks(len(missing), math.prod(target[1:]) * np.dtype(target[0]).itemsize):
+        some = missing[rows]
         images = [convert(arrays[places[key][0]][places[key][1]], target[3], target[0]) for key in some]
         converted.update(store.add([others[key] for key in some], np.stack(images)))
     return np.array(

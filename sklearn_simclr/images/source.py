@@ -12,14 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from .indexing import row_blocks
 from .layout import ImageFormat, warn_about_range
 from .mapped import MappedRows, mapped_rows
 
 __all__ = ["ImageSource", "as_array", "as_arrays", "as_float", "decoded_source", "image_source"]
-
-# Images that are copied at a time.
-_ROWS_AT_A_TIME = 1024
-_ROWS_A_DIGEST = 4096
 
 
 class ImageSource:
@@ -164,8 +161,8 @@ class ImageSource:
         pixels = self.pixels
         known = (tuple(pixels.shape), str(pixels.dtype), tuple(self.pixel_range))
         digest = hashlib.blake2b(repr(known).encode(), digest_size=20)
-        for start in range(0, len(pixels), _ROWS_A_DIGEST):
-            block = pixels[start : start + _ROWS_A_DIGEST].numpy()
+        for rows in row_blocks(len(pixels), math.prod(self.shape) * pixels.dtype.itemsize):
+            block = pixels[rows].numpy()
             digest.update(np.ascontiguousarray(block).data)
             self.seen(len(block))
         return digest.hexdigest()
@@ -199,8 +196,8 @@ class ImageSource:
             return ImageSource(self.pixels.to(device), self.pixel_range, bad=self.bad)
         dtype = torch.uint8 if self._raw else torch.float32
         there = torch.empty(self.pixels.shape, dtype=dtype, device=device)
-        for start in range(0, len(self), _ROWS_AT_A_TIME):
-            there[start : start + _ROWS_AT_A_TIME] = self.take(slice(start, start + _ROWS_AT_A_TIME))
+        for rows in row_blocks(len(self), self.nbytes // max(1, len(self))):
+            there[rows] = self.take(rows)
         return ImageSource(there, self.pixel_range if self._raw else (0.0, 1.0), bad=self.bad)
 
 

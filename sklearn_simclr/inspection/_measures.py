@@ -1,8 +1,10 @@
 """What can be measured of a fitted encoder, and of untrained twins: views, representations, neighbours."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ from sklearn.base import clone
 from torch import nn
 
 from ..encoders.preprocessing import network_of_views
+from ..estimators.views import drawn_views
+from ..images.computed import ComputedImages
+from ..images.indexing import row_blocks
 from ..images.source import ImageSource, as_float
 from ..losses.measures import alignment, contrastive_accuracy, rankme, uniformity
 from ..losses.ntxent import nt_xent
@@ -118,18 +123,14 @@ def measure_views(
     augmentation = _augmentation(step, source.shape)
     loss = _loss(step)
     parts = np.array_split(np.arange(len(source)), -(-len(source) // _PAIRS))
-    views = []
-    for part in parts:
-        images = source.take(torch.from_numpy(part).to(source.device))
-        views.append([augmentation(images, generator=generator).cpu() for _ in range(2)])
-    measured = []
-    for network in networks:
-        h = _represent(step, network[:1], source)
-        of_views = [network_of_views(network[0]), *network[1:]]
-        pairs = [
-            [_represent(step, of_views, ImageSource(view, (0.0, 1.0))) for view in pair] for pair in views
-        ]
-        measured.append(_measure(h, pairs, loss))
+    views = [drawn_views(augmentation, source.select(part), generator, n_views=2) for part in parts]
+    representations = _represent(step, [network[:1] for network in networks], source)
+    of_views = [[network_of_views(network[0]), *network[1:]] for network in networks]
+    projections = zip(*(_represent(step, of_views, view) for view in views), strict=True)
+    measured = [
+        _measure(h, [np.split(part, 2) for part in z], loss)
+        for h, z in zip(representations, projections, strict=True)
+    ]
     sizes = [len(part) for part in parts]
     chance = np.average([_value(loss, np.ones((2 * size, 2))) for size in sizes], weights=sizes)
     return measured, max(sizes), float(chance)
@@ -190,15 +191,12 @@ def measure_neighbours(
         Accuracies.
     """
     k = min(n_neighbors, len(codes) - 1)
-    images = as_float(source.take(slice(None)).cpu())
-
-    def vote(h: np.ndarray) -> float:
-        return _leave_one_out(h, codes, k)
-
+    representations = _represent(step, [[network] for network in (encoder, *twins)], source)
+    trained, *untrained = (_leave_one_out(_cosines(h), codes, k) for h in representations)
     return Neighbours(
-        encoder=vote(_represent(step, [encoder], source)),
-        untrained=float(np.mean([vote(_represent(step, [twin], source)) for twin in twins])),
-        pixels=vote(images.reshape(len(images), -1).numpy()),
+        encoder=trained,
+        untrained=float(np.mean(untrained)),
+        pixels=_leave_one_out(_cosines_of_pixels(source), codes, k),
         guess=float(np.bincount(codes).max() / len(codes)),
         n_labels=len(codes),
         n_classes=len(np.unique(codes)),
@@ -206,12 +204,36 @@ def measure_neighbours(
     )
 
 
-def _leave_one_out(h: np.ndarray, codes: np.ndarray, k: int) -> float:
+def _cosines(h: np.ndarray) -> Callable[[slice], np.ndarray]:
+    """Return a function that gives the cosines of some rows with all rows."""
+    unit = _unit(h)
+    return lambda rows: unit[rows] @ unit.T
+
+
+def _cosines_of_pixels(source: ImageSource) -> Callable[[slice], np.ndarray]:
+    """Return a function that gives the cosines of some images with all images, few of them at a time."""
+
+    def unit(rows: slice) -> np.ndarray:
+        return _unit(as_float(source.take(rows).cpu()).flatten(1).numpy()).astype(np.float32)
+
+    def cosines(rows: slice) -> np.ndarray:
+        found = np.empty((rows.stop - rows.start, len(source)))
+        # Each block of rows meets all images: the longer the block, the less often they are read.
+        for some in row_blocks(len(found), math.prod(source.shape)):
+            here = unit(slice(rows.start + some.start, rows.start + some.stop))
+            for others in row_blocks(len(source), 8 * math.prod(source.shape)):
+                found[some, others] = here @ unit(others).T
+        return found
+
+    return cosines
+
+
+def _leave_one_out(cosines: Callable[[slice], np.ndarray], codes: np.ndarray, k: int) -> float:
     """Return how often the weighted vote of the k most similar other rows is right."""
-    unit, right = _unit(h), 0
-    step = max(_BLOCK_ENTRIES // len(unit), 1)
-    for start in range(0, len(unit), step):
-        similarity = unit[start : start + step] @ unit.T
+    n, right = len(codes), 0
+    step = max(_BLOCK_ENTRIES // n, 1)
+    for start in range(0, n, step):
+        similarity = cosines(slice(start, min(start + step, n)))
         rows = np.arange(len(similarity))
         similarity[rows, start + rows] = -np.inf
         nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
@@ -220,7 +242,7 @@ def _leave_one_out(h: np.ndarray, codes: np.ndarray, k: int) -> float:
         votes = np.zeros((len(rows), codes.max() + 1))
         np.add.at(votes, (rows[:, None], codes[nearest]), weights)
         right += int((votes.argmax(axis=1) == codes[start : start + step]).sum())
-    return right / len(unit)
+    return right / n
 
 
 def _augmentation(step: Any, shape: tuple[int, ...]) -> Views:
@@ -248,13 +270,24 @@ def _value(loss: Callable[[torch.Tensor], torch.Tensor], z: np.ndarray) -> float
     return float(loss(torch.as_tensor(z, dtype=torch.float32)))
 
 
-def _represent(step: Any, modules: Sequence[nn.Module], source: ImageSource) -> np.ndarray:
-    def chain(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
-        for module in modules:
-            images = module(images)
-        return images
+def _represent(
+    step: Any, networks: Sequence[Sequence[nn.Module]], source: ImageSource | ComputedImages
+) -> list[np.ndarray]:
+    """Return what chains of modules make of the same images, which are taken once."""
+    widths: list[int] = []
 
-    return step._infer(chain, modules, source)
+    def chains(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
+        one_by_one, found = iter(modules), []
+        for network in networks:
+            x = images.clone()  # a network may change its input
+            for module in islice(one_by_one, len(network)):
+                x = module(x)
+            found.append(x.float())
+        widths[:] = [x.shape[1] for x in found]
+        return torch.cat(found, dim=1)
+
+    whole = step._infer(chains, [module for network in networks for module in network], source)
+    return np.split(whole, np.cumsum(widths)[:-1], axis=1)
 
 
 def _unit(x: np.ndarray) -> NDArray[np.float64]:

@@ -1,15 +1,15 @@
 """The losses of CURL on projections, and on margins."""
 
 import math
+from collections.abc import Callable
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from ._tiles import (
-    _no_autocast,
-    _working_dtype,
-)
+from ._tiles import _TILE_ROWS, _TILE_ROWS_ELSEWHERE, _no_autocast, _working_dtype
 
 __all__ = ["curl_hinge", "curl_logistic", "hinge_of_margins", "logistic_of_margins"]
 
@@ -59,7 +59,8 @@ def curl_logistic(
     Notes
     -----
     Without `normalize` the loss can be made small by long rows, as in the paper, which bounds their norm.
-    Memory is (1 + b) N (N + d).
+    The margins are computed for some anchors at a time, and with them the gradient, so that memory is linear
+    in N; the result is exact and cannot be differentiated twice.
 
     References
     ----------
@@ -73,7 +74,7 @@ def curl_logistic(
     >>> curl_logistic(torch.ones(8, 2)).item()  # 4 images, 3 negatives: log2(1 + 3)
     2.0
     """
-    return logistic_of_margins(_curl_margins(z, n_negatives, block_size, normalize)).mean()
+    return _mean_over_anchors(z, n_negatives, block_size, normalize, logistic_of_margins)
 
 
 def curl_hinge(
@@ -124,7 +125,7 @@ def curl_hinge(
     >>> curl_hinge(torch.cat([views, views])).item()  # every margin is 1
     0.0
     """
-    return hinge_of_margins(_curl_margins(z, n_negatives, block_size, normalize)).mean()
+    return _mean_over_anchors(z, n_negatives, block_size, normalize, hinge_of_margins)
 
 
 def logistic_of_margins(margins: Tensor) -> Tensor:
@@ -136,8 +137,71 @@ def hinge_of_margins(margins: Tensor) -> Tensor:
     return torch.relu(1.0 - margins.amin(dim=-1))
 
 
-def _curl_margins(z: Tensor, n_negatives: int | None, block_size: int, normalize: bool) -> Tensor:
-    """Return the margins of every anchor, ((1 + b) N, k)."""
+def _mean_over_anchors(
+    z: Tensor,
+    n_negatives: int | None,
+    block_size: int,
+    normalize: bool,
+    loss: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return the mean loss of the (1 + b) N anchors; `loss` takes the margins (m, k) of some of them."""
+    views, n, k = _check(z, n_negatives, block_size)
+    with _no_autocast(z.device):
+        z = z.to(_working_dtype(z))
+        if normalize:
+            z = torch.nn.functional.normalize(z, dim=1)
+    return _MeanOverAnchors.apply(z.view(views, n, -1), k, loss, z.requires_grad and torch.is_grad_enabled())
+
+
+class _MeanOverAnchors(torch.autograd.Function):
+    """Mean loss of the margins of z (V, N, d), for some anchors at a time.
+
+    An anchor needs nothing of others, so that the gradient is found in the forward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, k: int, loss: Callable[[Tensor], Tensor], differentiate: bool) -> Tensor:
+        views, n, _ = z.shape
+        side = _TILE_ROWS.get(z.device.type, _TILE_ROWS_ELSEWHERE)
+        image = torch.arange(n, device=z.device)[:, None]
+        total = z.new_zeros(())
+        gradient, of_blocks = (torch.zeros_like(z) for _ in range(2)) if differentiate else (None, None)
+        with _no_autocast(z.device):
+            blocks = _others(z)
+            for view in range(views):
+                for anchors in image[:, 0].split(max(side * side // n, 1)):
+                    rows = slice(int(anchors[0]), int(anchors[-1]) + 1)
+                    similarity = z[view, rows] @ blocks[view].T
+                    negative = (image[rows] + torch.arange(1, k + 1, device=z.device)) % n
+                    with torch.set_grad_enabled(differentiate):
+                        similarity.requires_grad_(differentiate)
+                        margins = similarity.gather(1, image[rows]) - similarity.gather(1, negative)
+                        losses = loss(margins).sum()
+                    total += losses.detach()
+                    if gradient is not None and of_blocks is not None:
+                        (weights,) = torch.autograd.grad(losses, similarity)
+                        gradient[view, rows] = weights @ blocks[view]
+                        of_blocks[view].addmm_(weights.T, z[view, rows])
+            if gradient is not None and of_blocks is not None:
+                gradient += _others(of_blocks)
+                gradient /= views * n
+        ctx.save_for_backward(gradient)
+        return total / (views * n)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_loss, None, None, None
+
+
+def _others(z: Tensor) -> Tensor:
+    """Return for each view (V, N, d) the mean of the other views."""
+    return (z.sum(0) - z) / (len(z) - 1) if len(z) > 2 else z.flip(0)
+
+
+def _check(z: Tensor, n_negatives: int | None, block_size: int) -> tuple[int, int, int]:
+    """Return the number of views, of images and of negatives of each."""
     for name, value in (("block_size", block_size), ("n_negatives", n_negatives)):
         if name == "n_negatives" and value is None:
             continue
@@ -158,15 +222,4 @@ def _curl_margins(z: Tensor, n_negatives: int | None, block_size: int, normalize
     k = n - 1 if n_negatives is None else int(n_negatives)
     if k > n - 1:
         raise ValueError(f"n_negatives={k} is out of range; {n} images have at most {n - 1} negatives.")
-    with _no_autocast(z.device):
-        z = z.to(_working_dtype(z))
-        if normalize:
-            z = torch.nn.functional.normalize(z, dim=1)
-        z = z.view(views, n, -1)
-        # The mean of the views but the anchor's own.
-        blocks = (z.sum(0) - z) / (views - 1) if views > 2 else z.flip(0)
-        similarity = z @ blocks.transpose(1, 2)
-        image = torch.arange(n, device=z.device)
-        shifted = (image[:, None] + torch.arange(1, k + 1, device=z.device)) % n
-        negative = similarity.gather(2, shifted.expand(views, n, k))
-        return (similarity.diagonal(dim1=1, dim2=2)[..., None] - negative).flatten(0, 1)
+    return views, n, k

@@ -30,9 +30,10 @@ from .._utils.types import (
     RandomState,
 )
 from ..encoders.make import make_encoder
-from ..estimators.base import BaseImageTransformer, warn_of_bad
+from ..estimators.base import BaseImageTransformer, images_a_forward, warn_of_bad
 from ..estimators.trained_base import TrainedImageEstimator, check_callbacks
 from ..estimators.views import resolve_views
+from ..images.indexing import row_blocks
 from ..images.source import ImageSource, as_float
 from ..losses.curl import hinge_of_margins, logistic_of_margins
 from ..training.objective import History, Objective
@@ -53,7 +54,7 @@ _LOSSES = {"logistic": logistic_of_margins, "hinge": hinge_of_margins}
 # The learning rate falls to a tenth after three quarters of the epochs (section 5.1).
 _DECAY_AFTER = 0.75
 
-_ROWS_A_FORWARD = 1024
+_TUPLES_AT_A_TIME = 1024
 
 _TUPLES_AN_IMAGE = 10
 
@@ -475,10 +476,9 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         generator = torch.Generator(source.device).manual_seed(seed)
         views = torch.empty((1 + 2 * b) * n, *source.shape, dtype=torch.uint8, device=source.device)
         for view in range(1 + 2 * b):
-            for start in range(0, n, _ROWS_A_FORWARD):
-                images = source.take(slice(start, start + _ROWS_A_FORWARD))
-                made = augmentation(images, generator).mul_(255).round_()
-                views[view * n + start : view * n + start + len(images)] = made.to(torch.uint8)
+            for some in row_blocks(n, source.nbytes // n):
+                made = augmentation(source.take(some), generator).mul_(255).round_()
+                views[view * n + some.start : view * n + some.stop] = made.to(torch.uint8)
         order = torch.arange(b) * n
         rows = (anchors, positives + n + order, negatives + (1 + b) * n + order)
         return TupleImages(ImageSource(views, (0.0, 255.0)), rows)
@@ -514,6 +514,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         weights = {name: p.detach().to(device) for name, p in self.encoder_.named_parameters()}
         buffers = {name: buffer.to(device) for name, buffer in self.encoder_.named_buffers()}
         stds = {name: torch.from_numpy(std).to(device) for name, std in self.posterior_std_.items()}
+        forward = images_a_forward(drawn.bank.shape, device)
         risks = []
         with torch.inference_mode():
             for _ in range(self.n_posterior_samples):
@@ -522,13 +523,13 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
                     noise = torch.randn(std.shape, generator=generator, device=device)
                     sample[name] = weights[name] + std * noise
                 parts = []
-                for start in range(0, len(drawn.bank), _ROWS_A_FORWARD):
-                    images = as_float(drawn.bank.take(slice(start, start + _ROWS_A_FORWARD)).to(device))
+                for some in torch.arange(len(drawn.bank), device=drawn.bank.device).split(forward):
+                    images = as_float(drawn.bank.take(some).to(device))
                     parts.append(functional_call(self.encoder_, {**sample, **buffers}, (images,)))
                 z = torch.cat(parts).float().cpu()
                 margins = []
-                for start in range(0, len(drawn), _ROWS_A_FORWARD):
-                    rows = [part[start : start + _ROWS_A_FORWARD] for part in drawn.rows]
+                for start in range(0, len(drawn), _TUPLES_AT_A_TIME):
+                    rows = [part[start : start + _TUPLES_AT_A_TIME] for part in drawn.rows]
                     flat = torch.cat([z[part.flatten()] for part in rows])
                     margins.append(margins_of(flat, *(part.shape for part in rows)))
                 risks.append(contrastive_risk(torch.cat(margins).numpy()))

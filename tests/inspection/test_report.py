@@ -26,7 +26,13 @@ from sklearn_simclr import (
     SupervisedTransformer,
 )
 from sklearn_simclr.estimators.untrained import untrained_modules
-from sklearn_simclr.inspection._measures import _leave_one_out, measure_views
+from sklearn_simclr.images import ImageSource
+from sklearn_simclr.inspection._measures import (
+    _cosines,
+    _cosines_of_pixels,
+    _leave_one_out,
+    measure_views,
+)
 from sklearn_simclr.inspection._report_page import report_page, report_text
 from sklearn_simclr.inspection.report import Finding, representation_report
 from sklearn_simclr.training.forecast import LossPrediction, predict_loss
@@ -157,7 +163,7 @@ def test_the_numbers_are_those_of_loops_in_float64(good, images):
     (measured,), n_pairs, chance = measure_views(good, [[good.encoder_, good.projector_]], source, seed=5)
     generator = torch.Generator().manual_seed(5)
     pixels = source.take(slice(0, 30))
-    views = torch.cat([good.augmentation_(pixels, generator=generator) for _ in range(2)])
+    views = good.augmentation_(pixels, generator, n_views=2)
     with torch.no_grad():
         z = good.projector_(good.encoder_(views)).double().numpy()
         h = good.encoder_(pixels).double().numpy()
@@ -184,8 +190,18 @@ def test_the_vote_leaves_one_out():
         others = sorted((j for j in range(40) if j != i), key=lambda j: -(unit[i] @ unit[j]))[:7]
         votes = [sum(np.exp(unit[i] @ unit[j] / 0.07) for j in others if codes[j] == c) for c in range(3)]
         right += np.argmax(votes) == codes[i]
-    assert _leave_one_out(h, codes, 7) == right / 40
-    assert _leave_one_out(np.eye(4)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), 1) == 1.0
+    assert _leave_one_out(_cosines(h), codes, 7) == right / 40
+    twice = _cosines(np.eye(4)[[0, 0, 1, 1]])
+    assert _leave_one_out(twice, np.array([0, 0, 1, 1]), 1) == 1.0
+
+
+def test_cosines_of_pixels_are_those_of_the_images_as_rows(monkeypatch):
+    monkeypatch.setattr("sklearn_simclr.images.indexing._BLOCK_BYTES", 2500)
+    pixels = np.random.default_rng(0).integers(0, 256, (23, 3, 8, 8))
+    rows = pixels.reshape(23, -1) / 255
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    found = _cosines_of_pixels(ImageSource(torch.from_numpy(pixels), (0, 255)))
+    np.testing.assert_allclose(found(slice(4, 21)), unit[4:21] @ unit.T, atol=1e-6)
 
 
 def test_spread_is_half_the_mean_squared_distance():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_simclr.losses import curl_hinge, curl_logistic
+from sklearn_simclr.losses import curl, curl_hinge, curl_logistic
 from sklearn_simclr.theory.tuples import contrastive_margins, margin_loss
 
 LOSSES = {"logistic": curl_logistic, "hinge": curl_hinge}
@@ -87,6 +87,36 @@ def test_gradients(loss, normalize, k, b):
     assert torch.autograd.gradcheck(
         lambda z: LOSSES[loss](z, n_negatives=k, block_size=b, normalize=normalize), z
     )
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("k, b", [(None, 1), (4, 1), (3, 2)])
+def test_some_anchors_at_a_time_give_what_all_at_once_give(monkeypatch, loss, k, b):
+    monkeypatch.setitem(curl._TILE_ROWS, "cpu", 6)  # two or three of the 13 anchors of a view
+    z = representations(n=13, b=b, seed=2).requires_grad_()
+    found = LOSSES[loss](z, n_negatives=k, block_size=b, normalize=True)
+    assert found.item() == pytest.approx(naive(z, loss, k or 12, b, True), rel=1e-12)
+    found.backward()
+    again = z.detach().clone().requires_grad_()
+    dense(again, loss, k or 12, b).backward()
+    torch.testing.assert_close(z.grad, again.grad, rtol=1e-10, atol=1e-12)
+
+
+def dense(z, loss, k, b):
+    """Return the loss of normalised rows from the whole matrix of margins."""
+    views = (z / z.norm(dim=1, keepdim=True)).view(1 + b, -1, z.shape[1])
+    n = views.shape[1]
+    losses = []
+    for view in range(1 + b):
+        block = torch.stack([views[v] for v in range(1 + b) if v != view]).mean(0)
+        similarity = views[view] @ block.T
+        shifted = [[(i + shift) % n for shift in range(1, k + 1)] for i in range(n)]
+        margins = similarity.diag()[:, None] - similarity.gather(1, torch.tensor(shifted))
+        if loss == "logistic":
+            losses.append((1 + (-margins).exp().sum(1)).log2())
+        else:
+            losses.append((1 - margins.amin(1)).clamp(min=0))
+    return torch.cat(losses).mean()
 
 
 def test_huge_margins_neither_overflow_nor_lose_their_gradient():
