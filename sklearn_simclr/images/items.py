@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def as_rows(X: Any) -> list[Any] | NDArray | None:
+def as_rows(X: Any) -> list[Any] | None:
     """Return X as a list of image files, Pillow images and the like, or None if it is anything else.
 
     Parameters
@@ -36,8 +36,9 @@ def as_rows(X: Any) -> list[Any] | NDArray | None:
 
     Returns
     -------
-    list, ndarray or None
-        One item a row; arrays where a dataset gives arrays or tensors, in one array if they have one shape.
+    list or None
+        One item a row; arrays where a dataset gives arrays or tensors, parts of one array if they have one
+        shape.
 
     Raises
     ------
@@ -100,8 +101,8 @@ def dataset_rows(dataset: Rows) -> NDArray:
     return rows
 
 
-def _fetch_arrays(rows: list[Any]) -> NDArray | list[NDArray]:
-    """Return the arrays of rows in one array, without a second copy; a list if they differ in kind."""
+def _fetch_arrays(rows: list[Any]) -> list[NDArray]:
+    """Return the arrays of rows, as parts of one array where they are of one shape and dtype."""
     first = fetch(rows[0])
     images = np.empty((len(rows), *first.shape), dtype=first.dtype)
     for i, row in enumerate(rows):
@@ -109,7 +110,7 @@ def _fetch_arrays(rows: list[Any]) -> NDArray | list[NDArray]:
         if getattr(image, "shape", None) != first.shape or image.dtype != first.dtype:
             return [*images[:i], image, *map(fetch, rows[i + 1 :])]
         images[i] = image
-    return images
+    return list(images)
 
 
 class _DatasetImage:

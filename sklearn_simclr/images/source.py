@@ -278,7 +278,19 @@ def as_array(X: Any) -> Any:
                 f"Images of mixed sizes: row 0 of X has shape {rows[0].shape}, row {i} has {row.shape}. "
                 "Pass image_size='auto' or a size to have all resized, or arrays of one size."
             )
-    return np.stack(rows)
+    return np.stack(rows) if (whole := _whole_of(rows)) is None else whole
+
+
+def _whole_of(rows: list[NDArray]) -> NDArray | None:
+    """Return the array whose rows these arrays are, in their order and without exception, if there is one."""
+    whole = rows[0].base
+    if not isinstance(whole, np.ndarray) or whole.shape != (len(rows), *rows[0].shape):
+        return None
+    # Also the strides: a row may be turned.
+    places = ((row.base is whole, row.__array_interface__["data"][0], row.strides) for row in rows)
+    known = ((True, part.__array_interface__["data"][0], part.strides) for part in whole)
+    alike = rows[0].dtype == whole.dtype and all(a == b for a, b in zip(places, known, strict=True))
+    return whole if alike else None
 
 
 def as_arrays(X: Any) -> list[NDArray] | None:

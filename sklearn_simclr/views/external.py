@@ -25,6 +25,8 @@ _OUTSIDE = 0.25
 class Views(Protocol):
     """What draws random views: an `Augmentation` or `ExternalViews`."""
 
+    size: Any  # height and width of a view, once the shape of the images is known
+
     def resolve(self, image_shape: tuple[int, ...]) -> "Views":
         """Return a copy for images of a shape (C, H, W)."""
 

@@ -342,3 +342,14 @@ def test_what_is_no_image_among_arrays_is_named(rows, number):
     X = [pixels((8, 8)) if row == "image" else row for row in rows]
     with pytest.raises(ValueError, match=f"Row {number} of X is {rows[number]}, not an image"):
         SimCLRTransformer()._read_images(X, reset=True)
+
+
+def test_all_rows_of_an_array_are_that_array_and_others_are_not():
+    whole = np.arange(3 * 4 * 4).reshape(3, 4, 4).copy()
+    assert as_array(list(whole)) is whole
+    for rows in ([*whole[:2]], [whole[1], whole[0], whole[2]], [row.T for row in whole], [whole[0]] * 3):
+        found = as_array(rows)
+        assert found is not whole
+        np.testing.assert_array_equal(found, np.array(rows))
+    turned = as_array([whole.astype(np.int32)[k][:, ::-1] for k in range(3)])
+    np.testing.assert_array_equal(turned, whole[:, :, ::-1])
