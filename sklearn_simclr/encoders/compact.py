@@ -123,6 +123,7 @@ class CompactNet(nn.Module):
             read_dim=self.read_dim,
             batch_scale=2.0,
             mirror_pays=True,
+            shrinks_to=self.side,
             largest_view=round(VIEW_PART * self.side),
         )
 

@@ -14,7 +14,7 @@ __all__ = ["Components", "patch_components"]
 # So many images are enough, fewer if they are large: each has many patches.
 _IMAGES = 2048
 _FEWEST_IMAGES = 128
-_NUMBERS = 2**28
+_BYTES = 2**28
 
 # So many patches are enough, fewer if they have many channels.
 _PATCHES = 200_000
@@ -110,7 +110,7 @@ def _sample_patches(images: ImageSource | ComputedImages, generator: torch.Gener
     """Return patches (m, 9 C), float32: all of the chosen images or some, drawn with replacement."""
     channels, height, width = images.shape
     device, n_pixels = generator.device, height * width
-    most = min(_IMAGES, max(_FEWEST_IMAGES, _NUMBERS // (channels * n_pixels)))
+    most = min(_IMAGES, max(_FEWEST_IMAGES, _BYTES * len(images) // images.nbytes))
     chosen = torch.randperm(len(images), generator=generator, device=device)[:most]
     n_patches = min(_PATCHES, max(1, _PATCH_NUMBERS // (9 * channels)))
     n_places = len(chosen) * n_pixels

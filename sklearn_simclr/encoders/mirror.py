@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .._utils.seeds import isolated_generators
 from ..images.source import ImageSource, as_float
 from .compact import CompactNet
+from .traits import Traits, traits
 
 __all__ = ["MirroredNetwork", "left_right_accuracy", "mirror_images_fit_in"]
 
@@ -37,6 +38,12 @@ class MirroredNetwork(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+
+    @property
+    def traits(self) -> Traits:
+        """Tell others how to use the network: as the other one, with half as many images."""
+        found = traits(self.network)
+        return found._replace(batch_scale=found.batch_scale / 2)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the representations (n, d) of images (n, C, H, W)."""

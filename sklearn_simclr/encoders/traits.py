@@ -18,6 +18,9 @@ class Traits(NamedTuple):
         How many times as many images as usual are a good batch when nothing is trained.
     mirror_pays : bool
         Whether the mean over an image and its mirror image is a better representation.
+    shrinks_to : int or None
+        Side of the square with as many pixels as larger images are shrunk to before anything else; None is
+        not at all.
     largest_view : int or None
         Side of the square with as many pixels as the largest views that are worth their time; None is any.
     """
@@ -25,6 +28,7 @@ class Traits(NamedTuple):
     read_dim: int | None = None
     batch_scale: float = 1.0
     mirror_pays: bool = False
+    shrinks_to: int | None = None
     largest_view: int | None = None
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from os import PathLike
@@ -24,6 +25,7 @@ from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from .._utils.sklearn_private import Interval, StrOptions, check_feature_names
 from .._utils.types import Images, ImageShape
 from .._utils.warn import warn
+from ..encoders.traits import Traits, traits
 from ..images.computed import ComputedImages
 from ..images.indexing import row_blocks
 from ..images.items import as_rows
@@ -50,6 +52,9 @@ _MOST_PIXELS_ELSEWHERE = 16 * 1024 * 1024
 
 # Above so many channels, what a pixel takes grows with them.
 _CHANNELS = 8
+
+# Numbers of the images of a forward: they count where a network shrinks the images.
+_NUMBERS = 2**23
 
 
 class ReadImages:
@@ -285,15 +290,14 @@ class BaseImageEstimator(BaseEstimator):
         function: Callable[[Sequence[nn.Module], torch.Tensor], torch.Tensor],
         modules: Sequence[nn.Module],
         source: ImageSource | ComputedImages,
-        scale: float = 1.0,
     ) -> NDArray[np.float32]:
         """Apply a function of modules and of float images (N, C, H, W) to all of a source, in eval mode.
 
         Every batch has the same shape, the last is padded: a row's result does not depend on the
-        number of rows around it. `scale` is how many times as many images as usual are a batch.
+        number of rows around it. The first of the modules decides how many images are a batch.
         """
         device = resolve_device(self.device)
-        size = images_a_forward(source.shape, device, scale)
+        size = images_a_forward(source.shape, device, traits(modules[0]) if modules else Traits())
         channels_last = getattr(self, "_encoder_takes_channels_last", False)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         with _in_eval_mode(modules, device) as modules, torch.inference_mode():
@@ -359,7 +363,7 @@ def _in_eval_mode(modules: Sequence[nn.Module], device: torch.device) -> Iterato
         yield [copy.deepcopy(module).to(device).eval() for module in modules]
 
 
-def images_a_forward(shape: tuple[int, int, int], device: torch.device, scale: float = 1.0) -> int:
+def images_a_forward(shape: tuple[int, int, int], device: torch.device, network: Traits) -> int:
     """Return how many images go through a network at a time in inference.
 
     Parameters
@@ -368,8 +372,8 @@ def images_a_forward(shape: tuple[int, int, int], device: torch.device, scale: f
         Channels, height and width of the images: the number depends on nothing else of them.
     device : torch.device
         Where the network is.
-    scale : float, default=1.0
-        How many times as many as usual are a good batch for the network.
+    network : Traits
+        Of the network.
 
     Returns
     -------
@@ -377,11 +381,13 @@ def images_a_forward(shape: tuple[int, int, int], device: torch.device, scale: f
         1 to 1,024.
     """
     channels, height, width = shape
-    pixels = height * width * max(1.0, channels / _CHANNELS)
+    pixels = height * width if network.shrinks_to is None else min(height * width, network.shrinks_to**2)
+    cost = pixels * max(1.0, channels / _CHANNELS)
     here = device.type == "cpu"
-    usual = scale * (_PIXELS if here else _PIXELS_ELSEWHERE) // pixels
-    most = (_MOST_PIXELS if here else _MOST_PIXELS_ELSEWHERE) // pixels
-    return int(min(1024, max(1, usual, min(_IMAGES, most))))
+    usual = network.batch_scale * (_PIXELS if here else _PIXELS_ELSEWHERE) // cost
+    most = (_MOST_PIXELS if here else _MOST_PIXELS_ELSEWHERE) // cost
+    held = _NUMBERS // math.prod(shape) if here else math.inf
+    return int(max(1, min(1024, held, max(usual, min(_IMAGES, most)))))
 
 
 def warn_of_bad(source: ImageSource) -> None:

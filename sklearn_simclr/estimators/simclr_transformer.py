@@ -475,9 +475,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             return h if output == 0 else projector(h, output)
 
         encoder = self._served_encoder()
-        # Mirror images count.
-        scale = traits(self.encoder_).batch_scale / (1.0 if encoder is self.encoder_ else 2.0)
-        return self._infer(represent, (encoder, self.projector_), source, scale=scale)
+        return self._infer(represent, (encoder, self.projector_), source)
 
     def score(self, X: Images, y: object = None) -> float:
         """Return the contrastive accuracy on views of images, best on images that fit has not seen.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch import Tensor
 from .source import ImageSource
 
 __all__ = ["ComputedImages"]
+
+# Numbers of the images of the source that are worked on at a time.
+_NUMBERS = 2**22
 
 
 class ComputedImages:
@@ -53,6 +57,11 @@ class ComputedImages:
         return self.repeats * len(self.source)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the images of the source."""
+        return self.source.nbytes
+
+    @property
     def device(self) -> torch.device:
         """Where the images of the source are."""
         return self.source.device
@@ -77,7 +86,9 @@ class ComputedImages:
         """
         if isinstance(index, slice):
             index = torch.arange(*index.indices(len(self)), device=self.device)
-        return self.compute(self.source.take(index % len(self.source)), index)
+        # A few at a time: the images of the source may be much larger than those computed from them.
+        parts = index.split(max(1, _NUMBERS // math.prod(self.source.shape)))
+        return torch.cat([self.compute(self.source.take(part % len(self.source)), part) for part in parts])
 
     def ask(self, index: Tensor) -> None:
         """Have images of the source that are in a file read from the disk while something else is done.

@@ -30,6 +30,7 @@ from .._utils.types import (
     RandomState,
 )
 from ..encoders.make import make_encoder
+from ..encoders.traits import traits
 from ..estimators.base import BaseImageTransformer, images_a_forward, warn_of_bad
 from ..estimators.trained_base import TrainedImageEstimator, check_callbacks
 from ..estimators.views import resolve_views
@@ -514,7 +515,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         weights = {name: p.detach().to(device) for name, p in self.encoder_.named_parameters()}
         buffers = {name: buffer.to(device) for name, buffer in self.encoder_.named_buffers()}
         stds = {name: torch.from_numpy(std).to(device) for name, std in self.posterior_std_.items()}
-        forward = images_a_forward(drawn.bank.shape, device)
+        forward = images_a_forward(drawn.bank.shape, device, traits(self.encoder_))
         risks = []
         with torch.inference_mode():
             for _ in range(self.n_posterior_samples):
