@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..images.computed import ComputedImages
 from ..images.source import ImageSource, as_float
+from .edges import edge_votes, normalized_blocks
 from .first_layer import patch_components
 from .traits import Traits
 
@@ -33,11 +34,16 @@ _SIDE = 64
 # a smaller view makes up for that (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
 VIEW_PART = 0.75
 
-# Cells along each side of the grid in which the third level is kept, and what their numbers are multiplied
-# by: the many cells should not drown the few means where numbers are compared as they are.
+# Cells along each side of the grid in which the third level is kept. What the grid and the edges are multiplied
+# by: for a classifier that takes numbers as they are, they vary about as much as the means together do.
 _GRID = 4
 _GRID_LEVEL = 2
-_GRID_WEIGHT = 0.5
+_GRID_WEIGHT = 0.25
+_EDGE_WEIGHT = 2.0
+
+# Cells along each side in which the edges are counted, half of them in tiny images.
+_EDGE_CELLS = 8
+_ORIENTATIONS = 9
 
 # Numbers of the first layer that are computed at a time on a CPU: what one step of it leaves, the next one
 # finds in the cache.
@@ -54,10 +60,10 @@ class CompactNet(nn.Module):
 
     The representation is the average over the image of the last level, followed by those of the levels
     before it: what the task makes the last level forget, an earlier one still has. A level that is pooled is
-    averaged afterwards, in images of at most 16 pixels before. The averages of the third level in the 4 x 4
-    cells of a grid follow, which say where in the image something is. They are for who uses the
-    representation: a projection head reads the numbers before them, since a crop shows another part of the
-    image in the same cell.
+    averaged afterwards, in images of at most 16 pixels before. Two parts follow that say where in the image
+    something is: the averages of the third level in the 4 x 4 cells of a grid, and histograms of oriented
+    gradients (HOG), which are not learnt. They are for who uses the representation: a projection head reads
+    the numbers before them, since a crop shows another part of the image in the same cell.
 
     Parameters
     ----------
@@ -79,9 +85,11 @@ class CompactNet(nn.Module):
         Length of the representation.
     read_dim : int
         How many of its numbers, the first ones, are for a projection head.
+    grid_dim : int
+        How many numbers after them are of the grid.
+    edge_dim : int
+        How many numbers at the end are histograms of oriented gradients.
     """
-
-    out_dim: int
 
     def __init__(
         self,
@@ -114,7 +122,7 @@ class CompactNet(nn.Module):
         self.pools = (True, False, True, False)  # after each convolution
         self.means_of_pooled = max(image_size) > TINY_SIDE
         self.read_dim = sum(widths)
-        self.out_dim = self.read_dim + widths[_GRID_LEVEL] * _GRID**2
+        self.grid_dim = widths[_GRID_LEVEL] * _GRID**2
 
     @property
     def traits(self) -> Traits:
@@ -127,9 +135,36 @@ class CompactNet(nn.Module):
             largest_view=round(VIEW_PART * self.side),
         )
 
+    @property
+    def _edge_cells(self) -> int:
+        return _EDGE_CELLS if self.means_of_pooled else _EDGE_CELLS // 2
+
+    @property
+    def edge_dim(self) -> int:
+        """How many numbers, the last ones of a representation, are histograms of oriented gradients."""
+        return 4 * _ORIENTATIONS * (self._edge_cells - 1) ** 2
+
+    @property
+    def out_dim(self) -> int:
+        """Length of the representation."""
+        return self.read_dim + self.grid_dim + self.edge_dim
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the representations (N, out_dim) of images (N, C, H, W)."""
-        x = self._patches(shrink(x, self.side))
+        x = shrink(x, self.side)
+        means, grid = self._levels(x)
+        votes = edge_votes(x.float(), _ORIENTATIONS)
+        down, across = (_cells(length, self._edge_cells, votes) for length in votes.shape[2:])
+        edges = normalized_blocks(down @ votes @ across.T)
+        return torch.cat([means, grid, _EDGE_WEIGHT * edges.to(means.dtype)], dim=1)
+
+    def read(self, x: Tensor) -> Tensor:
+        """Return what a projection head reads, the first numbers (N, read_dim) of representations, only."""
+        return self._levels(shrink(x, self.side))[0]
+
+    def _levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return means of all levels, and the third level in a grid."""
+        x = self._patches(x)
         means: list[Tensor] = []
         for level, (conv, norm, pool) in enumerate(zip(self.convs, self.norms, self.pools, strict=True)):
             x = norm(conv(x))
@@ -143,7 +178,7 @@ class CompactNet(nn.Module):
                 cells = _GRID_WEIGHT * averages[:, 1:].flatten(1)
             if pool:
                 x = F.max_pool2d(x, 2, ceil_mode=True)
-        return torch.cat([*means[::-1], cells], dim=1)
+        return torch.cat(means[::-1], dim=1), cells
 
     def _patches(self, x: Tensor) -> Tensor:
         """Return the positive and the negative parts of whitened patches, pooled."""

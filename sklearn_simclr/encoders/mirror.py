@@ -103,9 +103,8 @@ def left_right_accuracy(source: ImageSource) -> float:
     source.ask(index)
     parts = (as_float(source.take(rows).cpu()) for rows in index.split(step))
     parts = (part.contiguous(memory_format=torch.channels_last) for part in parts)
-    read = network.read_dim
     # Not where in the image something is: that differs also between mirror images which fit in.
-    found = torch.cat([(network(part) - network(part.flip(3)))[:, :read] for part in parts])
+    found = torch.cat([network.read(part) - network.read(part.flip(3)) for part in parts])
     differences = found.double().numpy()
     scale = np.sqrt(np.mean(differences**2, axis=0))
     differences = differences[:, scale > 0] / scale[scale > 0]

@@ -1,10 +1,11 @@
 """Read what a network tells about itself: what a head reads, the batch, mirror images, the views."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["Traits", "traits"]
+__all__ = ["Traits", "read_part", "traits"]
 
 
 class Traits(NamedTuple):
@@ -14,6 +15,7 @@ class Traits(NamedTuple):
     ----------
     read_dim : int or None
         How many numbers of a representation, the first ones, a projection head reads; None is all of them.
+        A network that computes these in less time alone has a method ``read`` that returns them.
     batch_scale : float
         How many times as many images as usual are a good batch when nothing is trained.
     mirror_pays : bool
@@ -35,3 +37,8 @@ class Traits(NamedTuple):
 def traits(network: nn.Module) -> Traits:
     """Return what a network says about itself, and the usual of networks that say nothing."""
     return getattr(network, "traits", Traits())
+
+
+def read_part(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return what maps images to that part of their representations which a projection head reads, or more."""
+    return network if traits(network).read_dim is None else getattr(network, "read", network)

@@ -1,6 +1,5 @@
 """Features that are not learnt: pixels, and histograms of oriented gradients."""
 
-import math
 from numbers import Integral
 from typing import Literal, Self
 
@@ -12,13 +11,10 @@ from torch.nn import functional as F
 
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Images, ImageShape, ImageSize, OnError, PathLike, PixelRange
+from ..encoders.edges import edge_votes, normalized_blocks
 from .base import BaseImageTransformer
 
 __all__ = ["HOGTransformer", "PixelTransformer"]
-
-# Dalal and Triggs 2005, section 6.4: the second of two normalisations clips at 0.2.
-_CLIP = 0.2
-_EPS = 1e-5
 
 
 class _FixedFeatures(BaseImageTransformer):
@@ -218,25 +214,5 @@ class HOGTransformer(_FixedFeatures):
         height, width = images.shape[2:]
         cell = max(2, min(height, width) // 8) if isinstance(self.cell_size, str) else self.cell_size
         cell = min(cell, height, width)
-        padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-        dx = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
-        dy = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
-        longest = (dx * dx + dy * dy).argmax(dim=1, keepdim=True)
-        dx, dy = dx.gather(1, longest).squeeze(1), dy.gather(1, longest).squeeze(1)
-        length = (dx * dx + dy * dy).sqrt()
-        # Bin k is centred on the direction (k + 1/2) pi / n_orientations.
-        place = torch.atan2(dy, dx) / math.pi * self.n_orientations - 0.5
-        below = place.floor()
-        share = place - below
-        first = below.long() % self.n_orientations
-        second = (first + 1) % self.n_orientations
-        votes = images.new_zeros(len(images), self.n_orientations, height, width)
-        votes.scatter_add_(1, first.unsqueeze(1), (length * (1 - share)).unsqueeze(1))
-        votes.scatter_add_(1, second.unsqueeze(1), (length * share).unsqueeze(1))
-        cells = F.avg_pool2d(votes, cell)  # what does not fill a cell at the border is left out
-        block = min(self.block_size, *cells.shape[2:])
-        blocks = F.unfold(cells, block)
-        blocks = blocks / (blocks.square().sum(dim=1, keepdim=True) + _EPS**2).sqrt()
-        blocks = blocks.clamp(max=_CLIP)
-        blocks = blocks / (blocks.square().sum(dim=1, keepdim=True) + _EPS**2).sqrt()
-        return blocks.flatten(1)
+        # What does not fill a cell at the border is left out.
+        return normalized_blocks(F.avg_pool2d(edge_votes(images, self.n_orientations), cell), self.block_size)

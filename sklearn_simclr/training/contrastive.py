@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..encoders.traits import read_part
 from ..images.source import ImageSource
 from ..losses.large_batch import cached_backward
 from ..losses.measures import contrastive_accuracy_tensor, rankme
@@ -75,6 +76,8 @@ class ContrastiveObjective(Objective):
         modules = {"encoder": encoder, "projector": projector}
         super().__init__(modules, augmentation, given=given, initialize=initialize)
         self.loss = loss
+        # A head without layers is no head: the loss compares whole representations.
+        self.reads_part = bool(getattr(projector, "n_layers", 0))
         self._chance = chance_level
 
     def step(self, batch: Batch) -> Step:
@@ -110,10 +113,11 @@ class ContrastiveObjective(Objective):
         return Step(loss, outputs, has_gradients=True)
 
     def project(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Return representations h and projections z of views."""
+        """Return representations h, or what the head reads of them, and projections z of views."""
+        encoder, projector = self.modules["encoder"], self.modules["projector"]
         with batch.precision():
-            h = self.modules["encoder"](batch.lay_out(views))
-            z = self.modules["projector"](h)
+            h = (read_part(encoder) if self.reads_part else encoder)(batch.lay_out(views))
+            z = projector(h)
         return h, z.float()  # bfloat16 holds neither logits nor their sums
 
     def identity(self) -> dict:

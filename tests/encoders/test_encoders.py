@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sklearn_simclr import HOGTransformer
 from sklearn_simclr.encoders.compact import CompactNet, _cells
 from sklearn_simclr.encoders.make import default_encoder, make_encoder
 from sklearn_simclr.encoders.resnet import ResNet
@@ -116,7 +117,8 @@ def test_a_residual_network_is_the_default_where_it_has_the_time_to_learn(device
 def test_widths_of_compact(name, multiple, image_size, width):
     module, out_dim = make_encoder(name, 3, image_size)
     assert module.convs[0].out_channels == width * multiple
-    assert (module.read_dim, out_dim) == (9 * width * multiple, (9 + 2 * 16) * width * multiple)
+    assert (module.read_dim, module.grid_dim) == (9 * width * multiple, 2 * 16 * width * multiple)
+    assert out_dim == module.read_dim + module.grid_dim + module.edge_dim
     assert module.eval()(torch.rand(2, 3, *image_size)).shape == (2, out_dim)
 
 
@@ -149,9 +151,15 @@ def test_compact_against_its_definition(side):
         levels.append(x if side == 32 else before)
     assert levels[2].shape[2] == (4 if side == 32 else 8)
     cells = levels[2] if side == 32 else F.avg_pool2d(levels[2], 2)
-    cells = 0.5 * cells.permute(0, 2, 3, 1).flatten(1)  # row by row, all channels of a cell together
-    expected = torch.cat([*(level.mean((2, 3)) for level in levels[::-1]), cells], dim=1)
-    torch.testing.assert_close(net(images), expected, rtol=1e-9, atol=1e-9)
+    cells = 0.25 * cells.permute(0, 2, 3, 1).flatten(1)  # row by row, all channels of a cell together
+    means = torch.cat([level.mean((2, 3)) for level in levels[::-1]], dim=1)
+    n_edges = 36 * (7 if side == 32 else 3) ** 2
+    found = net(images)
+    torch.testing.assert_close(found[:, :-n_edges], torch.cat([means, cells], dim=1), rtol=1e-9, atol=1e-9)
+    hog = HOGTransformer(cell_size=4).fit_transform(images.numpy())  # this has a test of its own
+    np.testing.assert_allclose(found[:, -n_edges:].detach(), 2 * hog, atol=1e-5)
+    assert (net.read_dim, net.grid_dim, net.edge_dim) == (means.shape[1], cells.shape[1], n_edges)
+    torch.testing.assert_close(net.read(images), means, rtol=1e-9, atol=1e-9)
 
 
 def test_cells_of_a_grid_share_the_pixels_on_their_edges():
