@@ -54,8 +54,8 @@ def edge_votes(images: Tensor, orientations: int = 9) -> Tensor:
     return votes.scatter_(1, torch.remainder(first + 1, orientations), length * share)
 
 
-def normalized_blocks(cells: Tensor, block: int = 2) -> Tensor:
-    """Return histograms of cells, normalised in overlapping blocks.
+def normalized_blocks(cells: Tensor, block: int = 2, *, step: int = 1) -> Tensor:
+    """Return histograms of cells, normalised in blocks.
 
     Parameters
     ----------
@@ -63,6 +63,8 @@ def normalized_blocks(cells: Tensor, block: int = 2) -> Tensor:
         Mean votes in each cell.
     block : int, default=2
         Side of a block in cells; at most all cells.
+    step : int, default=1
+        From block to block, in cells: with 1 they overlap, as in the paper.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def normalized_blocks(cells: Tensor, block: int = 2) -> Tensor:
     block = min(block, height, width)
     down, across = height - block + 1, width - block + 1
     parts = [
-        cells[:, :, i : i + down, j : j + across] for i in range(block) for j in range(block)
+        cells[:, :, i : i + down : step, j : j + across : step] for i in range(block) for j in range(block)
     ]
     blocks = torch.stack(parts, dim=2).flatten(1, 2)  # (N, orientations * block**2, down, across)
     return _normalized(_normalized(blocks).clamp(max=_CLIP)).flatten(1)

@@ -151,12 +151,14 @@ def test_compact_against_its_definition(side):
         levels.append(x if side == 32 else before)
     assert levels[2].shape[2] == (4 if side == 32 else 8)
     cells = levels[2] if side == 32 else F.avg_pool2d(levels[2], 2)
-    cells = 0.25 * cells.permute(0, 2, 3, 1).flatten(1)  # row by row, all channels of a cell together
+    cells = 0.125 * cells.permute(0, 2, 3, 1).flatten(1)  # row by row, all channels of a cell together
     means = torch.cat([level.mean((2, 3)) for level in levels[::-1]], dim=1)
-    n_edges = 36 * (7 if side == 32 else 3) ** 2
+    n_cells = side // 4
+    n_edges = 9 * n_cells**2
     found = net(images)
     torch.testing.assert_close(found[:, :-n_edges], torch.cat([means, cells], dim=1), rtol=1e-9, atol=1e-9)
     hog = HOGTransformer(cell_size=4).fit_transform(images.numpy())  # this has a test of its own
+    hog = hog.reshape(-1, 36, n_cells - 1, n_cells - 1)[:, :, ::2, ::2].reshape(-1, n_edges)
     np.testing.assert_allclose(found[:, -n_edges:].detach(), 2 * hog, atol=1e-5)
     assert (net.read_dim, net.grid_dim, net.edge_dim) == (means.shape[1], cells.shape[1], n_edges)
     torch.testing.assert_close(net.read(images), means, rtol=1e-9, atol=1e-9)
