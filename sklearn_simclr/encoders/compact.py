@@ -43,8 +43,8 @@ _GRID_LEVEL = 2
 _EDGE_CELLS = 8
 _ORIENTATIONS = 9
 
-# What the grid and the edges are multiplied by. A classifier that takes numbers as they are then hears the means
-# at least as much as either: on hand signs and blood cells, where the means are best, it loses little.
+# What the grid and the edges are multiplied by. A classifier that takes numbers as they are then hears the
+# means at least as much as either: on hand signs and blood cells, where the means are best, it loses little.
 _GRID_WEIGHT = 0.125
 _EDGE_WEIGHT = 2.0
 

@@ -39,6 +39,6 @@ def traits(network: nn.Module) -> Traits:
     return getattr(network, "traits", Traits())
 
 
-def read_part(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return what maps images to that part of their representations which a projection head reads, or more."""
-    return network if traits(network).read_dim is None else getattr(network, "read", network)
+def read_part(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Return what computes, of images, only the part of representations that a head reads, if anything does."""
+    return None if traits(network).read_dim is None else getattr(network, "read", None)

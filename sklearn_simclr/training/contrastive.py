@@ -77,7 +77,7 @@ class ContrastiveObjective(Objective):
         super().__init__(modules, augmentation, given=given, initialize=initialize)
         self.loss = loss
         # A head without layers is no head: the loss compares whole representations.
-        self.reads_part = bool(getattr(projector, "n_layers", 0))
+        self.read = read_part(encoder) if getattr(projector, "n_layers", 0) else None
         self._chance = chance_level
 
     def step(self, batch: Batch) -> Step:
@@ -114,10 +114,10 @@ class ContrastiveObjective(Objective):
 
     def project(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor]:
         """Return representations h, or what the head reads of them, and projections z of views."""
-        encoder, projector = self.modules["encoder"], self.modules["projector"]
+        views = batch.lay_out(views)
         with batch.precision():
-            h = (read_part(encoder) if self.reads_part else encoder)(batch.lay_out(views))
-            z = projector(h)
+            h = self.modules["encoder"](views) if self.read is None else self.read(views)
+            z = self.modules["projector"](h)
         return h, z.float()  # bfloat16 holds neither logits nor their sums
 
     def identity(self) -> dict:
