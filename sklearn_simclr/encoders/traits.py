@@ -40,5 +40,5 @@ def traits(network: nn.Module) -> Traits:
 
 
 def read_part(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """Return what computes, of images, only the part of representations that a head reads, if anything does."""
+    """Return what computes only that part of representations which a head reads, if anything does."""
     return None if traits(network).read_dim is None else getattr(network, "read", None)

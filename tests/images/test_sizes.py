@@ -71,14 +71,16 @@ def written(folder, images, name="PNG", **options):
         ([(32, 32)] * 3, 96, (32, 32)),
         ([(40, 200)] * 3, 96, (40, 200)),
         ([(96, 96)] * 3, 96, (96, 96)),
-        ([(400, 533)] * 3, 96, (84, 112)),
-        ([(533, 400)] * 3, 96, (112, 84)),
-        ([(400, 533), (533, 400), (300, 400)], 96, (84, 112)),
+        ([(400, 533)] * 3, 96, (96, 96)),
+        ([(600, 400)] * 3, 96, (96, 96)),
+        ([(400, 800)] * 3, 96, (68, 136)),
+        ([(800, 400)] * 3, 96, (136, 68)),
+        ([(400, 800), (800, 400), (300, 600)], 96, (68, 136)),
         ([(500, 480), (300, 310)], 96, (96, 96)),
         ([(50, 50), (60, 60), (40, 40)], 96, (48, 48)),
         ([(7, 7), (9, 9), (8, 8)], 96, (8, 8)),
         ([(1, 5000), (1, 6000)], 96, (1, 5224)),
-        ([(4000, 6000)], 128, (104, 156)),
+        ([(4000, 8000)], 128, (92, 180)),
         ([(64, 64)] * 2, 32, (32, 32)),
     ],
 )
@@ -92,6 +94,7 @@ def test_the_chosen_area_and_aspect_ratio():
         sizes = rng.integers(150, 4000, (rng.integers(2, 30), 2))
         height, width, _ = choose_target(sizes)
         aspect = np.median(sizes[:, 0] / sizes[:, 1])
+        aspect = 1.0 if 2 / 3 <= aspect <= 3 / 2 else aspect
         boxes = [min(h, w * aspect) for h, w in sizes]
         side = min(96, np.median(boxes) / math.sqrt(aspect))
         assert abs(height / side - math.sqrt(aspect)) < 0.1 * math.sqrt(aspect)
@@ -121,7 +124,7 @@ def test_image_size_in_words():
 
 
 def test_sizes_are_read_from_the_heads_of_files(tmp_path, monkeypatch):
-    images = photographs([(300, 400)] * 12)
+    images = photographs([(200, 400)] * 12)
     paths = written(tmp_path / "a", images, "JPEG")
     lying = written(
         tmp_path / "b",
@@ -133,13 +136,13 @@ def test_sizes_are_read_from_the_heads_of_files(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "_decoded", lambda *args: decoded.append(args[2]) or iter(()))
     opened = [Image.open(path) for path in paths]
     for rows, expected in [
-        (paths, (84, 112)),
-        (lying, (112, 84)),
-        (paths + lying[:2] + [str(tmp_path), "missing.png", b"", b"no image"], (84, 112)),
-        ([Path(path).read_bytes() for path in lying], (112, 84)),
-        (opened, (84, 112)),
-        ([{"image": image} for image in opened], (84, 112)),
-        (images, (84, 112)),
+        (paths, (68, 136)),
+        (lying, (136, 68)),
+        (paths + lying[:2] + [str(tmp_path), "missing.png", b"", b"no image"], (68, 136)),
+        ([Path(path).read_bytes() for path in lying], (136, 68)),
+        (opened, (68, 136)),
+        ([{"image": image} for image in opened], (68, 136)),
+        (images, (68, 136)),
         ([str(tmp_path)], None),
     ]:
         read_rows(rows, image_size="auto", on_error="nan")
@@ -180,8 +183,8 @@ def test_files_of_any_size_are_brought_to_the_size_of_fit(tmp_path):
     paths = written(tmp_path / "train", images)
     others = photographs([(700, 200), (20, 30), (84, 112)], seed=1)
     simclr = SimCLRTransformer(**UNTRAINED).fit(paths)
-    assert simclr.image_shape_ == (84, 112, 3) and simclr.n_features_in_ == 84 * 112 * 3
-    resized = np.stack([resize_array(image, Target(84, 112, crop=True)) for image in images + others])
+    assert simclr.image_shape_ == (96, 96, 3) and simclr.n_features_in_ == 96 * 96 * 3
+    resized = np.stack([resize_array(image, Target(96, 96, crop=True)) for image in images + others])
     np.testing.assert_array_equal(resized[:4], load_images(paths))
     expected = SimCLRTransformer(**UNTRAINED).fit(resized[:4]).transform(resized)
     found = simclr.transform([*paths, *written(tmp_path / "test", others)])
@@ -196,7 +199,7 @@ def test_files_of_any_size_are_brought_to_the_size_of_fit(tmp_path):
     ):
         np.testing.assert_array_equal(simclr.transform(form), expected[4:5])
     # Another transform, another size: a fitted size is not chosen again.
-    assert simclr.partial_fit(written(tmp_path / "test", others)).image_shape_ == (84, 112, 3)
+    assert simclr.partial_fit(written(tmp_path / "test", others)).image_shape_ == (96, 96, 3)
     assert 0 <= simclr.score(written(tmp_path / "test", others)) <= 1
     save_estimator(simclr, tmp_path / "simclr.safetensors")
     loaded = load_estimator(tmp_path / "simclr.safetensors")
@@ -426,9 +429,9 @@ def test_classifiers_by_themselves_take_files(study):
     fitted = (
         SimCLRClassifier(max_epochs=0).set_params(pretrained=SimCLRTransformer(**UNTRAINED)).fit(paths, y)
     )
-    assert fitted.image_shape_ == (84, 112, 3)
+    assert fitted.image_shape_ == (96, 96, 3)
     teacher = make_pipeline(PixelTransformer(), LogisticRegression()).fit(paths, y)
-    assert DistilledClassifier(teacher, max_epochs=0, random_state=0).fit(paths).image_shape_ == (84, 112, 3)
+    assert DistilledClassifier(teacher, max_epochs=0, random_state=0).fit(paths).image_shape_ == (96, 96, 3)
 
 
 @pytest.mark.parametrize("pairs", ["labels", "views"])
@@ -518,13 +521,13 @@ def test_every_tool_takes_files(study):
     for by_path, by_array in zip(told(paths), told(array), strict=True):
         np.testing.assert_array_equal(by_path, by_array)
     plt.close("all")
-    assert AugmentationDisplay.from_augmentation(None, paths, n_views=1).images.shape == (4, 84, 112, 3)
+    assert AugmentationDisplay.from_augmentation(None, paths, n_views=1).images.shape == (4, 96, 96, 3)
 
 
 def test_load_images(study, tmp_path):
     paths, _ = study
     array = load_images(paths)
-    assert array.shape == (48, 84, 112, 3) and array.dtype == np.uint8
+    assert array.shape == (48, 96, 96, 3) and array.dtype == np.uint8
     fitted = SimCLRTransformer(**UNTRAINED).fit(array)
     np.testing.assert_array_equal(
         fitted.transform(array), SimCLRTransformer(**UNTRAINED).fit(paths).transform(paths)
