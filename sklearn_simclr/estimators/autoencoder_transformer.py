@@ -1,11 +1,17 @@
 """AutoencoderTransformer: representations learnt by reconstruction, with which SimCLR is compared."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .._utils.types import Images
+from ..encoders.compact import shrunk_size
 from ..encoders.decoder import Decoder
+from ..encoders.traits import traits
 from ..images.source import ImageSource
 from ..training.plan import Plan
 from ..training.reconstruction import ReconstructionObjective
@@ -74,7 +80,8 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
     encoder_ : torch.nn.Module
         The trained encoder.
     decoder_ : torch.nn.Module
-        From representations to images (N, C, H, W) in [0, 1].
+        From representations to images (N, C, h, w) in [0, 1], of the size to which the encoder shrinks large
+        images; ``reconstruct`` enlarges them.
     augmentation_ : Augmentation, ExternalViews or None
         With the values that were used.
     image_shape_ : tuple of int
@@ -126,10 +133,15 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
             float32 in [0, 1], whatever the pixel range of X.
         """
         check_is_fitted(self, "encoder_")
-        modules = (self.encoder_, self.decoder_)
-        return self._infer(
-            lambda modules, images: modules[1](modules[0](images)), modules, self._read_images(X, reset=False)
-        )
+        source = self._read_images(X, reset=False)
+        size = source.shape[1:] if self.augmentation_ is None else tuple(self.augmentation_.size)
+
+        def again(modules: Sequence[nn.Module], images: Tensor) -> Tensor:
+            encoder, decoder = modules
+            small = decoder(encoder(images))
+            return small if small.shape[2:] == size else F.interpolate(small, size, mode="bilinear")
+
+        return self._infer(again, (self.encoder_, self.decoder_), source)
 
     def _default_augmentation(self) -> None:
         return None
@@ -153,5 +165,8 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
         views, shape = self.make_views(images, encoder), images.shape
         if views is not None:
             shape = (shape[0], *views.size)
+        side = traits(encoder).shrinks_to
+        if side is not None:
+            shape = (shape[0], *shrunk_size(*shape[1:], side))
         decoder = Decoder(out_dim, shape)
         return ReconstructionObjective(encoder, decoder, views, given=self._given("encoder"))

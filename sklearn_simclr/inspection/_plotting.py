@@ -1,5 +1,6 @@
 """What the displays share: matplotlib on demand, axes to draw in, images as matplotlib takes them."""
 
+import math
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from .._utils.types import RandomState
-from ..images.source import ImageSource
+from ..images.computed import ComputedImages
+from ..images.indexing import row_blocks
+from ..images.source import ImageSource, as_float
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +33,9 @@ __all__ = [
     "show_picture",
     "split_axes",
 ]
+
+# Longer side of a picture: figures have few pixels for each of several.
+_PICTURE_SIDE = 512
 
 
 def require_matplotlib(caller: str) -> Any:
@@ -168,26 +174,35 @@ def require_image_step(estimator: Any, caller: str) -> tuple[Any, list[Any]]:
     return step, before
 
 
-def pictures(pixels: torch.Tensor) -> np.ndarray:
+def pictures(images: torch.Tensor | ImageSource | ComputedImages, side: int = _PICTURE_SIDE) -> np.ndarray:
     """Return images as matplotlib shows them.
 
     Parameters
     ----------
-    pixels : tensor of shape (n, C, H, W)
+    images : tensor of shape (n, C, H, W), ImageSource or ComputedImages
         uint8, or floating point in [0, 1].
+    side : int, default=512
+        Larger pictures are averaged down to this longer side.
 
     Returns
     -------
-    ndarray of shape (n, H, W) or (n, H, W, 3)
+    ndarray of shape (n, h, w) or (n, h, w, 3)
         float32 in [0, 1]. Three channels are colours, of four the first three; any other number of
         channels is shown as grey, by its mean.
     """
-    pixels = pixels.detach().cpu()
-    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-    pixels = pixels.clamp(0, 1)
-    if pixels.shape[1] in (3, 4):
-        return pixels[:, :3].permute(0, 2, 3, 1).contiguous().numpy()
-    return pixels.mean(dim=1).numpy()
+    shape = tuple(images.shape[-3:])
+    scale = min(1.0, side / max(shape[1:]))
+    size = max(1, round(scale * shape[1])), max(1, round(scale * shape[2]))
+    shown = []
+    for rows in row_blocks(len(images), 4 * math.prod(shape)):
+        some = images[rows] if isinstance(images, torch.Tensor) else images.take(rows)
+        pixels = as_float(some.detach().cpu()).float().clamp(0, 1)
+        pixels = pixels[:, :3] if shape[0] in (3, 4) else pixels.mean(dim=1, keepdim=True)
+        if scale < 1:
+            pixels = torch.nn.functional.adaptive_avg_pool2d(pixels, size)
+        shown.append(pixels.permute(0, 2, 3, 1))
+    found = torch.cat(shown).numpy()
+    return found if found.shape[3] == 3 else found[..., 0]
 
 
 def show_picture(ax: "Axes", picture: np.ndarray, extent: tuple[float, float, float, float]) -> "AxesImage":

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 
 from .._utils.types import Images, ImageShape, ImageSize, PixelRange, RandomState
 from ..estimators.simclr_transformer import SimCLRTransformer
+from ..estimators.views import drawn_views
 from ..images.source import ImageSource
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews, as_views
@@ -184,11 +185,13 @@ class AugmentationDisplay:
         check_count("n_images", n_images)
         check_count("n_views", n_views)
         rng = random_numbers(random_state)
-        images = source.take(torch.from_numpy(sample_rows(len(source), n_images, rng, "n_images")))
+        images = source.select(sample_rows(len(source), n_images, rng, "n_images"))
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         made_by = as_views(augmentation).resolve(source.shape)
-        views = [pictures(made_by(images, generator=generator)) for _ in range(n_views)]
-        return cls(pictures(images), np.stack(views, axis=1)).plot(ax)
+        views = pictures(drawn_views(made_by, images, generator, n_views))
+        return cls(pictures(images), views.reshape(n_views, n_images, *views.shape[1:]).swapaxes(0, 1)).plot(
+            ax
+        )
 
     def plot(self, ax: "Axes | None" = None) -> Self:
         """Draw the grid.

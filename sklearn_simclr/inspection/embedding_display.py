@@ -31,6 +31,9 @@ _UNLABELLED = "0.8"
 # Of scikit-learn's t-SNE.
 _PERPLEXITY = 30
 
+# Longer side of the pictures that thumbnails are drawn from.
+_THUMBNAIL_SIDE = 128
+
 
 class EmbeddingDisplay:
     """Points in the plane, one an image, coloured by label.
@@ -412,13 +415,13 @@ def _thumbnail_images(estimator: Any, X: Any) -> np.ndarray:
     for transformer in before:
         X = transformer.transform(X)
     source = step._read_images(X, reset=False)
-    return pictures(source.take(slice(None)))
+    return pictures(source, _THUMBNAIL_SIDE)
 
 
 def _plain_pictures(X: Images) -> np.ndarray:
     X = np.asarray(as_array(X))
     source = image_source(X, image_format(X))
-    return pictures(source.take(slice(None)))
+    return pictures(source, _THUMBNAIL_SIDE)
 
 
 def _check_labels_fit(y: Any, n: int) -> None:

@@ -10,6 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._utils.types import Images, RandomState
+from ..estimators.base import ReadImages
+from ..estimators.views import drawn_views
+from ..images.computed import ComputedImages
 from ..images.source import ImageSource
 from ..views.augmentation import Augmentation
 from ._plotting import (
@@ -150,10 +153,9 @@ class SimilarityDisplay:
         source, _ = read_images(step, steps, X)
         rng = random_numbers(random_state)
         rows = sample_rows(len(source), n_images, rng, "n_images")
-        images = source.take(torch.from_numpy(rows))
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
-        augmentation = getattr(step, "augmentation_", None) or Augmentation()
-        views = torch.cat([augmentation(images, generator=generator) for _ in range(2)])
+        augmentation = getattr(step, "augmentation_", None) or Augmentation().resolve(source.shape)
+        views = drawn_views(augmentation, source.select(rows), generator, n_views=2)
 
         models = {}
         if before is None:
@@ -300,17 +302,13 @@ def _check_matrices(matrices: list[np.ndarray], views: np.ndarray | None) -> Non
 def _untrained(step: Any, source: ImageSource, rng: np.random.RandomState) -> Any:
     """Fit a clone for no epochs on images of a source: some initial weights depend on them."""
     rows = sample_rows(len(source), min(len(source), _INITIAL_IMAGES), rng, "n")
-    images = source.take(torch.from_numpy(rows))
-    pixel_range = (0, 255) if images.dtype == torch.uint8 else (0, 1)
-    untrained = clone(step).set_params(
-        max_epochs=0, image_shape="CHW", pixel_range=pixel_range, memory=None, callbacks=None, verbose=0
-    )
+    untrained = clone(step).set_params(max_epochs=0, memory=None, callbacks=None, verbose=0)
     if untrained.random_state is None:
         untrained.set_params(random_state=int(rng.randint(2**31 - 1)))
-    return untrained.fit(images.numpy())
+    return untrained.fit(ReadImages(source.select(rows), step))
 
 
-def _represent(step: Any, views: torch.Tensor, output: Literal["projection", "encoder"]) -> np.ndarray:
+def _represent(step: Any, views: ComputedImages, output: Literal["projection", "encoder"]) -> np.ndarray:
     """Return projections, or representations where there are none or they are asked for."""
     modules = [step.encoder_]
     if output == "projection" and hasattr(step, "projector_"):
@@ -321,5 +319,4 @@ def _represent(step: Any, views: torch.Tensor, output: Literal["projection", "en
             images = module(images)
         return images
 
-    source = ImageSource(views, (0.0, 1.0))
-    return step._infer(apply, modules, source)
+    return step._infer(apply, modules, views)

@@ -2,18 +2,27 @@
 
 from collections.abc import Iterable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..encoders.compact import shrink
+from ..encoders.traits import traits
+from ..images.source import as_float
 from ..views.external import Views
 from .batch import Batch
 from .objective import Objective, Step
 
 __all__ = ["ReconstructionObjective"]
 
+# Numbers of the images that are shrunk at a time.
+_NUMBERS = 2**22
+
 
 class ReconstructionObjective(Objective):
     """Give back images that went through an encoder and a decoder.
+
+    An encoder that shrinks large images is to give back the small ones: it sees no others.
 
     Parameters
     ----------
@@ -39,7 +48,18 @@ class ReconstructionObjective(Objective):
 
     def step(self, batch: Batch) -> Step:
         """Return the mean squared error of the pixels."""
-        views = batch.pixels() if self.augmentation is None else batch.views(self.augmentation)
+        images = self._images(batch)
         with batch.precision():
-            again = self.modules["decoder"](self.modules["encoder"](batch.lay_out(views)))
-        return Step(F.mse_loss(again.float(), views))
+            again = self.modules["decoder"](self.modules["encoder"](batch.lay_out(images)))
+        return Step(F.mse_loss(again.float(), images))
+
+    def _images(self, batch: Batch) -> Tensor:
+        """Return what goes into the encoder and is given back; large images as the encoder shrinks them."""
+        side = traits(self.modules["encoder"]).shrinks_to
+        if self.augmentation is not None:
+            images = batch.views(self.augmentation)
+            return images if side is None else shrink(images, side)
+        if side is None:
+            return batch.pixels()
+        step = max(1, _NUMBERS // batch.images[0].numel())
+        return torch.cat([shrink(as_float(part), side) for part in batch.images.split(step)])
