@@ -117,12 +117,13 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         Size in pixels that images are brought to as they are read, antialiased: in fit, and the same in
         transform, where images may have any size.
 
-        - ``"auto"``: a square of 96 pixels, to which the largest centred square of each image is resized: what
-          is in the middle is larger than in the whole image, and is classified better. If the median aspect
-          ratio of the images is beyond 3:2, boxes of that ratio and of the same area. Images that are smaller are not enlarged beyond their median size, and images of one size
-          that are no larger keep it. The reason: networks learn from small views; larger images cost memory
-          and decoding time, and teach nothing more. This is for files, Pillow images and arrays of mixed
-          sizes: an array of images of one size is taken as it is.
+        - ``"auto"``: a square of 96 pixels, to which the largest centred square of each image is resized:
+          what is in the middle is larger than in the whole image, and is classified better. If the median
+          aspect ratio of the images is beyond 3:2, boxes of that ratio and of the same area. Images that are
+          smaller are not enlarged beyond their median size, and images of one size that are no larger keep
+          it. The reason: networks learn from small views; larger images cost memory and decoding time, and
+          teach nothing more. This is for files, Pillow images and arrays of mixed sizes: an array of images
+          of one size is taken as it is.
         - int: the side of a square. Of each image the largest centred square is resized.
         - (height, width): the whole of each image is resized, stretched if it has another aspect ratio.
         - None: images are not resized, and must have one size.
