@@ -14,8 +14,8 @@ __all__ = ["DEFAULT_SIDE", "Target", "check_image_size", "choose_target"]
 DEFAULT_SIDE = 96
 
 # An aspect ratio up to so far from 1, which is that of most cameras, is taken for 1. Photographs of clothing
-# and of blood cells, 3:4 and 4:3, were classified better by 2 points as centred squares than as whole images of
-# as many pixels: what is in the middle is larger in them.
+# and of blood cells, 3:4 and 4:3, were classified better by 2 points as centred squares than as whole images
+# of as many pixels: what is in the middle is larger in them.
 _ABOUT_SQUARE = 1.5
 
 # Sides are multiples of it, so that they can be halved twice, if they are not much smaller.
@@ -117,9 +117,9 @@ def check_image_size(image_size: Any) -> Target | Literal["auto"] | None:
 def choose_target(sizes: ArrayLike, side: int = DEFAULT_SIDE) -> Target:
     """Choose one size for images.
 
-    The size is a square, or has the median of the images' aspect ratios if that is beyond 3:2. Its area is that
-    of a square of a given side, or, if images are smaller, the median of the areas that they have within that
-    aspect ratio. Images of one size that are no larger keep it.
+    The size is a square, or has the median of the images' aspect ratios if that is beyond 3:2. Its area is
+    that of a square of a given side, or, if images are smaller, the median of the areas that they have within
+    that aspect ratio. Images of one size that are no larger keep it.
 
     Parameters
     ----------
