@@ -149,19 +149,21 @@ class LogisticPath:
         for block in self._blocks(self.X):
             rows, code = self.X[block], self.codes[block, None]
             weight = self.weights[block, None]
-            # Relative to the row's own class, and without it in the sum: a loss of 1e-9 keeps its digits,
-            # which log-sum-exp minus the class's logit would lose.
+            # Without the row's own class in the sum, a loss of 1e-9 keeps its digits, which log-sum-exp minus
+            # the class's logit would lose. With many classes each pass over z counts: these are as few as
+            # there can be.
             z = F.linear(rows, coef, intercept)
-            z -= z.gather(1, code)
             top = z.amax(1, keepdim=True)
+            above = top - z.gather(1, code)
             odds = z.sub_(top).exp_().scatter_(1, code, 0.0)
-            own, rest = torch.exp(-top), odds.sum(1, keepdim=True)
-            loss = top + torch.where(top > 0, torch.log(own + rest), torch.log1p(rest))
+            rest = odds.sum(1, keepdim=True)
+            total = torch.exp(-above) + rest
+            loss = above + torch.where(above > 0, torch.log(total), torch.log1p(rest))
             value += float(torch.sum(loss.double() * weight))
-            residual = odds.div_(own + rest).scatter_(1, code, -rest / (own + rest))
-            residual *= weight.to(residual.dtype)
+            factor = weight.to(z.dtype) / total
+            residual = odds.mul_(factor).scatter_(1, code, -rest * factor)
             gradient[:, :-1] += residual.T @ rows
-            gradient[:, -1] += residual.double().sum(0)
+            gradient[:, -1] += residual.sum(0)
         gradient[:, :-1] -= gradient[:, -1:] * self._offset
         if self._scale is not None:
             gradient[:, :-1] /= self._scale
