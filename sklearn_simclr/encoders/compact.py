@@ -24,8 +24,9 @@ _WHITENING_EPS = 1e-4
 # Their levels are averaged before the pooling, which leaves little of them.
 TINY_SIDE = 16
 
-# The first trained convolution sees at most this many pixels a side.
-_LARGEST_SIDE = 24
+# The first trained convolution sees so many pixels along each side of an image, or fewer if there are fewer;
+# of views three quarters of them. The time of a step then grows smoothly with the size of the images.
+_FIRST_SIDE = 16
 
 # Larger images are shrunk to this side first. Networks that saw more pixels have learnt less in minutes.
 _SIDE = 64
@@ -112,8 +113,7 @@ class CompactNet(nn.Module):
         stem = nn.Conv2d(in_channels, directions, 3, padding=1)
         stem.requires_grad_(False)
         self.stem = stem
-        halvings = math.ceil(math.log2(min(side, math.sqrt(math.prod(image_size))) / _LARGEST_SIDE))
-        self.stem_pool = 2 ** max(0, halvings)
+        self.stem_pool = max(1.0, min(side, math.sqrt(math.prod(image_size))) / _FIRST_SIDE)
         widths = (width, 2 * width, 2 * width, 4 * width)
         channels = (2 * directions, *widths)
         self.convs = nn.ModuleList(
@@ -190,8 +190,7 @@ class CompactNet(nn.Module):
         bias = torch.cat([self.stem.bias, -self.stem.bias])
 
         def first(x: Tensor) -> Tensor:
-            x = F.conv2d(x, weight, bias, padding=1).relu_()
-            return F.avg_pool2d(x, self.stem_pool, ceil_mode=True) if self.stem_pool > 1 else x
+            return _pooled(F.conv2d(x, weight, bias, padding=1).relu_(), self.stem_pool)
 
         # A graph that is recorded is one for any number of images.
         if x.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
@@ -243,6 +242,16 @@ def shrunk_size(height: int, width: int, side: int) -> tuple[int, int]:
     """Return the size of images after `shrink`."""
     scale = side / math.sqrt(height * width)
     return (height, width) if scale >= 1 else (max(1, round(scale * height)), max(1, round(scale * width)))
+
+
+def _pooled(x: Tensor, pool: float) -> Tensor:
+    """Return means of maps (N, C, H, W) over squares with sides of `pool` pixels, a whole number or not."""
+    if pool == 1:
+        return x
+    if pool == int(pool):
+        return F.avg_pool2d(x, int(pool), ceil_mode=True)
+    down, across = (_cells(n, max(1, round(n / pool)), x) for n in (int(length) for length in x.shape[2:]))
+    return down @ x @ across.T
 
 
 def _averages(x: Tensor, grid: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Networks of this package as plain dicts, from which networks of the same shape are built again."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -107,8 +108,8 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
         if kind == "compact":
             # What depends on the size of the images is set instead.
             pool, pooled = options.pop("stem_pool"), options.pop("means_of_pooled")
-            if type(pool) is not int or pool < 1:
-                raise ValueError(f"stem_pool is {pool!r}, not an int >= 1")
+            if type(pool) not in (int, float) or not 1 <= pool < math.inf:
+                raise ValueError(f"stem_pool is {pool!r}, not a number >= 1")
             if type(pooled) is not bool:
                 raise ValueError(f"means_of_pooled is {pooled!r}, not true or false")
             if type(options["side"]) is not int or options["side"] < 1:

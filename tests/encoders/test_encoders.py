@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sklearn_simclr import HOGTransformer
-from sklearn_simclr.encoders.compact import CompactNet, _cells
+from sklearn_simclr.encoders.compact import CompactNet, _cells, _pooled
 from sklearn_simclr.encoders.make import default_encoder, make_encoder
 from sklearn_simclr.encoders.resnet import ResNet
 from sklearn_simclr.images import ImageSource
@@ -171,6 +171,14 @@ def test_cells_of_a_grid_share_the_pixels_on_their_edges():
         weights = _cells(n, 4, torch.ones(1, dtype=torch.float64))
         torch.testing.assert_close(weights.sum(1), torch.ones(4, dtype=torch.float64))
         torch.testing.assert_close(weights.sum(0), torch.full((n,), 4 / n, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("n, pool, n_out", [(12, 1.0, 12), (12, 3.0, 4), (30, 2.5, 12), (7, 2.25, 3)])
+def test_pooling_by_parts_of_pixels(n, pool, n_out):
+    x = torch.rand(2, 3, n, n, dtype=torch.float64)
+    fine = x.repeat_interleave(n_out, 2).repeat_interleave(n_out, 3)  # every cell is a whole number of these
+    expected = F.avg_pool2d(fine, n)
+    torch.testing.assert_close(_pooled(x, pool), expected)
 
 
 def test_the_end_of_the_compact_representation_tells_where_things_are():
