@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .compact import CompactNet
 from .heads import ProjectionHead, _BatchNorm, _LeadingLinear
+from .library import LibraryNetwork
 from .preprocessing import PreprocessedNetwork, Preprocessing
 from .resnet import ResNet
 
@@ -21,6 +22,9 @@ __all__ = [
 ]
 
 _Network = TypeVar("_Network", bound=nn.Module)
+
+# Pixels of the images that a network of a library is tried with when it is built: a file cannot ask for more.
+_MOST_PIXELS = 2**22
 
 
 def describe_network(module: nn.Module) -> dict[str, Any] | None:
@@ -48,6 +52,8 @@ def describe_network(module: nn.Module) -> dict[str, Any] | None:
             "side": module.side,
             **({} if module.multiple == 1 else {"multiple": module.multiple}),
         }
+    if type(module) is LibraryNetwork:
+        return {"kind": "library", **module.options}
     if type(module) is PreprocessedNetwork:
         inner = describe_network(module.network)
         return inner and {
@@ -117,6 +123,14 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
             network = CompactNet(**options, image_size=(1, 1))
             network.stem_pool, network.means_of_pooled = pool, pooled
             return network
+        if kind == "library":
+            if math.prod(options["image_size"]) > _MOST_PIXELS:
+                raise ValueError(f"its encoder is for images of {options['image_size']} pixels, too many")
+            try:
+                return LibraryNetwork(**options)
+            except NotImplementedError:  # RegNets of torchvision compute their shapes by tensors
+                with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                    return LibraryNetwork(**options)
         if kind == "projector":
             return ProjectionHead(**options)
         if kind == "linear":
@@ -167,8 +181,19 @@ def fill_network(module: _Network, state: Mapping[str, Tensor]) -> _Network:
                 f"{name!r} is {tensor.dtype} of shape {tuple(tensor.shape)} instead of {own[name].dtype} of "
                 f"shape {tuple(own[name].shape)}"
             )
+    module = _with_memory(module)
     module.load_state_dict(state, assign=True)
     return module.eval()
+
+
+def _with_memory(module: Any) -> Any:
+    """Return a network of a library on the CPU: not all that it computes when it is built is in its state."""
+    if type(module) is LibraryNetwork and next(module.parameters()).is_meta:
+        with torch.random.fork_rng(devices=[]):
+            return module.new()
+    if type(module) is PreprocessedNetwork:
+        return PreprocessedNetwork(_with_memory(module.network), module.preprocessing)
+    return module
 
 
 def encoder_name(module: nn.Module) -> str:
@@ -186,6 +211,8 @@ def encoder_name(module: nn.Module) -> str:
     """
     if type(module) is PreprocessedNetwork:
         return encoder_name(module.network)
+    if type(module) is LibraryNetwork:
+        return module.name
     if type(module) is ResNet:
         options = module.options
         width = f"x{options['width']}" if options["width"] > 1 else ""

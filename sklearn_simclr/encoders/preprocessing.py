@@ -142,6 +142,24 @@ class Preprocessing:
         """
         return replace(self, crop_fraction=1.0, fit="squash")
 
+    def with_channels(self, channels: int) -> "Preprocessing":
+        """Return the preprocessing for images of another number of channels.
+
+        Parameters
+        ----------
+        channels : int
+            That number.
+
+        Returns
+        -------
+        Preprocessing
+            With the average of `mean` and of `std` for every channel.
+        """
+        if self.mean is None or self.std is None:
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
+
     def __call__(self, images: Tensor, *, channels: int = 3) -> Tensor:
         """Return the batch as the network takes it.
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..images.computed import ComputedImages
 from ..images.source import ImageSource
+from .library import LibraryNetwork
 from .preprocessing import PreprocessedNetwork
 from .resnet import ResNet
 
@@ -47,6 +48,8 @@ def untrained_network(
         )
         inner = untrained_network(module.network, prepared, generator)
         return PreprocessedNetwork(inner, module.preprocessing).eval()
+    if type(module) is LibraryNetwork:
+        return module.new().eval()
     if type(module) is ResNet:
         return ResNet(**module.options).eval()
     new = copy.deepcopy(module)

@@ -33,8 +33,10 @@ from .._utils.types import (
     Precision,
     RandomState,
 )
+from .._utils.warn import warn
 from ..encoders.description import encoder_name
 from ..encoders.heads import ProjectionHead
+from ..encoders.library import with_channels
 from ..encoders.mirror import MirroredNetwork, mirror_images_fit_in
 from ..encoders.preprocessing import (
     PreprocessedNetwork,
@@ -61,6 +63,9 @@ from .trained_base import TrainedImageEstimator
 from .views import drawn_views, is_open
 
 __all__ = ["SimCLRTransformer"]
+
+# Aspect ratio of usual photographs: their shorter side is to be as long as a network with a centre crop wants.
+_PHOTOGRAPH = 3 / 2
 
 # Pairs of views among which score looks for the positive one.
 _SCORE_PAIRS = 256
@@ -101,12 +106,15 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
         With ``weights`` it is what they are of: leave it at ``"auto"``.
     weights : str, os.PathLike, torchvision weight enum or None, default=None
-        Where training starts: a checkpoint of SimCLR's authors, a file of
-        :func:`~sklearn_simclr.encoders.convert_checkpoint` or
-        :func:`~sklearn_simclr.export.export_encoder`, torchvision's weights, or whatever else
+        Where training starts: weights of torchvision (``"torchvision:resnet50"``) or timm (``"timm:NAME"``),
+        fetched if they are not on this machine; a checkpoint of SimCLR's authors, lightly, solo-learn or
+        MoCo; a file of :func:`~sklearn_simclr.encoders.convert_checkpoint` or
+        :func:`~sklearn_simclr.export.export_encoder`, or whatever else
         :func:`~sklearn_simclr.encoders.load_pretrained` takes. ``max_epochs=0`` takes the encoder as it is;
-        by default fit trains it further on X. The preprocessing in the file, such as a resize to 224 pixels,
-        comes before the encoder, in training (after the random views) as in transform. None: new weights.
+        by default fit trains it further on X. The preprocessing of the weights, such as a resize and a centre
+        crop to 224 pixels, comes before the encoder; in training, views are made at that size and nothing is
+        cut off. Grey images are repeated. For another number of channels the weights of the first layer
+        become their mean over the channels, for each channel, scaled. None: new weights.
     image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
         Shape of one image: (H, W), (H, W, C) or (C, H, W). Needed where X is flat and not square and grey,
         or where the axes are ambiguous; "HWC" and "CHW" say only what the axes of X mean.
@@ -401,7 +409,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             If X, a parameter or a file of ``weights`` cannot be used, or the training diverges; the estimator
             is then as it was before.
         FileNotFoundError
-            If there is no such file of ``weights``, or torchvision's are not in torch's cache.
+            If there is no such file of ``weights``, or those of torchvision or timm cannot be fetched.
         """
         started = time.perf_counter()
         warm = self.warm_start and hasattr(self, "encoder_")
@@ -589,6 +597,14 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         with setting_up("mirror images", bool(self.verbose)):
             return mirror_images_fit_in(images)
 
+    @property
+    def _auto_side(self) -> int:  # type: ignore[override]
+        """Side of the square whose area images in files get at most: enough for the network of the weights."""
+        if self.weights is None:
+            return BaseImageTransformer._auto_side
+        preprocessing = load_pretrained(self.weights).preprocessing
+        return round(_PHOTOGRAPH**0.5 * max(preprocessing.sides) / preprocessing.crop_fraction)
+
     def _build_modules(self, images: ImageSource) -> tuple[nn.Module, ProjectionHead, tuple[str, ...]]:
         """Return encoder, head, and the names of those that begin with weights that somebody chose."""
         if self.weights is not None:
@@ -618,14 +634,25 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             raise ValueError(
                 f"{where} is a {name}, but encoder is {given}. Pass encoder='auto', or no weights."
             )
-        channels = input_channels(encoder)
+        preprocessing, channels = loaded.preprocessing, input_channels(encoder)
         if source.shape[0] not in (1, channels):
-            raise ValueError(
-                f"{where} takes images of {channels} channels (or grey ones), and those of X have "
-                f"{source.shape[0]}. Convert them."
-            )
-        if not _changes_nothing(loaded.preprocessing, source.shape, channels):
-            encoder = PreprocessedNetwork(encoder, loaded.preprocessing)
+            try:
+                encoder = with_channels(encoder, source.shape[0], preprocessing.sides)
+            except ValueError as error:
+                raise ValueError(
+                    f"{where} takes images of {channels} channels (or grey ones), and those of X have "
+                    f"{source.shape[0]}. Convert them: {error}."
+                ) from None
+            channels = source.shape[0]
+            preprocessing = preprocessing.with_channels(channels)
+            if self.max_epochs == 0 and self.max_time is None:
+                warn(
+                    f"{where} takes images of another number of channels than X has, {channels}. Its first "
+                    "layer was changed to see their mean, and without training it sees nothing else of them. "
+                    "Pass max_epochs of at least 1, or choose or mix the channels."
+                )
+        if not _changes_nothing(preprocessing, source.shape, channels):
+            encoder = PreprocessedNetwork(encoder, preprocessing)
         head = loaded.projector
         return encoder, ProjectionHead(loaded.out_dim, n_layers=0) if head is None else head
 

@@ -14,6 +14,7 @@ from torch import nn
 from .._utils.devices import resolve_device, resolve_precision
 from .._utils.progress import setting_up
 from .._utils.sklearn_private import Interval, StrOptions, clone_by_parameters
+from ..encoders.library import LibraryNetwork
 from ..encoders.make import default_encoder, make_encoder
 from ..images.source import ImageSource
 from ..training.objective import History, Objective
@@ -202,7 +203,9 @@ class TrainedImageEstimator(BaseImageEstimator):
     def _takes_channels_last(self, encoder: nn.Module, images: ImageSource) -> bool:
         """Return whether an encoder takes images in the memory format in which convolutions are faster."""
         # Networks that are given by name do, and a trial takes a copy.
-        return isinstance(self._encoder_setting(), str) or _takes_channels_last(encoder, images.shape)
+        named = isinstance(self._encoder_setting(), str)
+        of_a_library = any(isinstance(part, LibraryNetwork) for part in encoder.modules())
+        return (named and not of_a_library) or _takes_channels_last(encoder, images.shape)
 
     def _time(self) -> float | None:
         """Return the seconds that fit may take, if anything is trained."""

@@ -38,7 +38,11 @@ def untrained_modules(estimator: TrainedImageEstimator, images: ImageSource, see
     setting = estimator._encoder_setting()
     heads = [estimator.projector_] if hasattr(estimator, "projector_") else []
     with isolated_generators(seed, torch.device("cpu")):
-        if isinstance(setting, str) and setting.startswith("timm:"):
+        if (
+            isinstance(setting, str)
+            and setting.startswith("timm:")
+            and not getattr(estimator, "weights", None)
+        ):
             encoder, _ = make_encoder(setting, images.shape[0], images.shape[1:])
         else:
             encoder = untrained_network(estimator.encoder_, images, generator)

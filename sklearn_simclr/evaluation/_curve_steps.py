@@ -15,6 +15,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
 from sklearn.utils import get_tags
 
+from ._curve_methods import named_method
+
 __all__ = [
     "key_of",
     "learns_from_unlabelled",
@@ -127,6 +129,8 @@ def named_estimators(estimators: Any) -> dict[str, Any]:
         named = dict(estimators)
     else:
         listed = list(estimators) if isinstance(estimators, (list, tuple)) else [estimators]
+        if any(isinstance(entry, tuple) for entry in listed):
+            listed = [(entry, entry) if isinstance(entry, str) else entry for entry in listed]
         if all(isinstance(entry, tuple) and len(entry) == 2 for entry in listed):
             named = dict(listed)
             if len(named) < len(listed):
@@ -143,6 +147,9 @@ def named_estimators(estimators: Any) -> dict[str, Any]:
     for name, estimator in named.items():
         if not isinstance(name, str):
             raise TypeError(f"The names of estimators must be strings, found {name!r}.")
+        if isinstance(estimator, str):
+            named[name] = named_method(estimator)
+            continue
         if inspect.isclass(estimator):
             raise TypeError(f"estimators[{name!r}] is the class {estimator.__name__}; pass an instance.")
         if not hasattr(estimator, "fit") or not hasattr(estimator, "get_params"):
@@ -151,6 +158,8 @@ def named_estimators(estimators: Any) -> dict[str, Any]:
 
 
 def _class_names(estimator: Any) -> str:
+    if isinstance(estimator, str):
+        return estimator
     if isinstance(estimator, Pipeline):
         return "+".join(_class_names(step) for _, step in estimator.steps if not _is_idle(step))
     return type(estimator).__name__.lower()

@@ -64,9 +64,13 @@ def label_fraction_curve(
 
     Parameters
     ----------
-    estimators : dict of str to estimator, list, or estimator
+    estimators : dict of str to estimator or str, list, estimator or str
         What to compare: Pipelines, classifiers, or regressors. In a list, pairs of a name and an estimator,
-        or estimators, which are named after their classes.
+        or estimators, which are named after their classes. ``"torchvision:NAME"`` or ``"timm:NAME"`` in the
+        place of an estimator is what many would try first: the features of a network that was trained on
+        photographs, as it is, and logistic regression, its penalty chosen by cross-validation on the labels
+        drawn. ``"imagenet"`` is ``"torchvision:resnet50"``. See the parameter ``weights`` of
+        :class:`SimCLRTransformer` for the names and for downloads.
     X : array-like, sparse matrix, DataFrame, list or dataset, with n_samples rows
         Whatever the estimators accept.
     y : array-like of shape (n_samples,)

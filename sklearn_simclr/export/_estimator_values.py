@@ -269,7 +269,7 @@ class _Writer:
         value = getattr(estimator, name)
         if name == "encoder_":
             built_by = estimator._architecture["encoder"]
-            if built_by is not None and built_by.startswith(_TIMM):
+            if built_by is not None and built_by.startswith(_TIMM) and describe_network(value) is None:
                 channels, *size = estimator._format.shape
                 timm = {"name": built_by, "in_channels": channels, "image_size": size}
                 return {"network": self.network(value, where, timm)}

@@ -18,6 +18,7 @@ from .._utils.types import PathLike
 from .._utils.warn import warn
 from ..encoders.description import describe_network, encoder_name
 from ..encoders.heads import ProjectionHead
+from ..encoders.library import LibraryNetwork
 from ..encoders.preprocessing import PreprocessedNetwork, Preprocessing
 from ..encoders.weights.network_file import Pretrained, read_network, write_network
 from ..estimators.simclr_classifier import SimCLRClassifier
@@ -206,8 +207,8 @@ def _export_safetensors(estimator: Any, path: PathLike) -> str:
     about = describe_fitted(estimator)
     encoder = estimator.encoder_
     projector, classifier, layer = _heads(estimator)
-    # Only squares are cut out of images of other sizes.
-    preprocessing = Preprocessing(min(estimator._format.shape[1:]), 1.0)
+    height, width = estimator._format.shape[1:]
+    preprocessing = Preprocessing(height if height == width else (height, width), 1.0)
     write_network(
         Pretrained(encoder, preprocessing, projector, classifier, layer, about["encoder"]), path, about
     )
@@ -230,7 +231,8 @@ def _export_torch(estimator: Any, path: PathLike) -> str:
     side: int | None = None
     if isinstance(encoder, PreprocessedNetwork):
         encoder, side = encoder.network, max(encoder.preprocessing.sides)
-    state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in encoder.state_dict().items()}
+    bare = encoder.module if isinstance(encoder, LibraryNetwork) else encoder
+    state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in bare.state_dict().items()}
     network = describe_network(encoder) or {}
     if side is not None and network.get("stem") == "imagenet":
         side = 224  # a name alone gives this stem to large images only
@@ -256,6 +258,11 @@ def _export_torch(estimator: Any, path: PathLike) -> str:
                 "model.fc = torch.nn.Identity()",
                 "model.load_state_dict(state)",
             ]
+        how = "\n".join(lines)
+    elif isinstance(encoder, LibraryNetwork):
+        build = ", ".join(f"{key}={value!r}" for key, value in encoder.options.items())
+        lines = [imports, "from sklearn_simclr.encoders.library import LibraryNetwork", load]
+        lines += [f"model = LibraryNetwork({build}).module", "model.load_state_dict(state)"]
         how = "\n".join(lines)
     else:
         how = _how_to_fill(estimator, imports, load, encoder=encoder, side=side)

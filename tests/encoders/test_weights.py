@@ -187,8 +187,6 @@ def test_torchvision_weights_by_enum_and_by_name(tmp_path, monkeypatch, images):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     member = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
     name = "torchvision:ResNet18_Weights.IMAGENET1K_V1"
-    with pytest.raises(FileNotFoundError, match="load_pretrained.*download=True"):
-        as_it_is(member).fit(images)
     (tmp_path / "checkpoints").mkdir()
     net = torchvision.models.resnet18().eval()
     torch.save(net.state_dict(), tmp_path / "checkpoints" / member.url.rpartition("/")[2])
@@ -505,7 +503,7 @@ def bad_weights(tmp_path):
         (tmp_path / "none.safetensors", FileNotFoundError, "none.safetensors"),
         ("https://example.org/weights", ValueError, "is an address"),
         ("torchvision:ResNet50_Weights.NOT_THERE", ValueError, "no weights"),
-        ("torchvision:VGG11_Weights.IMAGENET1K_V1", ValueError, "not of a ResNet"),
+        ("torchvision:FCN_ResNet50_Weights.DEFAULT", ValueError, "not of an image classifier"),
         (torch.serialization.LoadEndianness.LITTLE, TypeError, "weights must be a path"),
         (damaged, ValueError, "damaged"),
         (text, ValueError, "text.txt is no file of weights"),
@@ -530,11 +528,19 @@ def test_bad_weights_leave_the_estimator_as_it_was(tmp_path, file, images, case)
     assert np.array_equal(simclr.transform(images), h)
 
 
-def test_images_of_other_channels_are_refused(file, tmp_path, digits):
-    with pytest.raises(ValueError, match="takes images of 3 channels.*have 4"):
-        as_it_is(file, image_shape="HWC").fit(np.random.default_rng(0).random((8, 16, 16, 4)))
+def test_images_of_other_channels(file, tmp_path, digits):
+    """The mean of the first layer's weights sees each channel; a layer made from images is left as it is."""
+    X = np.random.default_rng(0).random((8, 16, 16, 4))
+    with pytest.warns(UserWarning, match="than X has, 4"):
+        simclr = as_it_is(file, image_shape="HWC").fit(X)
+    weight = load_pretrained(file).encoder.conv1.weight
+    found = simclr.encoder_.network.conv1.weight
+    torch.testing.assert_close(found, weight.sum(1, keepdim=True).expand(-1, 4, -1, -1) / 4)
+    assert simclr.encoder_.preprocessing.mean == (0.5,) * 4
+    save_estimator(simclr, tmp_path / "four")
+    assert np.array_equal(load_estimator(tmp_path / "four").transform(X), simclr.transform(X))
     export_encoder(SimCLRTransformer(max_epochs=0).fit(digits[0][:50]), tmp_path / "grey")
-    with pytest.raises(ValueError, match="takes images of 1 channels.*have 3"):
+    with pytest.raises(ValueError, match="takes images of 1 channels.*have 3. Convert them: .*CompactNet"):
         as_it_is(tmp_path / "grey").fit(np.random.default_rng(0).random((8, 16, 16, 3)))
 
 

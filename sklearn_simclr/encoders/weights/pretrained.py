@@ -1,13 +1,17 @@
 """Read published weights: checkpoints of SimCLR's authors, their conversions and torchvision's."""
 
+import contextlib
 import enum
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from ..._utils.container import peek
+from ..library import TIMM, TORCHVISION, LibraryNetwork, without_classifier
 from ..preprocessing import Preprocessing
 from ._files import find_prefix, open_bundle, open_file, open_torch
 from ._networks import fill_pretrained
@@ -15,8 +19,8 @@ from .network_file import Pretrained, check_heads, read_network, save_pretrained
 
 __all__ = ["Preprocessing", "Pretrained", "convert_checkpoint", "load_pretrained", "save_pretrained"]
 
-_TORCHVISION = "torchvision:"
-_TORCHVISION_ENUMS = tuple(f"ResNet{depth}_Weights" for depth in (18, 34, 50, 101, 152))
+# Torchvision's networks that are networks of this package, too.
+_OUR_RESNETS = tuple(f"ResNet{depth}_Weights" for depth in (18, 34, 50, 101, 152))
 
 
 def load_pretrained(
@@ -24,7 +28,7 @@ def load_pretrained(
     *,
     ema: bool = False,
     classifier_layer: int | None = None,
-    download: bool = False,
+    download: bool = True,
 ) -> Pretrained:
     """Return the network that a file of weights holds.
 
@@ -43,8 +47,10 @@ def load_pretrained(
         - A checkpoint of lightly, solo-learn, MoCo or sthalles/SimCLR, or another file of torch with the
           weights of a ResNet-18, 34, 50, 101 or 152 under torchvision's names, alone or as a part of a larger
           module (``module.encoder_q.conv1.weight``, ``backbone.0.weight``); see Notes.
-        - ``"torchvision:ResNet50_Weights.IMAGENET1K_V2"`` or that enum: supervised weights of a ResNet-18,
-          34, 50, 101 or 152.
+        - ``"torchvision:NAME"``: weights of an image classifier of torchvision, such as
+          ``"torchvision:resnet50"`` for its default ones, or
+          ``"torchvision:ResNet50_Weights.IMAGENET1K_V2"``, or that enum.
+        - ``"timm:NAME"``: weights of timm, such as ``"timm:resnet18.a1_in1k"``; needs the extra ``timm``.
     ema : bool, default=False
         Whether to take the moving average of the weights, which some checkpoints hold as ``ema_model/``,
         ``encoder_k`` or ``momentum_backbone``.
@@ -52,8 +58,9 @@ def load_pretrained(
         Layer of the projector that the classifier reads. Files of others do not tell; None is 0, which suits
         the linear evaluation of SimCLR and SimCLRv2 and the fine-tuning on all labels. SimCLRv2 fine-tuned on
         1% and 10% of the labels from layer 1.
-    download : bool, default=False
-        Whether torchvision's weights may be fetched, if they are not yet in torch's cache.
+    download : bool, default=True
+        Whether weights of torchvision and timm may be fetched, if they are not yet in the cache of torch or
+        of huggingface.co.
 
     Returns
     -------
@@ -63,12 +70,14 @@ def load_pretrained(
     Raises
     ------
     FileNotFoundError
-        If there is no such file, or torchvision's weights are not in the cache and `download` is false.
+        If there is no such file, or if weights of torchvision or timm are in no cache and cannot be fetched.
     ValueError
         If the file is of no known kind, is damaged, or its variables are not those of the network: the
         message lists the missing, superfluous and misshapen ones.
     TypeError
         If `weights` is neither a path nor a weight enum.
+    ImportError
+        If the weights are timm's, and it is not installed.
 
     Warns
     -----
@@ -123,8 +132,10 @@ def load_pretrained(
     ...     load_pretrained(path)
     <Pretrained mine: encoder to 512 features>
     """
-    if isinstance(weights, enum.Enum) or str(weights).startswith(_TORCHVISION):
+    if isinstance(weights, enum.Enum) or str(weights).startswith(TORCHVISION):
         return _load_torchvision(weights if isinstance(weights, enum.Enum) else str(weights), download)
+    if str(weights).startswith(TIMM):
+        return _load_timm(str(weights), download)
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(f"weights must be a path or a torchvision weight enum, got {weights!r}.")
     if "://" in str(weights):
@@ -149,7 +160,7 @@ def convert_checkpoint(
     *,
     ema: bool = False,
     classifier_layer: int | None = None,
-    download: bool = False,
+    download: bool = True,
 ) -> Pretrained:
     """Write what `load_pretrained` reads as one file of safetensors, which loads faster.
 
@@ -163,8 +174,8 @@ def convert_checkpoint(
         Whether to take the moving average of the weights.
     classifier_layer : int or None, default=None
         Layer of the projector that the classifier reads; kept in the file.
-    download : bool, default=False
-        Whether torchvision's weights may be fetched.
+    download : bool, default=True
+        Whether weights of torchvision and timm may be fetched.
 
     Returns
     -------
@@ -193,24 +204,29 @@ def convert_checkpoint(
 
 def _load_torchvision(weights: str | enum.Enum, download: bool) -> Pretrained:
     member = _torchvision_member(weights)
-    kind = type(member).__name__
-    if kind not in _TORCHVISION_ENUMS:
+    from torchvision import models
+
+    architectures = [
+        name for name in models.list_models(module=models) if models.get_model_weights(name) is type(member)
+    ]
+    if not architectures:
         raise ValueError(
-            f"weights={str(member)!r} are not of a ResNet that is known; pass some of "
-            f"{', '.join(_TORCHVISION_ENUMS)}."
+            f"weights={str(member)!r} are not of an image classifier of torchvision; those are "
+            "torchvision.models.list_models(module=torchvision.models)."
         )
-    url = member.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if not path.is_file():
-        if not download:
-            raise FileNotFoundError(
-                f"{path} does not exist: load_pretrained(..., download=True) fetches {member} from {url}, or "
-                "put it there."
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        digest = path.stem.rpartition("-")[2]
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
-    pretrained = fill_pretrained(open_torch(path))
+    path = _fetched(member.url, torchvision_name(member), download)
+    if type(member).__name__ in _OUR_RESNETS:
+        pretrained = fill_pretrained(open_torch(path))
+    else:
+        with _only_weights():
+            model = models.get_model(architectures[0], weights=member, progress=False)
+        module, classifier = without_classifier(model)
+        preset = member.transforms()
+        size = (preset.crop_size[0],) * 2
+        network = LibraryNetwork(f"{TORCHVISION}{architectures[0]}", image_size=size, module=module)
+        if classifier is not None and classifier.in_features != network.out_dim:
+            classifier = None
+        pretrained = Pretrained(network.eval(), Preprocessing(), classifier=classifier and classifier.eval())
     pretrained.name = torchvision_name(member)
     transform = member.transforms()
     pretrained.preprocessing = Preprocessing(
@@ -220,27 +236,143 @@ def _load_torchvision(weights: str | enum.Enum, download: bool) -> Pretrained:
         antialias=bool(transform.antialias),
         mean=tuple(transform.mean),
         std=tuple(transform.std),
+        fit="resize",
     )
     return pretrained
 
 
 def torchvision_name(member: enum.Enum) -> str:
     """Return the text that `load_pretrained` takes for a weight enum of torchvision."""
-    return f"{_TORCHVISION}{member}"
+    return f"{TORCHVISION}{member}"
 
 
 def _torchvision_member(weights: str | enum.Enum) -> Any:
-    from torchvision.models import WeightsEnum, get_weight
+    from torchvision.models import WeightsEnum, get_model_weights, get_weight
 
     if isinstance(weights, enum.Enum):
         if not isinstance(weights, WeightsEnum):
             raise TypeError(f"weights must be a path or a torchvision weight enum, got {weights!r}.")
         return weights
-    name = weights.removeprefix(_TORCHVISION)
+    name = weights.removeprefix(TORCHVISION)
     try:
-        return get_weight(name)
+        return get_weight(name) if "." in name else get_model_weights(name).DEFAULT
     except (ValueError, AttributeError, KeyError):
         raise ValueError(
-            f'weights={weights!r}: torchvision has no weights {name!r}; a name is like "ResNet50_Weights.'
-            'IMAGENET1K_V2".'
+            f"weights={weights!r}: torchvision has no weights {name!r}; a name is that of a network, as in "
+            '"torchvision:resnet50", or of its weights, as in "torchvision:ResNet50_Weights.IMAGENET1K_V2".'
         ) from None
+
+
+def _load_timm(weights: str, download: bool) -> Pretrained:
+    name = weights.removeprefix(TIMM)
+    try:
+        import timm
+        from timm.data import resolve_model_data_config
+    except ImportError as error:
+        raise ImportError(
+            f'weights={weights!r} needs the package timm; install it with pip install "sklearn-simclr[timm]".'
+        ) from error
+    if not timm.is_model(name):
+        raise ValueError(
+            f"weights={weights!r}: timm {timm.__version__} has no network {name!r}. timm.list_pretrained() "
+            "lists those with weights."
+        )
+    architecture = name.partition(".")[0]
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        config = None
+    if config is None or not config.has_weights:
+        known = timm.list_models(f"{architecture}.*", pretrained=True)
+        raise ValueError(
+            f"weights={weights!r}: timm {timm.__version__} has no weights of that name. Of {architecture} it "
+            f"has {', '.join(known) or 'none; timm.list_pretrained() lists those that it has'}."
+        )
+    path = _timm_file(config, weights, download)
+    # Files of the hub are in timm's own format; others may be in that of their authors.
+    overlay = {"file": str(path), "custom_load": config.custom_load and path.suffix == ".npz"}
+    try:
+        with _only_weights():
+            module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+    except Exception as error:
+        raise ValueError(f"weights={weights!r}: timm could not load {path}: {error}") from error
+    data = resolve_model_data_config(module)
+    _, *size = data["input_size"]
+    preprocessing = Preprocessing(
+        size=tuple(size),
+        crop_fraction=size[0] / math.floor(size[0] / data["crop_pct"]),
+        interpolation=data["interpolation"],
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        fit={"center": "resize"}.get(data["crop_mode"], data["crop_mode"]),
+    )
+    network = LibraryNetwork(weights, image_size=tuple(size), module=module)
+    return Pretrained(network.eval(), preprocessing, name=weights)
+
+
+def _timm_file(config: Any, weights: str, download: bool) -> Path:
+    """Return the file that timm would load, from the cache of the hub or of torch, or fetched."""
+    if config.file:
+        return Path(config.file)
+    if not config.hf_hub_id:
+        return _fetched(config.url, weights, download)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    repository, _, revision = config.hf_hub_id.partition("@")
+    files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    for local in (True, False) if download else (True,):
+        for file in files:
+            try:
+                return Path(
+                    hf_hub_download(repository, file, revision=revision or None, local_files_only=local)
+                )
+            except LocalEntryNotFoundError as error:
+                if not local:
+                    _cannot_fetch(weights, f"{repository} of huggingface.co", "the hub's cache", error)
+            except EntryNotFoundError:
+                continue  # there may be another file
+            except OSError as error:
+                _cannot_fetch(weights, f"{repository} of huggingface.co", "the hub's cache", error)
+    _cannot_fetch(weights, f"{repository} of huggingface.co", "the hub's cache", None)
+
+
+def _fetched(url: str, weights: str, download: bool) -> Path:
+    """Return where torch keeps the file of an address, after it is there."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if path.is_file():
+        return path
+    if not download:
+        _cannot_fetch(weights, url, str(path), None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = path.stem.rpartition("-")[2]
+    try:
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
+    except OSError as error:
+        _cannot_fetch(weights, url, str(path), error)
+    return path
+
+
+def _cannot_fetch(weights: str, origin: str, place: str, error: Exception | None) -> NoReturn:
+    reason = "download=False" if error is None else str(error).strip().splitlines()[0]
+    raise FileNotFoundError(
+        f"{weights} is not in {place}, and was not fetched from {origin}: {reason}. On a machine with a "
+        f"network run convert_checkpoint({weights!r}, 'weights.safetensors'), and pass the path of that file "
+        "as weights here; or copy the cache."
+    )
+
+
+@contextlib.contextmanager
+def _only_weights() -> Iterator[None]:
+    """Let no library unpickle more than weights, whatever it asks torch for."""
+    asked = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
+    before = {name: os.environ.get(name) for name in asked}
+    os.environ.update(asked)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
