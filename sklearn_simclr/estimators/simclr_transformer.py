@@ -64,7 +64,7 @@ from .views import drawn_views, is_open
 
 __all__ = ["SimCLRTransformer"]
 
-# Aspect ratio of usual photographs: their shorter side is to be as long as a network with a centre crop wants.
+# Aspect ratio of usual photographs, of which a network with a centre crop sees the shorter side.
 _PHOTOGRAPH = 3 / 2
 
 # Pairs of views among which score looks for the positive one.
@@ -599,7 +599,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     @property
     def _auto_side(self) -> int:  # type: ignore[override]
-        """Side of the square whose area images in files get at most: enough for the network of the weights."""
+        """Side of the square whose area image files get at most: enough for the network of the weights."""
         if self.weights is None:
             return BaseImageTransformer._auto_side
         preprocessing = load_pretrained(self.weights).preprocessing

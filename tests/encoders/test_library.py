@@ -234,6 +234,19 @@ def test_timm_is_optional(monkeypatch):
         load_pretrained(VIT)
 
 
+def test_files_of_any_size_get_the_pixels_that_the_network_wants(hub, tmp_path, images):
+    put_timm(hub, VIT, tmp_path)
+    paths = []
+    for i, shape in enumerate([(300, 200), (600, 400), (310, 205), (330, 220)]):
+        image = torchvision.transforms.functional.to_pil_image(torch.from_numpy(images[i]).permute(2, 0, 1))
+        image.resize(shape).save(tmp_path / f"{i}.png")
+        paths.append(str(tmp_path / f"{i}.png"))
+    simclr = frozen(VIT).fit(paths)
+    # It resizes the shorter side to 168 pixels, and cuts out 160.
+    assert abs(min(simclr.image_shape_[:2]) - 168) <= 4
+    assert np.isfinite(simclr.transform(paths)).all()
+
+
 # ---- Downloads ---------------------------------------------------------------------------------------
 
 
@@ -321,7 +334,7 @@ def test_a_pretrained_network_is_trained_further(hub, tmp_path, images):
     assert "untrained" in str(representation_report(trained, images, random_state=0))
 
 
-@pytest.mark.parametrize("weights", [VIT, SMALL, "torchvision:regnet_y_400mf"])
+@pytest.mark.parametrize("weights", [VIT, SMALL])
 def test_files_without_the_cache(hub, cache, tmp_path, images, weights):
     if weights == VIT:
         put_timm(hub, weights, tmp_path)
@@ -350,6 +363,15 @@ def test_files_without_the_cache(hub, cache, tmp_path, images, weights):
     batch = torch.rand(2, 3, *simclr.encoder_.preprocessing.sides)
     with torch.no_grad():
         assert torch.equal(made["model"].eval()(batch), simclr.encoder_.network(batch))
+
+
+def test_a_network_whose_shapes_torchvision_computes_is_read_too(cache, tmp_path):
+    net, _ = put_torchvision(cache, "regnet_y_400mf")
+    convert_checkpoint("torchvision:regnet_y_400mf", tmp_path / "converted")
+    net.fc = nn.Identity()
+    batch = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(load_pretrained(tmp_path / "converted").encoder(batch), net(batch))
 
 
 def test_onnx(hub, tmp_path, images):
