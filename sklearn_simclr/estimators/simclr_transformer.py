@@ -645,7 +645,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
                 ) from None
             channels = source.shape[0]
             preprocessing = preprocessing.with_channels(channels)
-            if self.max_epochs == 0 and self.max_time is None:
+            if self.max_epochs == 0:
                 warn(
                     f"{where} takes images of another number of channels than X has, {channels}. Its first "
                     "layer was changed to see their mean, and without training it sees nothing else of them. "
