@@ -64,9 +64,6 @@ from .views import drawn_views, is_open
 
 __all__ = ["SimCLRTransformer"]
 
-# Aspect ratio of usual photographs, of which a network with a centre crop sees the shorter side.
-_PHOTOGRAPH = 3 / 2
-
 # Pairs of views among which score looks for the positive one.
 _SCORE_PAIRS = 256
 
@@ -603,7 +600,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if self.weights is None:
             return BaseImageTransformer._auto_side
         preprocessing = load_pretrained(self.weights).preprocessing
-        return round(_PHOTOGRAPH**0.5 * max(preprocessing.sides) / preprocessing.crop_fraction)
+        return round(max(preprocessing.sides) / preprocessing.crop_fraction)
 
     def _build_modules(self, images: ImageSource) -> tuple[nn.Module, ProjectionHead, tuple[str, ...]]:
         """Return encoder, head, and the names of those that begin with weights that somebody chose."""
