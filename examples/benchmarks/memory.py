@@ -62,7 +62,7 @@ CASES = {
     "score, 256 x 224 px": ("score", {"n": 256, "side": 224}, 500),
     "report, 200 x 224 px": ("report", {"n": 200, "side": 224}, 500),
     "autoencoder, 8 x 512 px": ("autoencoder", {"n": 8, "side": 512}, 1000),
-    "AugmentationDisplay, 4 x 2,048 px": ("display", {"n": 4, "side": 2048}, 1000),
+    "AugmentationDisplay, 4 x 2,048 px": ("display", {"n": 4, "side": 2048}, 1300),
     "curl_logistic, 2 x 8,192": ("curl", {"n": 8192}, 300),
     "key and check, 4,096 x 96 px, float32": ("key", {"n": 4096, "side": 96}, 100),
     "data set of tensors, 1,024 x 96 px": (

@@ -88,7 +88,8 @@ class ComputedImages:
             index = torch.arange(*index.indices(len(self)), device=self.device)
         # A few at a time: the images of the source may be much larger than those computed from them.
         parts = index.split(max(1, _NUMBERS // math.prod(self.source.shape)))
-        return torch.cat([self.compute(self.source.take(part % len(self.source)), part) for part in parts])
+        found = [self.compute(self.source.take(part % len(self.source)), part) for part in parts]
+        return torch.cat(found) if len(found) > 1 else found[0]
 
     def ask(self, index: Tensor) -> None:
         """Have images of the source that are in a file read from the disk while something else is done.

@@ -34,8 +34,8 @@ __all__ = [
     "split_axes",
 ]
 
-# Longer side of a picture: figures have few pixels for each of several.
-_PICTURE_SIDE = 512
+# Longer side of a picture: a figure has about half as many pixels for each of several.
+_PICTURE_SIDE = 256
 
 
 def require_matplotlib(caller: str) -> Any:
@@ -181,7 +181,7 @@ def pictures(images: torch.Tensor | ImageSource | ComputedImages, side: int = _P
     ----------
     images : tensor of shape (n, C, H, W), ImageSource or ComputedImages
         uint8, or floating point in [0, 1].
-    side : int, default=512
+    side : int, default=256
         Larger pictures are averaged down to this longer side.
 
     Returns
