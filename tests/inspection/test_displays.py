@@ -411,7 +411,9 @@ class TestEmbeddingDisplay:
         X, y = images
         display = EmbeddingDisplay.from_estimator(pipeline, X, y, reducer="pca", n_thumbnails=5)
         expected = PCA(2).fit_transform(pipeline[:-1].transform(X))
-        np.testing.assert_allclose(np.abs(display.embedding), np.abs(expected), atol=1e-2)
+        # Of so many columns, the components are found by a random start.
+        atol = 1e-2 * np.abs(expected).max()
+        np.testing.assert_allclose(np.abs(display.embedding), np.abs(expected), atol=atol)
         np.testing.assert_allclose(display.images, 1 - X / 16, atol=1e-6)
         again = EmbeddingDisplay.from_estimator(pipeline[:-1], X, y, reducer="pca")
         np.testing.assert_allclose(np.abs(again.embedding), np.abs(display.embedding), atol=1e-2)
