@@ -305,13 +305,13 @@ def test_accuracy_is_measured_once_and_drawn(photographs, tmp_path, capsys):
     import matplotlib.pyplot as plt
 
     out = tmp_path / "out"
-    arguments = ["--folder", str(photographs), "--times", "0.2", "0.1", "--n-images", "200", "--no-peers",
+    arguments = ["--folder", str(photographs), "--times", "1.0", "0.5", "--n-images", "200", "--no-peers",
                  "--n-centres", "8", "--out", str(out)]  # fmt: skip
     accuracy.main([*arguments, "--seeds", "0"])
     first = json.loads((out / "accuracy.json").read_text())
     assert first["images"] == [200, 20, 12, 12, 3] and first["scored_on"] == "test"
     assert [row["name"] for row in first["rows"][:3]] == ["raw pixels", "HOG", "k-means of patches"]
-    assert [row["budget"] for row in first["rows"][3:]] == [0.1, 0.2]
+    assert [row["budget"] for row in first["rows"][3:]] == [0.5, 1.0]
     assert first["rows"][0]["all"] == 1.0
     accuracy.main([*arguments, "--seeds", "0", "1"])
     second = json.loads((out / "accuracy.json").read_text())
@@ -327,7 +327,7 @@ def test_accuracy_is_measured_once_and_drawn(photographs, tmp_path, capsys):
     assert [axes.get_title() for axes in figure.axes] == [
         "logistic regression, all labels", "logistic regression, 1% of the labels"
     ]  # fmt: skip
-    assert figure.axes[0].get_lines()[0].get_xdata().tolist() == [0.1, 0.2]
+    assert figure.axes[0].get_lines()[0].get_xdata().tolist() == [0.5, 1.0]
     plt.close(figure)
 
 
@@ -456,7 +456,7 @@ def test_losses_of_the_recipe_search_are_those_of_loops():
 def test_the_recipe_search_keeps_what_it_has_and_compares_equal_seeds(tmp_path, monkeypatch):
     import recipe_search
 
-    monkeypatch.setattr(recipe_search, "SECONDS", dict.fromkeys(recipe_search.SECONDS, 0.1))
+    monkeypatch.setattr(recipe_search, "SECONDS", dict.fromkeys(recipe_search.SECONDS, 0.5))
     arguments = ["--n-images", "300", "--sources", "digits", "places", "--out", str(tmp_path)]
     names = ["default", "loss: decoupled", "views of 5/8 of the side"]
     recipe_search.main([*arguments, "--variants", *names, "--seeds", "0"])
