@@ -4,10 +4,14 @@ import math
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypeGuard
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from .._utils.types import Images
+from ..images.items import as_rows
+from ..images.load import load_images
 from .linear_maps import Draws, make_views
 
 __all__ = ["Augmentation"]
@@ -373,13 +377,16 @@ class Augmentation(BaseEstimator):
             sequential=self.color_mode == "sequential",
         )
 
-    def __call__(self, images: Tensor, generator: torch.Generator | None = None, n_views: int = 1) -> Tensor:
+    def __call__(
+        self, images: Tensor | Images, generator: torch.Generator | None = None, n_views: int = 1
+    ) -> Tensor:
         """Make random views of each image.
 
         Parameters
         ----------
-        images : tensor of shape (N, C, H, W)
-            uint8, or floating point in [0, 1]; any number of channels.
+        images : tensor of shape (N, C, H, W), or list of files
+            uint8, or floating point in [0, 1]; any number of channels. Files, Pillow images and the like are
+            read as :func:`load_images` does.
         generator : torch.Generator, default=None
             Where the random numbers come from; None is torch's global generator.
         n_views : int, default=1
@@ -410,7 +417,15 @@ class Augmentation(BaseEstimator):
         if n_views < 1:
             raise ValueError(f"n_views must be at least 1, got {n_views}.")
         if not isinstance(images, torch.Tensor):
-            raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}.")
+            rows = None if isinstance(images, np.ndarray) and images.dtype != object else as_rows(images)
+            if rows is None:
+                found = type(images).__name__
+                raise TypeError(
+                    f"images must be a torch.Tensor or files, as load_images takes them; got {found}."
+                )
+            read = load_images(rows)
+            read = read / np.float32(65535) if read.dtype == np.uint16 else np.array(read)
+            images = torch.from_numpy(read).permute(0, 3, 1, 2)
         if images.ndim != 4:
             raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}.")
         if images.dtype != torch.uint8 and not images.is_floating_point():

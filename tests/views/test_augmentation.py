@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision.transforms as T
 import torchvision.transforms.functional as TF
+from PIL import Image
 from scipy import stats
 from sklearn.base import clone
 
@@ -862,3 +863,15 @@ def test_erased_rectangles(size):
     assert abs((areas > 0).mean() - 0.75) < 0.08
     if size == (24, 24):
         assert areas[areas > 0].min() < 0.04 and 0.17 < areas.max() < 0.22
+
+
+def test_files_are_taken(tmp_path):
+    pixels = torch.randint(256, (3, 40, 40, 3), dtype=torch.uint8, generator=generator())
+    paths = []
+    for i, image in enumerate(pixels.numpy()):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(image).save(paths[-1])
+    expected = Augmentation()(pixels.permute(0, 3, 1, 2), generator(), n_views=2)
+    assert torch.equal(Augmentation()(paths, generator(), n_views=2), expected)
+    with pytest.raises(TypeError, match="must be a torch.Tensor or files, as load_images takes them; got nd"):
+        Augmentation()(pixels.numpy())
