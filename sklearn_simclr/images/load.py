@@ -61,7 +61,7 @@ def load_images(
     >>> from sklearn_simclr.images import load_images
     >>> images = [Image.new("RGB", (400, 300)), Image.new("L", (1200, 900))]
     >>> load_images(images).shape
-    (2, 84, 112, 3)
+    (2, 96, 96, 3)
     >>> load_images(images, image_size=64).shape
     (2, 64, 64, 3)
     """

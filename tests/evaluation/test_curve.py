@@ -770,7 +770,7 @@ class TestFailures:
             ({"error_score": "nan"}, ValueError, "error_score must be 'raise' or a number"),
             ({"estimators": {}}, ValueError, "estimators is empty"),
             ({"estimators": GaussianNB}, TypeError, "is the class GaussianNB"),
-            ({"estimators": ["svm"]}, TypeError, "must be an estimator, found 'svm'"),
+            ({"estimators": ["svm"]}, ValueError, "estimators has 'svm'; a name is \"imagenet\""),
             ({"estimators": {1: GaussianNB()}}, TypeError, "names of estimators must be strings"),
             ({"estimators": [("a", GaussianNB()), ("a", GaussianNB())]}, ValueError, "a name twice"),
             ({"estimators": [GaussianNB(), Ridge()]}, ValueError, "mixes classifiers and regressors"),
