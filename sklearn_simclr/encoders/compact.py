@@ -65,9 +65,10 @@ class CompactNet(nn.Module):
     The representation is the average over the image of the last level, followed by those of the levels
     before it: what the task makes the last level forget, an earlier one still has. A level that is pooled is
     averaged afterwards, in images of at most 16 pixels before. Two parts follow that say where in the image
-    something is: the averages of the third level in the 4 x 4 cells of a grid, and histograms of oriented
-    gradients (HOG), which are not learnt. They are for who uses the representation: a projection head reads
-    the numbers before them, since a crop shows another part of the image in the same cell.
+    something is: the averages of the third level in the 4 x 4 cells of a grid, except in images of at most
+    16 pixels, and histograms of oriented gradients (HOG), which are not learnt. They are for who uses the
+    representation: a projection head reads the numbers before them, since a crop shows another part of the
+    image in the same cell.
 
     Parameters
     ----------
@@ -124,8 +125,8 @@ class CompactNet(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths)
         self.pools = (True, False, True, False)  # after each convolution
         self.means_of_pooled = max(image_size) > TINY_SIDE
+        self._widths = widths
         self.read_dim = sum(widths)
-        self.grid_dim = widths[_GRID_LEVEL] * _GRID**2
 
     @property
     def traits(self) -> Traits:
@@ -141,6 +142,12 @@ class CompactNet(nn.Module):
     @property
     def _edge_cells(self) -> int:
         return _EDGE_CELLS if self.means_of_pooled else _EDGE_CELLS // 2
+
+    @property
+    def grid_dim(self) -> int:
+        """How many numbers after the means are of the grid."""
+        # In tiny images the edges say as much with fewer numbers.
+        return self._widths[_GRID_LEVEL] * _GRID**2 if self.means_of_pooled else 0
 
     @property
     def edge_dim(self) -> int:
@@ -175,7 +182,7 @@ class CompactNet(nn.Module):
                 # ReLU does not mind the order, and has a quarter of the work after the pooling.
                 x, pool = F.max_pool2d(x, 2, ceil_mode=True), False
             x = F.relu(x, inplace=True)
-            averages = _averages(x, _GRID if level == _GRID_LEVEL else 0)
+            averages = _averages(x, _GRID if level == _GRID_LEVEL and self.grid_dim else 0)
             means.append(averages[:, 0])
             if level == _GRID_LEVEL:
                 cells = _GRID_WEIGHT * averages[:, 1:].flatten(1)

@@ -132,7 +132,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
     ...         return Agreement({"encoder": encoder}, self.make_views(images, encoder))
     >>> X, _ = load_digits(return_X_y=True)
     >>> AgreementTransformer(max_epochs=1, random_state=0).fit_transform(X).shape
-    (1797, 1456)
+    (1797, 432)
     """
 
     _parameter_constraints = TrainedImageEstimator._training_constraints

@@ -109,7 +109,7 @@ def export_encoder(
     ...     path = os.path.join(folder, "digits.safetensors")
     ...     how = export_encoder(simclr, path)
     ...     load_encoder(path)
-    <Pretrained compact: encoder to 1456 features, projector>
+    <Pretrained compact: encoder to 432 features, projector>
     """
     if format not in _FORMATS:
         raise ValueError(f"format must be one of {_FORMATS}, got {format!r}.")
