@@ -148,9 +148,10 @@ def test_display_refuses_what_is_no_table():
 
 
 def test_constructor_only_stores():
+    before = plt.get_fignums()  # other tests may have left theirs
     display = LabelFractionDisplay(RESULTS, score_name="Accuracy")
     assert display.results is RESULTS and display.score_name == "Accuracy"
-    assert not hasattr(display, "ax_") and not plt.get_fignums()
+    assert not hasattr(display, "ax_") and plt.get_fignums() == before
 
 
 def test_lines_are_means_and_bands_their_errors():
