@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .compact import CompactNet
 from .heads import ProjectionHead, _BatchNorm, _LeadingLinear
-from .library import LibraryNetwork
+from .libraries import LibraryNetwork
 from .preprocessing import PreprocessedNetwork, Preprocessing
 from .resnet import ResNet
 

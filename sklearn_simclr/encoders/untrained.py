@@ -7,7 +7,7 @@ from torch import nn
 
 from ..images.computed import ComputedImages
 from ..images.source import ImageSource
-from .library import LibraryNetwork
+from .libraries import LibraryNetwork
 from .preprocessing import PreprocessedNetwork
 from .resnet import ResNet
 

@@ -36,7 +36,7 @@ from .._utils.types import (
 from .._utils.warn import warn
 from ..encoders.description import encoder_name
 from ..encoders.heads import ProjectionHead
-from ..encoders.library import with_channels
+from ..encoders.libraries import with_channels
 from ..encoders.mirror import MirroredNetwork, mirror_images_fit_in
 from ..encoders.preprocessing import (
     PreprocessedNetwork,

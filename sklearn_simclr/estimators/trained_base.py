@@ -14,7 +14,7 @@ from torch import nn
 from .._utils.devices import resolve_device, resolve_precision
 from .._utils.progress import setting_up
 from .._utils.sklearn_private import Interval, StrOptions, clone_by_parameters
-from ..encoders.library import LibraryNetwork
+from ..encoders.libraries import LibraryNetwork
 from ..encoders.make import default_encoder, make_encoder
 from ..images.source import ImageSource
 from ..training.objective import History, Objective

@@ -18,7 +18,7 @@ from .._utils.types import PathLike
 from .._utils.warn import warn
 from ..encoders.description import describe_network, encoder_name
 from ..encoders.heads import ProjectionHead
-from ..encoders.library import LibraryNetwork
+from ..encoders.libraries import LibraryNetwork
 from ..encoders.preprocessing import PreprocessedNetwork, Preprocessing
 from ..encoders.weights.network_file import Pretrained, read_network, write_network
 from ..estimators.simclr_classifier import SimCLRClassifier
@@ -261,7 +261,7 @@ def _export_torch(estimator: Any, path: PathLike) -> str:
         how = "\n".join(lines)
     elif isinstance(encoder, LibraryNetwork):
         build = ", ".join(f"{key}={value!r}" for key, value in encoder.options.items())
-        lines = [imports, "from sklearn_simclr.encoders.library import LibraryNetwork", load]
+        lines = [imports, "from sklearn_simclr.encoders.libraries import LibraryNetwork", load]
         lines += [f"model = LibraryNetwork({build}).module", "model.load_state_dict(state)"]
         how = "\n".join(lines)
     else:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from ..._utils.container import peek
-from ..library import TIMM, TORCHVISION, LibraryNetwork, without_classifier
+from ..libraries import TIMM, TORCHVISION, LibraryNetwork, without_classifier
 from ..preprocessing import Preprocessing
 from ._files import find_prefix, open_bundle, open_file, open_torch
 from ._networks import fill_pretrained

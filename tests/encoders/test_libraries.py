@@ -23,7 +23,7 @@ from sklearn_simclr import (
     save_estimator,
 )
 from sklearn_simclr.encoders import convert_checkpoint
-from sklearn_simclr.encoders.library import LibraryNetwork
+from sklearn_simclr.encoders.libraries import LibraryNetwork
 from sklearn_simclr.encoders.preprocessing import PreprocessedNetwork
 
 SMALL = "torchvision:shufflenet_v2_x0_5"
