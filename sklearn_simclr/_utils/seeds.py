@@ -74,12 +74,12 @@ def isolated_global_generators(device: torch.device) -> Iterator[None]:
         Whose generator is put back beside the CPU's.
     """
     with isolated_generators(0, device):
-        states = random.getstate(), np.random.get_state()  # noqa: NPY002
+        states = random.getstate(), np.random.get_state()  # noqa: NPY002 (transforms draw from it)
         try:
             yield
         finally:
             random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
+            np.random.set_state(states[1])  # noqa: NPY002 (as above)
 
 
 def seed_global_generators(seed: int, device: torch.device | None = None) -> None:
@@ -95,5 +95,5 @@ def seed_global_generators(seed: int, device: torch.device | None = None) -> Non
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type == "cuda":
         torch.cuda.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002 (transforms draw from it)
     random.seed(seed)

@@ -145,13 +145,13 @@ class CompactNet(nn.Module):
 
     @property
     def grid_dim(self) -> int:
-        """How many numbers after the means are of the grid."""
+        """Count the numbers of the grid, which follow the means."""
         # In tiny images the edges say as much with fewer numbers.
         return self._widths[_GRID_LEVEL] * _GRID**2 if self.means_of_pooled else 0
 
     @property
     def edge_dim(self) -> int:
-        """How many numbers, the last ones of a representation, are histograms of oriented gradients."""
+        """Count the histograms of oriented gradients, the last numbers of a representation."""
         return _ORIENTATIONS * self._edge_cells**2
 
     @property

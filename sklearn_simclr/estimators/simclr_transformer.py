@@ -595,7 +595,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             return mirror_images_fit_in(images)
 
     @property
-    def _auto_side(self) -> int:  # type: ignore[override]
+    def _auto_side(self) -> int:  # type: ignore[override]  # a constant of the class elsewhere
         """Side of the square whose area image files get at most: enough for the network of the weights."""
         if self.weights is None:
             return BaseImageTransformer._auto_side

@@ -63,7 +63,7 @@ class ComputedImages:
 
     @property
     def device(self) -> torch.device:
-        """Where the images of the source are."""
+        """Device of the source's images."""
         return self.source.device
 
     @property

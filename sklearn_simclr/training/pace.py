@@ -1,4 +1,4 @@
-"""How long a step takes, measured before the first one, and what is done where few fit into the time."""
+"""Measure the time of a step before the first one, and fit a training into the time that is left."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -23,7 +23,7 @@ _OUTSIDE = 0.25
 
 
 class Views(Protocol):
-    """What draws random views: an `Augmentation` or `ExternalViews`."""
+    """Draws random views: an `Augmentation` or `ExternalViews`."""
 
     size: Any  # height and width of a view, once the shape of the images is known
 
@@ -48,7 +48,7 @@ class Views(Protocol):
 
 
 class Seeds(NamedTuple):
-    """What is drawn for each of N views: a seed of the global generators."""
+    """Seeds of the global generators, one for each of N views."""
 
     seed: Tensor
 

@@ -48,7 +48,7 @@ _Taps = tuple[Tensor, Tensor]
 
 
 class Draws(NamedTuple):
-    """What was drawn for each of N views: N rows in each field, None where nothing is asked for."""
+    """Draws for N views: N rows in each field, None where nothing is asked for."""
 
     top: Tensor
     left: Tensor
