@@ -90,6 +90,18 @@ def row(name, seconds, spent, found):
     return [name, f"{seconds:g}" if seconds else "", f"{np.mean(spent):.0f}", *cells]
 
 
+def write(path, rows):
+    """Write the table; rows that an earlier run wrote, and this one has not measured, stay."""
+    header = ["method", "max_time (s)", "fit (s)", "all labels (%)", f"{LABELS} labels per class (%)"]
+    table = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            table = {tuple(row[:2]): row for row in list(csv.reader(file))[1:]}
+    table |= {tuple(row[:2]): row for row in rows}
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *table.values()])
+
+
 def main(arguments=None):
     """Train, score, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -122,9 +134,7 @@ def main(arguments=None):
         rows.append(row(name, seconds, spent, found))
         if learnt:
             rows.append(row("SimCLR, only the means over the image", seconds, spent, learnt))
-        with (options.out / "owned.csv").open("w", newline="") as file:
-            header = ["method", "max_time (s)", "fit (s)", "all labels (%)", f"{LABELS} labels per class (%)"]
-            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+        write(options.out / "owned.csv", rows)
     (options.out / "owned_machine.txt").write_text(describe_machine(machine("cpu")) + "\n")
 
 
