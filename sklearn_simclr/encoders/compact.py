@@ -216,7 +216,7 @@ class CompactNet(nn.Module):
         images : ImageSource or ComputedImages
             The training images; some patches of a few thousand are looked at.
         generator : torch.Generator
-            For the choice of the patches; on the device of the network.
+            For the choice of the patches; computing is done on its device.
         """
         channels, height, width = images.shape
         small = shrunk_size(height, width, self.side)

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from .._utils.devices import send
+
 __all__ = ["GRID_FINENESS", "LARGEST_PRIOR_VARIANCE", "GaussianPosterior", "make_mlp"]
 
 # Nozawa et al., section 5.1: the variances that the prior may have are 0.1 exp(-j / 100), j = 1, 2, ...
@@ -53,10 +55,13 @@ class GaussianPosterior(nn.Module):
 
     def forward(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return what the module makes of images with weights drawn from the posterior."""
-        weights = {}
-        for name, mean, log_std in zip(self.names, self.means, self.log_stds, strict=True):
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-            weights[name] = mean + log_std.exp() * noise
+        drawn = [torch.randn(mean.shape, generator=generator, dtype=mean.dtype) for mean in self.means]
+        weights = {
+            name: mean + log_std.exp() * noise
+            for name, mean, log_std, noise in zip(
+                self.names, self.means, self.log_stds, send(drawn, images.device), strict=True
+            )
+        }
         return functional_call(self.module[0], weights, (images,))
 
     def kl(self) -> torch.Tensor:

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from torch import nn
 from torch.func import functional_call
 
-from .._utils.devices import resolve_device
+from .._utils.devices import resolve_device, send
 from .._utils.seeds import draw_seed, isolated_generators
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import (
@@ -333,7 +333,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
             )
             self._adopt(objective, history, plan)
             self.tuples_, self.n_tuples_ = tuples, len(drawn)
-            risks = self._risks(drawn, torch.Generator(plan.device).manual_seed(risk_seed))
+            risks = self._risks(drawn, torch.Generator().manual_seed(risk_seed))
             self.risk_ = float(np.mean(risks))
             self.risk_std_ = float(np.std(risks, ddof=1)) if len(risks) > 1 else 0.0
             bound = risk_bound(
@@ -385,8 +385,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         readable, labels = self._check_labels(y, source)
         tuples = self._draw_tuples(readable, labels, len(labels), 0)
         drawn = self._bank(source, tuples, 0)
-        generator = torch.Generator(resolve_device(self.device)).manual_seed(0)
-        return 1.0 - float(np.mean(self._risks(drawn, generator)))
+        return 1.0 - float(np.mean(self._risks(drawn, torch.Generator().manual_seed(0))))
 
     @property
     def _n_features_out(self) -> int:
@@ -474,7 +473,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
                 f"augmentation makes views of {augmentation.size} pixels from images of {source.shape[1:]}; "
                 "pass size='auto', or a transform that keeps their size."
             )
-        generator = torch.Generator(source.device).manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         views = torch.empty((1 + 2 * b) * n, *source.shape, dtype=torch.uint8, device=source.device)
         for view in range(1 + 2 * b):
             for some in row_blocks(n, source.nbytes // n):
@@ -511,7 +510,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
 
     def _risks(self, drawn: TupleImages, generator: torch.Generator) -> list[float]:
         """Return the contrastive risk on tuples of networks drawn from the posterior."""
-        device = generator.device
+        device = resolve_device(self.device)
         weights = {name: p.detach().to(device) for name, p in self.encoder_.named_parameters()}
         buffers = {name: buffer.to(device) for name, buffer in self.encoder_.named_buffers()}
         stds = {name: torch.from_numpy(std).to(device) for name, std in self.posterior_std_.items()}
@@ -520,9 +519,9 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         with torch.inference_mode():
             for _ in range(self.n_posterior_samples):
                 sample = dict(weights)
-                for name, std in stds.items():
-                    noise = torch.randn(std.shape, generator=generator, device=device)
-                    sample[name] = weights[name] + std * noise
+                noise = [torch.randn(std.shape, generator=generator) for std in stds.values()]
+                for (name, std), drawn_here in zip(stds.items(), send(noise, device), strict=True):
+                    sample[name] = weights[name] + std * drawn_here
                 parts = []
                 for some in torch.arange(len(drawn.bank), device=drawn.bank.device).split(forward):
                     images = as_float(drawn.bank.take(some).to(device))

@@ -24,7 +24,7 @@ class Batch:
     images : tensor of shape (n, C, H, W)
         Their pixels: uint8 in 0 to 255, or float32 in [0, 1].
     generator : torch.Generator
-        What views and noise are drawn from, on the device of the images.
+        What views and noise are drawn from, of the CPU: all devices draw the same.
     plan : Plan
         Precision and the size of micro-batches.
     memory_format : torch.memory_format, default=torch.contiguous_format
@@ -61,12 +61,10 @@ class Batch:
         Returns
         -------
         Draws
-            As ``augmentation.apply`` takes it: those of all first views come first.
+            As ``augmentation.apply`` takes it, on the CPU: those of all first views come first.
         """
         shape = tuple(self.images.shape[1:])
-        return augmentation.draw(
-            n_views * len(self.images), shape, generator=self.generator, device=self.images.device
-        )
+        return augmentation.draw(n_views * len(self.images), shape, generator=self.generator)
 
     def views(self, augmentation: Views, n_views: int = 1) -> Tensor:
         """Return random views of the images.

@@ -96,7 +96,7 @@ class ContrastiveObjective(Objective):
             """Return the views of some images, the same ones each time."""
             if start in kept:
                 return kept.pop(start)
-            part = torch.arange(start, min(start + micro, n), device=batch.images.device)
+            part = torch.arange(start, min(start + micro, n))
             rows = draws.rows(torch.cat([part, part + n]))
             views = self.augmentation.apply(batch.images[start : start + micro], rows)
             if views.nbytes * n <= _KEPT_BYTES * len(part):

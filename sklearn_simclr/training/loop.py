@@ -18,6 +18,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
 
+from .._utils.devices import send
 from .._utils.progress import setting_up
 from ..encoders.description import encoder_name
 from ..images.source import ImageSource
@@ -60,7 +61,7 @@ class Loop(NeuralNet):
         self.objective = objective
         self.plan = plan
         self.checkpoint = checkpoint
-        self.generator = torch.Generator(plan.device).manual_seed(plan.seeds[2])
+        self.generator = torch.Generator().manual_seed(plan.seeds[2])  # of the CPU: all devices draw the same
         self.views_watch = ViewsWatch(objective.augmentation)
 
     @property
@@ -207,8 +208,9 @@ class Loop(NeuralNet):
         self.module_.train()
         size = min(self.plan.batch_size, n_images)
         if position is None:
-            order = torch.randperm(n_images, generator=self.generator, device=self.generator.device)
+            order = torch.randperm(n_images, generator=self.generator)
             order = order if self.plan.keep_last else order[: n_images // size * size]
+            (order,) = send([order], self.plan.device)
             total, done = torch.zeros((), device=self.plan.device), 0
         else:
             order, total, done = position["order"], position["total"], position["done"]

@@ -231,7 +231,7 @@ class Objective:
         plan : Plan
             The plan.
         generator : torch.Generator
-            On the device, as the modules are; the views are drawn from it afterwards.
+            Of the CPU; the order of the images and the views are drawn from it afterwards.
         """
         initialize = getattr(self.modules["encoder"], "initialize_from_images", None)
         if self.initialize and initialize is not None:

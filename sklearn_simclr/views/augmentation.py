@@ -235,12 +235,14 @@ class Augmentation(BaseEstimator):
         generator : torch.Generator, default=None
             Where the random numbers come from; None is torch's global generator.
         device : torch.device or str, default=None
-            Where the numbers are drawn; None is the generator's device.
+            Where the draws are brought; None leaves them on the generator's device. A generator of the CPU
+            gives the same views on every device.
 
         Returns
         -------
         tuple of tensors
-            The draws, to be handed to :meth:`apply`; n rows each.
+            The draws, to be handed to :meth:`apply`; n rows each. Their method ``rows(index)`` returns the
+            draws of some views, ``to(device)`` those on another device, in one copy.
 
         Examples
         --------
@@ -250,19 +252,13 @@ class Augmentation(BaseEstimator):
         >>> bool((draws.top + draws.height <= 32).all())
         True
         """
-        if device is None:
-            device = generator.device if generator is not None else "cpu"
-        return self.resolve(image_shape)._draw(n, image_shape, generator, device)
+        draws = self.resolve(image_shape)._draw(n, image_shape, generator)
+        return draws if device is None else draws.to(device)
 
-    def _draw(
-        self,
-        n: int,
-        image_shape: tuple[int, ...],
-        generator: torch.Generator | None,
-        device: torch.device | str,
-    ) -> Draws:
-        """Draw for n views; the parameters are concrete."""
+    def _draw(self, n: int, image_shape: tuple[int, ...], generator: torch.Generator | None) -> Draws:
+        """Draw for n views where the generator is; the parameters are concrete."""
         _, height, width = image_shape
+        device = "cpu" if generator is None else generator.device
         # One call for all random numbers: small calls cost more than the numbers.
         counts = (_CROP_TRIES, _CROP_TRIES, 1, 1, 1, 4, 4, 1, 1, 1, 1)
         numbers = torch.rand(n * sum(counts), generator=generator, device=device)
@@ -336,7 +332,7 @@ class Augmentation(BaseEstimator):
         images : tensor of shape (N, C, H, W)
             uint8, or floating point in [0, 1].
         draws : tuple of tensors
-            What :meth:`draw` returned for V views of such images, on the same device. V is N or a
+            What :meth:`draw` returned for V views of such images, on their device or on the CPU. V is N or a
             multiple of it; view i is one of image i mod N.
 
         Returns
@@ -432,7 +428,7 @@ class Augmentation(BaseEstimator):
             raise TypeError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}.")
         shape = tuple(images.shape[1:])
         resolved = self.resolve(shape)
-        draws = resolved._draw(n_views * len(images), shape, generator, images.device)
+        draws = resolved._draw(n_views * len(images), shape, generator)
         return resolved._apply(images, draws)
 
     def _check(self) -> None:

@@ -196,16 +196,15 @@ class ExternalViews:
         generator : torch.Generator, default=None
             Where the random numbers come from; None is torch's global generator.
         device : torch.device or str, default=None
-            Where the numbers are drawn; None is the generator's device.
+            Where the seeds are brought; None leaves them on the generator's device.
 
         Returns
         -------
         tuple of tensors
             The draws, to be handed to :meth:`apply`; n rows.
         """
-        if device is None:
-            device = generator.device if generator is not None else "cpu"
-        return Seeds(torch.randint(2**31, (n,), generator=generator, device=device))
+        drawn = torch.randint(2**31, (n,), generator=generator, device=generator and generator.device)
+        return Seeds(drawn if device is None else drawn.to(device))
 
     def apply(self, images: Tensor, draws: Seeds) -> Tensor:
         """Make the views that were drawn.

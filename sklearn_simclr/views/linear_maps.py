@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, channel_shuffle, embedding_bag, grid_sample, pad
 
+from .._utils.devices import send
+
 __all__ = ["Draws", "make_views"]
 
 # ITU-R 601 luma, as used by torchvision's and Pillow's greyscale conversion.
@@ -73,8 +75,9 @@ class Draws(NamedTuple):
         return Draws(*fields)
 
     def to(self, device: torch.device | str) -> "Draws":
-        """Return the draws on a device."""
-        fields: Iterator[Any] = (None if field is None else field.to(device) for field in self)
+        """Return the draws on a device, from the CPU in one copy."""
+        there = iter(send([field for field in self if field is not None], torch.device(device)))
+        fields: Iterator[Any] = (None if field is None else next(there) for field in self)
         return Draws(*fields)
 
 
@@ -100,7 +103,8 @@ def make_views(
     images : tensor of shape (N, C, H, W)
         uint8, or floating point in [0, 1].
     draws : named tuple of tensors
-        What was drawn for V views, V a multiple of N; view i is one of image i mod N.
+        What was drawn for V views, V a multiple of N; view i is one of image i mod N. On the device of the
+        images, or on the CPU.
     size : (int, int)
         Height and width of a view.
     blurs : bool
@@ -115,6 +119,7 @@ def make_views(
     tensor of shape (V, C, *size)
         float32 in [0, 1].
     """
+    draws = draws.to(images.device)
     if draws.angle is not None:
         views = _rotated_views(images, draws, size, blurs, sequential, rotation)
     elif images.device.type != "cpu" or images.requires_grad:

@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.base import clone
 
 from sklearn_simclr import Augmentation
+from sklearn_simclr._utils.devices import pack, unpack
 from sklearn_simclr.views import linear_maps as _views
 
 NOTHING = {
@@ -571,6 +572,26 @@ def test_an_accelerator_is_never_waited_for(channels, color_mode):
     draws = augmentation.draw(8, (channels, 32, 40), device="meta")
     images = torch.empty(4, channels, 32, 40, dtype=torch.uint8, device="meta")
     assert augmentation.apply(images, draws).shape == (8, channels, 32, 40)
+
+
+@pytest.mark.parametrize("keywords", [{}, {"recipe": "no_up", "erasing_probability": 0.5}, {"rotation": 30}])
+def test_draws_go_to_a_device_in_one_piece(keywords):
+    draws = Augmentation(**keywords).draw(7, (3, 32, 40), generator=generator())
+    there = draws.to("meta")
+    fields = [(one, other) for one, other in zip(draws, there, strict=True) if one is not None]
+    assert all((one.shape, one.dtype) == (other.shape, other.dtype) for one, other in fields)
+    assert len({other.untyped_storage().data_ptr() for _, other in fields}) == 1
+    assert [field is None for field in draws] == [field is None for field in there]
+    again = unpack(pack([one for one, _ in fields]), [one for one, _ in fields])
+    assert all(torch.equal(one, other) for (one, _), other in zip(fields, again, strict=True))
+
+
+def test_some_rows_of_draws_are_the_draws_of_these_views():
+    images, augmentation = smooth_images(6, 3, 32, 32), Augmentation(recipe="no_up", erasing_probability=0.5)
+    draws = augmentation.draw(12, (3, 32, 32), generator=generator())
+    views = augmentation.apply(images, draws)
+    mine = torch.tensor([1, 4, 7, 10])  # the images 1 and 4 and their two views
+    torch.testing.assert_close(augmentation.apply(images[[1, 4]], draws.rows(mine)), views[mine])
 
 
 @pytest.mark.gpu
