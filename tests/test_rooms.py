@@ -126,3 +126,31 @@ def test_the_check_refuses(room, source):
 )
 def test_the_check_accepts(source):
     assert wrong_imports(PACKAGE / "training" / "module.py", source) == []
+
+
+# What asks for the kind of a device, or calls what one kind has.
+KINDS = re.compile(
+    r"""\.type\s*(?:[=!]=|(?:not\s+)?in\b)|\bis_(?:cuda|xpu|mps)\b|\btorch\.(?:cuda|xpu|mps)\b"""
+)
+
+
+def test_only_one_module_knows_kinds_of_devices():
+    files = {
+        str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")
+    }
+    found = {file for file, text in files.items() if KINDS.search(text)}
+    assert found == {"_utils/devices.py"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'if x.device.type == "cuda":',
+        "kind.type not in FUSED",
+        "z.is_cuda",
+        "torch.cuda.Stream()",
+        "torch.mps",
+    ],
+)
+def test_the_check_refuses_kinds_of_devices(source):
+    assert KINDS.search(source)

@@ -1,14 +1,55 @@
-"""Devices and precisions: from what a user passes to what torch computes with."""
+"""All that depends on the kind of device: CUDA, XPU, MPS and others take the same branches.
 
-from collections.abc import Sequence
+Nothing else in the package asks for the kind. What differs is asked of the device's own module in torch
+(``torch.cuda``, ``torch.xpu`` and so on): a kind that lacks a function does without it.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from types import ModuleType
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from .types import Device, Precision
+from .workers import in_worker
 
-__all__ = ["pack", "resolve_device", "resolve_precision", "send", "unpack"]
+__all__ = [
+    "Copies",
+    "Mark",
+    "by_kind",
+    "check_float64",
+    "empty_cache",
+    "exact_float32",
+    "free_memory",
+    "generator_states",
+    "has_fused_optimizers",
+    "is_cpu",
+    "mark",
+    "out_of_memory",
+    "pack",
+    "pins_memory",
+    "resolve_device",
+    "resolve_precision",
+    "seed_device",
+    "send",
+    "set_generator_states",
+    "synchronize",
+    "total_memory",
+    "unpack",
+]
+
+_T = TypeVar("_T")
+
+# Kinds whose fused optimizers every supported version of torch has.
+_FUSED = frozenset({"cpu", "cuda", "mps", "xpu"})
+
+# Products of float16 pay from this compute capability on: the first with units for them (V100).
+_FLOAT16_FROM = (7, 0)
 
 
 def resolve_device(device: Device) -> torch.device:
@@ -17,12 +58,14 @@ def resolve_device(device: Device) -> torch.device:
     Parameters
     ----------
     device : "auto", str or torch.device
-        "auto" is CUDA where there is one, else the CPU.
+        "auto" is the accelerator that torch finds, else the CPU. Of several devices it is the one that
+        LOCAL_RANK names where a launcher has started several processes, else the one that had most free
+        memory when this process first asked. An accelerator without float64 (MPS) has to be named.
 
     Returns
     -------
     torch.device
-        Usable here.
+        Usable here, with an index if it is no CPU.
 
     Raises
     ------
@@ -30,7 +73,7 @@ def resolve_device(device: Device) -> torch.device:
         If torch does not know it or does not find it.
     """
     if isinstance(device, str) and device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return _accelerator() or torch.device("cpu")
     try:
         device = torch.device(device)
         torch.empty(0, device=device)
@@ -40,9 +83,76 @@ def resolve_device(device: Device) -> torch.device:
         ) from error
     if device.type == "meta":
         raise ValueError("device='meta' holds no numbers. Pass 'auto' or 'cpu'.")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
+    if device.index is None and not is_cpu(device):
+        current: int = getattr(_module(device), "current_device", int)()
+        device = torch.device(device.type, current)
     return device
+
+
+def _accelerator() -> torch.device | None:
+    """Return the accelerator that "auto" means, if there is one."""
+    if not torch.accelerator.is_available():
+        return None
+    found = torch.accelerator.current_accelerator()
+    if found is None or not _has_float64(torch.device(found.type)):
+        return None
+    n = _module(found).device_count()
+    rank = _local_rank()
+    if rank is not None:
+        if rank >= n:
+            raise ValueError(
+                f"device='auto' found {n} devices of kind {found.type!r} for LOCAL_RANK={rank}. Start at "
+                f"most {n} processes for each machine, or pass device='cpu'."
+            )
+        return torch.device(found.type, rank)
+    return torch.device(found.type, _freest(found.type) if n > 1 else 0)
+
+
+def _local_rank() -> int | None:
+    """Return the number of this process among those that a launcher has started on this machine."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    if not rank.isdigit() or os.environ.get("WORLD_SIZE", "1") == "1":
+        return None
+    # Workers inherit the variables of the process that has started them, unless they are a group themselves.
+    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return int(rank) if grouped or not in_worker() else None
+
+
+@cache
+def _freest(kind: str) -> int:
+    """Return the index of the device with most free memory, the first of equal ones.
+
+    It is chosen once for each process: what this process holds itself would make it choose another.
+    """
+    devices = [torch.device(kind, k) for k in range(_module(torch.device(kind)).device_count())]
+    return max(range(len(devices)), key=lambda k: (free_memory(devices[k]), -k))
+
+
+def check_float64(device: torch.device, purpose: str) -> None:
+    """Raise if a device has no float64.
+
+    Parameters
+    ----------
+    device : torch.device
+        What the parameter ``device`` means.
+    purpose : str
+        What needs float64, for the message.
+
+    Raises
+    ------
+    ValueError
+        If it has none, as MPS.
+    """
+    if not _has_float64(device):
+        raise ValueError(f"device={str(device)!r} has no float64, which {purpose} needs. Pass device='cpu'.")
+
+
+def _has_float64(device: torch.device) -> bool:
+    try:
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return False
+    return True
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype | None:
@@ -50,9 +160,9 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
     Parameters
     ----------
-    precision : {"auto", "float32", "bfloat16"}
-        "auto" is bfloat16 on GPUs that compute with it and on CPUs that multiply matrices of it (AMX), else
-        float32.
+    precision : {"auto", "float32", "bfloat16", "float16"}
+        "auto" is bfloat16 on GPUs that have units for it and on CPUs that multiply matrices of it (AMX), else
+        float16 on GPUs that have units for that, else float32.
     device : torch.device
         Where.
 
@@ -62,12 +172,23 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
         As torch.autocast takes it.
     """
     if precision == "auto":
-        if device.type == "cuda":
-            able = torch.cuda.is_bf16_supported()
-        else:
-            able = device.type == "cpu" and _multiplies_bfloat16()
-        precision = "bfloat16" if able else "float32"
-    return torch.bfloat16 if precision == "bfloat16" else None
+        return _fastest_dtype(device)
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def _fastest_dtype(device: torch.device) -> torch.dtype | None:
+    if is_cpu(device):
+        return torch.bfloat16 if _multiplies_bfloat16() else None
+    module = _module(device)
+    if not hasattr(module, "is_bf16_supported"):
+        return None
+    with _current(device):
+        # What is emulated is slower than float32.
+        if module.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16
+        capability = getattr(module, "get_device_capability", lambda: (0, 0))()
+    # Not all kinds describe what they can by two numbers.
+    return torch.float16 if isinstance(capability, tuple) and capability >= _FLOAT16_FROM else None
 
 
 def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
@@ -88,9 +209,9 @@ def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """
     if not tensors or tensors[0].device == device:
         return list(tensors)
-    if tensors[0].device.type != "cpu":
+    if not is_cpu(tensors[0].device):
         return [tensor.to(device) for tensor in tensors]
-    pinned = device.type == "cuda"
+    pinned = pins_memory(device)
     return unpack(pack(tensors, pinned).to(device, non_blocking=pinned), tensors)
 
 
@@ -145,3 +266,283 @@ def _multiplies_bfloat16() -> bool:
     # Older versions of torch do not tell.
     known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("amx_bf16")) and torch.backends.mkldnn.is_available()
+
+
+def is_cpu(device: torch.device) -> bool:
+    """Return whether a device is the CPU, where the host computes by itself and waits for nothing."""
+    return device.type == "cpu"
+
+
+def by_kind(device: torch.device, *, cpu: _T, accelerator: _T) -> _T:
+    """Return one of two values, such as the sizes of blocks that are fast there.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where something is computed.
+    cpu : object
+        The value for a CPU.
+    accelerator : object
+        The value for all other kinds.
+
+    Returns
+    -------
+    object
+        One of them.
+    """
+    return cpu if is_cpu(device) else accelerator
+
+
+def has_fused_optimizers(device: torch.device) -> bool:
+    """Return whether torch's optimizers have a form for a device that passes once over the memory."""
+    return device.type in _FUSED
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the bytes that can still be allocated on a device; infinity where nobody tells."""
+    module = _module(device)
+    if hasattr(module, "mem_get_info"):
+        free = module.mem_get_info(device)[0]
+        # What torch keeps for later tensors is free, too.
+        if hasattr(module, "memory_reserved"):
+            free += module.memory_reserved(device) - module.memory_allocated(device)
+        return free
+    if hasattr(module, "recommended_max_memory"):
+        return module.recommended_max_memory() - module.driver_allocated_memory()
+    return float("inf")
+
+
+def total_memory(device: torch.device) -> float:
+    """Return the bytes of memory of a device; infinity where nobody tells."""
+    module = _module(device)
+    if hasattr(module, "mem_get_info"):
+        return module.mem_get_info(device)[1]
+    return module.recommended_max_memory() if hasattr(module, "recommended_max_memory") else float("inf")
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give the memory back that torch keeps on a device for later tensors."""
+    if not is_cpu(device) and hasattr(_module(device), "empty_cache"):
+        _module(device).empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory could not be allocated, on any kind of device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The allocators of the CPU and of MPS raise a RuntimeError like others.
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in said or "out of memory" in said)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if not is_cpu(device):
+        module = _module(device)
+        module.synchronize(*_named(module, device))
+
+
+class Mark(Protocol):
+    """A point in the work of a device."""
+
+    def synchronize(self) -> None:
+        """Wait until the work before it is done."""
+
+
+class _End:
+    """The end of the work that a device has been given, where there are no events."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def synchronize(self) -> None:
+        synchronize(self.device)
+
+
+def mark(device: torch.device) -> Mark:
+    """Mark what a device has been given so far.
+
+    Parameters
+    ----------
+    device : torch.device
+        Any. On a CPU everything is done already.
+
+    Returns
+    -------
+    Mark
+        Its ``synchronize()`` waits for all that was given before.
+    """
+    module = _module(device)
+    if is_cpu(device) or not hasattr(module, "current_stream"):
+        return _End(device)
+    event = module.Event()
+    event.record(module.current_stream(device))
+    return event
+
+
+def pins_memory(device: torch.device) -> bool:
+    """Return whether a device copies from pinned memory while the host goes on."""
+    return not is_cpu(device) and hasattr(_module(device), "current_stream")
+
+
+class Copies:
+    """Copies from the CPU to a device, on a stream of their own where there are streams.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where to.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.module = _module(device)
+        self.stream = self.module.Stream(device) if pins_memory(device) else None
+
+    def send(self, tensor: Tensor) -> tuple[Tensor, Any]:
+        """Begin to copy a tensor.
+
+        Parameters
+        ----------
+        tensor : Tensor
+            On the CPU.
+
+        Returns
+        -------
+        tensor : Tensor
+            On the device, to be given to `receive` before it is used.
+        copied : event or None
+            When it has arrived.
+        """
+        if self.stream is None:
+            return tensor.to(self.device), None
+        with self.module.stream(self.stream):
+            tensor = tensor.pin_memory().to(self.device, non_blocking=True)
+            return tensor, self.stream.record_event()
+
+    def receive(self, tensor: Tensor, copied: Any) -> Tensor:
+        """Return a tensor that was sent: what is done with it waits for its arrival.
+
+        Parameters
+        ----------
+        tensor : Tensor
+            As `send` returned it.
+        copied : event or None
+            As `send` returned it.
+
+        Returns
+        -------
+        Tensor
+            The same.
+        """
+        if copied is not None:
+            current = self.module.current_stream(self.device)
+            current.wait_event(copied)
+            tensor.record_stream(current)
+        return tensor
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of torch's global generators: that of the CPU, and that of a device.
+
+    Parameters
+    ----------
+    device : torch.device
+        Whose generator counts beside that of the CPU.
+
+    Returns
+    -------
+    dict of str to uint8 tensor
+        By kind of device.
+    """
+    states = {"cpu": torch.get_rng_state()}
+    if not is_cpu(device):
+        module = _module(device)
+        states[device.type] = module.get_rng_state(*_named(module, device))
+    return states
+
+
+def set_generator_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put torch's global generators into the states that `generator_states` returned.
+
+    Parameters
+    ----------
+    states : dict of str to uint8 tensor
+        By kind of device. A state for another kind than `device` means nothing there and is left out.
+    device : torch.device
+        Whose generator is set beside that of the CPU.
+    """
+    torch.set_rng_state(states["cpu"].cpu())
+    if not is_cpu(device) and device.type in states:
+        module = _module(device)
+        module.set_rng_state(states[device.type].cpu(), *_named(module, device))
+
+
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators: that of the CPU, and that of one device.
+
+    Parameters
+    ----------
+    seed : int
+        In [0, 2**63).
+    device : torch.device
+        Whose generator is seeded beside that of the CPU.
+    """
+    torch.default_generator.manual_seed(seed)
+    if not is_cpu(device):
+        with _current(device):
+            _module(device).manual_seed(seed)
+
+
+class _Exact:
+    """How many ask for exact products at present, and what is to be put back after the last of them."""
+
+    lock = threading.Lock()
+    users = 0
+    before: list[tuple[Any, str, Any]] = []
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute products of float32 in float32, not in TF32 with its 10 bits.
+
+    torch's flags for that hold for the whole process. They are put back when the last context ends.
+    """
+    with _Exact.lock:
+        if _Exact.users == 0:
+            _Exact.before = [(holder, name, getattr(holder, name)) for holder, name, _ in _flags_of_float32()]
+            for holder, name, value in _flags_of_float32():
+                setattr(holder, name, value)
+        _Exact.users += 1
+    try:
+        yield
+    finally:
+        with _Exact.lock:
+            _Exact.users -= 1
+            if _Exact.users == 0:
+                for holder, name, value in _Exact.before:
+                    setattr(holder, name, value)
+
+
+def _flags_of_float32() -> list[tuple[Any, str, Any]]:
+    """Return what holds a flag for products of float32, the flag's name, and its value for exact ones."""
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    # Newer versions of torch refuse to read the older flags where they and the newer ones disagree.
+    if hasattr(cudnn, "conv") and hasattr(cudnn.conv, "fp32_precision"):
+        return [(part, "fp32_precision", "ieee") for part in (products, cudnn.conv, cudnn.rnn)]
+    return [(part, "allow_tf32", False) for part in (products, cudnn)]
+
+
+def _module(device: torch.device) -> ModuleType:
+    return torch.get_device_module(device)
+
+
+def _named(module: ModuleType, device: torch.device) -> tuple[torch.device, ...]:
+    """Return the argument that names a device to functions of its module: MPS has one only."""
+    return (device,) if hasattr(module, "current_device") else ()
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager:
+    """Return the context in which a device is that of its kind which functions without a name mean."""
+    module = _module(device)
+    return module.device(device) if hasattr(module, "device") else contextlib.nullcontext()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from .devices import generator_states, seed_device, set_generator_states
 from .types import RandomState
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "isolated_generators",
     "isolated_global_generators",
     "seed_global_generators",
+    "unchanged_generators",
 ]
 
 _GENERATORS = threading.RLock()
@@ -56,12 +58,25 @@ def isolated_generators(seed: int, device: torch.device) -> Iterator[None]:
     device : torch.device
         Whose generator is used beside the CPU's.
     """
-    cuda = device.type == "cuda"
-    with _GENERATORS, torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed(seed)
+    with _GENERATORS, unchanged_generators(device):
+        seed_device(seed, device)
         yield
+
+
+@contextlib.contextmanager
+def unchanged_generators(device: torch.device) -> Iterator[None]:
+    """Put torch's global generators back as they were at the end.
+
+    Parameters
+    ----------
+    device : torch.device
+        Whose generator is used beside the CPU's.
+    """
+    states = generator_states(device)
+    try:
+        yield
+    finally:
+        set_generator_states(states, device)
 
 
 @contextlib.contextmanager
@@ -92,8 +107,6 @@ def seed_global_generators(seed: int, device: torch.device | None = None) -> Non
     device : torch.device or None, default=None
         Whose generator is seeded beside the CPU's.
     """
-    torch.default_generator.manual_seed(seed)
-    if device is not None and device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+    seed_device(seed, torch.device("cpu") if device is None else device)
     np.random.seed(seed)  # noqa: NPY002 (transforms draw from it)
     random.seed(seed)

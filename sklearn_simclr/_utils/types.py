@@ -47,4 +47,4 @@ PixelRange: TypeAlias = Literal["auto"] | tuple[float, float] | list[float]
 ImageSize: TypeAlias = Literal["auto"] | int | tuple[int, ...] | None
 OnError: TypeAlias = Literal["raise", "nan"]
 OptimizerName: TypeAlias = Literal["auto", "lars", "sgd", "adamw", "muon"]
-Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]

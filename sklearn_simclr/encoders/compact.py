@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._utils.devices import is_cpu
 from ..images.computed import ComputedImages
 from ..images.source import ImageSource, as_float
 from .edges import edge_votes, normalized_blocks
@@ -200,7 +201,7 @@ class CompactNet(nn.Module):
             return _pooled(F.conv2d(x, weight, bias, padding=1).relu_(), self.stem_pool)
 
         # A graph that is recorded is one for any number of images.
-        if x.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        if not is_cpu(x.device) or torch.jit.is_tracing() or torch.compiler.is_compiling():
             return first(x)
         rows = max(1, _CACHED // (len(bias) * x.shape[2] * x.shape[3]))
         return torch.cat([first(part) for part in x.split(rows)]) if len(x) > rows else first(x)

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from .._utils.devices import is_cpu
+from .._utils.seeds import unchanged_generators
 from .compact import VIEW_PART, CompactNet
 from .resnet import ResNet
 
@@ -178,7 +180,7 @@ def default_encoder(device: torch.device, n_views: float) -> str:
     str
         What ``"auto"`` stands for.
     """
-    return "resnet18" if device.type != "cpu" and n_views >= _RESNET_VIEWS else "compact"
+    return "resnet18" if not is_cpu(device) and n_views >= _RESNET_VIEWS else "compact"
 
 
 def _make_named(
@@ -333,7 +335,7 @@ def _untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
         if not is_lazy(buffer)  # the trial gives it its shape, and there is nothing yet to keep
     ]
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with unchanged_generators(device):
             yield
     finally:
         with torch.no_grad():

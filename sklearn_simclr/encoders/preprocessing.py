@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._utils.devices import by_kind
 from .traits import traits
 
 __all__ = ["PreprocessedNetwork", "Preprocessing", "input_channels", "network_of_views", "view_size"]
@@ -301,7 +302,7 @@ class PreprocessedNetwork(nn.Module):
             return self.network(self.preprocessing.of_views()._apply(images, self.channels))
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._represent(images)
-        pixels = _PIXELS if images.device.type == "cpu" else _PIXELS_GPU
+        pixels = by_kind(images.device, cpu=_PIXELS, accelerator=_PIXELS_GPU)
         rows = max(_FEWEST, pixels // math.prod(self.preprocessing.sides))
         done: list[Tensor] = []
         black: dict[int, Tensor] = {}

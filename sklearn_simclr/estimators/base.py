@@ -20,7 +20,7 @@ from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import validate_data
 from torch import nn
 
-from .._utils.devices import resolve_device
+from .._utils.devices import is_cpu, resolve_device
 from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from .._utils.sklearn_private import Interval, StrOptions, check_feature_names
 from .._utils.types import Images, ImageShape
@@ -350,7 +350,7 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 def _in_eval_mode(modules: Sequence[nn.Module], device: torch.device) -> Iterator[Sequence[nn.Module]]:
     """Give modules in eval mode, on a device; what the estimator holds stays on the CPU."""
     modes = [[(m, m.training) for m in module.modules()] for module in modules]
-    if device.type == "cpu":
+    if is_cpu(device):
         try:
             for module in modules:
                 module.eval()
@@ -383,7 +383,7 @@ def images_a_forward(shape: tuple[int, int, int], device: torch.device, network:
     channels, height, width = shape
     pixels = height * width if network.shrinks_to is None else min(height * width, network.shrinks_to**2)
     cost = pixels * max(1.0, channels / _CHANNELS)
-    here = device.type == "cpu"
+    here = is_cpu(device)
     usual = network.batch_scale * (_PIXELS if here else _PIXELS_ELSEWHERE) // cost
     most = (_MOST_PIXELS if here else _MOST_PIXELS_ELSEWHERE) // cost
     held = _NUMBERS // math.prod(shape) if here else math.inf

@@ -23,6 +23,8 @@ from typing import TypeAlias
 import torch
 from torch.nn import functional as F
 
+from .._utils.devices import by_kind
+
 __all__ = ["LogisticPath"]
 
 # Entries of the rows in a block: 8 MB in float32, which stay in the cache between the two products.
@@ -107,7 +109,7 @@ class LogisticPath:
 
     def _blocks(self, X: torch.Tensor, factor: int = 1, all_rows: bool = False) -> Iterator[slice]:
         """Yield slices of the rows, without the blocks whose rows all have weight 0."""
-        size = _CPU_BLOCK if X.device.type == "cpu" else _GPU_BLOCK
+        size = by_kind(X.device, cpu=_CPU_BLOCK, accelerator=_GPU_BLOCK)
         step = max(1, factor * size // max(X.shape[1], self.n_classes))
         for start in range(0, len(X), step):
             block = slice(start, start + step)

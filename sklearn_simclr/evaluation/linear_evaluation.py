@@ -17,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional as F
 
-from .._utils.devices import resolve_device
+from .._utils.devices import check_float64, resolve_device
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Device, RandomState
@@ -229,8 +229,7 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         splits = validation_splits(self.validation, features, codes, weights, seed)
 
         device = resolve_device(self.device)
-        if device.type == "mps":
-            raise ValueError("device='mps' has no float64, which the optimiser needs. Pass 'cpu'.")
+        check_float64(device, "the optimiser")
         rows, codes_, weights_ = (as_tensor(array).to(device) for array in (features, codes, weights))
         # One vector of coefficients w is two of -w / 2 and w / 2, with half the squared norm.
         factor = 2.0 if len(classes) == 2 else 1.0

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._utils.devices import resolve_device
+from .._utils.devices import check_float64, resolve_device
 from .._utils.sklearn_private import Interval, fit_context
 from .._utils.types import Device
 from ..images.source import as_tensor
@@ -138,8 +138,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         device = resolve_device(self.device)
-        if device.type == "mps":
-            raise ValueError("device='mps' has no float64, which the votes need. Pass 'cpu'.")
+        check_float64(device, "the vote")
         known, codes = (as_tensor(part).to(device) for part in (self._unit_rows, self._codes))
         votes = np.empty((len(rows), len(self.classes_)))
         step = max(1, _BLOCK_ENTRIES // len(known))

@@ -7,11 +7,11 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from .._utils.devices import by_kind
+
 # Side of the square tiles into which the similarity matrix is cut. On a CPU two float32 tiles of this size
 # stay in the last-level cache; elsewhere larger ones are needed to hide the launch of a kernel.
-_TILE_ROWS = {"cpu": 1024}
-
-_TILE_ROWS_ELSEWHERE = 4096
+_TILE_ROWS = {"cpu": 1024, "accelerator": 4096}
 
 # Below, similarities divided by the temperature leave the range of float32.
 _SMALLEST_TEMPERATURE = 1e-30
@@ -61,8 +61,12 @@ def _working_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+def _tile_side(device: torch.device) -> int:
+    return by_kind(device, **_TILE_ROWS)
+
+
 def _spans(n: int, device: torch.device) -> list[tuple[int, int]]:
-    step = _TILE_ROWS.get(device.type, _TILE_ROWS_ELSEWHERE)
+    step = _tile_side(device)
     return [(start, min(start + step, n)) for start in range(0, n, step)]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._tiles import _TILE_ROWS, _TILE_ROWS_ELSEWHERE, _no_autocast, _working_dtype
+from ._tiles import _no_autocast, _tile_side, _working_dtype
 
 __all__ = ["curl_hinge", "curl_logistic", "hinge_of_margins", "logistic_of_margins"]
 
@@ -162,15 +162,16 @@ class _MeanOverAnchors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, k: int, loss: Callable[[Tensor], Tensor], differentiate: bool) -> Tensor:
         views, n, _ = z.shape
-        side = _TILE_ROWS.get(z.device.type, _TILE_ROWS_ELSEWHERE)
+        side = _tile_side(z.device)
+        step = max(side * side // n, 1)
         image = torch.arange(n, device=z.device)[:, None]
         total = z.new_zeros(())
         gradient, of_blocks = (torch.zeros_like(z) for _ in range(2)) if differentiate else (None, None)
         with _no_autocast(z.device):
             blocks = _others(z)
             for view in range(views):
-                for anchors in image[:, 0].split(max(side * side // n, 1)):
-                    rows = slice(int(anchors[0]), int(anchors[-1]) + 1)
+                for start in range(0, n, step):
+                    rows = slice(start, start + step)
                     similarity = z[view, rows] @ blocks[view].T
                     negative = (image[rows] + torch.arange(1, k + 1, device=z.device)) % n
                     with torch.set_grad_enabled(differentiate):

@@ -1,12 +1,14 @@
 """Exact gradients of a contrastive loss over a batch that is too large for the memory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from .._utils.devices import generator_states, set_generator_states
 
 __all__ = ["cached_backward"]
 
@@ -54,7 +56,7 @@ def cached_backward(
     -----
     What is computed is the gradient of the joint loss of a forward pass in the same chunks: BatchNorm
     normalises within a chunk. Its running statistics move once a chunk. Whatever is drawn from the global
-    generators (of the CPU, and of the CUDA devices of `module`) is drawn again in the second computation, and
+    generators (of the CPU, and of the devices of `module`) is drawn again in the second computation, and
     their states afterwards are those after one pass.
 
     Under autocast both computations run in the caller's context. With a gradient scaler, let `loss_fn` return
@@ -77,7 +79,7 @@ def cached_backward(
     """
     if not len(chunks):
         raise ValueError("chunks is empty; pass at least one callable that returns a chunk of the batch.")
-    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    devices = {torch.device("cpu"), *(p.device for p in module.parameters())}
 
     states, parts = [], []
     with torch.no_grad():
@@ -128,20 +130,13 @@ def _to_chunks(gradient: Tensor, sizes: list[int]) -> list[Tensor]:
     return [torch.cat(views) for views in zip(first.split(sizes), second.split(sizes), strict=True)]
 
 
-def _random_states(devices: set[torch.device]) -> dict[torch.device | str, Tensor]:
-    states: dict[torch.device | str, Tensor] = {
-        device: torch.cuda.get_rng_state(device) for device in devices
-    }
-    states["cpu"] = torch.get_rng_state()
-    return states
+def _random_states(devices: Collection[torch.device]) -> list[tuple[torch.device, dict[str, Tensor]]]:
+    return [(device, generator_states(device)) for device in devices]
 
 
-def _set_random_states(states: Mapping[torch.device | str, Tensor]) -> None:
-    for device, state in states.items():
-        if device == "cpu":
-            torch.set_rng_state(state)
-        else:
-            torch.cuda.set_rng_state(state, device)
+def _set_random_states(states: list[tuple[torch.device, dict[str, Tensor]]]) -> None:
+    for device, known in states:
+        set_generator_states(known, device)
 
 
 @contextmanager

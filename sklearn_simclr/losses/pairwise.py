@@ -11,13 +11,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from ._tiles import (
-    _TILE_ROWS,
-    _TILE_ROWS_ELSEWHERE,
     _check_pairs,
     _check_temperature,
     _no_autocast,
     _normalise,
     _through_normalisation,
+    _tile_side,
     _working_dtype,
 )
 
@@ -160,7 +159,7 @@ class _RowwiseLoss(torch.autograd.Function):
         with _no_autocast(z.device):
             unit, inverse = _normalise(z, _working_dtype(z))
             n = len(unit)
-            side = _TILE_ROWS.get(z.device.type, _TILE_ROWS_ELSEWHERE)
+            side = _tile_side(z.device)
             step = max(side * side // n, 1)
             index = torch.arange(n, device=z.device)
             partner = index.roll(n // 2)[:, None]

@@ -4,9 +4,9 @@ import sys
 import time
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
+from .._utils.devices import Mark, mark
 from .._utils.progress import in_words, progress_bar
 from .pace import Pace
 from .plan import Plan
@@ -51,7 +51,7 @@ class Clock:
         self.n_steps = plan.n_steps(n_images)
         self.steps = 0
         self.step_time = pace.step(self.size)
-        self.events: list[torch.cuda.Event] = []
+        self.marks: list[Mark] = []
         self.begun = time.perf_counter()  # the first step; before it images are read and the rest is set up
         self.started = self.begun if plan.max_time is None else plan.started
 
@@ -128,12 +128,11 @@ class Clock:
     def tick(self, loss: Tensor) -> None:
         """Count a step."""
         self.steps += 1
-        if self.plan.max_time is not None and self.plan.device.type == "cuda":
+        if self.plan.max_time is not None:
             # The host runs ahead of the device; two steps ahead is enough to keep it busy.
-            self.events.append(torch.cuda.Event())
-            self.events[-1].record()
-            if len(self.events) > 2:
-                self.events.pop(0).synchronize()
+            self.marks.append(mark(self.plan.device))
+            if len(self.marks) > 2:
+                self.marks.pop(0).synchronize()
         now = time.perf_counter()
         # A running mean: a single slow step must not end the training early.
         step = now - self.last

@@ -3,11 +3,12 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from .._utils.devices import Copies, free_memory, is_cpu
 from ..images.source import ImageSource
 
 __all__ = ["make_feed"]
@@ -42,14 +43,13 @@ def make_feed(source: ImageSource, device: torch.device) -> Feed:
         Its ``batches(order)`` yields, for each int64 tensor of a sequence ``order`` on the device, that
         tensor and the images whose rows it holds, on the device.
     """
-    if device.type == "cpu":
+    if is_cpu(device):
         if source.file is None:
             return _Resident(source)
         return _ReadAhead(source) if source.file.asks else _Stream(source, device)
     if source.device == device:
         return _Resident(source)
-    free, _ = torch.cuda.mem_get_info(device) if device.type == "cuda" else (float("inf"), None)
-    if source.nbytes <= _RESIDENT_PART * free:
+    if source.nbytes <= _RESIDENT_PART * free_memory(device):
         return _Resident(source.to(device))
     return _Stream(source, device)
 
@@ -88,35 +88,23 @@ class _Stream:
 
     def __init__(self, source: ImageSource, device: torch.device) -> None:
         self.source = source
-        self.device = device
-        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.copies = Copies(device)
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (index, images) for each index of order."""
         # One copy of all rows: each would wait for the device.
         rows = torch.cat(list(order)).to(self.source.device).split([len(index) for index in order])
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as pool:
-            waiting: deque[Future[tuple[Tensor, torch.cuda.Event | None]]] = deque()
+            waiting: deque[Future[tuple[Tensor, Any]]] = deque()
             try:
                 for step, index in enumerate(order):
                     for k in range(step + len(waiting), min(step + 1 + _AHEAD, len(order))):
                         waiting.append(pool.submit(self._fetch, rows[k]))
-                    yield index, self._receive(*waiting.popleft().result())
+                    yield index, self.copies.receive(*waiting.popleft().result())
             finally:
                 for future in waiting:
                     future.cancel()
 
-    def _fetch(self, rows: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    def _fetch(self, rows: Tensor) -> tuple[Tensor, Any]:
         images = self.source.take(rows)
-        if self.copies is None:
-            return images, None
-        with torch.cuda.stream(self.copies):
-            images = images.pin_memory().to(self.device, non_blocking=True)
-            return images, self.copies.record_event()
-
-    def _receive(self, images: Tensor, copied: torch.cuda.Event | None) -> Tensor:
-        if copied is not None:
-            current = torch.cuda.current_stream(self.device)
-            current.wait_event(copied)
-            images.record_stream(current)
-        return images
+        return (images, None) if images.device == self.copies.device else self.copies.send(images)

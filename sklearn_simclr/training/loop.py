@@ -18,7 +18,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
 
-from .._utils.devices import send
+from .._utils.devices import generator_states, send, set_generator_states, synchronize
 from .._utils.progress import setting_up
 from ..encoders.description import encoder_name
 from ..images.source import ImageSource
@@ -147,7 +147,7 @@ class Loop(NeuralNet):
             for name, buffer in module.named_buffers(recurse=False)
         ]
         known, drawn = copy.deepcopy(self.objective.state()), self.generator.get_state()
-        states = _global_states(self.plan.device)
+        states = generator_states(self.plan.device)
         self.module_.train()
         try:
             yield
@@ -160,7 +160,7 @@ class Loop(NeuralNet):
             self.initialize_optimizer()
             self.optimizer_.zero_grad(set_to_none=True)
             self.generator.set_state(drawn)
-            _set_global_states(states, self.plan.device)
+            set_generator_states(states, self.plan.device)
             self.objective.load_state(known)
 
     def _resize(self, batch_size: int, n_images: int) -> None:
@@ -327,7 +327,7 @@ class Loop(NeuralNet):
             "module": self.module_.state_dict(),
             "optimizer": self.optimizer_.state_dict(),
             "generator": self.generator.get_state(),
-            "random": _global_states(self.plan.device),
+            "random": generator_states(self.plan.device),
             "position": position,
             "batch_size": self.plan.batch_size,
             "steps": self.clock_.steps,
@@ -349,7 +349,7 @@ class Loop(NeuralNet):
         self.optimizer_.load_state_dict(state["optimizer"])
         self._match_formats()
         self.generator.set_state(state["generator"].cpu())
-        _set_global_states(state["random"], device)
+        set_generator_states(state["random"], device)
         self.clock_.resume(*(state[name] for name in ("steps", "elapsed", "setup", "step_time")))
         for row in state["history"]:
             self.history.new_epoch()
@@ -376,23 +376,8 @@ class Loop(NeuralNet):
 
 def _now(device: torch.device) -> float:
     """Return the time, once a device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter()
-
-
-def _global_states(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the states of the global generators that dropout and the like draw from."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_global_states(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"].cpu())
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
 
 
 def _shown(value: object) -> str:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
+from .._utils.devices import has_fused_optimizers
+
 __all__ = ["LARS", "Muon", "default_learning_rate", "make_optimizer", "parameter_groups"]
 
 _DEFAULT_LEARNING_RATES: dict[str, Callable[[int], float]] = {
@@ -380,7 +382,7 @@ def make_optimizer(
     if name == "adam":
         return torch.optim.Adam(groups, lr)
     # One pass over the memory instead of several; not every device has it.
-    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    fused = all(has_fused_optimizers(p.device) for group in groups for p in group["params"])
     if name == "sgd":
         return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
     return torch.optim.AdamW(groups, lr, fused=fused)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from .._utils.devices import synchronize
 from .._utils.seeds import isolated_global_generators, seed_global_generators
 from .augmentation import Augmentation
 
@@ -203,7 +204,9 @@ class ExternalViews:
         tuple of tensors
             The draws, to be handed to :meth:`apply`; n rows.
         """
-        drawn = torch.randint(2**31, (n,), generator=generator, device=generator and generator.device)
+        drawn = torch.randint(
+            2**31, (n,), generator=generator, device=None if generator is None else generator.device
+        )
         return Seeds(drawn if device is None else drawn.to(device))
 
     def apply(self, images: Tensor, draws: Seeds) -> Tensor:
@@ -238,8 +241,7 @@ class ExternalViews:
             )
         if not seeds:
             return images.float()
-        if images.is_cuda:
-            torch.cuda.synchronize(images.device)  # what is waited for here is no time of the views
+        synchronize(images.device)  # what is waited for here is no time of the views
         started = time.perf_counter()
         with isolated_global_generators(images.device), torch.no_grad():
             views = self._batch(images, seeds) if self.takes == "batch" else self._one_by_one(images, seeds)

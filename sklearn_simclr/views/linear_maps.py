@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, channel_shuffle, embedding_bag, grid_sample, pad
 
-from .._utils.devices import send
+from .._utils.devices import is_cpu, send
 
 __all__ = ["Draws", "make_views"]
 
@@ -122,7 +122,7 @@ def make_views(
     draws = draws.to(images.device)
     if draws.angle is not None:
         views = _rotated_views(images, draws, size, blurs, sequential, rotation)
-    elif images.device.type != "cpu" or images.requires_grad:
+    elif not is_cpu(images.device) or images.requires_grad:
         views = _views_by_matrices(images, draws, size, blurs, sequential)
     elif draws.transposed is not None:
         views = _transposed_by_rows(images, draws, size, blurs, sequential)
@@ -597,7 +597,7 @@ def _sequential_color(views: Tensor, draws: Draws) -> Tensor:
 
 def _turned_where(chosen: Tensor, views: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue of the chosen views."""
-    if views.device.type != "cpu" or views.requires_grad:
+    if not is_cpu(views.device) or views.requires_grad:
         # All are turned: on an accelerator, choosing some would wait for their number.
         return torch.where(chosen, _turned(views, shift), views)
     chosen = chosen.flatten().nonzero()[:, 0]

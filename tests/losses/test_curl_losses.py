@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_simclr.losses import curl, curl_hinge, curl_logistic
+from sklearn_simclr.losses import _tiles, curl_hinge, curl_logistic
 from sklearn_simclr.theory.tuples import contrastive_margins, margin_loss
 
 LOSSES = {"logistic": curl_logistic, "hinge": curl_hinge}
@@ -92,7 +92,7 @@ def test_gradients(loss, normalize, k, b):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("k, b", [(None, 1), (4, 1), (3, 2)])
 def test_some_anchors_at_a_time_give_what_all_at_once_give(monkeypatch, loss, k, b):
-    monkeypatch.setitem(curl._TILE_ROWS, "cpu", 6)  # two or three of the 13 anchors of a view
+    monkeypatch.setitem(_tiles._TILE_ROWS, "cpu", 6)  # two or three of the 13 anchors of a view
     z = representations(n=13, b=b, seed=2).requires_grad_()
     found = LOSSES[loss](z, n_negatives=k, block_size=b, normalize=True)
     assert found.item() == pytest.approx(naive(z, loss, k or 12, b, True), rel=1e-12)
