@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Self
 
+from .ranks import speaks
+
 __all__ = ["in_words", "progress_bar", "setting_up"]
 
 # Seconds between two updates of a bar that shows only that time passes.
@@ -84,6 +86,7 @@ def progress_bar(
     """
     from tqdm import auto
 
+    shown = shown and speaks()
     if shown and not _on_a_screen():
         return _Lines(title, total, layout or f"{{n_fmt}} of {{total_fmt}} {unit}{{postfix}}")
     form = None if layout is None else f"{{l_bar}}{{bar}}| {layout}"
@@ -102,7 +105,7 @@ def setting_up(what: str, shown: bool) -> Iterator[None]:
     shown : bool
         Whether there is anything to see.
     """
-    if not shown:
+    if not (shown and speaks()):
         yield
         return
     text = f"setting up: {what}"

@@ -11,6 +11,7 @@ import torch
 from sklearn.utils import check_random_state
 
 from .devices import generator_states, seed_device, set_generator_states
+from .ranks import current
 from .types import RandomState
 
 __all__ = [
@@ -31,7 +32,7 @@ def draw_seed(random_state: RandomState) -> int:
     ----------
     random_state : None, int or numpy.random.RandomState
         None takes fresh entropy from the system, numpy's global generator is left alone; a
-        RandomState is advanced.
+        RandomState is advanced. Ranks that train together get one seed of None.
 
     Returns
     -------
@@ -39,7 +40,7 @@ def draw_seed(random_state: RandomState) -> int:
         In [0, 2**31).
     """
     if random_state is None:
-        return int(np.random.default_rng().integers(2**31))
+        return current().broadcast(int(np.random.default_rng().integers(2**31)))
     if isinstance(random_state, numbers.Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

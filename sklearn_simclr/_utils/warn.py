@@ -4,6 +4,8 @@ import sys
 import warnings
 from types import FrameType
 
+from .ranks import speaks
+
 __all__ = ["warn"]
 
 # What lies between that line and the place where something is noticed.
@@ -11,7 +13,7 @@ _BETWEEN = {"contextlib", "functools", "joblib", "sklearn", "sklearn_simclr", "s
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Issue a warning about what the user's code does.
+    """Issue a warning about what the user's code does, once where several ranks run that code.
 
     Parameters
     ----------
@@ -20,6 +22,8 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     category : type, default=UserWarning
         Of the warning.
     """
+    if not speaks():
+        return
     level = 2
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:

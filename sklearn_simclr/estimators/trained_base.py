@@ -1,6 +1,8 @@
 """What all estimators with trained modules share: parameters, plan, encoder, and what they adopt."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
@@ -13,6 +15,7 @@ from torch import nn
 
 from .._utils.devices import resolve_device, resolve_precision
 from .._utils.progress import setting_up
+from .._utils.ranks import current, together
 from .._utils.sklearn_private import Interval, StrOptions, clone_by_parameters
 from ..encoders.libraries import LibraryNetwork
 from ..encoders.make import default_encoder, make_encoder
@@ -148,6 +151,12 @@ class TrainedImageEstimator(BaseImageEstimator):
         twin.augmentation = None
         return twin
 
+    @contextlib.contextmanager
+    def _unchanged_on_error(self) -> Iterator[None]:
+        """Leave the estimator as it was if fitting fails; fit together with other ranks, if there are any."""
+        with super()._unchanged_on_error(), together():
+            yield
+
     def _default_augmentation(self) -> Augmentation | None:
         """Return the augmentation that None stands for, if any, before its values are resolved."""
         return Augmentation()
@@ -228,7 +237,7 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     def _plan(self, n_images: int, seed: int, started: float, *, warm: bool = False) -> Plan:
         """Return the plan of a training on so many images, as the parameters say."""
-        device = resolve_device(self.device)
+        device, ranks = resolve_device(self.device), current()
         optimizer, rate, decay = self._resolve_optimizer(min(self.batch_size, n_images))
         return Plan(
             max_epochs=self._resolve_epochs(n_images),
@@ -244,7 +253,7 @@ class TrainedImageEstimator(BaseImageEstimator):
             precision=resolve_precision(self.precision, device),
             device=device,
             callbacks=check_callbacks(self.callbacks),
-            verbose=int(self.verbose),
+            verbose=int(self.verbose) if ranks.rank == 0 else 0,
             epochs_before=self.n_iter_ if warm else 0,
             repeatable=self.random_state is not None,
             resolve_optimizer=self._resolve_optimizer,

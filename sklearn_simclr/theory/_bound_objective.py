@@ -120,7 +120,7 @@ class BoundObjective(Objective):
         loss = self.loss(margins).mean()
         objective = self.lam * loss + posterior.complexity() / self.n_tuples
         values = (objective.double(), loss.double(), (margins < 0).double().mean())
-        self.sums += n * torch.stack(values).detach()
+        self.sums += batch.total(n * torch.stack(values))
         return Step(objective)
 
     def after_step(self) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._utils.ranks import ALONE
 from ..views.external import Views
+from .part import Part, part_of
 from .plan import Plan
 
 __all__ = ["Batch"]
@@ -24,11 +26,13 @@ class Batch:
     images : tensor of shape (n, C, H, W)
         Their pixels: uint8 in 0 to 255, or float32 in [0, 1].
     generator : torch.Generator
-        What views and noise are drawn from, of the CPU: all devices draw the same.
+        What views and noise are drawn from, of the CPU: all devices and all ranks draw the same.
     plan : Plan
         Precision and the size of micro-batches.
     memory_format : torch.memory_format, default=torch.contiguous_format
         The layout in which the encoder is fastest.
+    part : Part or None, default=None
+        Which rows of the whole batch these are, where several ranks share it; None is all of them.
 
     Examples
     --------
@@ -47,6 +51,7 @@ class Batch:
     generator: torch.Generator
     plan: Plan
     memory_format: torch.memory_format = torch.contiguous_format
+    part: Part | None = None
 
     def draw(self, augmentation: Views, n_views: int = 1) -> Any:
         """Draw the random numbers of views.
@@ -63,8 +68,12 @@ class Batch:
         Draws
             As ``augmentation.apply`` takes it, on the CPU: those of all first views come first.
         """
-        shape = tuple(self.images.shape[1:])
-        return augmentation.draw(n_views * len(self.images), shape, generator=self.generator)
+        part, shape = self.part, tuple(self.images.shape[1:])
+        n = len(self.images) if part is None else part.n
+        draws = augmentation.draw(n_views * n, shape, generator=self.generator)
+        if part is None or part.whole:
+            return draws
+        return draws.rows((torch.arange(n_views)[:, None] * n + part.rows).flatten())
 
     def views(self, augmentation: Views, n_views: int = 1) -> Tensor:
         """Return random views of the images.
@@ -82,6 +91,68 @@ class Batch:
             float32 in [0, 1]; rows i, i + n, ... are of one image.
         """
         return augmentation.apply(self.images, self.draw(augmentation, n_views))
+
+    @property
+    def weight(self) -> float:
+        """Part that these images are of the whole batch: what gradients of their loss are to be weighed by."""
+        return 1.0 if self.part is None else self.part.weight
+
+    def micro_batches(self) -> list[int]:
+        """Return how many images go through the modules at a time.
+
+        Returns
+        -------
+        list of int
+            Images of each micro-batch, in order; the whole batch where they are not limited.
+        """
+        part = self.part or part_of(len(self.images), self.plan.micro_batch_size, ALONE)
+        return [chunk.stop - chunk.start for chunk in part.chunks]
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return the rows of the images of all ranks, for a loss that compares images with each other.
+
+        Parameters
+        ----------
+        tensor : tensor of shape (n_views * n, ...)
+            Rows of views of these images, those of all first views first, as `views` returns them.
+
+        Returns
+        -------
+        tensor of shape (n_views * N, ...)
+            Rows of the N images of the whole batch, in the same order. The gradient comes back to each rank.
+        """
+        return tensor if self.part is None else self.part.gather(tensor)
+
+    def mean(self, values: Tensor, weights: Tensor) -> Tensor:
+        """Return the weighted mean of what images have, for a loss that weighs images.
+
+        Parameters
+        ----------
+        values, weights : tensor of shape (n,)
+            One for each image.
+
+        Returns
+        -------
+        tensor of shape ()
+            0 where all weights are 0. With several ranks their mean is the weighted mean over all images.
+        """
+        return (values * weights).sum() / self.total(weights.sum()).clamp(min=1e-12) / self.weight
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Return the sum of a tensor over all ranks, without a graph.
+
+        Parameters
+        ----------
+        tensor : tensor
+            Of one shape on all ranks.
+
+        Returns
+        -------
+        tensor
+            The same on all ranks.
+        """
+        tensor = tensor.detach()
+        return tensor if self.part is None else self.part.ranks.add(tensor.clone())
 
     def pixels(self) -> Tensor:
         """Return the images themselves.

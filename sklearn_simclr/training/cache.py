@@ -2,20 +2,25 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from sklearn.utils.validation import check_memory
 from torch import nn
 
 from .._utils import container
+from .._utils.ranks import current
 from .objective import History
 
 __all__ = ["train_once"]
 
 _KIND = "training"
+
+# Seconds after which a process that waits for another one's training looks again.
+_WAIT = 60.0
 
 
 def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.Module, cache: Any) -> History:
@@ -52,14 +57,15 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
     folder = Path(cache) / "sklearn_simclr"
     name = key()
     path = folder / f"{name}.safetensors"
+    ranks = current()  # of several, the first one looks, locks, reads and writes
     # Files are replaced as a whole: one that is there can be read without the lock, and from a disk that
     # cannot be written to.
-    if path.exists():
+    if ranks.first(path.exists):
         return _read(path, modules)
     lock = FileLock(folder / f"{name}.lock")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        while not ranks.first(partial(_acquire, lock, folder)):
+            pass
     except OSError as error:
         raise OSError(
             error.errno,
@@ -67,18 +73,28 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
             "written to, or None",
         ) from error
     try:
-        if path.exists():
+        if ranks.first(path.exists):
             return _read(path, modules)
         history = run()
-        container.write(path, _KIND, modules.state_dict(), history.rows)
+        ranks.first(lambda: container.write(path, _KIND, modules.state_dict(), history.rows))
         return history
     finally:
         lock.release()
 
 
+def _acquire(lock: FileLock, folder: Path) -> bool:
+    """Return whether the lock was to be had soon; ranks that wait for one must hear of it in time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=_WAIT)
+    except Timeout:
+        return False
+    return True
+
+
 def _read(path: Path, modules: nn.Module) -> History:
     """Give modules the weights of a file, and return the history in it."""
-    arrays, rows = container.read(path, _KIND, advice="Remove it, and fit trains anew.")
+    arrays, rows = current().first(lambda: container.read(path, _KIND, advice="Remove it, and fit trains anew."))
     _take(modules.cpu(), arrays)
     return History(rows)
 

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from .._utils import container
 from .._utils.atomic_write import remove_unfinished
+from .._utils.ranks import current
 
 __all__ = ["Checkpoint"]
 
@@ -52,6 +53,12 @@ class Checkpoint:
         self.cost = 0.0
 
     def __enter__(self) -> Self:
+        self.lock: FileLock | None = None
+        current().first(self._open)
+        return self
+
+    def _open(self) -> None:
+        """Take the folder; of several ranks the first one does, for all."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(self.folder / _LOCK)
@@ -64,10 +71,10 @@ class Checkpoint:
             ) from None
         except OSError as error:
             raise self._unusable(error) from error
-        return self
 
     def __exit__(self, *exception: object) -> None:
-        self.lock.release()
+        if self.lock is not None:
+            self.lock.release()
 
     def load(self) -> dict[str, Any] | None:
         """Return the state that was saved, or None.
@@ -75,8 +82,11 @@ class Checkpoint:
         Returns
         -------
         dict or None
-            As given to `save`, tensors on the CPU.
+            As given to `save`, tensors on the CPU. The same on all ranks.
         """
+        return current().first(self._load)
+
+    def _load(self) -> dict[str, Any] | None:
         path = self.folder / _FILE
         if not path.exists():
             return None

@@ -126,7 +126,7 @@ class ClassificationObjective(Objective):
         labels, weights = self.targets.labels[batch.index], self.targets.weights[batch.index]
         loss = logits.new_zeros(())
         if self.alpha < 1:
-            loss = (1 - self.alpha) * self.cross_entropy(logits, labels, weights)
+            loss = (1 - self.alpha) * batch.mean(self.cross_entropy(logits, labels), weights)
         if self.alpha > 0:
             taught = (self.teach(batch.index, views) / self.temperature).softmax(dim=1)
             known = F.log_softmax(logits / self.temperature, dim=1)
@@ -146,10 +146,9 @@ class ClassificationObjective(Objective):
             raise ValueError(f"alpha={self.alpha} weighs what a teacher says, but teacher is None. Pass one.")
         return self.teacher(views).float() if isinstance(self.teacher, nn.Module) else self.teacher[index]
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Return the weighted mean over the labelled rows."""
-        losses = F.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
-        return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each row, 0 without a label."""
+        return F.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
 
     def identity(self) -> dict[str, Any]:
         """Return what the learnt weights depend on: also targets, teacher and validation images."""
@@ -231,10 +230,9 @@ class MultiLabelObjective(ClassificationObjective):
         super().__init__(*args, **options)
         self.chance_level = math.log(2)  # what an even guess loses
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Return the weighted mean over rows of the mean over labels."""
-        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
-        return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over the labels of each row."""
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
 
     def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
         """Return the share of the labels in the last batch that are predicted."""

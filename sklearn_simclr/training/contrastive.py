@@ -1,7 +1,9 @@
 """The objective of SimCLR: two views of each image, one forward of all of them, one loss over the batch."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -82,23 +84,24 @@ class ContrastiveObjective(Objective):
 
     def step(self, batch: Batch) -> Step:
         """Return the loss of two views of each image."""
-        n, micro = len(batch.images), batch.plan.micro_batch_size
         draws = batch.draw(self.augmentation, n_views=2)
-        if micro is None or micro >= n:
+        sizes = batch.micro_batches()
+        if len(sizes) == 1:
             views = self.augmentation.apply(batch.images, draws)  # (2n, C, h, w), all first views first
             h, z = self.project(batch, views)  # one forward of all: BatchNorm must not tell the views apart
-            return Step(self.loss(z), {"h": h.detach(), "z": z.detach()})
+            return Step(self.loss(batch.gather(z)), {"h": h.detach(), "z": z.detach()})
 
+        n = len(batch.images)
         outputs: dict[str, Tensor] = {}
         kept: dict[int, Tensor] = {}
 
-        def chunk(start: int) -> Tensor:
+        def chunk(start: int, size: int) -> Tensor:
             """Return the views of some images, the same ones each time."""
             if start in kept:
                 return kept.pop(start)
-            part = torch.arange(start, min(start + micro, n))
+            part = torch.arange(start, start + size)
             rows = draws.rows(torch.cat([part, part + n]))
-            views = self.augmentation.apply(batch.images[start : start + micro], rows)
+            views = self.augmentation.apply(batch.images[start : start + size], rows)
             if views.nbytes * n <= _KEPT_BYTES * len(part):
                 kept[start] = views.clone()  # an encoder may change its input in place
             return views
@@ -108,9 +111,12 @@ class ContrastiveObjective(Objective):
             outputs["h"] = h.detach()
             return z
 
-        chunks = [lambda start=start: chunk(start) for start in range(0, n, micro)]
-        loss, outputs["z"] = cached_backward(forward, chunks, self.loss, module=self.modules)
-        return Step(loss, outputs, has_gradients=True)
+        starts = itertools.accumulate(sizes[:-1], initial=0)
+        chunks = [partial(chunk, start, size) for start, size in zip(starts, sizes, strict=True)]
+        loss, outputs["z"] = cached_backward(
+            forward, chunks, lambda z: self.loss(batch.gather(z)) * batch.weight, module=self.modules
+        )
+        return Step(loss / batch.weight, outputs, has_gradients=True)
 
     def project(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor]:
         """Return representations h, or what the head reads of them, and projections z of views."""
@@ -118,7 +124,7 @@ class ContrastiveObjective(Objective):
         with batch.precision():
             h = self.modules["encoder"](views) if self.read is None else self.read(views)
             z = self.modules["projector"](h)
-        return h, z.float()  # bfloat16 holds neither logits nor their sums
+        return h, z if z.dtype == torch.float64 else z.float()  # bfloat16 holds no logits
 
     def identity(self) -> dict:
         """Return what the learnt weights depend on: also the loss."""

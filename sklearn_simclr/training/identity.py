@@ -16,7 +16,7 @@ from .._version import __version__
 from ..images.source import ImageSource
 from ..views.external import ExternalViews
 
-__all__ = ["architecture", "content_key", "describe"]
+__all__ = ["architecture", "content_key", "content_of", "describe"]
 
 # Whose code changes with their version only.
 _LIBRARIES = ("builtins", "sklearn_simclr", "sklearn", "skorch", "torch", "torchvision", "typing", "abc")
@@ -37,8 +37,23 @@ def content_key(images: ImageSource, description: Any) -> str:
     str
         40 hexadecimal digits.
     """
-    known = {"version": __version__, "images": images.content(), "of": describe(description)}
-    return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=20).hexdigest()
+    return content_of({"version": __version__, "images": images.content(), "of": describe(description)})
+
+
+def content_of(value: Any) -> str:
+    """Return a digest of a value.
+
+    Parameters
+    ----------
+    value : object
+        As `describe` takes it.
+
+    Returns
+    -------
+    str
+        40 hexadecimal digits.
+    """
+    return hashlib.blake2b(json.dumps(describe(value), sort_keys=True).encode(), digest_size=20).hexdigest()
 
 
 def describe(value: Any, within: tuple[int, ...] = ()) -> Any:

@@ -20,9 +20,11 @@ from torch import nn
 
 from .._utils.devices import generator_states, send, set_generator_states, synchronize
 from .._utils.progress import setting_up
+from .._utils.ranks import current
 from ..encoders.description import encoder_name
 from ..images.source import ImageSource
 from .batch import Batch
+from .batch_norm import norms_over
 from .checkpoint import Checkpoint
 from .clock import Clock
 from .feed import make_feed
@@ -30,10 +32,14 @@ from .forecast import predict_loss
 from .objective import Epoch, History, Objective, Step
 from .optimizers import make_optimizer
 from .pace import Pace, fit_into_time, measure_pace
+from .part import Part, part_of
 from .plan import Plan
 from .watch import ViewsWatch
 
 __all__ = ["Loop"]
+
+# Images of each rank in the first trial of a step.
+_TRIAL_OF_A_RANK = 16
 
 _PER_STEP = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
@@ -61,6 +67,7 @@ class Loop(NeuralNet):
         self.objective = objective
         self.plan = plan
         self.checkpoint = checkpoint
+        self.ranks = current()
         self.generator = torch.Generator().manual_seed(plan.seeds[2])  # of the CPU: all devices draw the same
         self.views_watch = ViewsWatch(objective.augmentation)
 
@@ -85,9 +92,15 @@ class Loop(NeuralNet):
 
     def run(self, images: ImageSource, optimizer_state: Mapping[str, Any] | None = None) -> History:
         """Train on images."""
+        with norms_over(self.ranks, self.module):
+            return self._run(images, optimizer_state)
+
+    def _run(self, images: ImageSource, optimizer_state: Mapping[str, Any] | None) -> History:
         with setting_up("first layer and speed", bool(self.plan.verbose)):
             self.module.to(self.plan.device)
             self.objective.begin(images, self.plan, self.generator)
+            for tensor in self.module.state_dict().values():
+                self.ranks.copy(tensor)
             if self.plan.max_epochs == 0:
                 return History([])
             self.initialize()
@@ -114,14 +127,18 @@ class Loop(NeuralNet):
         """Return how long steps take; the trials leave no trace."""
         size = min(self.plan.batch_size, n_images)
         with self._as_it_was():
-            return measure_pace(partial(self._try_step, n_images), size, self.plan.time_left())
+            (left,) = self.ranks.lead((self.plan.time_left(),))
+            # Of several ranks, one that fails alone would leave the others waiting: no trial may fail.
+            least = None if self.ranks.size == 1 else min(size, _TRIAL_OF_A_RANK * self.ranks.size)
+            return measure_pace(partial(self._try_step, n_images), size, left, least)
 
     def _foresee(self, pace: Pace, n_images: int) -> None:
         """Take a smaller batch, warn or raise if few steps fit into the time."""
         name = encoder_name(self.objective.modules["encoder"])
         smaller = ["smaller images or views (image_size, Augmentation(size=...))", "a smaller encoder"]
         smaller[1] += "" if name.startswith("compact") else " than " + name + ", such as 'compact'"
-        plan = fit_into_time(self.plan, n_images, pace, self.plan.time_left(), " or ".join(smaller))
+        (left,) = self.ranks.lead((self.plan.time_left(),))
+        plan = fit_into_time(self.plan, n_images, pace, left, " or ".join(smaller))
         self._resize(plan.batch_size, n_images)
 
     def _try_step(self, n_images: int, n: int) -> tuple[float, float]:
@@ -129,13 +146,19 @@ class Loop(NeuralNet):
         device = self.plan.device
         rows = torch.arange(n, device=device) * (n_images // n)
         times = [_now(device)]
-        for index, images in self.feed_.batches([rows]):
-            self._gradient(index, images)
+        part = self._part(n)
+        for index, images in self.feed_.batches([part.select(rows)]):
+            self._gradient(index, images, part)
             times.append(_now(device))
             self.optimizer_.step()
             self.objective.after_step()
         times.append(_now(device))
-        return times[1] - times[0], times[2] - times[1]
+        gradient, update = self.ranks.lead((times[1] - times[0], times[2] - times[1]))
+        return gradient, update
+
+    def _part(self, n: int) -> Part:
+        """Return what this rank computes of a batch of n images."""
+        return part_of(n, self.plan.micro_batch_size, self.ranks)
 
     @contextlib.contextmanager
     def _as_it_was(self) -> Iterator[None]:
@@ -181,20 +204,24 @@ class Loop(NeuralNet):
         self.clock_ = Clock(self.plan, len(X), objective.title, objective.chance_level, fit_params["pace"])
         position = self._resume(fit_params["state"])
         with self.clock_ as clock:
-            while not (clock.over() or objective.enough(len(self.history))):
+            while not self._agreed(clock.over() or objective.enough(len(self.history))):
                 self.notify("on_epoch_begin", dataset_train=X, dataset_valid=None)
                 self._run_epoch(len(X), clock, per_step, position)
                 position = None
                 with _ended_by_callback() as ended, _known_columns(self):
                     self.notify("on_epoch_end", dataset_train=X, dataset_valid=None)
-                if ended:
+                if self._agreed(bool(ended)):
                     break
-                if self.checkpoint is not None:
+                if self.checkpoint is not None and self.ranks.rank == 0:
                     last = clock.over() or objective.enough(len(self.history))
                     self.checkpoint.save(self._state(), last=last)
         if self.plan.verbose:
             self._print_prediction()
         return self
+
+    def _agreed(self, over: bool) -> bool:
+        """Return whether rank 0 says that the training, or an epoch, is over."""
+        return bool(self.ranks.lead((float(over),))[0])
 
     def _print_prediction(self) -> None:
         """Print what the loss curve says about a longer training, where it is long enough to say anything."""
@@ -215,17 +242,21 @@ class Loop(NeuralNet):
         else:
             order, total, done = position["order"], position["total"], position["done"]
         batches = order.split(size)
+        parts = {n: self._part(n) for n in {len(index) for index in batches}}
+        own = [parts[len(index)].select(index) for index in batches]
         # In batches; a last one that is smaller counts for as much of one.
         seen = before = sum(len(index) for index in batches[:done]) / size
         started = time.perf_counter()
-        for index, images in self.feed_.batches(batches[done:]):
+        for whole, (index, images) in zip(batches[done:], self.feed_.batches(own[done:]), strict=True):
+            part = parts[len(whole)]
+            (fraction,) = self.ranks.lead((clock.fraction(),))
             for group in self.optimizer_.param_groups:
-                group["lr"] = group["initial_lr"] * self.plan.schedule(clock.fraction())
+                group["lr"] = group["initial_lr"] * self.plan.schedule(fraction)
             if per_step:
                 self.notify("on_batch_begin", batch=(index, None), training=True)
-            loss, outputs = self._step(index, images, per_step)
-            total += loss * (len(index) / size)
-            seen += len(index) / size
+            loss, outputs = self._step(index, images, part, per_step)
+            total += loss * (part.n / size)
+            seen += part.n / size
             done += 1
             if per_step:
                 self.history.record_batch("train_loss", loss.item())
@@ -233,18 +264,21 @@ class Loop(NeuralNet):
                 y_pred = list(outputs.values())[-1] if outputs else None
                 self.notify("on_batch_end", batch=(index, None), training=True, loss=loss, y_pred=y_pred)
             clock.tick(loss)
-            if clock.over():
+            if self._agreed(clock.over()):
                 break
+            if self.ranks.rank > 0:
+                continue
             if self.checkpoint is not None and done < len(batches) and self.checkpoint.due():
                 self.checkpoint.save(self._state({"order": order, "total": total, "done": done}))
         images_seen = round((seen - before) * size)
         seconds = time.perf_counter() - started
+        outputs = {name: part.gather_output(tensor) for name, tensor in outputs.items()}
         self._record(total / seen, outputs, images_seen, seconds)
         self.views_watch.see_epoch(images, seconds)
 
-    def _step(self, index: torch.Tensor, images: torch.Tensor, per_step: bool) -> tuple:
+    def _step(self, index: torch.Tensor, images: torch.Tensor, part: Part, per_step: bool) -> tuple:
         """Take one step of the optimizer; return the loss and the outputs, detached."""
-        loss, outputs = self._gradient(index, images)
+        loss, outputs = self._gradient(index, images, part)
         if not self.clock_.steps and not any(p.grad is not None for p in self.module_.parameters()):
             raise ValueError(
                 "The loss gives no parameter of the modules a gradient: nothing would be learnt. Compute it "
@@ -257,11 +291,11 @@ class Loop(NeuralNet):
         self.objective.after_step()
         return loss, outputs
 
-    def _gradient(self, index: torch.Tensor, images: torch.Tensor) -> tuple:
+    def _gradient(self, index: torch.Tensor, images: torch.Tensor, part: Part) -> tuple:
         """Compute the gradients of a batch; return its loss and outputs, detached."""
         self.optimizer_.zero_grad(set_to_none=True)
         step = self.objective.step(
-            Batch(index, images, self.generator, self.plan, self.objective.memory_format)
+            Batch(index, images, self.generator, self.plan, self.objective.memory_format, part)
         )
         if not isinstance(step, Step):
             name = type(self.objective).__name__
@@ -273,8 +307,8 @@ class Loop(NeuralNet):
                     "loss must return a scalar tensor computed from what the modules return, got "
                     f"{_shown(loss)}. Take the mean of a vector, and leave out .item() and .detach()."
                 )
-            loss.backward()
-        return loss.detach(), step.outputs
+            (loss if part.whole else loss * part.weight).backward()
+        return part.add_up(loss.detach(), self.module_.parameters()), step.outputs
 
     def _record(
         self, mean: torch.Tensor, outputs: Mapping[str, torch.Tensor], images: int, seconds: float
@@ -292,7 +326,7 @@ class Loop(NeuralNet):
             self.history.new_batch()
             self.history.record_batch("train_loss", loss)
         epoch = Epoch(len(self.history), loss, self.clock_.steps, self.clock_.fraction())
-        measured = self.objective.measure(outputs, epoch)
+        measured = self.ranks.broadcast(dict(self.objective.measure(outputs, epoch)))
         row = {
             "train_loss": loss,
             "train_loss_best": loss < best,

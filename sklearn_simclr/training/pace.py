@@ -53,7 +53,9 @@ class Pace(NamedTuple):
         return self.image * size + self.update
 
 
-def measure_pace(try_step: Callable[[int], tuple[float, float]], size: int, seconds: float) -> Pace:
+def measure_pace(
+    try_step: Callable[[int], tuple[float, float]], size: int, seconds: float, least: int | None = None
+) -> Pace:
     """Measure how long steps take, by a few small ones.
 
     Parameters
@@ -66,19 +68,21 @@ def measure_pace(try_step: Callable[[int], tuple[float, float]], size: int, seco
     seconds : float
         How much time is left for the training. The trials take a small part of it, unless a few images
         take a large one.
+    least : int or None, default=None
+        Images of the first trial, which may then not fail; None begins with a few.
 
     Returns
     -------
     Pace
         As the largest trials were.
     """
-    pace, before, n = Pace(0.0, 0.0), (0, 0.0), min(size, _FIRST_TRIAL)
+    pace, before, n = Pace(0.0, 0.0), (0, 0.0), min(size, least or _FIRST_TRIAL)
     repeated = False
     while True:
         try:
             gradient, update = try_step(n)
         except Exception:
-            if n == size:
+            if n == size or least:
                 raise
             n = min(size, _GROWTH * n)
             continue

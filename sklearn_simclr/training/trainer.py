@@ -8,12 +8,14 @@ from typing import Any
 from joblib import Memory
 from torch import nn
 
+from .._utils.ranks import Ranks, current
 from .._utils.seeds import isolated_generators
 from ..images.source import ImageSource
 from .cache import train_once
 from .checkpoint import Checkpoint
-from .identity import content_key
+from .identity import content_key, content_of
 from .objective import History, Objective
+from .part import part_of
 from .plan import Plan
 
 __all__ = ["train"]
@@ -84,7 +86,9 @@ def train(
     def run() -> History:
         from .loop import Loop  # skorch takes a while to import
 
-        with isolated_generators(plan.seeds[1], plan.device), contextlib.ExitStack() as stack:
+        # Ranks draw the same views, and dropout of their own.
+        seed = plan.seeds[1] + current().rank
+        with isolated_generators(seed, plan.device), contextlib.ExitStack() as stack:
             kept = None
             if checkpoint is not None and plan.max_epochs > 0:
                 kept = stack.enter_context(Checkpoint(checkpoint, key()))
@@ -95,10 +99,45 @@ def train(
         return content_key(images, [key(), list(plan.callbacks)])
 
     _check_parameters(objective)
+    _compare(current(), objective, images, plan)
     history = run() if plan.max_epochs == 0 else train_once(key_with_callbacks, run, objective.modules, cache)
     objective.modules.zero_grad(set_to_none=True)
     objective.modules.cpu().eval()
     return history
+
+
+def _compare(ranks: Ranks, objective: Objective, images: ImageSource, plan: Plan) -> None:
+    """Raise on all ranks where one of them would train something else."""
+    if ranks.size == 1:
+        return
+    weights = {name: module.state_dict() for name, module in objective.modules.items()}
+    ranks.compare(
+        {
+            "what they train": type(objective).__name__,
+            "the number of images": str(len(images)),
+            "the images": images.content(),
+            "the seed": str(plan.seeds),
+            "the batch size": f"{plan.batch_size}, micro_batch_size={plan.micro_batch_size}",
+            "the kind of device": plan.device.type,
+            "the parameters": _described([plan.identity(), objective.identity()]),
+            "the weights they begin with": content_of(weights),
+        },
+        "Each rank runs the same script: give all of them the same data, parameters and random_state.",
+    )
+    size = min(plan.batch_size, len(images))
+    if part_of(size, plan.micro_batch_size, ranks).whole:
+        raise ValueError(
+            f"batch_size={size} with micro_batch_size={plan.micro_batch_size} leaves a micro-batch with fewer "
+            f"images than the {ranks.size} ranks. Pass a larger one that divides the batch, or use fewer ranks."
+        )
+
+
+def _described(value: Any) -> str:
+    """Return a digest of a value, or nothing where equal values cannot be told."""
+    try:
+        return content_of(value)
+    except TypeError:
+        return ""
 
 
 def _check_parameters(objective: Objective) -> None:

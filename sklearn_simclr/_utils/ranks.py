@@ -1,0 +1,414 @@
+"""Join the processes that ``torchrun`` has started: they train one model, and one of them speaks for all.
+
+Every process runs the whole script. The processes of a job, its ranks, meet where something is trained or
+transformed: see :func:`together`. Inside of it :func:`current` tells a rank which one it is.
+"""
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from joblib.parallel import get_active_backend
+from torch import Tensor
+
+__all__ = ["ALONE", "LostRankError", "Ranks", "current", "launched", "share", "speaks", "together"]
+
+T = TypeVar("T")
+
+# What a launcher sets in the environment of each rank.
+_LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+# Ranks that want to share the work of a transform wait so long for the others.
+_SHARING_WAIT = timedelta(seconds=10)
+
+# A rank that fails leaves a word for the others before it closes its connections.
+_WORD_WAIT = timedelta(seconds=2)
+
+# Bytes of a digest that a message to the user does not repeat.
+_SHOWN = 80
+
+
+class LostRankError(RuntimeError):
+    """Another rank has failed or ended, so that this one cannot go on."""
+
+
+class Ranks:
+    """The processes that train together, as one of them sees them. Without others it is alone.
+
+    Parameters
+    ----------
+    rank : int, default=0
+        Number of this process.
+    size : int, default=1
+        How many processes there are.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+        self._group: dist.ProcessGroup | None = None
+        self._accelerated: dict[str, dist.ProcessGroup] = {}
+        self._failures = self._meetings = 0
+
+    def broadcast(self, value: T) -> T:
+        """Return the value that rank 0 has.
+
+        Parameters
+        ----------
+        value : object
+            Anything that can be pickled.
+
+        Returns
+        -------
+        object
+            The same on all ranks.
+        """
+        if self.size == 1:
+            return value
+        with self._asking():
+            values = [value]
+            dist.broadcast_object_list(values, src=self._first(), group=self._group)
+        return values[0]
+
+    def lead(self, numbers: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the numbers that rank 0 has, quickly.
+
+        Parameters
+        ----------
+        numbers : tuple of float
+            As many on all ranks.
+
+        Returns
+        -------
+        tuple of float
+            The same on all ranks.
+        """
+        if self.size == 1:
+            return numbers
+        with self._asking():
+            sent = torch.tensor(numbers, dtype=torch.float64)
+            dist.broadcast(sent, src=self._first(), group=self._group)
+        return tuple(sent.tolist())
+
+    def first(self, function: Callable[[], T]) -> T:
+        """Call a function on rank 0 only.
+
+        Parameters
+        ----------
+        function : callable
+            Takes nothing. An error of it is raised on all ranks.
+
+        Returns
+        -------
+        object
+            What the function returned, on all ranks.
+        """
+        if self.size == 1:
+            return function()
+        result: Any = None
+        error: Exception | None = None
+        if self.rank == 0:
+            try:
+                result = function()
+            except Exception as found:
+                error = found
+        result, said = self.broadcast((result, _portable(error)))
+        if said is not None:
+            raise error or said
+        return cast(T, result)
+
+    def compare(self, known: Mapping[str, str], why: str) -> None:
+        """Raise on all ranks if one of them has something else than the others.
+
+        Parameters
+        ----------
+        known : dict of str to str
+            What must be the same everywhere, by the words that a message has for it.
+        why : str
+            What to do, for the message.
+
+        Raises
+        ------
+        ValueError
+            Names what differs, and the rank that differs from most.
+        """
+        if self.size == 1:
+            return
+        found: list[Any] = [None] * self.size
+        with self._asking():
+            dist.all_gather_object(found, dict(known), group=self._group)
+        for name in known:
+            values = [other.get(name) for other in found]
+            usual = max(values, key=values.count)
+            odd = [rank for rank, value in enumerate(values) if value != usual]
+            if odd:
+                shown = ""
+                if all(len(str(value)) <= _SHOWN for value in (usual, values[odd[0]])):
+                    shown = f": {values[odd[0]]} on rank {odd[0]}, {usual} on the others"
+                raise ValueError(
+                    f"Ranks differ in {name}{shown}. Odd: rank {', '.join(map(str, odd))} of {self.size}. "
+                    f"{why}"
+                )
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Add up a tensor over the ranks, in place.
+
+        Parameters
+        ----------
+        tensor : tensor
+            Of one shape on all ranks.
+
+        Returns
+        -------
+        tensor
+            The same tensor, bit by bit equal on all ranks.
+        """
+        if self.size > 1:
+            with self._asking():
+                dist.all_reduce(tensor, group=self._group_of(tensor))
+        return tensor
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """Overwrite a tensor by that of rank 0.
+
+        Parameters
+        ----------
+        tensor : tensor
+            Of one shape on all ranks.
+
+        Returns
+        -------
+        tensor
+            The same tensor.
+        """
+        if self.size > 1:
+            with self._asking():
+                sent = tensor.detach().contiguous()
+                dist.broadcast(sent, src=self._first(), group=self._group_of(tensor))
+                tensor.detach().copy_(sent)
+        return tensor
+
+    def stack(self, tensor: Tensor) -> Tensor:
+        """Return the tensors of all ranks, one after the other.
+
+        Parameters
+        ----------
+        tensor : tensor
+            Of one shape on all ranks.
+
+        Returns
+        -------
+        tensor of shape (size, *shape)
+            In the order of the ranks.
+        """
+        if self.size == 1:
+            return tensor[None]
+        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        with self._asking():
+            dist.all_gather(parts, tensor.contiguous(), group=self._group_of(tensor))
+        return torch.stack(parts)
+
+    def meet(self, known: str) -> bool:
+        """Return whether all ranks come to the same place soon, to share work there.
+
+        Parameters
+        ----------
+        known : str
+            What must be the same on all ranks.
+
+        Returns
+        -------
+        bool
+            The same on all ranks that come. A script may let one rank transform while others wait elsewhere.
+        """
+        if self.size == 1:
+            return False
+        self._meetings += 1
+        place = f"sklearn_simclr/meeting/{self._failures}/{self._meetings}/{known}"
+        with self._asking():
+            store = _store()
+            if store.add(place, 1) == self.size:
+                store.compare_set(f"{place}/held", "", "yes")
+            try:
+                store.wait([f"{place}/held"], _SHARING_WAIT)
+            except Exception:  # of another class in each version of torch
+                store.compare_set(f"{place}/held", "", "no")
+            held = store.get(f"{place}/held") == b"yes"
+        if not held:
+            self._meetings -= 1  # the others may come later, for something else
+        return held
+
+    def _first(self) -> int:
+        return dist.get_global_rank(cast(Any, self._group), 0)
+
+    def _group_of(self, tensor: Tensor) -> dist.ProcessGroup:
+        """Return what connects the ranks for tensors on a device."""
+        kind = tensor.device.type
+        if kind == "cpu":
+            return cast(dist.ProcessGroup, self._group)
+        if kind not in self._accelerated:
+            self._accelerated[kind] = dist.new_group(backend=dist.get_default_backend_for_device(kind))
+        return self._accelerated[kind]
+
+    def _connect(self) -> None:
+        if self._group is None:
+            self._group = dist.new_group(backend="gloo")
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Turn what torch says of a closed connection into what the rank at the other end has said."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise LostRankError(self._last_word()) from error
+
+    def _last_word(self) -> str:
+        place = self._place()
+        try:
+            _store().wait([place], _WORD_WAIT)
+            said = _store().get(place).decode()
+        except Exception:  # the store may have ended with the rank
+            said = "Another rank ended without a word. It was killed, or its script came to an end earlier."
+        return f"{said} This is rank {self.rank} of {self.size}, which cannot go on alone."
+
+    def _place(self) -> str:
+        return f"sklearn_simclr/failed/{self._failures}"
+
+    def leave(self, error: BaseException) -> None:
+        """Tell the other ranks that this one has failed: they wait for it.
+
+        Parameters
+        ----------
+        error : BaseException
+            Why.
+        """
+        if not isinstance(error, LostRankError):
+            said = f"Rank {self.rank} failed with {type(error).__name__}: {str(error)[:2000]}"
+            with contextlib.suppress(Exception):
+                _store().compare_set(self._place(), "", said)
+        for group in (*self._accelerated.values(), self._group):
+            if group is not None:  # None would be the group that the script may have made
+                with contextlib.suppress(Exception):
+                    dist.destroy_process_group(group)
+        self._accelerated, self._group = {}, None
+        self._failures += 1
+        self._meetings = 0
+
+
+ALONE = Ranks()
+
+# What this process has joined; kept, since connecting takes a while.
+_joined: Ranks | None = None
+_active: Ranks = ALONE
+
+
+def current() -> Ranks:
+    """Return the ranks that this process works together with at present."""
+    return _active if _in_main_thread() else ALONE
+
+
+def speaks() -> bool:
+    """Return whether this process shows progress and warnings: of several ranks the first one does."""
+    return _joined is None or _joined.rank == 0
+
+
+@contextlib.contextmanager
+def together() -> Iterator[Ranks]:
+    """Work together with the other ranks, if there are any, until the context ends.
+
+    An error in it ends the work of all ranks: the others raise `LostRankError` with its message.
+    """
+    global _active
+    if _active.size > 1 or not (ranks := _join()):
+        yield current()
+        return
+    ranks._connect()
+    _active = ranks
+    try:
+        yield ranks
+    except BaseException as error:
+        ranks.leave(error)
+        raise
+    finally:
+        _active = ALONE
+
+
+def launched() -> bool:
+    """Return whether this process is one of several that a launcher has started, and does no work for one."""
+    if not _in_main_thread() or _in_task():
+        return False
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size() > 1
+    if _in_worker():
+        return False
+    return all(name in os.environ for name in _LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def _join() -> Ranks | None:
+    """Return all ranks, connected, or None where there is one process."""
+    global _joined
+    if not launched():
+        return None
+    if not dist.is_initialized():
+        kinds = ["cpu:gloo"]
+        if torch.cuda.is_available():
+            kinds.append("cuda:nccl")
+        dist.init_process_group(",".join(kinds))
+        atexit.register(_part)
+    if _joined is None:
+        _joined = Ranks(dist.get_rank(), dist.get_world_size())
+    return _joined
+
+
+def _part() -> None:
+    """Close the connections that were made here."""
+    if dist.is_initialized():
+        with contextlib.suppress(Exception):
+            dist.destroy_process_group()
+
+
+def _store() -> Any:
+    """Return what all ranks can write words to, even while some of them wait for one that will not come."""
+    return dist.distributed_c10d._get_default_store()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _in_task() -> bool:
+    """Return whether joblib or Dask have given this thread some work."""
+    worker = sys.modules.get("distributed.worker")
+    running = worker is not None and hasattr(worker.thread_state, "execution_state")
+    return running or bool(get_active_backend()[0].nesting_level)
+
+
+def _in_worker() -> bool:
+    """Return whether this process works for another one, whose environment it has."""
+    ray = sys.modules.get("ray")
+    of_ray = getattr(ray, "is_initialized", bool)() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+    return of_ray or multiprocessing.parent_process() is not None
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """Return an error of one of the classes that each process knows."""
+    if error is None:
+        return None
+    kind = next(
+        (c for c in (ValueError, TypeError, MemoryError, OSError) if isinstance(error, c)), RuntimeError
+    )
+    return kind(str(error))
+
+
+def share(n: int, size: int, rank: int) -> slice:
+    """Return the part of n rows that a rank computes; the parts differ by one row at most."""
+    ends = np.linspace(0, n, size + 1).astype(int)
+    return slice(int(ends[rank]), int(ends[rank + 1]))

@@ -1,0 +1,197 @@
+"""The part of a batch that one of several ranks computes, and what it needs to know of the others' parts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from .._utils.ranks import ALONE, Ranks, share
+
+__all__ = ["Part", "part_of"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a batch that one rank computes.
+
+    Parameters
+    ----------
+    n : int
+        Images of the whole batch.
+    chunks : tuple of slice
+        Rows of the whole batch that are this rank's, for each micro-batch.
+    others : tuple of tuple of slice
+        Those of every rank, in the order of the ranks.
+    ranks : Ranks
+        The processes that share the batch.
+    """
+
+    n: int
+    chunks: tuple[slice, ...]
+    others: tuple[tuple[slice, ...], ...] = ()
+    ranks: Ranks = field(default=ALONE)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole batch."""
+        return self.ranks.size == 1
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Rows of the whole batch, int64."""
+        return _rows(self.chunks)
+
+    @cached_property
+    def weight(self) -> float:
+        """Part of the images of the batch."""
+        return 1.0 if self.whole else len(self.rows) / self.n
+
+    @cached_property
+    def _columns(self) -> tuple[int, Tensor]:
+        """The longest part, and where each row of the batch is among parts of that length."""
+        parts = [_rows(chunks) for chunks in self.others]
+        longest = max(map(len, parts))
+        columns = torch.empty(self.n, dtype=torch.int64)
+        for rank, rows in enumerate(parts):
+            columns[rows] = rank * longest + torch.arange(len(rows))
+        return longest, columns
+
+    def select(self, index: Tensor) -> Tensor:
+        """Return the rows of this part.
+
+        Parameters
+        ----------
+        index : tensor of shape (n, ...)
+            Rows of the whole batch.
+
+        Returns
+        -------
+        tensor of shape (m, ...)
+            Some of them.
+        """
+        return index if self.whole else torch.cat([index[chunk] for chunk in self.chunks])
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return the rows of the whole batch, in its order; the gradient comes back to each rank.
+
+        Parameters
+        ----------
+        tensor : tensor of shape (v * m, ...)
+            Rows of the m images of this part, those of all first views first.
+
+        Returns
+        -------
+        tensor of shape (v * n, ...)
+            Rows of all images, in the same order.
+        """
+        return tensor if self.whole else cast(Tensor, _Gather.apply(tensor, self))
+
+    def gather_output(self, output: Tensor) -> Tensor:
+        """Return an output of a step with the rows of the whole batch.
+
+        Parameters
+        ----------
+        output : tensor
+            Of a whole number of rows for each image of this part, or something else.
+
+        Returns
+        -------
+        tensor
+            Without a graph; something else stays as it is.
+        """
+        own = len(self.rows)
+        rows = output.ndim > 0 and len(output) > 0 and len(output) % own == 0
+        return output if self.whole or not rows else self.gather_forward(output)
+
+    def add_up(self, loss: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+        """Add up the gradients of parameters over the ranks, in one message for each dtype.
+
+        One message after the backward pass serves every objective, also one that sends micro-batches through
+        its modules by itself, for which ``DistributedDataParallel`` has no hooks.
+
+        Parameters
+        ----------
+        loss : tensor of shape ()
+            Of this part.
+        parameters : iterable of torch.nn.Parameter
+            With gradients of the loss times `weight`.
+
+        Returns
+        -------
+        tensor of shape ()
+            Loss of the whole batch.
+        """
+        if self.whole:
+            return loss
+        loss = loss * self.weight
+        found = [loss, *(p.grad for p in parameters if p.grad is not None)]
+        for dtype in sorted({tensor.dtype for tensor in found}, key=str):
+            tensors = [tensor for tensor in found if tensor.dtype == dtype]
+            sums = self.ranks.add(torch.cat([tensor.flatten() for tensor in tensors]))
+            for tensor, values in zip(tensors, sums.split([t.numel() for t in tensors]), strict=True):
+                tensor.copy_(values.view_as(tensor))
+        return loss
+
+    def gather_forward(self, tensor: Tensor) -> Tensor:
+        """Return what `gather` returns, without a graph."""
+        if self.whole:
+            return tensor
+        longest, columns = self._columns
+        views = tensor.detach().unflatten(0, (-1, len(self.rows)))
+        padded = views.new_zeros(views.shape[0], longest, *views.shape[2:])
+        padded[:, : len(self.rows)] = views
+        stacked = self.ranks.stack(padded).transpose(0, 1).flatten(1, 2)
+        return stacked.index_select(1, columns.to(tensor.device)).flatten(0, 1)
+
+
+def part_of(n: int, micro_batch_size: int | None, ranks: Ranks) -> Part:
+    """Return the part of a batch of n images that this rank computes.
+
+    Parameters
+    ----------
+    n : int
+        Images of the batch.
+    micro_batch_size : int or None
+        Images of all ranks that go through the modules at a time; None is the whole batch.
+    ranks : Ranks
+        The processes that share the batch.
+
+    Returns
+    -------
+    Part
+        The whole batch, on each of the ranks, where a micro-batch has fewer images than there are ranks.
+    """
+    step = min(n, micro_batch_size or n)
+    chunks = [slice(start, min(start + step, n)) for start in range(0, n, step)]
+    if ranks.size == 1 or any(chunk.stop - chunk.start < ranks.size for chunk in chunks):
+        return Part(n, tuple(chunks))
+    others = tuple(tuple(_within(chunk, ranks.size, rank) for chunk in chunks) for rank in range(ranks.size))
+    return Part(n, others[ranks.rank], others, ranks)
+
+
+def _within(chunk: slice, size: int, rank: int) -> slice:
+    own = share(chunk.stop - chunk.start, size, rank)
+    return slice(chunk.start + own.start, chunk.start + own.stop)
+
+
+def _rows(chunks: tuple[slice, ...]) -> Tensor:
+    return torch.cat([torch.arange(chunk.start, chunk.stop) for chunk in chunks])
+
+
+class _Gather(torch.autograd.Function):
+    """Gather rows; the gradient of a row is the sum of what all ranks say about it."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, part: Part) -> Tensor:
+        ctx.part = part
+        return part.gather_forward(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        part = ctx.part
+        gradient = part.ranks.add(gradients[0].contiguous().clone())
+        views = gradient.unflatten(0, (-1, part.n))
+        return torch.cat([views[:, chunk] for chunk in part.chunks], dim=1).flatten(0, 1), None
