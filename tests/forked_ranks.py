@@ -23,12 +23,16 @@ LIMIT = 30.0
 
 
 class ForkedRanks:
-    """Forks processes that a launcher might have started, and returns what a function does on each of them."""
+    """Forks processes as a launcher starts them, and returns what a function does on each."""
 
     def __init__(self):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
     def run(self, size, function, *arguments, limit=LIMIT):
@@ -52,7 +56,7 @@ class ForkedRanks:
         self.process.communicate()
 
 
-def run_rank(job: dict, rank: int, port: int) -> None:
+def run_rank(job: dict, names: dict, rank: int, port: int) -> None:
     """Run the function of a job and write what comes of it."""
     folder = Path(job["folder"])
     output = os.open(folder / f"{rank}.txt", os.O_WRONLY | os.O_CREAT)
@@ -62,7 +66,7 @@ def run_rank(job: dict, rank: int, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     arguments = pickle.loads(Path(folder, "arguments").read_bytes())
     try:
-        result = runpy.run_path(job["file"])[job["name"]](*arguments)
+        result = names[job["name"]](*arguments)
     except Exception as error:
         import traceback
 
@@ -93,16 +97,19 @@ def main() -> None:
     import sklearn_simclr.theory
     import sklearn_simclr.training.loop  # noqa: F401, so that no rank has to
 
+    modules: dict[str, dict] = {}
     for line in sys.stdin:
         job = json.loads(line)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
+        if job["file"] not in modules:
+            modules[job["file"]] = runpy.run_path(job["file"])
         children = []
         for rank in range(job["size"]):
             child = os.fork()
             if child == 0:
-                run_rank(job, rank, port)
+                run_rank(job, modules[job["file"]], rank, port)
                 import atexit
 
                 atexit._run_exitfuncs()

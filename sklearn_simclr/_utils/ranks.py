@@ -20,7 +20,17 @@ import torch.distributed as dist
 from joblib.parallel import get_active_backend
 from torch import Tensor
 
-__all__ = ["ALONE", "LostRankError", "Ranks", "current", "launched", "share", "speaks", "together"]
+__all__ = [
+    "ALONE",
+    "LostRankError",
+    "Ranks",
+    "connected",
+    "current",
+    "launched",
+    "share",
+    "speaks",
+    "together",
+]
 
 T = TypeVar("T")
 
@@ -54,9 +64,10 @@ class Ranks:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
-        self._group: dist.ProcessGroup | None = None
-        self._accelerated: dict[str, dist.ProcessGroup] = {}
+        self._group: Any = None  # of torch.distributed
+        self._accelerated: dict[str, Any] = {}
         self._failures = self._meetings = 0
+        self._meeting = True
 
     def broadcast(self, value: T) -> T:
         """Return the value that rank 0 has.
@@ -216,23 +227,26 @@ class Ranks:
             dist.all_gather(parts, tensor.contiguous(), group=self._group_of(tensor))
         return torch.stack(parts)
 
-    def meet(self, known: str) -> bool:
+    def meet(self, known: Callable[[], str]) -> bool:
         """Return whether all ranks come to the same place soon, to share work there.
+
+        A script may let one rank transform images while the others wait for it elsewhere. Ranks that have
+        missed each other do not try again.
 
         Parameters
         ----------
-        known : str
-            What must be the same on all ranks.
+        known : callable
+            Takes nothing; returns what must be the same on all ranks.
 
         Returns
         -------
         bool
-            The same on all ranks that come. A script may let one rank transform while others wait elsewhere.
+            The same on all ranks that come.
         """
-        if self.size == 1:
+        if self.size == 1 or not self._meeting:
             return False
         self._meetings += 1
-        place = f"sklearn_simclr/meeting/{self._failures}/{self._meetings}/{known}"
+        place = f"sklearn_simclr/meeting/{self._failures}/{self._meetings}/{known()}"
         with self._asking():
             store = _store()
             if store.add(place, 1) == self.size:
@@ -241,19 +255,17 @@ class Ranks:
                 store.wait([f"{place}/held"], _SHARING_WAIT)
             except Exception:  # of another class in each version of torch
                 store.compare_set(f"{place}/held", "", "no")
-            held = store.get(f"{place}/held") == b"yes"
-        if not held:
-            self._meetings -= 1  # the others may come later, for something else
-        return held
+            self._meeting = store.get(f"{place}/held") == b"yes"
+        return self._meeting
 
     def _first(self) -> int:
-        return dist.get_global_rank(cast(Any, self._group), 0)
+        return dist.get_global_rank(self._group, 0)
 
-    def _group_of(self, tensor: Tensor) -> dist.ProcessGroup:
+    def _group_of(self, tensor: Tensor) -> Any:
         """Return what connects the ranks for tensors on a device."""
         kind = tensor.device.type
         if kind == "cpu":
-            return cast(dist.ProcessGroup, self._group)
+            return self._group
         if kind not in self._accelerated:
             self._accelerated[kind] = dist.new_group(backend=dist.get_default_backend_for_device(kind))
         return self._accelerated[kind]
@@ -313,6 +325,11 @@ _active: Ranks = ALONE
 def current() -> Ranks:
     """Return the ranks that this process works together with at present."""
     return _active if _in_main_thread() else ALONE
+
+
+def connected() -> bool:
+    """Return whether this process has found the other ranks already, and does nothing with them at present."""
+    return _joined is not None and _joined._group is not None and _active.size == 1 and launched()
 
 
 def speaks() -> bool:
@@ -394,7 +411,9 @@ def _in_task() -> bool:
 def _in_worker() -> bool:
     """Return whether this process works for another one, whose environment it has."""
     ray = sys.modules.get("ray")
-    of_ray = getattr(ray, "is_initialized", bool)() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+    of_ray = (
+        getattr(ray, "is_initialized", bool)() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+    )
     return of_ray or multiprocessing.parent_process() is not None
 
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from .._utils.devices import is_cpu, resolve_device
 from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
+from .._utils.ranks import connected, together
 from .._utils.sklearn_private import Interval, StrOptions, check_feature_names
 from .._utils.types import Images, ImageShape
 from .._utils.warn import warn
@@ -35,6 +36,8 @@ from ..images.reading import read_rows
 from ..images.resizing import resize_images
 from ..images.sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
 from ..images.source import ImageSource, as_array, as_arrays, as_float, decoded_source, image_source
+from ..training.identity import content_of
+from ..training.part import part_of
 
 __all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "images_a_forward", "warn_of_bad"]
 
@@ -55,6 +58,9 @@ _CHANNELS = 8
 
 # Numbers of the images of a forward: they count where a network shrinks the images.
 _NUMBERS = 2**23
+
+# Fewer images are transformed before ranks have agreed on who transforms which.
+_SHARED_FROM = 1024
 
 
 class ReadImages:
@@ -294,8 +300,23 @@ class BaseImageEstimator(BaseEstimator):
         """Apply a function of modules and of float images (N, C, H, W) to all of a source, in eval mode.
 
         Every batch has the same shape, the last is padded: a row's result does not depend on the
-        number of rows around it. The first of the modules decides how many images are a batch.
+        number of rows around it. The first of the modules decides how many images are a batch. Ranks that
+        want the same of many images share the work.
         """
+        if isinstance(source, ImageSource) and len(source) >= _SHARED_FROM and connected():
+            with together() as ranks:
+                if ranks.meet(lambda: content_of([type(self).__name__, source, *modules])):
+                    part = part_of(len(source), None, ranks)
+                    own = self._infer_here(function, modules, source.select(part.rows))
+                    return part.gather_forward(torch.from_numpy(own)).numpy()
+        return self._infer_here(function, modules, source)
+
+    def _infer_here(
+        self,
+        function: Callable[[Sequence[nn.Module], torch.Tensor], torch.Tensor],
+        modules: Sequence[nn.Module],
+        source: ImageSource | ComputedImages,
+    ) -> NDArray[np.float32]:
         device = resolve_device(self.device)
         size = images_a_forward(source.shape, device, traits(modules[0]) if modules else Traits())
         channels_last = getattr(self, "_encoder_takes_channels_last", False)

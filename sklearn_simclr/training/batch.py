@@ -94,7 +94,7 @@ class Batch:
 
     @property
     def weight(self) -> float:
-        """Part that these images are of the whole batch: what gradients of their loss are to be weighed by."""
+        """Part of the whole batch that these images are: weighs the gradients of their loss."""
         return 1.0 if self.part is None else self.part.weight
 
     def micro_batches(self) -> list[int]:

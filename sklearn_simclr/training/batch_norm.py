@@ -113,12 +113,9 @@ class _Normalize(torch.autograd.Function):
             gain = scale if weight is None else scale * weight
             by_x = -gain * scale * sums[0] / ctx.count
             constant = -gain * sums[1] / ctx.count - by_x * mean
-            shape = (1, -1) + (1,) * (x.ndim - 2)
-            dx = torch.addcmul(
-                nn.functional.batch_norm(x, torch.zeros_like(mean), torch.ones_like(mean), by_x, constant, eps=0.0),
-                dy,
-                gain.to(dy).view(shape),
-            )
+            none, one = torch.zeros_like(mean), torch.ones_like(mean)
+            dx = nn.functional.batch_norm(x, none, one, by_x, constant, eps=0.0)
+            dx = torch.addcmul(dx, dy, gain.to(dy).view(1, -1, *[1] * (x.ndim - 2)))
         has_weight, has_shift = weight is not None, ctx.shifted
         return dx, of_scale if has_weight else None, of_shift if has_shift else None, *([None] * 5)
 

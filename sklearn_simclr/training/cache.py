@@ -94,7 +94,8 @@ def _acquire(lock: FileLock, folder: Path) -> bool:
 
 def _read(path: Path, modules: nn.Module) -> History:
     """Give modules the weights of a file, and return the history in it."""
-    arrays, rows = current().first(lambda: container.read(path, _KIND, advice="Remove it, and fit trains anew."))
+    advice = "Remove it, and fit trains anew."
+    arrays, rows = current().first(lambda: container.read(path, _KIND, advice=advice))
     _take(modules.cpu(), arrays)
     return History(rows)
 

@@ -127,8 +127,8 @@ def _compare(ranks: Ranks, objective: Objective, images: ImageSource, plan: Plan
     size = min(plan.batch_size, len(images))
     if part_of(size, plan.micro_batch_size, ranks).whole:
         raise ValueError(
-            f"batch_size={size} with micro_batch_size={plan.micro_batch_size} leaves a micro-batch with fewer "
-            f"images than the {ranks.size} ranks. Pass a larger one that divides the batch, or use fewer ranks."
+            f"batch_size={size} with micro_batch_size={plan.micro_batch_size} leaves a micro-batch of fewer "
+            f"images than the {ranks.size} ranks. Pass larger ones, so that none is left, or use fewer ranks."
         )
 
 
