@@ -92,11 +92,12 @@ def wait(children: Sequence[int], limit: float) -> list[int]:
 
 def main() -> None:
     """Answer jobs until there are no more."""
-    import sklearn_simclr.estimators
-    import sklearn_simclr.evaluation
-    import sklearn_simclr.theory
-    import sklearn_simclr.training.loop  # noqa: F401, so that no rank has to
+    import numpy as np
 
+    from sklearn_simclr import SimCLRTransformer
+
+    # Whatever is imported and set up at the first use is so for all ranks.
+    SimCLRTransformer(max_epochs=1).fit_transform(np.random.default_rng(0).random((8, 8, 8)))
     modules: dict[str, dict] = {}
     for line in sys.stdin:
         job = json.loads(line)

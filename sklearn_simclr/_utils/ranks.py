@@ -247,15 +247,16 @@ class Ranks:
             return False
         self._meetings += 1
         place = f"sklearn_simclr/meeting/{self._failures}/{self._meetings}/{known()}"
-        with self._asking():
+        try:
             store = _store()
             if store.add(place, 1) == self.size:
                 store.compare_set(f"{place}/held", "", "yes")
-            try:
+            with contextlib.suppress(Exception):  # of another class in each version of torch
                 store.wait([f"{place}/held"], _SHARING_WAIT)
-            except Exception:  # of another class in each version of torch
-                store.compare_set(f"{place}/held", "", "no")
+            store.compare_set(f"{place}/held", "", "no")
             self._meeting = store.get(f"{place}/held") == b"yes"
+        except RuntimeError:  # the rank that holds the store has ended
+            self._meeting = False
         return self._meeting
 
     def _first(self) -> int:

@@ -72,7 +72,7 @@ def learn_in_float64(optimizer="muon", loss="nt_xent", micro=None, fault=None):
         Batch.weight = loop.Part.weight = 1.0
     limit = {}
     if fault == "clocks that differ":
-        limit = {"max_time": 1.0, "started": time.perf_counter() - 0.8 * int(os.environ["RANK"])}
+        limit = {"max_time": 3.0, "started": time.perf_counter() - 1.0 * int(os.environ["RANK"])}
     torch.manual_seed(0)
     head = ProjectionHead(32, 5, 2).double()
     augmentation = Augmentation().resolve((3, 8, 8))
@@ -304,13 +304,13 @@ def test_ranks_share_a_transform(forked):
     (first, counts), (second, others) = forked.run(2, transform_many)
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(first[:40], first[40:80])
-    assert counts == others == [600, 40, 40]
+    assert counts == others == [600, 40]
 
 
 def test_a_rank_may_transform_alone(forked):
     first, second = forked.run(2, transform_many, 1)
     assert first is None
-    assert second[1] == [1200, 40, 40]
+    assert second[1] == [1200, 40]
 
 
 def search(backend):
