@@ -6,7 +6,6 @@ transformed: see :func:`together`. Inside of it :func:`current` tells a rank whi
 
 import atexit
 import contextlib
-import multiprocessing
 import os
 import sys
 import threading
@@ -19,6 +18,8 @@ import torch
 import torch.distributed as dist
 from joblib.parallel import get_active_backend
 from torch import Tensor
+
+from .workers import in_worker
 
 __all__ = [
     "ALONE",
@@ -329,7 +330,7 @@ def current() -> Ranks:
 
 
 def connected() -> bool:
-    """Return whether this process has found the other ranks already, and does nothing with them at present."""
+    """Return whether this process has met the other ranks, and does nothing with them now."""
     return _joined is not None and _joined._group is not None and _active.size == 1 and launched()
 
 
@@ -365,7 +366,7 @@ def launched() -> bool:
         return False
     if dist.is_available() and dist.is_initialized():
         return dist.get_world_size() > 1
-    if _in_worker():
+    if in_worker():
         return False
     return all(name in os.environ for name in _LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
 
@@ -407,15 +408,6 @@ def _in_task() -> bool:
     worker = sys.modules.get("distributed.worker")
     running = worker is not None and hasattr(worker.thread_state, "execution_state")
     return running or bool(get_active_backend()[0].nesting_level)
-
-
-def _in_worker() -> bool:
-    """Return whether this process works for another one, whose environment it has."""
-    ray = sys.modules.get("ray")
-    of_ray = (
-        getattr(ray, "is_initialized", bool)() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
-    )
-    return of_ray or multiprocessing.parent_process() is not None
 
 
 def _portable(error: Exception | None) -> Exception | None:

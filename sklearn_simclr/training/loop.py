@@ -24,7 +24,6 @@ from .._utils.ranks import current
 from ..encoders.description import encoder_name
 from ..images.source import ImageSource
 from .batch import Batch
-from .batch_norm import norms_over
 from .checkpoint import Checkpoint
 from .clock import Clock
 from .feed import make_feed
@@ -92,10 +91,6 @@ class Loop(NeuralNet):
 
     def run(self, images: ImageSource, optimizer_state: Mapping[str, Any] | None = None) -> History:
         """Train on images."""
-        with norms_over(self.ranks, self.module):
-            return self._run(images, optimizer_state)
-
-    def _run(self, images: ImageSource, optimizer_state: Mapping[str, Any] | None) -> History:
         with setting_up("first layer and speed", bool(self.plan.verbose)):
             self.module.to(self.plan.device)
             self.objective.begin(images, self.plan, self.generator)
@@ -301,13 +296,16 @@ class Loop(NeuralNet):
             name = type(self.objective).__name__
             raise TypeError(f"step of {name} must return a Step(loss), got {_shown(step)}.")
         loss = step.loss
+        if not step.has_gradients and not (
+            isinstance(loss, torch.Tensor) and loss.ndim == 0 and loss.requires_grad
+        ):
+            raise ValueError(
+                "loss must return a scalar tensor computed from what the modules return, got "
+                f"{_shown(loss)}. Take the mean of a vector, and leave out .item() and .detach()."
+            )
+        loss = loss if part.whole else loss * part.weight
         if not step.has_gradients:
-            if not (isinstance(loss, torch.Tensor) and loss.ndim == 0 and loss.requires_grad):
-                raise ValueError(
-                    "loss must return a scalar tensor computed from what the modules return, got "
-                    f"{_shown(loss)}. Take the mean of a vector, and leave out .item() and .detach()."
-                )
-            (loss if part.whole else loss * part.weight).backward()
+            loss.backward()
         return part.add_up(loss.detach(), self.module_.parameters()), step.outputs
 
     def _record(

@@ -115,9 +115,9 @@ class Part:
         Parameters
         ----------
         loss : tensor of shape ()
-            Of this part.
+            Of this part, times `weight`.
         parameters : iterable of torch.nn.Parameter
-            With gradients of the loss times `weight`.
+            With gradients of that loss.
 
         Returns
         -------
@@ -126,7 +126,6 @@ class Part:
         """
         if self.whole:
             return loss
-        loss = loss * self.weight
         found = [loss, *(p.grad for p in parameters if p.grad is not None)]
         for dtype in sorted({tensor.dtype for tensor in found}, key=str):
             tensors = [tensor for tensor in found if tensor.dtype == dtype]

@@ -11,6 +11,7 @@ from torch import nn
 from .._utils.ranks import Ranks, current
 from .._utils.seeds import isolated_generators
 from ..images.source import ImageSource
+from .batch_norm import norms_over
 from .cache import train_once
 from .checkpoint import Checkpoint
 from .identity import content_key, content_of
@@ -89,6 +90,7 @@ def train(
         # Ranks draw the same views, and dropout of their own.
         seed = plan.seeds[1] + current().rank
         with isolated_generators(seed, plan.device), contextlib.ExitStack() as stack:
+            stack.enter_context(norms_over(current(), objective.modules))
             kept = None
             if checkpoint is not None and plan.max_epochs > 0:
                 kept = stack.enter_context(Checkpoint(checkpoint, key()))
