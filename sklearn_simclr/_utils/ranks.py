@@ -6,6 +6,7 @@ transformed: see :func:`together`. Inside of it :func:`current` tells a rank whi
 
 import atexit
 import contextlib
+import multiprocessing
 import os
 import sys
 import threading
@@ -366,7 +367,7 @@ def launched() -> bool:
         return False
     if dist.is_available() and dist.is_initialized():
         return dist.get_world_size() > 1
-    if in_worker():
+    if in_worker() or multiprocessing.parent_process() is not None:
         return False
     return all(name in os.environ for name in _LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
 

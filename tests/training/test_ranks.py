@@ -32,7 +32,7 @@ from sklearn_simclr._utils import ranks
 from sklearn_simclr._utils.ranks import LostRankError, current, speaks, together
 from sklearn_simclr.encoders import ProjectionHead
 from sklearn_simclr.images import ImageSource
-from sklearn_simclr.training import Plan, loop, train, warmup_cosine
+from sklearn_simclr.training import Plan, loop, train, trainer, warmup_cosine
 from sklearn_simclr.training.batch import Batch
 from sklearn_simclr.training.batch_norm import norms_over
 from sklearn_simclr.training.contrastive import ContrastiveObjective
@@ -67,7 +67,7 @@ def state(modules):
 def learn_in_float64(optimizer="muon", loss="nt_xent", micro=None, fault=None):
     """Return weights and loss curve after 20 steps in float64 on batches of 10 images."""
     if fault == "no synced BatchNorm":
-        loop.norms_over = lambda ranks, modules: contextlib.nullcontext()
+        trainer.norms_over = lambda ranks, modules: contextlib.nullcontext()
     if fault == "no world factor":
         Batch.weight = loop.Part.weight = 1.0
     limit = {}
