@@ -20,6 +20,7 @@ import torch.distributed as dist
 from joblib.parallel import get_active_backend
 from torch import Tensor
 
+from .devices import is_cpu
 from .workers import in_worker
 
 __all__ = [
@@ -67,7 +68,7 @@ class Ranks:
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
         self._group: Any = None  # of torch.distributed
-        self._accelerated: dict[str, Any] = {}
+        self._accelerated: Any = None
         self._failures = self._meetings = 0
         self._meeting = True
 
@@ -266,12 +267,12 @@ class Ranks:
 
     def _group_of(self, tensor: Tensor) -> Any:
         """Return what connects the ranks for tensors on a device."""
-        kind = tensor.device.type
-        if kind == "cpu":
+        if is_cpu(tensor.device):
             return self._group
-        if kind not in self._accelerated:
-            self._accelerated[kind] = dist.new_group(backend=dist.get_default_backend_for_device(kind))
-        return self._accelerated[kind]
+        if self._accelerated is None:
+            backend = dist.get_default_backend_for_device(tensor.device)
+            self._accelerated = dist.new_group(backend=backend)
+        return self._accelerated
 
     def _connect(self) -> None:
         if self._group is None:
@@ -309,11 +310,11 @@ class Ranks:
             said = f"Rank {self.rank} failed with {type(error).__name__}: {str(error)[:2000]}"
             with contextlib.suppress(Exception):
                 _store().compare_set(self._place(), "", said)
-        for group in (*self._accelerated.values(), self._group):
+        for group in (self._accelerated, self._group):
             if group is not None:  # None would be the group that the script may have made
                 with contextlib.suppress(Exception):
                     dist.destroy_process_group(group)
-        self._accelerated, self._group = {}, None
+        self._accelerated = self._group = None
         self._failures += 1
         self._meetings = 0
 
@@ -378,10 +379,7 @@ def _join() -> Ranks | None:
     if not launched():
         return None
     if not dist.is_initialized():
-        kinds = ["cpu:gloo"]
-        if torch.cuda.is_available():
-            kinds.append("cuda:nccl")
-        dist.init_process_group(",".join(kinds))
+        dist.init_process_group()  # with a way to send tensors for each kind of device that there is
         atexit.register(_part)
     if _joined is None:
         _joined = Ranks(dist.get_rank(), dist.get_world_size())

@@ -56,7 +56,7 @@ def _statistics(x: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
     """Return mean and variance of each channel over the rows of all ranks, and how many numbers each has."""
     numbers = x if x.dtype in (torch.float32, torch.float64) else x.float()
     mean, variance = torch.batch_norm_update_stats(numbers, None, None, 0.0)
-    own = mean.new_full((1,), numbers.numel() // max(1, numbers.shape[1]), dtype=_precise(x))
+    own = mean.new_full((1,), numbers.numel() // max(1, numbers.shape[1]), dtype=torch.float64)
     counts, means, variances = ranks.stack(torch.cat([own, mean.to(own), variance.to(own)])).split(
         [1, len(mean), len(mean)], dim=1
     )
@@ -118,8 +118,3 @@ class _Normalize(torch.autograd.Function):
             dx = torch.addcmul(dx, dy, gain.to(dy).view(1, -1, *[1] * (x.ndim - 2)))
         has_weight, has_shift = weight is not None, ctx.shifted
         return dx, of_scale if has_weight else None, of_shift if has_shift else None, *([None] * 5)
-
-
-def _precise(x: Tensor) -> torch.dtype:
-    """Return what statistics are added up in: some accelerators have no float64."""
-    return torch.float64 if x.device.type in ("cpu", "cuda") else torch.float32

@@ -92,9 +92,10 @@ def test_the_loss_is_the_weighted_mean_over_labelled_rows():
         if label >= 0:
             naive -= weight * (row[label] - np.log(np.exp(row).sum()))
             total += weight
-    loss = ClassificationObjective.cross_entropy(
-        None, torch.from_numpy(logits), torch.from_numpy(labels), torch.from_numpy(weights)
-    )
+    losses = ClassificationObjective.cross_entropy(None, torch.from_numpy(logits), torch.from_numpy(labels))
+    plan = Plan(1, 6, "sgd", 0.1, lambda fraction: 1.0, seed=0)
+    batch = Batch(torch.arange(6), torch.zeros(6, 1, 8, 8), torch.Generator(), plan)
+    loss = batch.mean(losses, torch.from_numpy(weights))
     assert loss.item() == pytest.approx(naive / total, rel=1e-12)
 
 

@@ -59,7 +59,7 @@ def test_the_loss_is_that_of_the_paper(alpha, temperature):
             naive -= (1 - alpha) * log_softmax(student[i])[labels[i]] / len(known)
 
     class Views:
-        def draw(self, n, shape, generator, device):
+        def draw(self, n, shape, generator):
             return None
 
         def apply(self, images, draws):
