@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 import pooch
-from filelock import FileLock
 from sklearn.datasets import get_data_home
 from sklearn.utils import Bunch
+
+from .._utils.lock import Lock
 
 __all__ = ["fetch_cifar10"]
 
@@ -136,7 +137,7 @@ def _find_archive(home: Path, download_if_missing: bool, n_retries: int) -> Path
     fetcher = pooch.create(home, "", registry={name: _SHA256}, urls={name: _URL}, retry_if_failed=n_retries)
     try:
         # Of several workers that find nothing, one downloads.
-        with FileLock(home / f"{name}.lock"):
+        with Lock(home / f"{name}.lock", f"downloads {name}"):
             fetcher.fetch(name)
     except (OSError, ValueError) as error:
         raise OSError(

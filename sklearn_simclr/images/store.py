@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
+from .._utils.lock import Lock
 from .._utils.types import PathLike
 
 __all__ = ["FileRows", "FolderStore", "MemoryRows", "Place", "StoredKind", "memory_limit", "scratch_rows"]
@@ -191,7 +191,7 @@ class FolderStore:
         with contextlib.ExitStack() as stack:
             with self._clear_errors():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(self.folder / "images.lock"))
+                stack.enter_context(Lock(self.folder / "images.lock", "adds images to it"))
                 self._index = stack.enter_context(
                     contextlib.closing(sqlite3.connect(self.folder / "images.sqlite"))
                 )

@@ -2,17 +2,17 @@
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from sklearn.utils.validation import check_memory
 from torch import nn
 
 from .._utils import container
+from .._utils.lock import Lock
 from .._utils.ranks import current
+from .._utils.warn import warn
 from .objective import History
 
 __all__ = ["train_once"]
@@ -62,9 +62,20 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
     # cannot be written to.
     if ranks.first(path.exists):
         return _read(path, modules)
-    lock = FileLock(folder / f"{name}.lock")
+    lock = Lock(folder / f"{name}.lock", f"trains the same encoder for memory={str(cache)!r}")
+
+    def acquire() -> bool | None:
+        """Return whether the lock was to be had soon: ranks that wait for one must hear of it in time."""
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return lock.acquire(_WAIT)
+        except TimeoutError as error:
+            # Two trainings for one cost time, not correctness: the file is replaced as a whole.
+            warn(f"{error} Training without it.")
+            return None
+
     try:
-        while not ranks.first(partial(_acquire, lock, folder)):
+        while ranks.first(acquire) is False:
             pass
     except OSError as error:
         raise OSError(
@@ -80,16 +91,6 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
         return history
     finally:
         lock.release()
-
-
-def _acquire(lock: FileLock, folder: Path) -> bool:
-    """Return whether the lock was to be had soon; ranks that wait for one must hear of it in time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.acquire(timeout=_WAIT)
-    except Timeout:
-        return False
-    return True
 
 
 def _read(path: Path, modules: nn.Module) -> History:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from filelock import FileLock, Timeout
 
 from .._utils import container
 from .._utils.atomic_write import remove_unfinished
+from .._utils.lock import Lock
 from .._utils.ranks import current
 
 __all__ = ["Checkpoint"]
@@ -49,11 +49,11 @@ class Checkpoint:
     def __init__(self, folder: str | os.PathLike, key: str) -> None:
         self.folder = Path(folder)
         self.key = key
+        self.lock = Lock(self.folder / _LOCK, "keeps its training there", wait=False)
         self.written = time.perf_counter()
         self.cost = 0.0
 
     def __enter__(self) -> Self:
-        self.lock: FileLock | None = None
         current().first(self._open)
         return self
 
@@ -61,20 +61,18 @@ class Checkpoint:
         """Take the folder; of several ranks the first one does, for all."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = FileLock(self.folder / _LOCK)
-            self.lock.acquire(timeout=0)
+            self.lock.acquire()
             remove_unfinished(self.folder)
-        except Timeout:
+        except TimeoutError as error:
             raise ValueError(
-                f"checkpoint_dir={str(self.folder)!r} is in use by another fit. Wait for it to end, or give "
-                "every fit a folder of its own."
+                f"checkpoint_dir={str(self.folder)!r} is in use by another fit: {error} Wait for it to end, "
+                "or give every fit a folder of its own."
             ) from None
         except OSError as error:
             raise self._unusable(error) from error
 
     def __exit__(self, *exception: object) -> None:
-        if self.lock is not None:
-            self.lock.release()
+        self.lock.release()
 
     def load(self) -> dict[str, Any] | None:
         """Return the state that was saved, or None.

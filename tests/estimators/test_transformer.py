@@ -8,7 +8,6 @@ import pickletools
 import re
 import subprocess
 import sys
-import time
 import warnings
 
 import joblib
@@ -17,7 +16,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
-from helpers import same, tiny
+from helpers import CountTrainings, same, tiny, trainings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -66,24 +65,6 @@ def labels():
 @pytest.fixture(scope="module")
 def fitted(images):
     return make().fit(images)
-
-
-class CountTrainings(Callback):
-    """Writes a line to a file for every training, from any process."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def on_train_begin(self, net, **kwargs):
-        with open(self.path, "a") as file:
-            file.write("trained\n")
-
-    def on_epoch_end(self, net, **kwargs):
-        time.sleep(0.02)  # two workers that want the same encoder meet
-
-
-def trainings(path):
-    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 # ---- What fit and transform return -----------------------------------------------------------

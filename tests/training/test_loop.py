@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from helpers import same, tiny
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
@@ -280,6 +281,22 @@ def test_a_cache_that_cannot_be_written_to_is_named_and_read(images, tmp_path, m
     assert train(Regression(), images, plan(), cache=str(tmp_path)).rows == first.rows
     with pytest.raises(OSError, match="memory=.*cannot be used: Read-only file system.*or None"):
         train(Regression(), images, plan(seed=1), cache=str(tmp_path))
+
+
+def test_nobody_waits_for_a_training_that_has_stopped(images, tmp_path, monkeypatch):
+    train(Regression(), images, plan(), cache=str(tmp_path))
+    (file,) = tmp_path.glob("sklearn_simclr/*.safetensors")
+    file.unlink()
+    monkeypatch.setattr("sklearn_simclr._utils.lock._LOOK", 0.01)
+    monkeypatch.setattr("sklearn_simclr._utils.lock._SILENCE", 0.1)
+    with (
+        FileLock(file.with_suffix(".lock")),
+        pytest.warns(
+            UserWarning, match="another process trains the same encoder for memory=.* Training without"
+        ),
+    ):
+        train(Regression(), images, plan(), cache=str(tmp_path))
+    assert file.exists()
 
 
 def test_a_callback_ends_the_training_and_keeps_what_was_learnt(images):
