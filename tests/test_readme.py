@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import types
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def test_blocks_are_found_with_their_lines():
         ("docs/theory.rst", rst_blocks),
         ("docs/has_it_learnt.rst", rst_blocks),
         ("docs/transfer.rst", rst_blocks),
+        pytest.param(
+            *("docs/clusters.rst", rst_blocks),
+            marks=[
+                pytest.mark.skipif(find_spec("distributed") is None, reason="needs dask[distributed]"),
+                pytest.mark.filterwarnings("ignore"),  # what Dask warns of
+            ],
+        ),
         ("docs/recipe.rst", rst_blocks),
         ("docs/contributing.md", markdown_blocks),
     ],
