@@ -478,3 +478,29 @@ def test_the_recipe_search_keeps_what_it_has_and_compares_equal_seeds(tmp_path, 
     score = {(row["source"], row["variant"], row["seed"]): 100 * row["accuracy"] for row in second}
     gains = [score["digits", names[1], s] - score["digits", "default", s] for s in (0, 1)]
     assert others[0][1].startswith(f"{np.mean(gains):+.1f}")
+
+
+def test_a_step_asks_a_device_for_few_kernels_and_never_waits():
+    import kernels
+
+    for case, most in {("compact", 32, "muon"): 250, ("resnet18", 32, "muon"): 600}.items():
+        code, *_, copies, waits = kernels.row("now", case, counter := kernels.count(*case))[:6]
+        assert (code, copies, waits) == ("now", 1, 0)
+        assert 0 < sum(counter.kernels.values()) <= most
+
+
+def test_kernels_are_counted_as_they_are_started():
+    import kernels
+
+    x, images = torch.empty(3, 4, device="meta"), torch.empty(5, 4)
+    lists = [torch.empty(2, k % 3 + 1, device="meta") for k in range(200)]
+    with kernels.Counter() as counter:
+        (x.T.view(4, 3)[1:] * 2).relu_()  # views of x ask for nothing
+        torch.ones(3) + 1  # nor does the CPU
+        torch.empty(5, 4, device="meta").copy_(images)
+        images.to("meta")
+        assert float(x.sum()) == 1.0
+        torch._foreach_add_(lists, 1.0)
+        torch._foreach_mul_(lists[:6], [x[0, 0]] * 6)
+    assert counter.names["other"] == {"mul": 1, "relu_": 1, "sum": 1, "_foreach_add_": 2, "_foreach_mul_": 6}
+    assert (counter.copies, counter.waits) == (2, 1)

@@ -382,7 +382,8 @@ def mark(device: torch.device) -> Mark:
 
 def pins_memory(device: torch.device) -> bool:
     """Return whether a device copies from pinned memory while the host goes on."""
-    return not is_cpu(device) and hasattr(_module(device), "current_stream")
+    # The device "meta" has no module.
+    return not is_cpu(device) and hasattr(getattr(torch, device.type, None), "current_stream")
 
 
 class Copies:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from .._utils.devices import has_fused_optimizers
+from .._utils.devices import by_kind, has_fused_optimizers, is_cpu
 
 __all__ = ["LARS", "Muon", "default_learning_rate", "make_optimizer", "parameter_groups"]
 
@@ -24,6 +24,9 @@ _DEFAULT_LEARNING_RATES: dict[str, Callable[[int], float]] = {
 # The quintic whose iterates take singular values in (0, 1] close to 1, and how often it is applied.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _QUINTIC_STEPS = 3
+
+# Added to the norm of a matrix before it is divided by it.
+_EPS = 1e-7
 
 
 class LARS(torch.optim.Optimizer):
@@ -118,12 +121,7 @@ class LARS(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            # The foreach operations want tensors of one kind.
-            alike: defaultdict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    alike[parameter.device, parameter.dtype].append(parameter)
-            for parameters in alike.values():
+            for parameters in _alike(group["params"]):
                 self._update(parameters, group)
         return loss
 
@@ -131,12 +129,7 @@ class LARS(torch.optim.Optimizer):
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if any(gradient.is_sparse for gradient in gradients):
             raise ValueError("LARS found a sparse gradient; pass sparse=False to the layer that made it.")
-        buffers = []
-        for parameter in parameters:
-            state = self.state[parameter]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            buffers.append(state["momentum_buffer"])
+        buffers = _buffers(self, parameters, "momentum_buffer")
 
         if group["adapt"]:
             gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
@@ -147,10 +140,10 @@ class LARS(torch.optim.Optimizer):
             torch._foreach_mul_(gradients, list(trust.unbind()))
 
         torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, gradients, alpha=group["lr"])
+        _add(buffers, gradients, group["lr"])
         if group["nesterov"]:
             torch._foreach_add_(parameters, buffers, alpha=-group["momentum"])
-            torch._foreach_add_(parameters, gradients, alpha=-group["lr"])
+            _add(parameters, gradients, -group["lr"])
         else:
             torch._foreach_sub_(parameters, buffers)
 
@@ -239,51 +232,169 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             update = self._orthogonal_step if group["adapt"] else self._adam_step
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update(parameter, parameter.grad, self.state[parameter], group)
+            for parameters in _alike(group["params"]):
+                update(parameters, [p.grad for p in parameters if p.grad is not None], group)
         return loss
 
     def _orthogonal_step(
-        self, w: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
+        self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]
     ) -> None:
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(w)
-        v = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-        u = _orthogonalize(torch.add(gradient, v, alpha=group["momentum"]).flatten(1), self.dtype)
-        w.mul_(1 - group["lr"] * group["weight_decay"])
-        w.add_(u.view_as(w), alpha=-group["lr"] * math.sqrt(max(1.0, u.shape[0] / u.shape[1])))
+        buffers = _buffers(self, parameters, "momentum_buffer")
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, gradients)
+        ahead = list(torch._foreach_add(gradients, buffers, alpha=group["momentum"]))
+        # Small products of matrices one by one are faster on a CPU; elsewhere each is a kernel to start.
+        orthogonalize = by_kind(
+            parameters[0].device, cpu=_orthogonalize_each, accelerator=_orthogonalize_together
+        )
+        updates = orthogonalize(ahead, parameters, self.dtype)
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        _add(parameters, updates, -group["lr"])
 
     def _adam_step(
         self,
-        w: Tensor,
-        gradient: Tensor,
-        state: dict[str, Any],
+        parameters: list[Tensor],
+        gradients: list[Tensor],
         group: dict[str, Any],
         beta1: float = 0.9,
         beta2: float = 0.95,
         eps: float = 1e-8,
     ) -> None:
-        if not state:
-            state["step"] = torch.zeros(())
-            state["mean"], state["square"] = torch.zeros_like(w), torch.zeros_like(w)
-        state["step"] += 1
-        step = int(state["step"])  # on the CPU: no wait for the device
-        state["mean"].lerp_(gradient, 1 - beta1)
-        state["square"].lerp_(gradient.square(), 1 - beta2)
-        root = (state["square"] / (1 - beta2**step)).sqrt_().add_(eps)
-        w.addcdiv_(state["mean"], root, value=-0.1 * group["lr"] / (1 - beta1**step))
+        means = _buffers(self, parameters, "mean")
+        squares = _buffers(self, parameters, "square")
+        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - beta2)
+        for step, rows in self._count(parameters).items():
+            roots = torch._foreach_div([squares[k] for k in rows], 1 - beta2**step)
+            torch._foreach_sqrt_(roots)
+            torch._foreach_add_(roots, eps)
+            rate, mine = -0.1 * group["lr"] / (1 - beta1**step), [parameters[k] for k in rows]
+            if isinstance(rate, Tensor):
+                _add(mine, torch._foreach_div([means[k] for k in rows], roots), rate)
+            else:
+                torch._foreach_addcdiv_(mine, [means[k] for k in rows], roots, value=rate)
+
+    def _count(self, parameters: list[Tensor]) -> dict[float | Tensor, list[int]]:
+        """Count a step of some parameters; return which of them are at each."""
+        for parameter in parameters:
+            self.state[parameter].setdefault("step", torch.zeros(()))
+        counters = {id(step): step for step in (self.state[parameter]["step"] for parameter in parameters)}
+        for counter in counters.values():
+            counter += 1
+        rows = defaultdict(list)
+        for k, parameter in enumerate(parameters):
+            step = self.state[parameter]["step"]
+            # Of the CPU: no wait for the device. On the device only where nothing may be waited for.
+            rows[step if not is_cpu(step.device) else float(step)].append(k)
+        return rows
 
 
-def _orthogonalize(matrix: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Return a matrix of the same singular vectors, with all singular values near 1."""
+def _alike(parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """Return those that have a gradient, in lists of one device and type, as the foreach operations want."""
+    alike: defaultdict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            alike[parameter.device, parameter.dtype].append(parameter)
+    return alike.values()
+
+
+def _buffers(optimizer: torch.optim.Optimizer, parameters: list[Tensor], name: str) -> list[Tensor]:
+    """Return what an optimizer keeps for parameters under a name, at first zeros."""
+    for parameter in parameters:
+        if name not in optimizer.state[parameter]:
+            optimizer.state[parameter][name] = torch.zeros_like(parameter)
+    return [optimizer.state[parameter][name] for parameter in parameters]
+
+
+def _add(to: list[Tensor], what: list[Tensor] | tuple[Tensor, ...], rate: float | Tensor) -> None:
+    """Add tensors, multiplied by a rate; a tensor of a device is not waited for."""
+    if isinstance(rate, Tensor):
+        torch._foreach_add_(to, torch._foreach_mul(what, rate))
+    else:
+        torch._foreach_add_(to, what, alpha=rate)
+
+
+def _stretch(matrix: Tensor) -> float:
+    """Return what an orthogonal update of a matrix is multiplied by: tall ones have fewer directions."""
+    return math.sqrt(max(1.0, matrix.shape[0] / matrix[0].numel()))
+
+
+def _orthogonalize_each(
+    ahead: list[Tensor], parameters: list[Tensor], dtype: torch.dtype | None
+) -> list[Tensor]:
+    """Return updates of parameters, computed one by one."""
+    updates = []
+    for tensor, parameter in zip(ahead, parameters, strict=True):
+        matrix = tensor.flatten(1)
+        tall = matrix.shape[0] > matrix.shape[1]
+        u = ((matrix.T if tall else matrix) / (matrix.norm() + _EPS)).to(dtype or matrix.dtype)
+        u = _newton_schulz(u).to(matrix.dtype)
+        updates.append((u.T * _stretch(parameter) if tall else u).reshape(parameter.shape))
+    return updates
+
+
+def _orthogonalize_together(
+    ahead: list[Tensor], parameters: list[Tensor], dtype: torch.dtype | None
+) -> list[Tensor]:
+    """Return updates of parameters; matrices of one shape, upright or not, are computed together."""
+    alike = defaultdict(list)
+    for k, parameter in enumerate(parameters):
+        alike[tuple(sorted((len(parameter), parameter[0].numel())))].append(k)
+    order = [k for members in alike.values() for k in members]
+    norms = torch.stack(torch._foreach_norm([ahead[k] for k in order])).add_(_EPS)
+    updates: dict[int, Tensor] = {}
+    start = 0
+    for members in alike.values():
+        matrices = [_wide(_as_matrix(ahead[k], parameters[k])) for k in members]
+        u = torch.stack(matrices) if len(matrices) > 1 else matrices[0][None]
+        u = (u / norms[start : start + len(members), None, None]).to(dtype or u.dtype)
+        u = _newton_schulz(u).to(norms.dtype)
+        updates |= {k: _as_parameter(x, parameters[k]) for k, x in zip(members, u, strict=True)}
+        start += len(members)
+    found, stretches = [updates[k] for k in range(len(updates))], [_stretch(p) for p in parameters]
+    if max(stretches) > 1:
+        torch._foreach_mul_(found, stretches)
+    return found
+
+
+def _wide(matrix: Tensor) -> Tensor:
+    return matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def _is_dense(parameter: Tensor) -> bool:
+    """Return whether the rows of a parameter, as a matrix, follow one another in memory."""
+    return parameter.is_contiguous() or (
+        parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _as_matrix(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return a tensor as a matrix whose columns have the order of the parameter's memory: no copy of it."""
+    if not _is_dense(parameter):
+        return tensor.flatten(1)
+    if tensor.stride() != parameter.stride():
+        tensor = torch.empty_like(parameter).copy_(tensor)
+    n = tensor[0].numel()
+    return tensor.as_strided((len(tensor), n), (n, 1))
+
+
+def _as_parameter(u: Tensor, parameter: Tensor) -> Tensor:
+    """Return a wide matrix as an update, laid out in memory as the parameter is."""
+    u = (u.T if len(parameter) > parameter[0].numel() else u).contiguous()
+    if not _is_dense(parameter):
+        return u.view(parameter.shape)
+    return u.as_strided(parameter.shape, parameter.stride(), u.storage_offset())
+
+
+def _newton_schulz(u: Tensor) -> Tensor:
+    """Return wide matrices (..., r, c) of the same singular vectors, with all singular values near 1."""
     a, b, c = _QUINTIC
-    tall = matrix.shape[0] > matrix.shape[1]
-    u = ((matrix.T if tall else matrix) / (matrix.norm() + 1e-7)).to(dtype or matrix.dtype)
+    add_product = torch.addmm if u.ndim == 2 else torch.baddbmm
     for _ in range(_QUINTIC_STEPS):
-        gram = u @ u.T
-        u = torch.addmm(u, torch.addmm(gram, gram, gram, beta=b, alpha=c), u, beta=a)
-    return (u.T if tall else u).to(matrix.dtype)
+        gram = u @ u.mT
+        u = add_product(u, add_product(gram, gram, gram, beta=b, alpha=c), u, beta=a)
+    return u
 
 
 def parameter_groups(modules: nn.Module | Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """How views are computed from what was drawn for them: linear maps along rows and columns, then colours."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn.functional import affine_grid, channel_shuffle, embedding_bag, gri
 
 from .._utils.devices import is_cpu, send
 
-__all__ = ["Draws", "make_views"]
+__all__ = ["Draws", "Maps", "compute_maps", "make_views"]
 
 # ITU-R 601 luma, as used by torchvision's and Pillow's greyscale conversion.
 _LUMA = (0.2989, 0.587, 0.114)
@@ -76,14 +77,64 @@ class Draws(NamedTuple):
 
     def to(self, device: torch.device | str) -> "Draws":
         """Return the draws on a device, from the CPU in one copy."""
-        there = iter(send([field for field in self if field is not None], torch.device(device)))
-        fields: Iterator[Any] = (None if field is None else next(there) for field in self)
+        there = send([field for field in self if field is not None], torch.device(device))
+        return self.with_tensors(iter(there))
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> "Draws":
+        """Return draws of which those that are not None are tensors, in turn."""
+        fields: Iterator[Any] = (None if field is None else next(tensors) for field in self)
         return Draws(*fields)
+
+
+class Maps(NamedTuple):
+    """The linear maps and colours of V views in few numbers, from which an accelerator makes them.
+
+    Parameters
+    ----------
+    lines : tensor of shape (2, V, 5)
+        For rows and columns: the filter of output pixel j has its centre at
+        ``lines[..., 0] + lines[..., 1] * (lines[..., 2] + lines[..., 3] * (j + 1/2))``, and reaches
+        ``lines[..., 4]`` to both sides.
+    inside : bool tensor of shape (2, V, max(H, W))
+        Which pixels are in the crop.
+    mix, grey : tensors of shape (V, 3, 3) or (V, 1)
+        What channels are multiplied by, and their means over the view; a number where there are not three.
+    blurs : tensor of shape (V, R + 1) or None
+        Weights of the Gaussian at the distances 0 to R.
+    transposed, erased : tensor or None
+        As drawn.
+    colors : Draws or None
+        What was drawn, where the colour operations follow one another.
+    """
+
+    lines: Tensor
+    inside: Tensor
+    mix: Tensor
+    grey: Tensor
+    blurs: Tensor | None
+    transposed: Tensor | None
+    erased: Tensor | None
+    colors: Draws | None
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors."""
+        own = [field for field in self[:-1] if isinstance(field, Tensor)]
+        return own + [field for field in self.colors or () if field is not None]
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> "Maps":
+        """Return maps with other tensors, in the order of `tensors`."""
+        own: list[Any] = [None if field is None else next(tensors) for field in self[:-1]]
+        own.append(None if self.colors is None else self.colors.with_tensors(tensors))
+        return Maps(*own)
+
+    def to(self, device: torch.device | str) -> "Maps":
+        """Return the maps on a device, from the CPU in one copy."""
+        return self.with_tensors(iter(send(self.tensors(), torch.device(device))))
 
 
 def make_views(
     images: Tensor,
-    draws: Draws,
+    draws: Draws | Maps,
     size: tuple[int, int],
     *,
     blurs: bool,
@@ -104,7 +155,7 @@ def make_views(
         uint8, or floating point in [0, 1].
     draws : named tuple of tensors
         What was drawn for V views, V a multiple of N; view i is one of image i mod N. On the device of the
-        images, or on the CPU.
+        images, or on the CPU. Or what `compute_maps` made of the draws.
     size : (int, int)
         Height and width of a view.
     blurs : bool
@@ -119,16 +170,18 @@ def make_views(
     tensor of shape (V, C, *size)
         float32 in [0, 1].
     """
-    draws = draws.to(images.device)
+    if isinstance(draws, Maps):
+        return _views_by_matrices(images, draws.to(images.device), size)
+    if draws.angle is None and (not is_cpu(images.device) or images.requires_grad):
+        maps = compute_maps(draws, images.shape, images.dtype, size, blurs=blurs, sequential=sequential)
+        return _views_by_matrices(images, maps.to(images.device), size)
     if draws.angle is not None:
         views = _rotated_views(images, draws, size, blurs, sequential, rotation)
-    elif not is_cpu(images.device) or images.requires_grad:
-        views = _views_by_matrices(images, draws, size, blurs, sequential)
     elif draws.transposed is not None:
         views = _transposed_by_rows(images, draws, size, blurs, sequential)
     else:
         views = _views_by_rows(images, draws, size, blurs, sequential)
-    return views if draws.erased is None else _erase(views, draws.erased)
+    return views if draws.erased is None else _erase(views, draws.erased.to(views.device))
 
 
 def _rotated_views(
@@ -149,6 +202,7 @@ def _rotated_views(
         box, grid = _surround(part, height, width)
         source = images[torch.arange(start, start + len(part.top), device=images.device) % n]
         views = make_views(source, box, around, blurs=False, sequential=False)
+        (grid,) = send([grid], images.device)
         grid = affine_grid(grid, [len(views), channels, *size], align_corners=False)
         views = grid_sample(views, grid, padding_mode="reflection", align_corners=False)
         rest = _whole(part, *size)
@@ -222,14 +276,10 @@ def _transposed_by_rows(
     return views
 
 
-def _transposed_images(images: Tensor, draws: Draws) -> tuple[Tensor, Draws]:
-    """Return an image for each view, on its side where the view is, and draws of upright views of them."""
+def _upright(draws: Draws) -> Draws:
+    """Return draws of upright views of images that lie on their side where the views do."""
     chosen, vertical = draws.transposed, draws.vertical_flip
     assert chosen is not None and vertical is not None
-    side = max(images.shape[2:])
-    images = pad(images, (0, side - images.shape[3], 0, side - images.shape[2]))
-    images = images.repeat(len(draws.top) // max(1, len(images)), 1, 1, 1)
-    images = torch.where(chosen.view(-1, 1, 1, 1), images.mT, images)
     swapped = {
         one: torch.where(chosen, other, this)
         for one, this, other in (
@@ -241,7 +291,7 @@ def _transposed_images(images: Tensor, draws: Draws) -> tuple[Tensor, Draws]:
             ("vertical_flip", vertical, draws.flip),
         )
     }
-    return images, draws._replace(**swapped, transposed=None)
+    return draws._replace(**swapped)
 
 
 def _erase(views: Tensor, boxes: Tensor) -> Tensor:
@@ -442,45 +492,122 @@ def _transpose(x: Tensor) -> Tensor:
     return channel_shuffle(x, rows).permute(0, 2, 3, 1).reshape(n, columns, rows)
 
 
-def _views_by_matrices(
-    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, sequential: bool
-) -> Tensor:
-    """Make all views at once, from a pair of dense matrices each."""
-    height, width = size
+def compute_maps(
+    draws: Draws,
+    image_shape: Sequence[int],
+    dtype: torch.dtype,
+    size: tuple[int, int],
+    *,
+    blurs: bool,
+    sequential: bool,
+) -> Maps:
+    """Compute where the draws are what an accelerator needs to make the views.
+
+    An accelerator starts a kernel for each operation on however few numbers; a CPU does these at once.
+
+    Parameters
+    ----------
+    draws : Draws
+        Without angles.
+    image_shape : sequence of int
+        That of the images; channels, height and width are the last three.
+    dtype : torch.dtype
+        Of the images.
+    size, blurs, sequential
+        As for `make_views`.
+
+    Returns
+    -------
+    Maps
+        On the device of the draws.
+    """
+    channels, height, width = image_shape[-3:]
     if draws.transposed is not None:
-        images, draws = _transposed_images(images, draws)
-    repeats = len(draws.top) // max(1, len(images))
-    rows = _resize_matrix(draws.top, draws.height, images.shape[2], height, draws.vertical_flip)
-    columns = _resize_matrix(draws.left, draws.width, images.shape[3], width, draws.flip)
-    blur = [_blur_matrix(draws.sigma, min(size), n) for n in size] if blurs else None
-    pixels = images.to(torch.float32, memory_format=torch.contiguous_format).repeat(repeats, 1, 1, 1)
-    if images.dtype == torch.uint8:
-        rows = rows * (1 / 255)
-    if sequential:
-        views = _sequential_color(_separable(pixels, rows, columns), draws)
-        return _separable(views, *blur).clamp(0, 1) if blur else views
-    if blur:
-        rows, columns = blur[0] @ rows, blur[1] @ columns
-    views = _separable(pixels, rows * draws.brightness[:, None, None], columns)
-    if views.shape[1] == 3:
-        views = torch.bmm(_color_matrices(draws), views.flatten(2)).view_as(views)
-    return _contrasted(views, draws.contrast).clamp_(0, 1)
+        draws = _upright(draws)
+    start = torch.stack([draws.top, draws.left])
+    length = torch.stack([draws.height, draws.width])
+    step, end = torch.stack([draws.height / size[0], draws.width / size[1]]), start + length
+    vertical = torch.zeros_like(draws.flip) if draws.vertical_flip is None else draws.vertical_flip
+    flip = torch.stack([vertical, draws.flip])
+    last = torch.stack([flip[0] * float(size[0]), flip[1] * float(size[1])])
+    pixel = torch.arange(max(height, width), device=start.device)
+    inside = (pixel >= start[:, :, None]) & (pixel < end[:, :, None])
+    factor = draws.brightness * (1 / 255 if dtype == torch.uint8 else 1.0)
+    mix, grey = factor * draws.contrast, factor * (1 - draws.contrast)
+    if channels == 3:
+        luma = torch.tensor(_LUMA).expand(3, 3).to(mix.device)
+        mix, grey = mix.view(-1, 1, 1) * _color_matrices(draws), grey.view(-1, 1, 1) * luma
+    return Maps(
+        lines=torch.stack([start, step, last, 1.0 - 2.0 * flip, step.clamp(min=1.0)], dim=2),
+        inside=inside,
+        mix=mix if channels == 3 else mix[:, None],
+        grey=grey if channels == 3 else grey[:, None],
+        blurs=_gauss_kernels(draws.sigma, min(size), max(size)) if blurs else None,
+        transposed=draws.transposed,
+        erased=draws.erased,
+        colors=draws._replace(transposed=None, erased=None) if sequential else None,
+    )
+
+
+def _views_by_matrices(images: Tensor, maps: Maps, size: tuple[int, int]) -> Tensor:
+    """Make all views at once, from a pair of dense matrices each."""
+    n, channels, height, width = images.shape
+    total = maps.lines.shape[1]
+    if maps.transposed is not None:
+        height = width = max(height, width)
+        images = pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
+    # One pass: conversion, and a copy for each view.
+    pixels = torch.empty(total // max(1, n), n, channels, height, width, device=images.device)
+    pixels = pixels.copy_(images.expand_as(pixels)).flatten(0, 1)
+    if maps.transposed is not None:
+        pixels = torch.where(maps.transposed.view(-1, 1, 1, 1), pixels.mT, pixels)
+    rows, columns = _resize_matrices(maps, (height, width), size)
+    blurs = None if maps.blurs is None else [_blur_matrix(maps.blurs, n_out) for n_out in dict.fromkeys(size)]
+    if maps.colors is not None:
+        scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
+        views = _sequential_color(_separable(pixels, rows * scale, columns), maps.colors)
+        views = _separable(views, blurs[0], blurs[-1]).clamp(0, 1) if blurs else views
+    else:
+        if blurs:
+            rows, columns = blurs[0] @ rows, blurs[-1] @ columns
+        x = _separable(pixels, rows, columns).flatten(2)
+        if channels == 3:
+            grey = torch.bmm(maps.grey, x.mean(dim=2, keepdim=True))
+            # Pixel by pixel, the three channels side by side, as convolutions are fastest with.
+            views = torch.baddbmm(grey.mT, x.mT, maps.mix.mT).view(total, *size, 3).permute(0, 3, 1, 2)
+        else:
+            grey = (maps.grey * x.mean(dim=(1, 2))[:, None])[:, :, None]
+            views = torch.addcmul(grey, maps.mix[:, :, None], x).view(total, channels, *size)
+        views = views.clamp_(0, 1)
+    return views if maps.erased is None else _erase(views, maps.erased)
 
 
 def _separable(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return rows @ image @ columns^T for every image and channel."""
     n, channels, height, width = pixels.shape
-    pixels = torch.bmm(pixels.view(n, channels * height, width), columns.transpose(1, 2))
+    pixels = torch.bmm(pixels.reshape(n, channels * height, width), columns.mT)
     return torch.matmul(rows[:, None], pixels.view(n, channels, height, -1))
 
 
-def _resize_matrix(
-    start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None = None
-) -> Tensor:
-    """Return weights (N, n_out, n_in) of crop and antialiased bilinear resize along one axis."""
-    centre, support = _resize_centres(start, length, n_out, flip)
-    pixel = torch.arange(n_in, device=start.device, dtype=torch.float32)
-    return _triangle(pixel, centre[:, :, None], support, start, length, dim=2)
+def _resize_matrices(maps: Maps, n_in: tuple[int, int], n_out: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return weights (V, n_out, n_in) of crop and antialiased bilinear resize along rows and columns."""
+    device = maps.lines.device
+    start, step, last, sign, reach = maps.lines[..., None, None].unbind(dim=2)
+    # Rounded as on the CPU, hence two steps.
+    centre = start + step * torch.addcmul(last, sign, _middles(max(n_out), device)[:, None])
+    weight = (_middles(max(n_in), device) - centre).div_(reach)
+    weight = weight.abs_().neg_().add_(1.0).clamp_(min=0.0).mul_(maps.inside[:, :, None])
+    weight = weight.div_(weight.sum(dim=3, keepdim=True))
+    # Rows of the shorter axis that are left out may be no numbers.
+    rows, columns = (weight[k, :, : n_out[k], : n_in[k]] for k in range(2))
+    return rows, columns
+
+
+@cache
+def _middles(n: int, device: torch.device) -> Tensor:
+    """Return the middles of n pixels, made once on each device."""
+    with torch.inference_mode(False):
+        return torch.arange(n, device=device) + 0.5
 
 
 def _resize_taps(start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None = None) -> _Taps:
@@ -535,16 +662,24 @@ def _blur_taps(sigma: Tensor, size: int, n: int) -> _Taps:
     return index, kernel[:, distance].mul_(distance <= _GAUSS_REACH * sigma[:, None])
 
 
-def _blur_matrix(sigma: Tensor, size: int, n: int) -> Tensor:
-    """Return weights (N, n, n) of a Gaussian blur along one axis with reflected edges."""
-    kernel = _gauss_kernels(sigma, size, n)
-    kernel = torch.nn.functional.pad(kernel, (0, 2 * n - 1 - kernel.shape[1]))
-    row, column = torch.arange(n, device=sigma.device)[:, None], torch.arange(n, device=sigma.device)
-    matrix = kernel[:, (row - column).abs()]
-    # A pixel other than the first and the last is also met as its own mirror image.
-    matrix[:, :, 1:] += kernel[:, row + column[1:]]
-    matrix[:, :, :-1] += kernel[:, 2 * (n - 1) - row - column[:-1]]
-    return matrix
+def _blur_matrix(kernels: Tensor, n: int) -> Tensor:
+    """Return weights (V, n, n) of Gaussian blurs along one axis with reflected edges."""
+    return (kernels @ _reflections(n, kernels.shape[1], kernels.device)).view(-1, n, n)
+
+
+@cache
+def _reflections(n: int, distances: int, device: torch.device) -> Tensor:
+    """Return how often (distances, n * n) one of n pixels is met at each distance from another."""
+    with torch.inference_mode(False):
+        row, column = torch.arange(n)[:, None], torch.arange(n)
+        distance = torch.arange(distances).view(-1, 1, 1)
+        met = (distance == (row - column).abs()).float()
+        # A pixel other than the first and the last is also met as its own mirror image.
+        met[:, :, 1:] += distance == row + column[1:]
+        met[:, :, :-1] += distance == 2 * (n - 1) - row - column[:-1]
+        if n == 1:  # its mirror images are itself, on both sides
+            met[1:] = 2.0
+        return met.flatten(1).to(device)
 
 
 def _color_matrices(draws: Draws) -> Tensor:

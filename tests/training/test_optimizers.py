@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_simclr.training import optimizers
 from sklearn_simclr.training.optimizers import (
     LARS,
     Muon,
@@ -296,6 +297,64 @@ def test_muon_is_the_loop_written_naively(shape):
     run(Muon([parameter], 1.0, momentum=0.8, weight_decay=0.1), [parameter], [gradients], rates)
     expected = naive_muon(weight, gradients, rates, momentum=0.8, decay=0.1)
     np.testing.assert_allclose(parameter.detach(), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_muon_computes_matrices_of_one_shape_together_as_one_by_one(channels_last, monkeypatch):
+    monkeypatch.setattr(optimizers, "_orthogonalize_each", optimizers._orthogonalize_together)  # as a GPU
+    rng = np.random.default_rng(0)
+    shapes = [(4, 9), (4, 1, 3, 3), (9, 4), (5, 3, 2, 2), (20, 2, 2, 2), (5, 12, 1, 1), (2, 3, 4), (4, 9)]
+    weights = [rng.normal(size=shape) for shape in shapes]
+    gradients, rates = [rng.normal(size=(5, *shape)) for shape in shapes], [0.1, 0.2, 0.05, 0.3, 0.1]
+    formats = [
+        torch.channels_last if channels_last and len(shape) == 4 else torch.contiguous_format
+        for shape in shapes
+    ]
+    parameters = [
+        nn.Parameter(torch.tensor(weight).contiguous(memory_format=layout))
+        for weight, layout in zip(weights, formats, strict=True)
+    ]
+    strides = [parameter.stride() for parameter in parameters]
+    run(Muon(parameters, 1.0, momentum=0.8, weight_decay=0.1), parameters, gradients, rates)
+    for parameter, weight, series in zip(parameters, weights, gradients, strict=True):
+        expected = naive_muon(weight, series, rates, momentum=0.8, decay=0.1)
+        np.testing.assert_allclose(parameter.detach(), expected, rtol=1e-9, atol=1e-12)
+    assert [parameter.stride() for parameter in parameters] == strides
+
+
+def test_muon_counts_the_steps_of_a_vector_that_comes_later():
+    rng = np.random.default_rng(0)
+    weights, gradients = rng.normal(size=(2, 3)), rng.normal(size=(5, 2, 3))
+    ours = [nn.Parameter(torch.tensor(w)) for w in weights]
+    adams = [nn.Parameter(torch.tensor(w)) for w in weights]
+    for optimizer, parameters in (
+        (Muon([{"params": ours, "adapt": False}], 0.5), ours),
+        (torch.optim.Adam(adams, 0.05, betas=(0.9, 0.95)), adams),
+    ):
+        for step in range(5):
+            for k, parameter in enumerate(parameters):
+                parameter.grad = None if k == 1 and step < 2 else torch.tensor(gradients[step, k])
+            optimizer.step()
+    for one, other in zip(ours, adams, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("cls", [LARS, Muon])
+def test_the_learning_rate_may_be_a_tensor(cls):
+    rng = np.random.default_rng(0)
+    shapes = [(4, 5), (5,)]
+    weights, gradients = [rng.normal(size=s) for s in shapes], [rng.normal(size=(4, *s)) for s in shapes]
+    found = []
+    for rates in (
+        [0.1, 0.3, 0.2, 0.1],
+        [torch.tensor(rate, dtype=torch.float64) for rate in (0.1, 0.3, 0.2, 0.1)],
+    ):
+        parameters = [nn.Parameter(torch.tensor(w)) for w in weights]
+        groups = [{"params": parameters[:1]}, {"params": parameters[1:], "adapt": False}]
+        run(cls(groups, 0.1, weight_decay=0.1), parameters, gradients, rates)
+        found.append(parameters)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
 
 
 def test_muon_in_bfloat16_keeps_weights_in_their_dtype():

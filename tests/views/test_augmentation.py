@@ -399,7 +399,8 @@ def test_both_ways_of_computing_give_the_same_views(shape, size, color_mode):
     assert 0 < (draws.sigma > 0).sum() < 12
     keywords = {"blurs": True, "sequential": color_mode == "sequential"}
     by_rows = _views._views_by_rows(images, draws, size, *keywords.values())
-    dense = _views._views_by_matrices(images, draws, size, *keywords.values())
+    maps = _views.compute_maps(draws, images.shape, images.dtype, size, **keywords)
+    dense = _views._views_by_matrices(images, maps, size)
     assert by_rows.shape == dense.shape == (12, shape[0], *size)
     if color_mode == "linear":
         torch.testing.assert_close(by_rows, dense, atol=1e-5, rtol=0)
