@@ -298,6 +298,14 @@ class Ranks:
     def _place(self) -> str:
         return f"sklearn_simclr/failed/{self._failures}"
 
+    def close(self) -> None:
+        """Close the connections to the other ranks."""
+        for group in (self._accelerated, self._group):
+            if group is not None:  # None would be the group that the script may have made
+                with contextlib.suppress(Exception):
+                    dist.destroy_process_group(group)
+        self._accelerated = self._group = None
+
     def leave(self, error: BaseException) -> None:
         """Tell the other ranks that this one has failed: they wait for it.
 
@@ -310,11 +318,7 @@ class Ranks:
             said = f"Rank {self.rank} failed with {type(error).__name__}: {str(error)[:2000]}"
             with contextlib.suppress(Exception):
                 _store().compare_set(self._place(), "", said)
-        for group in (self._accelerated, self._group):
-            if group is not None:  # None would be the group that the script may have made
-                with contextlib.suppress(Exception):
-                    dist.destroy_process_group(group)
-        self._accelerated = self._group = None
+        self.close()
         self._failures += 1
         self._meetings = 0
 
@@ -380,17 +384,17 @@ def _join() -> Ranks | None:
         return None
     if not dist.is_initialized():
         dist.init_process_group()  # with a way to send tensors for each kind of device that there is
-        atexit.register(_part)
+        atexit.register(dist.destroy_process_group)
     if _joined is None:
+        atexit.register(_part)
         _joined = Ranks(dist.get_rank(), dist.get_world_size())
     return _joined
 
 
 def _part() -> None:
-    """Close the connections that were made here."""
-    if dist.is_initialized():
-        with contextlib.suppress(Exception):
-            dist.destroy_process_group()
+    """Close the connections that were made here, whose threads would else outlive the interpreter."""
+    if _joined is not None:
+        _joined.close()
 
 
 def _store() -> Any:

@@ -18,7 +18,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
 
-from .._utils.devices import generator_states, send, set_generator_states, synchronize
+from .._utils.devices import generator_states, is_cpu, send, set_generator_states, synchronize
 from .._utils.progress import setting_up
 from .._utils.ranks import current
 from ..encoders.description import encoder_name
@@ -241,10 +241,12 @@ class Loop(NeuralNet):
         own = [parts[len(index)].select(index) for index in batches]
         # In batches; a last one that is smaller counts for as much of one.
         seen = before = sum(len(index) for index in batches[:done]) / size
-        started = time.perf_counter()
+        started, timed = time.perf_counter(), self.plan.max_time is not None
         for whole, (index, images) in zip(batches[done:], self.feed_.batches(own[done:]), strict=True):
             part = parts[len(whole)]
-            (fraction,) = self.ranks.lead((clock.fraction(),))
+            fraction = clock.fraction()
+            if timed:
+                (fraction,) = self.ranks.lead((fraction,))
             for group in self.optimizer_.param_groups:
                 group["lr"] = group["initial_lr"] * self.plan.schedule(fraction)
             if per_step:
@@ -259,7 +261,9 @@ class Loop(NeuralNet):
                 y_pred = list(outputs.values())[-1] if outputs else None
                 self.notify("on_batch_end", batch=(index, None), training=True, loss=loss, y_pred=y_pred)
             clock.tick(loss)
-            if self._agreed(clock.over()):
+            # Steps are counted alike. On accelerators ranks hear here of one that is gone, not from a time-out.
+            over = clock.over()
+            if self._agreed(over) if timed or not is_cpu(self.plan.device) else over:
                 break
             if self.ranks.rank > 0:
                 continue

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from .._utils.devices import by_kind, has_fused_optimizers, is_cpu
+from .._utils.ranks import current
+from .part import divide
 
 __all__ = ["LARS", "Muon", "default_learning_rate", "make_optimizer", "parameter_groups"]
 
@@ -247,7 +249,13 @@ class Muon(torch.optim.Optimizer):
         orthogonalize = by_kind(
             parameters[0].device, cpu=_orthogonalize_each, accelerator=_orthogonalize_together
         )
-        updates = orthogonalize(ahead, parameters, self.dtype)
+        # Products with the smaller Gram matrix take the time; of several ranks each computes some of them.
+        costs = [w.numel() * min(len(w), w[0].numel()) for w in parameters]
+
+        def updates_of(rows: list[int]) -> list[Tensor]:
+            return orthogonalize([ahead[k] for k in rows], [parameters[k] for k in rows], self.dtype)
+
+        updates = divide(current(), parameters, costs, updates_of)
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         _add(parameters, updates, -group["lr"])

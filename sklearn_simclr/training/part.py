@@ -1,6 +1,6 @@
-"""The part of a batch that one of several ranks computes, and what it needs to know of the others' parts."""
+"""Divide work among ranks: the images of a batch, and whatever else all of them need."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._utils.ranks import ALONE, Ranks, share
 
-__all__ = ["Part", "part_of"]
+__all__ = ["Part", "divide", "part_of"]
 
 
 @dataclass(frozen=True)
@@ -194,3 +194,45 @@ class _Gather(torch.autograd.Function):
         gradient = part.ranks.add(gradients[0].contiguous().clone())
         views = gradient.unflatten(0, (-1, part.n))
         return torch.cat([views[:, chunk] for chunk in part.chunks], dim=1).flatten(0, 1), None
+
+
+def divide(
+    ranks: Ranks, like: Sequence[Tensor], costs: Sequence[float], compute: Callable[[list[int]], list[Tensor]]
+) -> list[Tensor]:
+    """Compute each of some tensors on one rank, and return all of them on all ranks.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        The processes that need the tensors.
+    like : sequence of tensor
+        Of the shapes, of one dtype and on one device.
+    costs : sequence of float
+        What each takes, in any unit.
+    compute : callable
+        Takes numbers of tensors and returns these tensors.
+
+    Returns
+    -------
+    list of tensor
+        Bit by bit equal on all ranks.
+    """
+    if ranks.size == 1:
+        return compute(list(range(len(like))))
+    owned: list[list[int]] = [[] for _ in range(ranks.size)]
+    load = [0.0] * ranks.size
+    for k in sorted(range(len(like)), key=lambda k: -costs[k]):
+        idlest = load.index(min(load))
+        owned[idlest].append(k)
+        load[idlest] += costs[k]
+    sizes = [[like[k].numel() for k in rows] for rows in owned]
+    own = like[0].new_zeros(max(map(sum, sizes)))
+    start = 0
+    for tensor in compute(owned[ranks.rank]) if owned[ranks.rank] else []:
+        own[start : start + tensor.numel()] = tensor.flatten()
+        start += tensor.numel()
+    found: dict[int, Tensor] = {}
+    for rows, lengths, message in zip(owned, sizes, ranks.stack(own), strict=True):
+        for k, values in zip(rows, message[: sum(lengths)].split(lengths), strict=True):
+            found[k] = values.view(like[k].shape)
+    return [found[k] for k in range(len(like))]

@@ -36,6 +36,7 @@ from sklearn_simclr.training import Plan, loop, train, trainer, warmup_cosine
 from sklearn_simclr.training.batch import Batch
 from sklearn_simclr.training.batch_norm import norms_over
 from sklearn_simclr.training.contrastive import ContrastiveObjective
+from sklearn_simclr.training.part import divide
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 Y = np.arange(40) % 3
@@ -398,3 +399,25 @@ def normalise_all(shape, affine):
 def test_outside_of_a_launcher_a_process_is_alone():
     with together() as alone:
         assert alone.size == 1 and current() is alone and speaks()
+
+
+def divided():
+    """Return what each rank computes of five tensors, and what it gets."""
+    computed = []
+
+    def compute(rows):
+        computed.extend(rows)
+        return [torch.full((k + 1, 2), float(k)) for k in rows]
+
+    like = [torch.empty(k + 1, 2) for k in range(5)]
+    with together() as all_of_us:
+        found = divide(all_of_us, like, [9, 1, 1, 1, 5], compute)
+    return sorted(computed), [tensor.numpy() for tensor in found]
+
+
+def test_work_is_divided_by_its_cost(forked):
+    results = forked.run(3, divided)
+    assert [computed for computed, _ in results] == [[0], [4], [1, 2, 3]]
+    for _, found in results:
+        for k, tensor in enumerate(found):
+            np.testing.assert_array_equal(tensor, np.full((k + 1, 2), k))
