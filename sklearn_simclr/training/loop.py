@@ -261,7 +261,7 @@ class Loop(NeuralNet):
                 y_pred = list(outputs.values())[-1] if outputs else None
                 self.notify("on_batch_end", batch=(index, None), training=True, loss=loss, y_pred=y_pred)
             clock.tick(loss)
-            # Steps are counted alike. On accelerators ranks hear here of one that is gone, not from a time-out.
+            # Steps are counted alike; on accelerators ranks hear here, and in time, of one that is gone.
             over = clock.over()
             if self._agreed(over) if timed or not is_cpu(self.plan.device) else over:
                 break
