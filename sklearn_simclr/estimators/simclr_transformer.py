@@ -99,7 +99,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
           as in ``"resnet50x2"``, with selective kernels as in ``"resnet50-sk"``. Small images get a stem
           that keeps their resolution.
         - ``"timm:NAME"``: a model of timm, untrained; needs the extra ``timm``.
-        - a module: a copy is trained from its present weights. A callable: returns a module.
+        - a module: a copy is trained from its present weights. A callable: returns a module. One that
+          ``torch.compile`` has wrapped is trained compiled; ``encoder_`` is the plain module.
 
         With ``weights`` it is what they are of: leave it at ``"auto"``.
     weights : str, os.PathLike, torchvision weight enum or None, default=None

@@ -264,7 +264,8 @@ class TrainedImageEstimator(BaseImageEstimator):
         import pandas as pd
 
         for name, module in objective.modules.items():
-            setattr(self, f"{name}_", module)
+            # Plain, where the user had a network compiled: it can be pickled and saved.
+            setattr(self, f"{name}_", getattr(module, "_orig_mod", module))
         self.augmentation_ = cast("Augmentation | ExternalViews | None", objective.augmentation)
         self._architecture = self._describe_architecture()
         self._encoder_takes_channels_last = objective.channels_last

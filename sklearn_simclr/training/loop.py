@@ -252,7 +252,7 @@ class Loop(NeuralNet):
             if per_step:
                 self.notify("on_batch_begin", batch=(index, None), training=True)
             loss, outputs = self._step(index, images, part, per_step)
-            total += loss * (part.n / size)
+            total.add_(loss, alpha=part.n / size)
             seen += part.n / size
             done += 1
             if per_step:

@@ -884,3 +884,27 @@ def test_bfloat16_learns_what_float32_does(digits):
     # Weights stay in float32, and so does what is computed with them.
     assert all(p.dtype == torch.float32 for p in found["bfloat16"].encoder_.parameters())
     assert found["bfloat16"].transform(X[:2]).dtype == np.float32
+
+
+compiled = []
+
+
+def eager_backend(graph, inputs):
+    """Compile as torch's backend "eager" does, without a compiler, and take note."""
+    compiled.append(graph)
+    return graph.forward
+
+
+def test_a_compiled_encoder_is_trained_compiled_and_left_plain():
+    X = np.random.default_rng(0).integers(0, 256, (16, 12, 12, 3), dtype=np.uint8)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    settings = {"max_epochs": 2, "batch_size": 8, "random_state": 0}
+    plain = SimCLRTransformer(encoder=network, **settings).fit(X)
+    fitted = clone(SimCLRTransformer(encoder=torch.compile(network, backend=eager_backend), **settings)).fit(
+        X
+    )
+    assert compiled
+    assert type(fitted.encoder_) is nn.Sequential
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_allclose(again.transform(X), plain.transform(X), rtol=1e-5, atol=1e-6)
+    assert list(fitted.history_["loss"]) == pytest.approx(list(plain.history_["loss"]), rel=1e-5)
