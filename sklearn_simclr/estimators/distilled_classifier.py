@@ -58,7 +58,8 @@ class DistilledClassifier(TrainedImageClassifier):
         Part of the loss that is the teacher's, in [0, 1]. 1 needs no labels beyond the teacher's.
     temperature : float, default=1
         Of the teacher and the student, > 0. V2 takes 0.1 for a teacher that was fine-tuned and 1 for one that
-        is linear on frozen representations.
+        is linear on frozen representations. The loss is that of V2, equation 3; Google's notebook multiplies
+        it by the square of the temperature, which is another learning rate.
     teacher_views : {"auto", "same", "image"}, default="auto"
         What the teacher is asked about: ``"same"`` is the view that the student sees, at every step (V2); for
         a :class:`SimCLRClassifier` or another network of this package. ``"image"`` is the image, once

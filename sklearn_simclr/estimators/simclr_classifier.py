@@ -28,7 +28,7 @@ from .simclr_transformer import SimCLRTransformer
 
 __all__ = ["SimCLRClassifier"]
 
-# V1 appendix B.7: Nesterov momentum with 0.05 * batch_size / 256; V2's LARS suits batches of thousands.
+# V1 appendix B.5: Nesterov momentum with 0.05 * batch_size / 256; V2's LARS suits batches of thousands.
 _FINE_TUNING_RATE = 0.05
 
 # What fine-tuning takes over from the views of pretraining.
@@ -142,7 +142,7 @@ class SimCLRClassifier(TrainedImageClassifier):
     References
     ----------
     .. [1] Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
-           Representations", ICML 2020, appendix B.7. :arxiv:`2002.05709`
+           Representations", ICML 2020, appendix B.5. :arxiv:`2002.05709`
     .. [2] Chen, Kornblith, Swersky, Norouzi and Hinton, "Big Self-Supervised Models are Strong
            Semi-Supervised Learners", NeurIPS 2020, section 2. :arxiv:`2006.10029`
 

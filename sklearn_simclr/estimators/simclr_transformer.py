@@ -165,7 +165,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         An epoch leaves out what does not fill a batch, other images each time.
     micro_batch_size : int or None, default=None
         Images that go through the encoder at a time. The gradient is that of the whole batch, with
-        BatchNorm over the images of a micro-batch; memory is that of a micro-batch, time is about 4/3.
+        BatchNorm over the images of a micro-batch; memory is that of a micro-batch, time is about 4/3. With
+        fewer than about 32, the statistics of so few images tell the network which views belong together
+        (V1 section 2.2), and less is learnt.
     max_epochs : int, default=100
         Passes over the images. 0 leaves the encoder as it starts: the random baseline, or with ``weights``
         the published encoder.

@@ -65,8 +65,10 @@ def compare_transfers(
     is wrong; where all their exchanges are at most `n_resamples`, the p-value is exact, else (b + 1) /
     (n_resamples + 1) for each side, where b samples are at least as extreme [2]_.
 
-    For mean average precision, the place of the image in each label's ranking is exchanged: the scores
-    themselves of two models have no common unit.
+    The paper tests accuracy on all data sets, VOC 2007 among them. For mean average precision, the place of
+    the image in each label's ranking is exchanged here: the scores themselves of two models have no common
+    unit. The ranks of one image depend on those of the others, so that such predictions are exchangeable only
+    approximately, and the p-value is one to be read with care.
 
     The test knows nothing of what another run of the training would give.
 

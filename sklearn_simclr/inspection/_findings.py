@@ -298,8 +298,8 @@ def _on_directions(measures: "Measures") -> Finding:
         return Finding(
             "note",
             f"dimensional collapse: {used}",
-            f"With random weights it is {before:.0f}. A classifier has little to choose from. Raise "
-            "batch_size or temperature, or use a stronger augmentation.",
+            f"With random weights it is {before:.0f}. A classifier has little to choose from. Use a "
+            "stronger augmentation, or lower temperature.",
         )
     return Finding("good", used, f"With random weights it is {before:.0f}.")
 

@@ -200,7 +200,9 @@ def contrastive_accuracy(z: ArrayLike) -> float:
 
     References
     ----------
-    The "contrastive accuracy" of Chen et al., 2020, arXiv:2002.05709, table 5.
+    Chen et al., 2020, arXiv:2002.05709, table 5 has the contrastive accuracy of several losses. Their code
+    looks for the other view among the N rows of the other view only; here the 2N - 2 views of other images
+    compete, as they do in the loss, so that the accuracy is a little lower.
 
     Examples
     --------

@@ -80,6 +80,10 @@ def nt_xent(
     symmetry of the matrix halves the work. The backward pass is written by hand and cannot be differentiated
     again.
 
+    The mean is over all 2N anchors, as in equation 1 and algorithm 1. Google's code adds up the losses of the
+    first views and of the second, each a mean over N, which is twice as much: with SGD an equal learning rate
+    makes half the step here. LARS, Adam and Muon do not depend on the scale of the loss.
+
     With `gathered`, gradients flow to `z` as anchors and to `gathered` as what the anchors are compared
     with; if both come from the same leaf they add up. Averaged over equally large ranks, the losses and
     gradients are those of the whole batch.

@@ -183,7 +183,8 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     of the images of X, drawn with replacement. That is exact. For images that X does not hold, it is exact
     only as far as the tuples are independent draws of that larger distribution; they share images, so it is
     then the customary approximation. Compare ``1 - score(X_test, y_test)``. The average over
-    ``n_posterior_samples`` networks stands for that over Q. For views the tuples of an epoch share a fixed
+    ``n_posterior_samples`` networks stands for that over Q; its Monte Carlo error is not part of the
+    probability ``delta``, as in the paper. For views the tuples of an epoch share a fixed
     set of views of each image.
 
     The bound is on the zero-one risk of contrastive comparisons. It does not carry over to the errors of the

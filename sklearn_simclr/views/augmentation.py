@@ -43,12 +43,12 @@ class Augmentation(BaseEstimator):
     Parameters
     ----------
     recipe : {"auto", "no_up", "imagenet", "cifar"}, default="auto"
-        Where the parameters left at ``"auto"`` come from. ``"imagenet"`` and ``"cifar"`` are the
-        settings of the SimCLR paper to the letter: colour strength 1 with blur, colour strength 0.5
-        without blur; views of the size of the image, crops of 8% to 100% of the area. ``"auto"`` is the
-        ImageNet recipe for images with a short side above 64 pixels. For smaller ones it is the CIFAR
-        recipe with two changes that learn more in a short training: crops of at least 20% of the area,
-        and, from 28 pixels on, views of three quarters of the side. Grey images below 28 pixels
+        Where the parameters left at ``"auto"`` come from. ``"imagenet"`` and ``"cifar"`` are the settings of
+        the SimCLR paper: colour strength 1 with blur, colour strength 0.5 without blur; views of the size of
+        the image, crops of 8% to 100% of the area; colour operations one after the other. ``"auto"`` has the
+        numbers of the ImageNet recipe for images with a short side above 64 pixels. For smaller ones it has
+        those of the CIFAR recipe with two changes that learn more in a short training: crops of at least 20%
+        of the area, and, from 28 pixels on, views of three quarters of the side. Grey images below 28 pixels
         (digits, glyphs, small detector patches) get crops of at least 40% and are not mirrored.
         ``"no_up"`` is ``"auto"`` for images without an up: cells, satellite images, sky. Views are mirrored
         along both axes, and turned by multiples of 90 degrees.
@@ -88,11 +88,14 @@ class Augmentation(BaseEstimator):
     erasing_probability : float, default=0.0
         Probability, in [0, 1], that a rectangle of 2% to 20% of the view's area is replaced by the view's
         mean, after all else [2]_. Its aspect ratio is between 0.3 and 1 / 0.3.
-    color_mode : {"linear", "sequential"}, default="linear"
+    color_mode : {"auto", "linear", "sequential"}, default="auto"
         ``"sequential"`` applies the four colour operations one after the other, in an order drawn for
-        each image, clips to [0, 1] after every one, and turns the hue in HSV space, as the reference
-        implementation does. ``"linear"`` clips once, after all of them, and turns the hue in the
-        (I, Q) plane of YIQ, where the four commute: one matrix product.
+        each image, clips to [0, 1] after every one, and turns the hue in HSV space, as torchvision's
+        ColorJitter does. Google's code for SimCLR has TensorFlow's form of them, which takes the contrast
+        about the mean of each channel and the saturation in HSV space. ``"linear"`` clips once, after all of
+        them, and turns the hue in the (I, Q) plane of YIQ, where the four commute: one matrix product.
+        ``"auto"`` is ``"sequential"`` with the recipes of the paper, and ``"linear"`` with ``"auto"`` and
+        ``"no_up"``.
 
     See Also
     --------
@@ -123,6 +126,7 @@ class Augmentation(BaseEstimator):
     rotation: Any
     color_strength: Any
     blur_probability: Any
+    color_mode: Any
 
     def __init__(
         self,
@@ -140,7 +144,7 @@ class Augmentation(BaseEstimator):
         blur_probability: Literal["auto"] | float = "auto",
         blur_sigma: tuple[float, float] = (0.1, 2.0),
         erasing_probability: float = 0.0,
-        color_mode: Literal["linear", "sequential"] = "linear",
+        color_mode: Literal["auto", "linear", "sequential"] = "auto",
     ) -> None:
         self.recipe = recipe
         self.size = size
@@ -206,6 +210,7 @@ class Augmentation(BaseEstimator):
             "rotation": "quarter" if no_up else None,
             "color_strength": 1.0 if recipe == "imagenet" else 0.5,
             "blur_probability": 0.5 if recipe == "imagenet" else 0.0,
+            "color_mode": "linear" if short_training else "sequential",
         }
         for name, value in auto.items():
             if _is_auto(params[name]):
@@ -435,8 +440,8 @@ class Augmentation(BaseEstimator):
         """Raise for a parameter out of its range."""
         if self.recipe not in ("auto", "no_up", "imagenet", "cifar"):
             raise ValueError(f"recipe must be 'auto', 'no_up', 'imagenet' or 'cifar', got {self.recipe!r}.")
-        if self.color_mode not in ("linear", "sequential"):
-            raise ValueError(f"color_mode must be 'linear' or 'sequential', got {self.color_mode!r}.")
+        if self.color_mode not in ("auto", "linear", "sequential"):
+            raise ValueError(f"color_mode must be 'auto', 'linear' or 'sequential', got {self.color_mode!r}.")
         size = self.size
         sizes = () if _is_auto(size) else (size,) if _is_real(size) else size
         if isinstance(sizes, str) or not all(_is_real(s) and s >= 1 and s == int(s) for s in sizes):

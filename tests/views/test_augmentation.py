@@ -301,7 +301,7 @@ def test_recipes():
     cifar = Augmentation(recipe="cifar").resolve((3, 32, 32))
     assert (cifar.size, cifar.crop_scale) == ((32, 32), (0.08, 1.0))
     assert (cifar.color_strength, cifar.blur_probability) == (0.5, 0.0)
-    large = {"size": (168, 168), "crop_scale": (0.2, 1.0)}
+    large = {"size": (168, 168), "crop_scale": (0.2, 1.0), "color_mode": "linear"}
     assert Augmentation().resolve((3, 224, 224)).get_params() == paper.get_params() | large
     small = Augmentation().resolve((3, 300, 400), largest=48)
     assert (small.size, small.color_strength, small.blur_probability) == ((42, 55), 0.5, 0.0)
@@ -897,3 +897,13 @@ def test_files_are_taken(tmp_path):
     assert torch.equal(Augmentation()(paths, generator(), n_views=2), expected)
     with pytest.raises(TypeError, match="must be a torch.Tensor or files, as load_images takes them; got nd"):
         Augmentation()(pixels.numpy())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "mode"),
+    [("auto", "linear"), ("no_up", "linear"), ("imagenet", "sequential"), ("cifar", "sequential")],
+)
+def test_recipes_of_the_paper_apply_one_colour_operation_after_the_other(recipe, mode):
+    resolved = Augmentation(recipe=recipe).resolve((3, 96, 96))
+    assert resolved.color_mode == mode and resolved.resolve((3, 96, 96)).color_mode == mode
+    assert Augmentation(recipe=recipe, color_mode="linear").resolve((3, 96, 96)).color_mode == "linear"
