@@ -17,7 +17,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --doctest-modules tes
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-oldest test-pythons bench bench-accuracy
+.PHONY: help demo test test-oldest test-pythons bench bench-accuracy gpu
 .PHONY: lint docs format format-check ruff types contracts clean
 
 help: ## Show this list
@@ -52,6 +52,9 @@ bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 15 minu
 
 bench-accuracy: $(BENCH_VENV)/.installed ## Accuracy for the time of training beside lightly, 75 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py --out docs/benchmarks $(BENCH_OPTIONS)
+
+gpu: $(STAMP)-test ## On a machine with a GPU: its tests, the benchmarks, two GPUs; write docs/benchmarks/gpu.md
+	$(BIN)/python examples/benchmarks/gpu.py -- $(BENCH_OPTIONS)
 
 lint: ruff format-check types contracts ## Check style, formatting, types, the rooms and the docstrings
 

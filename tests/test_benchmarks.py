@@ -504,3 +504,48 @@ def test_kernels_are_counted_as_they_are_started():
         torch._foreach_mul_(lists[:6], [x[0, 0]] * 6)
     assert counter.names["other"] == {"mul": 1, "relu_": 1, "sum": 1, "_foreach_add_": 2, "_foreach_mul_": 6}
     assert (counter.copies, counter.waits) == (2, 1)
+
+
+def test_make_gpu_says_in_a_line_that_there_is_none(tmp_path, monkeypatch):
+    import gpu
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="^make gpu: torch finds no CUDA device on this machine.*$"):
+        gpu.main(["--out", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("second", ["1.001", "1.5"])
+def test_make_gpu_reports_what_passed_and_what_failed(tmp_path, monkeypatch, second):
+    import gpu
+
+    def call(*command):
+        if "pytest" in command:
+            return 1, ["FAILED tests/test_gpu.py::test_one - AssertionError", "1 failed, 20 passed in 3 s"]
+        if "--device" in command:
+            (tmp_path / "gpu").mkdir()
+            (tmp_path / "gpu" / "results.csv").write_text("comparison,ours\nfit,900\n")
+            return 0, []
+        two = "torch.distributed.run" in command
+        loss = second if two else "1.000"
+        return 0, [f"loss {loss}, 500 images/s in the last epoch"] * (2 if two else 1)
+
+    monkeypatch.setattr(gpu, "call", call)
+    monkeypatch.setattr(gpu, "machine", lambda device: {})
+    monkeypatch.setattr(gpu, "describe_machine", lambda found: "A machine.")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SystemExit, match="something failed"):
+        gpu.main(["--out", str(tmp_path), "--", "--quick"])
+    text = (tmp_path / "gpu.md").read_text()
+    assert "## Tests: FAILED\n\n1 failed, 20 passed in 3 s\n\n- `FAILED tests/test_gpu.py::test_one`" in text
+    assert "## Speed: passed\n\n| comparison | ours |\n| --- | --- |\n| fit | 900 |" in text
+    assert f"## Two GPUs: {'passed' if second == '1.001' else 'FAILED'}" in text
+    assert f"- two: loss {second}, 500 images/s" in text
+
+
+def test_two_gpus_are_not_tried_where_there_is_one():
+    import gpu
+
+    passed, text = gpu.ranks(1)
+    assert passed and text == ["Not tried: torch finds 1 GPU."]
