@@ -156,7 +156,7 @@ class ClassificationObjective(Objective):
         known = {
             "labels": self.targets.labels,
             "weights": self.targets.weights,
-            "teacher": teacher.state_dict() if isinstance(teacher, nn.Module) else teacher,
+            "teacher": teacher,
             "alpha": self.alpha,
             "temperature": self.temperature,
             "validation": held and [held.images, held.targets.labels, held.targets.weights, held.patience],

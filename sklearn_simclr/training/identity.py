@@ -1,11 +1,17 @@
 """Identify a training: a key that is equal for equal images, objectives and plans only."""
 
+import copyreg
+import dis
 import hashlib
 import inspect
 import json
-import random
+import logging
+import reprlib
+import sys
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
 from functools import partial
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,8 +24,16 @@ from ..views.external import ExternalViews
 
 __all__ = ["architecture", "content_key", "content_of", "describe"]
 
-# Whose code changes with their version only.
-_LIBRARIES = ("builtins", "sklearn_simclr", "sklearn", "skorch", "torch", "torchvision", "typing", "abc")
+# Functions and classes that are described already, by their id, with their numbers. They are kept: an id must
+# not be taken by another object meanwhile.
+_Known = dict[int, tuple[int, object]]
+
+# What torch keeps in each module beside the user's attributes. Hooks are counted in each process anew.
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_OF_TORCH = vars(nn.Module()).keys()
+
+# What a class has beside its methods and the attributes that its author gave it.
+_OF_CLASSES = {"__dict__", "__doc__", "__firstlineno__", "__module__", "__static_attributes__", "__weakref__"}
 
 
 def content_key(images: ImageSource, description: Any) -> str:
@@ -56,7 +70,7 @@ def content_of(value: Any) -> str:
     return hashlib.blake2b(json.dumps(describe(value), sort_keys=True).encode(), digest_size=20).hexdigest()
 
 
-def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
+def describe(value: Any, within: tuple[int, ...] = (), known: _Known | None = None) -> Any:
     """Return what json can write of a value: equal for equal content, in any process.
 
     Parameters
@@ -66,92 +80,195 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
         of them.
     within : tuple of int, default=()
         Which objects the value is a part of, by their ``id``: a part that contains the whole is named, once.
+    known : dict or None, default=None
+        Which functions and classes are described already: they are named by their numbers.
 
     Returns
     -------
     object
         Arrays and tensors are there as a digest of their content. Of a function there are its code, its
-        default arguments, what it closes over and the object it is bound to, not the functions that it calls
-        by name. Of an object there are its class and its attributes.
+        default arguments, what it closes over, the object it is bound to, and the globals that its code
+        names. Of a class there are its methods and attributes, of another object its class and what pickle
+        keeps of it. Libraries are there by name and version.
 
     Raises
     ------
     TypeError
         If the content of a value cannot be found out: two of its kind could not be told apart.
     """
-    if value is None or isinstance(value, bool | int | float | str | bytes | torch.dtype | torch.device):
-        return value if isinstance(value, bool | int | str) or value is None else repr(value)
-    if isinstance(value, np.generic):
-        return describe(value.item())
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        value = (value.view(torch.int16) if value.dtype == torch.bfloat16 else value).numpy()
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        digest = hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=20).hexdigest()
-        return ["array", str(value.dtype), list(value.shape), digest]
+    known = {} if known is None else known
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) in (float, complex, bytes, torch.dtype, torch.device, torch.layout, torch.memory_format):
+        return repr(value)
     if isinstance(value, ImageSource):
         return ["images", value.content()]
+    if isinstance(value, torch.Tensor):
+        return _describe_tensor(value)
+    if isinstance(value, np.ma.MaskedArray):
+        return ["masked", describe(np.ma.getdata(value), within, known), describe(np.ma.getmaskarray(value))]
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        digest = hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=20).hexdigest()
+        return ["array", str(value.dtype), list(value.shape), digest]
+    if isinstance(value, type | FunctionType):
+        if id(value) in known:
+            return ["known", known[id(value)][0]]
+        known[id(value)] = (len(known), value)
+        return _describe_class(value, known) if isinstance(value, type) else _describe_function(value, known)
     if id(value) in within:
         return ["above", len(within) - within.index(id(value))]
     within = (*within, id(value))
-    if isinstance(value, dict):
-        return ["dict", *sorted(([describe(k), describe(v, within)] for k, v in value.items()), key=repr)]
-    if isinstance(value, list | tuple | np.ndarray):
-        return [type(value).__name__, *(describe(item, within) for item in value)]
-    if isinstance(value, set | frozenset):
+    if type(value) in (dict, OrderedDict, defaultdict):
+        items = sorted(((describe(key), item) for key, item in value.items()), key=lambda item: repr(item[0]))
+        return ["dict", *([key, describe(item, within, known)] for key, item in items)]
+    if type(value) in (list, tuple, np.ndarray):
+        return [type(value).__name__, *(describe(item, within, known) for item in value)]
+    if type(value) in (set, frozenset):
+        # Each on its own: their order differs from process to process.
         return ["set", *sorted((describe(item, within) for item in value), key=repr)]
+    if isinstance(value, ModuleType):
+        library = _library(value.__name__)
+        own = {name: item for name, item in vars(value).items() if not name.startswith("__")}
+        return ["package", *(library or describe(own, within, known))]
+    if isinstance(value, logging.Logger):
+        return ["logger", value.name]
     if isinstance(value, partial):
-        return ["partial", *(describe(part, within) for part in (value.func, value.args, value.keywords))]
-    if isinstance(value, type):
-        return ["class", f"{value.__module__}.{value.__qualname__}", _describe_class(value)]
+        parts = (value.func, value.args, value.keywords)
+        return ["partial", *(describe(part, within, known) for part in parts)]
     if inspect.ismethod(value):
-        return ["method", describe(value.__func__, within), describe(value.__self__, within)]
-    if inspect.isfunction(value):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        parts = (value.__defaults__, value.__kwdefaults__, cells)
-        name = f"{value.__module__}.{value.__qualname__}"
-        return ["function", name, _describe_code(value.__code__), *(describe(part, within) for part in parts)]
-    if inspect.isbuiltin(value) or inspect.isroutine(value):
-        return [
-            "builtin",
-            f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}",
-        ]
+        return ["method", describe(value.__func__, within, known), describe(value.__self__, within, known)]
     if isinstance(value, ExternalViews):
-        return ["views", value.takes, describe(value.content(), within)]
-    if isinstance(value, np.random.Generator):
-        return ["generator", describe(value.bit_generator.state)]
-    if isinstance(value, random.Random):
-        return ["generator", describe(value.getstate())]
+        return ["views", value.takes, describe(value.content(), within, known)]
+    if isinstance(value, torch.Generator):
+        return ["generator", describe(value.get_state())]
     if isinstance(value, nn.Module):
-        # Not what is in state_dict only: a list of transforms is not.
-        return ["module", architecture(value), describe(vars(value), within)]
-    if hasattr(value, "__dict__"):
-        return ["object", describe(type(value)), describe(vars(value), within)]
-    if type(value).__repr__ is not object.__repr__:
-        return [type(value).__qualname__, repr(value)]
-    raise TypeError(
-        f"{value!r} cannot be told from another {type(value).__name__}, so nothing that depends on it can be "
-        "kept. Pass a function, an object with attributes, or neither memory nor checkpoint_dir."
+        weights = {**dict(value.named_parameters()), **dict(value.named_buffers())}
+        return ["module", architecture(value, within, known), describe(weights)]
+    return _describe_object(value, within, known)
+
+
+def architecture(module: nn.Module, within: tuple[int, ...] = (), known: _Known | None = None) -> list:
+    """Return what a module is without its state: its parts, their classes and attributes."""
+    known = {} if known is None else known
+    parts = []
+    for name, part in module.named_modules():
+        above = (*within, id(module), id(part))
+        own = {key: item for key, item in vars(part).items() if key not in _OF_TORCH}
+        hooks = [list(vars(part).get(kind, {}).values()) for kind in _HOOKS]
+        trained = {key: weight.requires_grad for key, weight in part.named_parameters(recurse=False)}
+        # What is computed beforehand, such as a table of positions, may be left out of the state.
+        fixed = {key: part._buffers[key] for key in sorted(part._non_persistent_buffers_set)}
+        content = [describe(item, above, known) for item in (type(part), own, hooks, trained, fixed)]
+        parts.append([name, *content])
+    return [repr(module), parts]
+
+
+def _unknowable(value: object) -> TypeError:
+    return TypeError(
+        f"{reprlib.repr(value)} cannot be told from another {type(value).__name__}, so nothing that depends "
+        "on it can be kept. Pass a function, a dense tensor, an object with attributes that pickle can "
+        "write, or neither memory nor checkpoint_dir."
     )
 
 
-def architecture(module: nn.Module) -> list:
-    """Return what a module is without its numbers: its parts, and the code of their classes."""
-    kinds = {type(part) for part in module.modules()}
-    return [repr(module), *sorted((describe(kind) for kind in kinds), key=repr)]
+def _describe_tensor(tensor: torch.Tensor) -> list:
+    """Return a tensor's digest, type and shape."""
+    if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided or tensor.is_nested:
+        raise _unknowable(tensor)
+    dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    digest = hashlib.blake2b(dense.reshape(-1).view(torch.uint8).numpy().data, digest_size=20).hexdigest()
+    return ["array", str(tensor.dtype), list(tensor.shape), digest]
 
 
-def _describe_class(cls: type) -> list:
-    """Return the code of the methods that a class has from outside of torch and of this package."""
-    found = []
+def _describe_object(value: object, within: tuple[int, ...], known: _Known) -> list:
+    """Return the class of an object and what pickle keeps of it."""
+    reduce = copyreg.dispatch_table.get(type(value))
+    try:
+        kept = reduce(value) if reduce else value.__reduce_ex__(4)
+    except Exception as error:
+        raise _unknowable(value) from error
+    if type(value) is object:
+        raise _unknowable(value)
+    if isinstance(kept, str):  # the name of something global, such as a function with a cache around it
+        parts = [kept, getattr(value, "__module__", None), getattr(value, "__wrapped__", None)]
+    else:
+        parts = [list(part) if isinstance(part, Iterator) else part for part in kept]
+    return ["object", describe(type(value), (), known), *(describe(p, within, known) for p in parts)]
+
+
+def _describe_class(cls: type, known: _Known) -> list:
+    """Return what a class has from outside of libraries, and the names of what is from libraries."""
+    found: list = ["class", cls.__qualname__]
     for base in cls.__mro__:
-        if base.__module__.partition(".")[0] in _LIBRARIES:
+        library = _library(base.__module__)
+        if library:
+            found.append([base.__qualname__, library])
             continue
         for name, member in sorted(vars(base).items()):
-            member = getattr(member, "fget", getattr(member, "__func__", member))
-            if inspect.isfunction(member):
-                found.append([base.__qualname__, name, _describe_code(member.__code__)])
+            parts = [member]
+            if isinstance(member, property):
+                parts = [member.fget, member.fset]
+            elif name in _OF_CLASSES or name.startswith("_abc_") or inspect.isdatadescriptor(member):
+                continue
+            elif isinstance(member, staticmethod | classmethod):
+                parts = [member.__func__]
+            found.append([base.__qualname__, name, *(describe(part, (), known) for part in parts)])
     return found
+
+
+def _describe_function(function: FunctionType, known: _Known) -> list:
+    """Return the code of a function, and the values that it has at hand."""
+    name, library = function.__qualname__, _library(function.__module__)
+    if library and getattr(sys.modules.get(function.__module__), name, None) is function:
+        return ["function", name, library]
+    found: list = ["function", name, library or _describe_code(function.__code__)]
+    for cell in function.__closure__ or ():
+        try:
+            found.append(describe(cell.cell_contents, (), known))
+        except ValueError:  # it gets its value later
+            found.append("empty")
+    found += [describe(part, (), known) for part in (function.__defaults__, function.__kwdefaults__)]
+    # What is set on a function: the function that it wraps, or a number that it reads.
+    found.append(describe(vars(function), (), known))
+    if not library:
+        found.append([[name, item] for name, item in _describe_globals(function, known)])
+    return found
+
+
+def _describe_globals(function: FunctionType, known: _Known) -> Iterator[tuple[str, Any]]:
+    """Yield what a function reads by name: globals, and attributes of modules that are no libraries."""
+    names: set[str] = set()
+    attributes: set[str] = set()
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        attributes.update(code.co_names)
+        names |= {
+            str(step.argval)
+            for step in dis.get_instructions(code)
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
+        }
+    for name in sorted(names):
+        value = function.__globals__.get(name, sys.modules.get(name))
+        if isinstance(value, ModuleType) and not _library(value.__name__):
+            for attribute in sorted(attributes & vars(value).keys()):
+                yield f"{name}.{attribute}", describe(vars(value)[attribute], (), known)
+        elif name in function.__globals__ or value is not None:
+            yield name, describe(value, (), known)
+
+
+def _library(module: str | None) -> list[str] | None:
+    """Return name and version of the library that a module is of, or None for the user's own."""
+    top = (module or "").partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return [top, sys.version]
+    package = sys.modules.get(top)
+    file = getattr(package, "__file__", None) or ""
+    installed = "site-packages" in file or "dist-packages" in file
+    if top == __package__.partition(".")[0] or installed:
+        return [str(module), str(getattr(package, "__version__", ""))]
+    return None
 
 
 def _describe_code(code: CodeType) -> list:
@@ -165,4 +282,4 @@ def _describe_code(code: CodeType) -> list:
         else repr(c)
         for c in code.co_consts
     ]
-    return [code.co_code.hex(), list(code.co_names), constants]
+    return [code.co_code.hex(), code.co_exceptiontable.hex(), list(code.co_names), constants]

@@ -212,13 +212,18 @@ class Objective:
         -------
         dict
             Of arrays, tensors, modules, functions, numbers, strings and containers of them. Cache and
-            checkpoint are keyed by its content; subclasses add what they were made with.
+            checkpoint are keyed by its content. Of a class of your own all attributes are there; subclasses
+            in this package add what they were made with.
         """
+        own = type(self).__module__.partition(".")[0] != __name__.partition(".")[0]
         return {
             "objective": type(self),
             "modules": {name: architecture(module) for name, module in self.modules.items()},
             "initialize": self.initialize,
             "augmentation": self.augmentation,
+            "attributes": {
+                k: v for k, v in vars(self).items() if own and k not in ("modules", "augmentation")
+            },
         }
 
     def begin(self, images: ImageSource, plan: Plan, generator: torch.Generator) -> None:

@@ -2,9 +2,12 @@
 
 import functools
 import random
+import re
 import subprocess
 import sys
 import textwrap
+import threading
+import types
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from torchvision.transforms import v2
 from sklearn_simclr import Augmentation, ExternalViews, SimCLRTransformer
 from sklearn_simclr.images import ImageSource
 from sklearn_simclr.losses import nt_xent
+from sklearn_simclr.training import Objective, Plan, Step, train
 from sklearn_simclr.training.identity import content_key, describe
 
 
@@ -60,7 +64,92 @@ class Buffered(nn.Module):
         return z * self.scale
 
 
+def with_global(value, body="return z * scale"):
+    """Return a function that reads a global of its module, as a cell of a notebook does."""
+    space = {"__name__": "notebook", "scale": value, "settings": types.ModuleType("settings")}
+    space["settings"].scale = value
+    exec(f"def helper(z):\n    {body}\ndef loss(z):\n    return helper(z)", space)
+    return space["loss"]
+
+
+def with_attribute_of_class(value):
+    return type(
+        "Loss", (), {"__module__": "notebook", "scale": value, "__call__": lambda self, z: z * self.scale}
+    )
+
+
+def decorated(value):
+    def decorate(function):
+        @functools.wraps(function)
+        def inner(z):
+            return function(z) * value
+
+        return inner
+
+    return decorate(nt_xent)
+
+
+def hooked(value):
+    module = nn.Linear(2, 2)
+    nn.init.ones_(module.weight), nn.init.ones_(module.bias)
+    module.register_forward_hook(lambda module, args, output: output * value)
+    return module
+
+
+def with_table(value):
+    module = nn.Identity()
+    module.register_buffer("table", torch.tensor([value]), persistent=False)
+    return module
+
+
+def with_plain_attribute(value):
+    module = nn.Identity()
+    module.scale = value
+    return module
+
+
+def frozen(value):
+    module = with_plain_attribute(1)
+    module.weight = nn.Parameter(torch.ones(2), requires_grad=value > 0.3)
+    return module
+
+
+class Slots:
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Numbers(list):
+    pass
+
+
+def subclass_of_list(value):
+    numbers = Numbers([1])
+    numbers.scale = value
+    return numbers
+
+
 MAKERS = {
+    "global of a helper": with_global,
+    "global of a module": lambda value: with_global(value, "return z * settings.scale"),
+    "attribute of a class": with_attribute_of_class,
+    "attribute of an object's class": lambda value: with_attribute_of_class(value)(),
+    "decorator": decorated,
+    "cached function": lambda value: functools.lru_cache(closing_over(value)),
+    "hook": hooked,
+    "buffer beside the state": with_table,
+    "attribute of a module": with_plain_attribute,
+    "frozen weights": frozen,
+    "slots": Slots,
+    "subclass of list": subclass_of_list,
+    "pattern": lambda value: re.compile("a" * 300 + str(value)),
+    "times": lambda value: np.array([int(value * 100)], dtype="datetime64[s]"),
+    "masked": lambda value: np.ma.array([1, 2], mask=[value > 0.3, False]),
+    "records": lambda value: np.array([(1, value)], dtype=[("a", int), ("b", float)]),
+    "float8": lambda value: torch.tensor([value]).to(torch.float8_e5m2),
+    "complex": lambda value: torch.tensor([value + 1j]).conj(),
     "closure": closing_over,
     "default": with_default,
     "inner function": with_inner,
@@ -98,8 +187,46 @@ def test_what_contains_itself_ends():
 
 
 def test_what_cannot_be_told_apart_is_refused():
-    with pytest.raises(TypeError, match="cannot be told from another.*memory"):
-        describe(object())
+    for value in (
+        object(),
+        threading.Lock(),
+        (i for i in range(3)),
+        {"tensor": torch.empty(2, device="meta")},
+        torch.eye(2).to_sparse(),
+        functools.partial(nt_xent, temperature=threading.Lock()),
+    ):
+        with pytest.raises(TypeError, match="cannot be told from another.*memory"):
+            describe(value)
+
+
+def test_functions_that_name_each_other_end():
+    space = {"__name__": "notebook"}
+    exec(
+        "\n".join(f"def f{i}(z):\n    return {'+'.join(f'f{k}(z)' for k in range(12))}" for i in range(12)),
+        space,
+    )
+    assert describe(space["f0"]) == describe(space["f0"])
+
+
+def test_an_objective_of_ones_own_is_known_by_all_its_attributes(images, tmp_path):
+    def fit(scale):
+        objective = Bright({"encoder": nn.Sequential(nn.Flatten(), nn.Linear(192, 1))}, given=["encoder"])
+        for weight in objective.modules.parameters():
+            nn.init.constant_(weight, 0.1)
+        objective.scale = scale
+        plan = Plan(1, 8, "sgd", 0.1, lambda fraction: 1.0, seed=0)
+        source = ImageSource(torch.from_numpy(images).movedim(-1, 1).contiguous(), (0, 255))
+        return train(objective, source, plan, cache=str(tmp_path)).rows[0]["train_loss"]
+
+    assert fit(1.0) == fit(1.0)
+    assert fit(1.0) != fit(2.0)
+
+
+class Bright(Objective):
+    """Its author has not written `identity`."""
+
+    def step(self, batch):
+        return Step((self.modules["encoder"](batch.pixels()) - self.scale).square().mean())
 
 
 def test_an_edited_method_is_another_class():
