@@ -1,7 +1,13 @@
-"""Train on the photographs of scikit-learn, on one GPU or, started by torchrun, on several.
+"""
+One training on several GPUs
+============================
 
-python examples/data_parallel.py
-torchrun --nproc-per-node 2 examples/data_parallel.py
+The script is the same for one process and for several. ``torchrun`` starts them, and they train one model.
+
+.. code-block:: console
+
+   python examples/data_parallel.py
+   torchrun --nproc-per-node 2 examples/data_parallel.py
 """
 
 import argparse
@@ -11,7 +17,7 @@ from sklearn.datasets import load_sample_images
 
 from sklearn_simclr import SimCLRTransformer
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser = argparse.ArgumentParser(description="Train on crops of the photographs of scikit-learn.")
 parser.add_argument("--encoder", default="resnet18")
 parser.add_argument("--n-images", type=int, default=4096)
 parser.add_argument("--batch-size", type=int, default=512, help="images in a step, of all processes together")
