@@ -20,7 +20,12 @@ __all__ = [
     "labelled_targets",
     "quantile_codes",
     "turns",
+    "warn_of_marks",
 ]
+
+
+# What numpy and pandas make of -1, NaN and NA where the other labels are strings.
+_TEXTS_OF_NONE = ("-1", "-1.0", "nan", "<NA>")
 
 
 def labelled_rows(
@@ -33,7 +38,10 @@ def labelled_rows(
     y, keep_object = _one_dimensional(y, "classifier")
     rows, labels = np.arange(len(y)), y
     if y.dtype == object:
-        rows = np.flatnonzero([not _is_missing(value) for value in y])
+        known = np.array([not _is_missing(value) for value in y], dtype=bool)
+        if any(isinstance(value, str) for value in y):
+            known &= [not (isinstance(value, numbers.Real) and value == -1) for value in y]
+        rows = np.flatnonzero(known)
         labels = _homogeneous(y[rows], rows, keep_object)
     elif y.dtype.kind == "f":
         rows = np.flatnonzero(~np.isnan(y))
@@ -55,6 +63,9 @@ def labelled_rows(
             )
     if labels.dtype.kind in "if":
         marked = _marked_unlabelled(labels, known_classes, other_marks=len(rows) < len(y))
+        rows, labels = rows[~marked], labels[~marked]
+    elif labels.dtype.kind in "UO":
+        marked = _marked_by_text(labels, known_classes)
         rows, labels = rows[~marked], labels[~marked]
     if not len(rows):
         raise ValueError(
@@ -155,6 +166,42 @@ def _marked_unlabelled(
             )
         return np.zeros(len(labels), dtype=bool)
     return marked
+
+
+def _marked_by_text(labels: NDArray, known_classes: NDArray | None) -> NDArray[np.bool_]:
+    """Return a mask of the strings that were -1 or NaN before they stood among strings."""
+    marks = [mark for mark in _TEXTS_OF_NONE if known_classes is None or mark not in known_classes]
+    found = {mark: labels == mark for mark in marks}
+    found = {mark: rows for mark, rows in found.items() if rows.any()}
+    marked = np.logical_or.reduce(list(found.values())) if found else np.zeros(len(labels), dtype=bool)
+    if known_classes is not None or not found:
+        return marked
+    if list(found) == ["-1"] and not marked.all() and (labels[~marked] == "1").all():
+        return np.zeros(len(labels), dtype=bool)
+    warn(
+        f"y has the strings {', '.join(map(repr, found))} in {marked.sum()} of {len(labels)} rows, as numpy "
+        "and pandas write -1 and NaN among strings: these rows count as unlabelled. Pass None there; if it "
+        "is a class, rename it.",
+    )
+    return marked
+
+
+def warn_of_marks(classes: NDArray, instead: str) -> None:
+    """Warn if a classifier that takes every label for a class is given what marks rows without a label.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        The distinct labels.
+    instead : str
+        What to pass for rows without a label.
+    """
+    marks = [label for label in classes.tolist() if label == -1 or label in _TEXTS_OF_NONE]
+    if marks and len(classes) > 2:
+        warn(
+            f"y has {marks[0]!r}, which is a class like any other here. If it marks rows without a label, "
+            f"pass {instead}, which leaves them out.",
+        )
 
 
 def labelled_targets(y: Labels | None) -> tuple[NDArray[np.intp], NDArray, int]:

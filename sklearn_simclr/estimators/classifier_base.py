@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._utils.labels import labelled_rows
+from .._utils.scoring import LabelledScoreMixin, warn_if_scored
 from .._utils.sklearn_private import Interval, StrOptions
 from .._utils.types import Images, Labels
 from ..images.source import ImageSource
@@ -32,7 +33,7 @@ _EPOCHS, _STEPS = 60, 300
 _LISTED = 10
 
 
-class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
+class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator):
     """Base of the classifiers that are trained on images; rows without a label do not count.
 
     The last of the modules maps features to logits. Subclasses have the parameters ``early_stopping``,
@@ -131,6 +132,7 @@ class TrainedImageClassifier(ClassifierMixin, TrainedImageEstimator):
 
     def _logits(self, X: Images) -> NDArray[np.float32]:
         check_is_fitted(self, "classes_")
+        warn_if_scored(self.classes_)
         source = self._read_images(X, reset=False)
 
         def predict(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:

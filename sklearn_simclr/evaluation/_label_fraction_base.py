@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.labels import check_fraction, check_n_drawn, class_codes, turns
+from .._utils.scoring import warn_if_scored
 from .._utils.sklearn_private import Method
 from .._utils.types import Images, Labels, RandomState
 from ..images.indexing import indexable, length_mismatch, take, take_columns, take_if_aligned
@@ -157,6 +158,8 @@ class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
 
     def _delegate(self, method: str, X: Images) -> Any:
         X = self._fitted_input(X)
+        if hasattr(self, "classes_"):
+            warn_if_scored(self.classes_)
         return getattr(self.estimator_, method)(X)
 
     @if_inner_has("predict")

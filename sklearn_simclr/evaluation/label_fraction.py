@@ -140,11 +140,13 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
 
     Notes
     -----
-    A row is unlabelled if numeric `y` is -1 there, or if `y` is None, NaN or ``pandas.NA``. Labels that are
-    exactly {-1, 1} are read as two classes, with a warning; see `label_subset`.
+    A row is unlabelled if `y` is -1, None, NaN or ``pandas.NA`` there, also among strings; what numpy and
+    pandas write for those among strings, such as ``"-1"`` and ``"nan"``, counts as unlabelled with a warning.
+    Labels that are exactly {-1, 1} are read as two classes, with a warning; see `label_subset`.
 
     `score` ignores unlabelled rows. A scorer given by name, such as ``scoring="accuracy"``, knows nothing of
-    them and counts -1 as a class. Pass ``cv=SemiSupervisedKFold(...)``, which holds out labelled rows only.
+    them and counts -1 as a class; a warning says so. Pass
+    ``cv=SemiSupervisedKFold(...)``, which holds out labelled rows only.
 
     The draw does not look at sample weights: a weight of zero does not make a row unlabelled.
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -18,6 +18,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional as F
 
 from .._utils.devices import check_float64, resolve_device
+from .._utils.labels import warn_of_marks
+from .._utils.scoring import LabelledScoreMixin
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Device, RandomState
@@ -38,7 +40,7 @@ _REFIT_TOL = 0.01
 _BLOCK_ENTRIES = 2**22
 
 
-class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
+class LinearEvaluationClassifier(LabelledScoreMixin, BaseEstimator):
     """Linear evaluation: logistic regression whose penalty is chosen on a validation split.
 
     Fits multinomial logistic regression for each of 45 l2 penalties on a part of the rows, keeps the penalty
@@ -215,6 +217,7 @@ class LinearEvaluationClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(labels)
         weights = _check_weights(sample_weight, len(features))
         classes, codes = np.unique(labels, return_inverse=True)
+        warn_of_marks(classes, "LabelFractionClassifier(LinearEvaluationClassifier())")
         used = np.unique(codes[weights > 0])
         if len(used) < 2:
             raise ValueError(

@@ -9,11 +9,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._utils.devices import check_float64, resolve_device
+from .._utils.labels import warn_of_marks
+from .._utils.scoring import LabelledScoreMixin
 from .._utils.sklearn_private import Interval, fit_context
 from .._utils.types import Device
 from ..images.source import as_tensor
@@ -24,7 +26,7 @@ __all__ = ["WeightedKNNClassifier"]
 _BLOCK_ENTRIES = 2**24
 
 
-class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
+class WeightedKNNClassifier(LabelledScoreMixin, BaseEstimator):
     """Nearest-neighbour vote by cosine similarity, with weights that fall off exponentially.
 
     A query's score for a class is the sum of ``exp(similarity / temperature)`` over those of its k most
@@ -118,6 +120,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(labels)
         resolve_device(self.device)
         self.classes_, self._codes = np.unique(labels, return_inverse=True)
+        warn_of_marks(self.classes_, "LabelFractionClassifier(WeightedKNNClassifier())")
         self._unit_rows = _unit_rows(rows)
         self.n_neighbors_ = min(int(self.n_neighbors), len(rows))
         return self
