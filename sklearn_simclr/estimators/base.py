@@ -32,6 +32,7 @@ from ..images.indexing import row_blocks
 from ..images.items import as_rows
 from ..images.layout import ImageFormat, array_layout, decoded_format, image_format, layout_of_mixed
 from ..images.mapped import mapped_rows
+from ..images.masks import without_masks
 from ..images.reading import read_rows
 from ..images.resizing import resize_images
 from ..images.sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
@@ -200,6 +201,7 @@ class BaseImageEstimator(BaseEstimator):
         """Return the images of an array, or of a list of arrays, which may have several sizes."""
         how = self._reading()
         image_shape, target = how.image_shape, self._target(reset=reset)
+        X = without_masks(X, None if reset else self._format.pixel_range[0])
         listed = as_arrays(X)
         if listed is not None and target is not None and len({image.shape for image in listed}) > 1:
             shapes = [image.shape for image in listed]

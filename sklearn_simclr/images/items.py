@@ -104,10 +104,12 @@ def dataset_rows(dataset: Rows) -> NDArray:
 def _fetch_arrays(rows: list[Any]) -> list[NDArray]:
     """Return the arrays of rows, as parts of one array where they are of one shape and dtype."""
     first = fetch(rows[0])
-    images = np.empty((len(rows), *first.shape), dtype=first.dtype)
+    empty = np.ma.empty if isinstance(first, np.ma.MaskedArray) else np.empty
+    images = empty((len(rows), *first.shape), dtype=first.dtype)
     for i, row in enumerate(rows):
         image = fetch(row)
-        if getattr(image, "shape", None) != first.shape or image.dtype != first.dtype:
+        same = type(image) is type(first) and image.shape == first.shape and image.dtype == first.dtype
+        if not same:
             return [*images[:i], image, *map(fetch, rows[i + 1 :])]
         images[i] = image
     return list(images)

@@ -12,6 +12,7 @@ from .._utils.types import ImageShape, PixelRange
 from .._utils.warn import warn
 from .indexing import row_blocks
 from .mapped import mapped_rows
+from .outliers import range_without_outliers
 
 __all__ = [
     "ImageFormat",
@@ -364,6 +365,8 @@ def _find_pixel_range(
         return first, second
     if whole is not None:
         return whole
+    if low < 0 or high > 1:
+        low, high = range_without_outliers(X, rows, low, high)
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 

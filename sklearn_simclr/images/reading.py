@@ -433,7 +433,7 @@ def _decode_one(item: object, target: Target | None) -> NDArray | ImageError:
         if isinstance(item, bytes):
             return decode(item, target)
         if isinstance(item, np.ndarray):
-            return from_array(item, target)
+            return from_array(np.ma.filled(item, 0), target)
         if is_pillow(item):
             return from_pillow(item, target)
         if isinstance(item, ImageError):

@@ -278,7 +278,8 @@ def as_array(X: Any) -> Any:
                 f"Images of mixed sizes: row 0 of X has shape {rows[0].shape}, row {i} has {row.shape}. "
                 "Pass image_size='auto' or a size to have all resized, or arrays of one size."
             )
-    return np.stack(rows) if (whole := _whole_of(rows)) is None else whole
+    stack = np.ma.stack if any(isinstance(row, np.ma.MaskedArray) for row in rows) else np.stack
+    return stack(rows) if (whole := _whole_of(rows)) is None else whole
 
 
 def _whole_of(rows: list[NDArray]) -> NDArray | None:
@@ -329,7 +330,7 @@ def as_arrays(X: Any) -> list[NDArray] | None:
         isinstance(row, np.ndarray | torch.Tensor) or hasattr(row, "__array_interface__") for row in rows
     ):
         return None
-    rows = [as_array(row) if isinstance(row, torch.Tensor) else np.asarray(row) for row in rows]
+    rows = [as_array(row) if isinstance(row, torch.Tensor) else np.asanyarray(row) for row in rows]
     return rows if rows[0].ndim >= 1 else None
 
 
