@@ -157,7 +157,7 @@ def _without_marks(values: NDArray[np.float64], limits: list[float]) -> NDArray[
                 continue
             span = rest[-1] - rest[0]
             gap = abs(end - (rest[0] if side == 0 else rest[-1]))
-            # Of the large marks the others are far; -9999 can lie as near to measurements as these to another.
+            # Measurements are far from the large marks; -9999 can be near to them.
             if span > 0 and gap >= (_MARKS_FAR if abs(end) < _LARGE else _FAR) * span:
                 limits[side] = 4 * (end + (gap / 2 if side == 0 else -gap / 2))
                 values = rest
