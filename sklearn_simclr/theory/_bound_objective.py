@@ -50,14 +50,16 @@ class TupleImages:
         self.bank.ask(self._rows(index))
 
     def to(self, device: torch.device) -> "TupleImages":
-        """Return the same tuples with their images on a device."""
-        return TupleImages(self.bank.to(device), self.rows)
+        """Return the same tuples on a device."""
+        # Also the rows: index tensors of the device would be waited for to choose among those of the CPU.
+        anchors, positives, negatives = (part.to(device) for part in self.rows)
+        return TupleImages(self.bank.to(device), (anchors, positives, negatives))
 
     def content(self) -> str:
         """Return what these tuples have in common with no others, in hexadecimal digits."""
         digest = hashlib.blake2b(self.bank.content().encode(), digest_size=20)
         for part in self.rows:
-            digest.update(part.numpy().tobytes())
+            digest.update(part.cpu().numpy().tobytes())
         return digest.hexdigest()
 
 

@@ -187,7 +187,7 @@ class ClassificationObjective(Objective):
             self.best = {"loss": loss, "epoch": epoch.number, "module": state}
         return {**found, "valid_loss": loss, "valid_accuracy": accuracy}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _validate(self, held: Validation) -> tuple[float, float]:
         """Return loss and accuracy on the validation images."""
         self.modules.eval()
