@@ -2,12 +2,16 @@
 
 import contextlib
 import copy
+import itertools
 import math
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
+import google_crc32c
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +24,17 @@ from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import validate_data
 from torch import nn
 
-from .._utils.devices import is_cpu, resolve_device
+from .._utils.devices import (
+    Copies,
+    Mark,
+    empty_cache,
+    exact_float32,
+    is_cpu,
+    mark,
+    out_of_memory,
+    resolve_device,
+    total_memory,
+)
 from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from .._utils.ranks import connected, together
 from .._utils.sklearn_private import Interval, StrOptions, check_feature_names
@@ -46,7 +60,11 @@ __all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "images_a
 # Pixels of a forward in inference, on a CPU and elsewhere: few enough for a single row to be answered quickly
 # (every batch is padded to one size), enough for full speed.
 _PIXELS = 64 * 32 * 32
-_PIXELS_ELSEWHERE = 1024 * 32 * 32
+_PIXELS_ELSEWHERE = 4 * 1024 * 32 * 32
+
+# Bytes that a pixel of a forward may take on an accelerator, and the part of its memory that may be taken.
+_BYTES_A_PIXEL = 1024
+_MEMORY_PART = 0.25
 
 # As many images as that are better, as long as they have no more pixels than that: a network may hold 1 KB
 # for each.
@@ -321,20 +339,63 @@ class BaseImageEstimator(BaseEstimator):
     ) -> NDArray[np.float32]:
         device = resolve_device(self.device)
         size = images_a_forward(source.shape, device, traits(modules[0]) if modules else Traits())
+        while True:
+            try:
+                with _in_eval_mode(modules, device) as there, torch.inference_mode(), exact_float32():
+                    return self._infer_in_batches(function, there, source, device, size)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                said = str(error).partition("\n")[0]
+            # Out here nothing holds the tensors of the batch any longer. All rows are computed anew: they
+            # must not differ by the batch they were in.
+            _ON_DEVICES.clear()
+            empty_cache(device)
+            if size == 1:
+                raise MemoryError(
+                    f"The memory of device {str(device)!r} is exhausted by a single image of shape "
+                    f"{tuple(source.shape)}: {said} Pass another device, or smaller images (image_size). "
+                    "In fit, micro_batch_size and batch_size decide about memory."
+                )
+            size //= 2
+
+    def _infer_in_batches(
+        self,
+        function: Callable[[Sequence[nn.Module], torch.Tensor], torch.Tensor],
+        modules: Sequence[nn.Module],
+        source: ImageSource | ComputedImages,
+        device: torch.device,
+        size: int,
+    ) -> NDArray[np.float32]:
         channels_last = getattr(self, "_encoder_takes_channels_last", False)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        with _in_eval_mode(modules, device) as modules, torch.inference_mode():
-            result: Any = None  # an array, once the shape of a row is known
-            for start in range(0, len(source), size):
-                images = as_float(source.take(slice(start, start + size)).to(device))
-                n = len(images)
-                if n < size:
-                    images = torch.cat([images, images.new_zeros(size - n, *images.shape[1:])])
-                images = images.contiguous(memory_format=memory_format)
-                rows = function(modules, images)[:n].float().cpu().numpy()
-                if result is None:
-                    result = np.empty((len(source), *rows.shape[1:]), dtype=np.float32)
-                result[start : start + n] = rows
+        copies = Copies(device)
+        waiting: deque[tuple[int, torch.Tensor, Mark]] = deque()
+        result: Any = None  # an array, once the shape of a row is known
+
+        def fetch() -> None:
+            nonlocal result
+            start, rows, done = waiting.popleft()
+            done.synchronize()
+            if result is None:
+                result = np.empty((len(source), *rows.shape[1:]), dtype=np.float32)
+            result[start : start + len(rows)] = rows.numpy()
+
+        for start in range(0, len(source), size):
+            taken = source.take(slice(start, start + size))
+            if taken.device != device:
+                taken = copies.receive(*copies.send(taken))
+            images = as_float(taken)
+            n = len(images)
+            if n < size:
+                images = torch.cat([images, images.new_zeros(size - n, *images.shape[1:])])
+            rows = function(modules, images.contiguous(memory_format=memory_format))[:n].float()
+            waiting.append((start, rows.to("cpu", non_blocking=True), mark(device)))
+            # The host goes on while the device works on a batch.
+            if len(waiting) > 1:
+                fetch()
+        while waiting:
+            fetch()
         result[source.bad] = np.nan
         return result
 
@@ -383,7 +444,41 @@ def _in_eval_mode(modules: Sequence[nn.Module], device: torch.device) -> Iterato
                 for module, training in mode:
                     module.training = training
     else:
-        yield [copy.deepcopy(module).to(device).eval() for module in modules]
+        yield [_on_device(module, device) for module in modules]
+
+
+# Copies of fitted networks on other devices, as long as these are there and have not changed.
+_ON_DEVICES: weakref.WeakKeyDictionary[nn.Module, dict[torch.device, tuple[Any, nn.Module]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return a copy of a module in eval mode on a device: the one made before, if nothing has changed."""
+    state, copies = _state_of(module), _ON_DEVICES.setdefault(module, {})
+    if device not in copies or copies[device][0] != state:
+        copies.pop(device, None)  # gives its memory back before the new one takes it
+        copies[device] = state, copy.deepcopy(module).to(device).eval()
+    return copies[device][1]
+
+
+def _state_of(module: nn.Module) -> tuple:
+    """Return what differs where a module computes something else: its parts, its hooks and its numbers."""
+    parts = [
+        (id(part), repr(part) if not list(part.children()) else "", len(part._forward_hooks))
+        for part in module.modules()
+    ]
+    # Numbers and not versions of tensors: who writes to .data or to a view of numpy leaves no trace in these.
+    tensors = [tensor.detach() for tensor in itertools.chain(module.parameters(), module.buffers())]
+    held = [(tensor.data_ptr(), tensor.dtype, tensor.shape) for tensor in tensors]
+    return (*parts, *held, *(_checksum(tensor) for tensor in tensors))
+
+
+def _checksum(tensor: torch.Tensor) -> int:
+    """Return what bytes of a tensor that were changed have not in common, all but one in 4 billion times."""
+    array = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
+    array.setflags(write=False)
+    return google_crc32c.value(array)
 
 
 def images_a_forward(shape: tuple[int, int, int], device: torch.device, network: Traits) -> int:
@@ -394,7 +489,7 @@ def images_a_forward(shape: tuple[int, int, int], device: torch.device, network:
     shape : (int, int, int)
         Channels, height and width of the images: the number depends on nothing else of them.
     device : torch.device
-        Where the network is.
+        Where the network is, and how much memory there is in all.
     network : Traits
         Of the network.
 
@@ -407,7 +502,9 @@ def images_a_forward(shape: tuple[int, int, int], device: torch.device, network:
     pixels = height * width if network.shrinks_to is None else min(height * width, network.shrinks_to**2)
     cost = pixels * max(1.0, channels / _CHANNELS)
     here = is_cpu(device)
-    usual = network.batch_scale * (_PIXELS if here else _PIXELS_ELSEWHERE) // cost
+    # All of the memory and not the free part: the same row is to be computed in the same batch each time.
+    room = math.inf if here else _MEMORY_PART * total_memory(device) / _BYTES_A_PIXEL
+    usual = min(room, network.batch_scale * (_PIXELS if here else _PIXELS_ELSEWHERE)) // cost
     most = (_MOST_PIXELS if here else _MOST_PIXELS_ELSEWHERE) // cost
     held = _NUMBERS // math.prod(shape) if here else math.inf
     return int(max(1, min(1024, held, max(usual, min(_IMAGES, most)))))

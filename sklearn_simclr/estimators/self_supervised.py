@@ -75,7 +75,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         Weight decay; ``"auto"`` depends on the optimizer.
     warmup : float, default=0.1
         Fraction of the training over which the learning rate rises from 0.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
+    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         As in :class:`SimCLRTransformer`.
     device : str or torch.device, default="auto"
         Where to compute.

@@ -89,7 +89,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         ``"auto"`` is 0 (V1, V2).
     warmup : float, default=0
         Fraction of the training over which the learning rate rises from 0 (V2: none).
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
+    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         As in :class:`SimCLRTransformer`.
     device : str or torch.device, default="auto"
         Where to compute.

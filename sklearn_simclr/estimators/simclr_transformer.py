@@ -184,7 +184,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     warmup : float, default=0.1
         Fraction of the training over which the learning rate rises from 0; then it falls to 0 by half a
         cosine.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
+    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         Of the encoder's forward in training; ``"auto"`` is bfloat16 on GPUs and on CPUs with AMX, where
         it takes half to three quarters of the time for the same accuracy, else float32. The loss and
         transform are always computed in float32.

@@ -1,6 +1,7 @@
 """The images of one step, and the views that are drawn of them."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,9 @@ class Batch:
         The layout in which the encoder is fastest.
     part : Part or None, default=None
         Which rows of the whole batch these are, where several ranks share it; None is all of them.
+    scale : callable, optional
+        The loss to what gradients are computed of: with float16 a large multiple of it, else it itself. Only
+        an objective that computes gradients by itself calls it.
 
     Examples
     --------
@@ -52,6 +56,7 @@ class Batch:
     plan: Plan
     memory_format: torch.memory_format = torch.contiguous_format
     part: Part | None = None
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss
 
     def draw(self, augmentation: Views, n_views: int = 1) -> Any:
         """Draw the random numbers of views.

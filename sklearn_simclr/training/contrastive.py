@@ -113,10 +113,15 @@ class ContrastiveObjective(Objective):
 
         starts = itertools.accumulate(sizes[:-1], initial=0)
         chunks = [partial(chunk, start, size) for start, size in zip(starts, sizes, strict=True)]
-        loss, outputs["z"] = cached_backward(
-            forward, chunks, lambda z: self.loss(batch.gather(z)) * batch.weight, module=self.modules
-        )
-        return Step(loss / batch.weight, outputs, has_gradients=True)
+        found: list[Tensor] = []
+
+        def scaled_loss(z: Tensor) -> Tensor:
+            loss = self.loss(batch.gather(z))
+            found.append(loss.detach())
+            return batch.scale(loss * batch.weight)
+
+        _, outputs["z"] = cached_backward(forward, chunks, scaled_loss, module=self.modules)
+        return Step(found[0], outputs, has_gradients=True)
 
     def project(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor]:
         """Return representations h, or what the head reads of them, and projections z of views."""

@@ -67,6 +67,8 @@ class Loop(NeuralNet):
         self.plan = plan
         self.checkpoint = checkpoint
         self.ranks = current()
+        # Gradients of float16 vanish below 6e-8: they are computed of a multiple of the loss.
+        self.scaler = torch.amp.GradScaler(plan.device.type, enabled=plan.precision is torch.float16)
         self.generator = torch.Generator().manual_seed(plan.seeds[2])  # of the CPU: all devices draw the same
         self.views_watch = ViewsWatch(objective.augmentation)
 
@@ -85,7 +87,8 @@ class Loop(NeuralNet):
             [self.module_],
             lr=plan.learning_rate,
             weight_decay=plan.weight_decay,
-            dtype=plan.precision,
+            # Half the exponents of bfloat16 are not enough for products of small numbers.
+            dtype=None if plan.precision is torch.float16 else plan.precision,
         )
         return self
 
@@ -145,8 +148,7 @@ class Loop(NeuralNet):
         for index, images in self.feed_.batches([part.select(rows)]):
             self._gradient(index, images, part)
             times.append(_now(device))
-            self.optimizer_.step()
-            self.objective.after_step()
+            self._update()
         times.append(_now(device))
         gradient, update = self.ranks.lead((times[1] - times[0], times[2] - times[1]))
         return gradient, update
@@ -165,6 +167,7 @@ class Loop(NeuralNet):
             for name, buffer in module.named_buffers(recurse=False)
         ]
         known, drawn = copy.deepcopy(self.objective.state()), self.generator.get_state()
+        scale = self.scaler.state_dict()
         states = generator_states(self.plan.device)
         self.module_.train()
         try:
@@ -178,6 +181,7 @@ class Loop(NeuralNet):
             self.initialize_optimizer()
             self.optimizer_.zero_grad(set_to_none=True)
             self.generator.set_state(drawn)
+            self.scaler.load_state_dict(scale)
             set_generator_states(states, self.plan.device)
             self.objective.load_state(known)
 
@@ -233,7 +237,7 @@ class Loop(NeuralNet):
             order = torch.randperm(n_images, generator=self.generator)
             order = order if self.plan.keep_last else order[: n_images // size * size]
             (order,) = send([order], self.plan.device)
-            total, done = torch.zeros((), device=self.plan.device), 0
+            total, done = torch.zeros(2, device=self.plan.device), 0
         else:
             order, total, done = position["order"], position["total"], position["done"]
         batches = order.split(size)
@@ -252,7 +256,13 @@ class Loop(NeuralNet):
             if per_step:
                 self.notify("on_batch_begin", batch=(index, None), training=True)
             loss, outputs = self._step(index, images, part, per_step)
-            total.add_(loss, alpha=part.n / size)
+            if self.scaler.is_enabled():
+                # A step of float16 that overflowed was left out; its loss says nothing.
+                left_out = ~loss.isfinite()
+                counted = torch.stack([loss.masked_fill(left_out, 0.0), left_out.to(loss.dtype)])
+                total.add_(counted, alpha=part.n / size)
+            else:
+                total[0].add_(loss, alpha=part.n / size)
             seen += part.n / size
             done += 1
             if per_step:
@@ -272,7 +282,7 @@ class Loop(NeuralNet):
         images_seen = round((seen - before) * size)
         seconds = time.perf_counter() - started
         outputs = {name: part.gather_output(tensor) for name, tensor in outputs.items()}
-        self._record(total / seen, outputs, images_seen, seconds)
+        self._record(total[0] / (seen - total[1]), outputs, images_seen, seconds)
         self.views_watch.see_epoch(images, seconds)
 
     def _step(self, index: torch.Tensor, images: torch.Tensor, part: Part, per_step: bool) -> tuple:
@@ -284,17 +294,29 @@ class Loop(NeuralNet):
                 "from what the modules return, and set requires_grad of what is to be learnt."
             )
         if per_step:
+            self.scaler.unscale_(self.optimizer_)
             named = list(self.module_.named_parameters())
             self.notify("on_grad_computed", named_parameters=named, X=index, y=None, training=True)
-        self.optimizer_.step()
-        self.objective.after_step()
+        self._update()
         return loss, outputs
+
+    def _update(self) -> None:
+        """Change the weights by their gradients, unless a gradient of float16 has overflowed."""
+        self.scaler.step(self.optimizer_)
+        self.scaler.update()
+        self.objective.after_step()
 
     def _gradient(self, index: torch.Tensor, images: torch.Tensor, part: Part) -> tuple:
         """Compute the gradients of a batch; return its loss and outputs, detached."""
         self.optimizer_.zero_grad(set_to_none=True)
+        scaled: list[bool] = []
+
+        def scale(loss: torch.Tensor) -> torch.Tensor:
+            scaled.append(True)
+            return self.scaler.scale(loss)
+
         step = self.objective.step(
-            Batch(index, images, self.generator, self.plan, self.objective.memory_format, part)
+            Batch(index, images, self.generator, self.plan, self.objective.memory_format, part, scale)
         )
         if not isinstance(step, Step):
             name = type(self.objective).__name__
@@ -309,7 +331,12 @@ class Loop(NeuralNet):
             )
         loss = loss if part.whole else loss * part.weight
         if not step.has_gradients:
-            loss.backward()
+            scale(loss).backward()
+        elif self.scaler.is_enabled() and not scaled:
+            raise ValueError(
+                f"step of {type(self.objective).__name__} computes gradients by itself, of a loss that is "
+                "not scaled for float16. Let it take those of batch.scale(loss), or pass another precision."
+            )
         return part.add_up(loss.detach(), self.module_.parameters()), step.outputs
 
     def _record(
@@ -374,6 +401,7 @@ class Loop(NeuralNet):
                 {k: v for k, v in row.items() if k != "batches"} for row in self.history if "dur" in row
             ],
             "objective": self.objective.state(),
+            "scaler": self.scaler.state_dict(),
         }
 
     def _resume(self, state: dict[str, Any] | None) -> dict | None:
@@ -394,6 +422,7 @@ class Loop(NeuralNet):
             for name, value in row.items():
                 self.history.record(name, value)
         self.objective.load_state(state["objective"])
+        self.scaler.load_state_dict(state["scaler"])
         position = state["position"]
         return position and {
             "order": position["order"].to(device),

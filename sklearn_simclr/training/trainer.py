@@ -8,6 +8,7 @@ from typing import Any
 from joblib import Memory
 from torch import nn
 
+from .._utils.devices import empty_cache, exact_float32, out_of_memory
 from .._utils.ranks import Ranks, current
 from .._utils.seeds import isolated_generators
 from ..images.source import ImageSource
@@ -55,6 +56,8 @@ def train(
 
     Raises
     ------
+    MemoryError
+        If the memory of the device is exhausted.
     ValueError
         If the training diverges, a loss is no scalar, or the checkpoint is of another training.
 
@@ -102,7 +105,26 @@ def train(
 
     _check_parameters(objective)
     _compare(current(), objective, images, plan)
-    history = run() if plan.max_epochs == 0 else train_once(key_with_callbacks, run, objective.modules, cache)
+    exhausted = None
+    try:
+        with exact_float32() if plan.precision is None else contextlib.nullcontext():
+            if plan.max_epochs == 0:
+                history = run()
+            else:
+                history = train_once(key_with_callbacks, run, objective.modules, cache)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        exhausted = str(error).partition("\n")[0]
+    # Raised out here, where nothing holds the tensors of the step any longer.
+    if exhausted is not None:
+        empty_cache(plan.device)
+        raise MemoryError(
+            f"The memory of device {str(plan.device)!r} is exhausted in training with "
+            f"batch_size={plan.batch_size}, micro_batch_size={plan.micro_batch_size}: {exhausted} Pass a "
+            "micro_batch_size (or a smaller one), which learns from the same batches in less memory, or a "
+            "smaller batch_size, smaller images or a smaller encoder."
+        )
     objective.modules.zero_grad(set_to_none=True)
     objective.modules.cpu().eval()
     return history

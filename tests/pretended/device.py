@@ -1,7 +1,7 @@
 """A device that is none: numbers on the CPU, and an error wherever a real device would raise one.
 
-``import pretended.device`` registers the kind "pretended" with torch, with two devices. A process cannot undo it:
-import this in a process of its own. What a real device refuses is refused:
+``import pretended.device`` registers the kind "pretended" with torch, with two devices. A process cannot undo
+it: import this in a process of its own. What a real device refuses is refused:
 
 - tensors of several devices in one operation, also of the CPU (numbers without axes may come from there);
 - a generator of another device;
@@ -390,3 +390,24 @@ def _without_pinning():
 
 
 _without_pinning()
+
+
+# What autocast computes in few bits; all else stays as it is.
+_FEW_BITS = ("conv2d", "linear", "matmul", "mm", "addmm")
+_AUTOCAST = torch.library.Library("_", "IMPL")
+_AUTOCAST.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+
+
+def _in_few_bits(operator, *args, **kwargs):
+    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    dtype = torch.get_autocast_dtype(KIND)
+
+    def cast(value):
+        return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    with torch._C._ExcludeDispatchKeyGuard(keys):
+        return operator(*tree_map(cast, args), **kwargs)
+
+
+for _name in _FEW_BITS:
+    _FACTORIES.impl(_name, partial(_in_few_bits, getattr(aten, _name).default), "AutocastPrivateUse1")

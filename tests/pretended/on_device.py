@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import fitted_modules
-from pretended.device import DEVICE, SETTINGS, SYNCS, Settings
+from pretended.device import DEVICE, OTHER, SETTINGS, SYNCS, Settings
 from torch import nn
 
 from sklearn_simclr import (
@@ -41,7 +41,7 @@ def usual():
 def tiny(in_channels):
     """Return an encoder that costs nothing.
 
-    It has no bias that a later BatchNorm takes away: its gradient would be rounding, of which Adam makes steps.
+    It has no bias that a later BatchNorm takes away: Adam would make steps of rounding.
     """
     convolution = nn.Conv2d(in_channels, 8, 3, padding=1, bias=False)
     pool = nn.AdaptiveAvgPool2d(1)
@@ -138,3 +138,163 @@ def test_a_fit_is_that_of_the_cpu_and_no_step_waits(name):
 
     few, many = waits(12), waits(4)
     assert {line: n - few.get(line, 0) for line, n in many.items() if n > few.get(line, 0)} == {}
+
+
+def test_inference_waits_once_for_all_batches(monkeypatch):
+    from sklearn_simclr.estimators import base
+
+    monkeypatch.setattr(base, "_PIXELS_ELSEWHERE", 5 * 12 * 12)
+    monkeypatch.setattr(base, "_IMAGES", 5)
+    fitted = new(simclr, DEVICE).fit(X)
+    expected = fitted.set_params(device="cpu").transform(X)
+    fitted.set_params(device=DEVICE).transform(X)
+    SYNCS.clear()
+    np.testing.assert_allclose(fitted.transform(X), expected, atol=1e-6)
+    assert SYNCS == {}  # the copy on the device is there already, and rows arrive while others are computed
+
+
+def test_the_copy_on_the_device_follows_the_network():
+    fitted = new(simclr, DEVICE).fit(X)
+    first = fitted.transform(X)
+    fitted.encoder_[-1].weight.data.mul_(2)  # leaves no version
+    np.testing.assert_allclose(fitted.transform(X), 2 * first, rtol=1e-5)
+    fitted.partial_fit(X)
+    np.testing.assert_allclose(
+        fitted.transform(X), fitted.set_params(device="cpu").transform(X), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_exhausted_memory_halves_the_batch_in_inference_and_names_parameters_in_training():
+    fitted = new(simclr, DEVICE).fit(X)
+    expected = fitted.transform(X)
+    SETTINGS.largest = 6 * 8 * 12 * 12 * 4  # of activations of six images
+    np.testing.assert_allclose(fitted.transform(X), expected, atol=1e-6)
+    with pytest.raises(MemoryError, match="batch_size=8, micro_batch_size=None"):
+        new(simclr, DEVICE).fit(X)
+    new(simclr, DEVICE, micro_batch_size=2).fit(X)
+
+
+def test_exhausted_memory_is_no_score_in_silence():
+    from sklearn.model_selection import cross_validate
+
+    SETTINGS.largest = 6 * 8 * 12 * 12 * 4
+    probe = new(SimCLRClassifier, DEVICE, pretrained=pretrained())
+    with pytest.raises(ValueError, match="All the 2 fits failed[^$]*micro_batch_size"):
+        cross_validate(probe, X, Y, cv=2)
+
+
+@pytest.mark.parametrize("first, second", [(DEVICE, "cpu"), ("cpu", DEVICE)])
+def test_a_checkpoint_of_one_device_goes_on_on_another(tmp_path, first, second):
+    class Stop(Exception):
+        pass
+
+    def interrupt(net, **kwargs):
+        if len(net.history) == 1:
+            raise Stop
+
+    from skorch.callbacks import Callback
+
+    class Interrupt(Callback):
+        on_epoch_begin = staticmethod(interrupt)
+
+    whole = new(simclr, "cpu", max_epochs=3).fit(X)
+    with pytest.raises(Stop):
+        new(simclr, first, max_epochs=3, checkpoint_dir=tmp_path, callbacks=[Interrupt()]).fit(X)
+    resumed = new(simclr, second, max_epochs=3, checkpoint_dir=tmp_path).fit(X)
+    assert resumed.n_iter_ == 3
+    np.testing.assert_allclose(resumed.transform(X), whole.transform(X), rtol=0.05, atol=0.02)
+
+
+def test_auto_is_the_freest_device_or_the_one_of_the_rank(monkeypatch):
+    from sklearn_simclr._utils import devices
+
+    devices._freest.cache_clear()
+    assert devices.resolve_device("auto") == DEVICE  # equally free
+    devices._freest.cache_clear()
+    SETTINGS.free = {0: 2**29, 1: 2**30}
+    assert devices.resolve_device("auto") == OTHER
+    SETTINGS.free = {0: 2**30, 1: 2**29}
+    assert devices.resolve_device("auto") == OTHER  # chosen once
+    devices._freest.cache_clear()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert devices.resolve_device("auto") == OTHER
+    monkeypatch.setattr(devices, "in_worker", lambda: True)
+    assert devices.resolve_device("auto") == DEVICE
+    monkeypatch.setattr(devices, "in_worker", lambda: False)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="found 2 devices .* LOCAL_RANK=2"):
+        devices.resolve_device("auto")
+    SETTINGS.float64 = False
+    assert devices.resolve_device("auto") == torch.device("cpu")
+
+
+def test_what_needs_float64_names_the_parameter():
+    from sklearn_simclr import LinearEvaluationClassifier, WeightedKNNClassifier
+
+    SETTINGS.float64 = False
+    features = X.reshape(24, -1).astype(np.float32)
+    with pytest.raises(ValueError, match=r"device='pretended:0' has no float64, .* Pass device='cpu'"):
+        LinearEvaluationClassifier(device=DEVICE).fit(features, Y)
+    with pytest.raises(ValueError, match="has no float64"):
+        WeightedKNNClassifier(device=DEVICE).fit(features, Y).predict(features)
+
+
+def test_generators_are_those_of_the_device():
+    from sklearn_simclr._utils.seeds import isolated_generators
+
+    before = [torch.get_device_module(DEVICE).get_rng_state(device) for device in (DEVICE, OTHER)]
+    with isolated_generators(3, OTHER):
+        drawn = torch.rand(3, device=OTHER).cpu()
+        assert torch.equal(torch.get_device_module(DEVICE).get_rng_state(DEVICE), before[0])
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(3)))
+    after = [torch.get_device_module(DEVICE).get_rng_state(device) for device in (DEVICE, OTHER)]
+    assert all(map(torch.equal, before, after))
+
+
+def test_precision_of_gpus_without_bfloat16_is_float16_with_a_scaler():
+    from sklearn_simclr._utils.devices import resolve_precision
+
+    assert resolve_precision("auto", DEVICE) is None
+    SETTINGS.capability = (7, 5)
+    assert resolve_precision("auto", DEVICE) is torch.float16
+    half = new(simclr, DEVICE).fit(X)
+    whole = new(simclr, DEVICE, precision="float32").fit(X)
+    np.testing.assert_allclose(half.loss_curve_, whole.loss_curve_, rtol=0.05)
+    SETTINGS.bfloat16 = True
+    assert resolve_precision("auto", DEVICE) is torch.bfloat16
+
+
+def test_a_training_of_some_seconds_waits_for_marks():
+    new(AutoencoderTransformer, DEVICE, encoder=tiny, max_time=0.3).fit(X)
+
+
+def test_marks_copies_and_states_are_those_of_the_device():
+    from sklearn_simclr._utils import devices
+
+    assert devices.mark(OTHER).device == OTHER
+    copies = devices.Copies(OTHER)
+    assert copies.receive(*copies.send(torch.ones(2))).device == OTHER
+    assert set(devices.generator_states(OTHER)) == {"cpu", OTHER.type}
+
+
+def test_report_export_and_cache(tmp_path):
+    from sklearn_simclr import (
+        export_encoder,
+        load_encoder,
+        load_estimator,
+        representation_report,
+        save_estimator,
+    )
+
+    known = {"encoder": "compact", "memory": str(tmp_path / "cache"), "max_epochs": 1}
+    fitted = new(SimCLRTransformer, DEVICE, **known).fit(X)
+    again = new(SimCLRTransformer, DEVICE, **known).fit(X)
+    expected = fitted.transform(X)
+    np.testing.assert_array_equal(again.transform(X), expected)
+    assert str(representation_report(fitted, X))
+    save_estimator(fitted, tmp_path / "estimator.safetensors")
+    loaded = load_estimator(tmp_path / "estimator.safetensors")
+    np.testing.assert_allclose(loaded.set_params(device="cpu").transform(X), expected, atol=1e-5)
+    export_encoder(fitted, tmp_path / "encoder.safetensors")
+    assert load_encoder(tmp_path / "encoder.safetensors") is not None
