@@ -65,6 +65,7 @@ OPENED = {
     "training/loop.py:Loop._resume",
     "training/loop.py:Loop._record",
     "training/loop.py:Loop._gradient",
+    "training/loop.py:Loop._update",
     "training/batch.py:Batch.draw",
     "training/contrastive.py:ContrastiveObjective.project",
 }
@@ -102,7 +103,7 @@ HANDED = {
         "training/schedule.py:warmup_cosine",
         "estimators/trained_base.py:TrainedImageEstimator._plan",
     ),
-    ("Loop._step", "self.optimizer_.step"): (
+    ("Loop._update", "self.scaler.step"): (
         "training/optimizers.py:Muon.step",
         "training/optimizers.py:make_optimizer",
     ),

@@ -186,10 +186,11 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         cosine.
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         Of the encoder's forward in training; ``"auto"`` is bfloat16 on GPUs and on CPUs with AMX, where
-        it takes half to three quarters of the time for the same accuracy, else float32. The loss and
-        transform are always computed in float32.
+        it takes half to three quarters of the time for the same accuracy, float16 on GPUs that have units for
+        that only (with a gradient scaler, which waits for the device in each step), else float32. The loss
+        and transform are always computed in float32.
     device : str or torch.device, default="auto"
-        Where to compute; ``"auto"`` is CUDA where there is one, else the CPU.
+        Where to compute; ``"auto"`` is the accelerator that torch finds, else the CPU.
     output : {"encoder", "projection"} or int, default="encoder"
         What transform returns: the representation h, the projection z, or the output of the k-th layer
         of the projection head. Can be changed after fit.

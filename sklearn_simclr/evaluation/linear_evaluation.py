@@ -39,6 +39,10 @@ _REFIT_TOL = 0.01
 # Entries of the rows in a block: 16 MB in float32.
 _BLOCK_ENTRIES = 2**22
 
+# With device="auto", X of fewer numbers is evaluated on the CPU: launching thousands of small kernels and
+# waiting for their results takes longer than the products.
+_ACCELERATOR_FROM = 2**24
+
 
 class LinearEvaluationClassifier(LabelledScoreMixin, BaseEstimator):
     """Linear evaluation: logistic regression whose penalty is chosen on a validation split.
@@ -81,7 +85,8 @@ class LinearEvaluationClassifier(LabelledScoreMixin, BaseEstimator):
     max_iter : int, default=1000
         Most L-BFGS iterations for each penalty.
     device : "auto", str or torch.device, default="auto"
-        Where to compute; "auto" is CUDA where there is one, else the CPU.
+        Where to compute; "auto" is the accelerator that torch finds if X has 16 million numbers
+        or more, else the CPU: a small problem is many small steps.
     random_state : int, RandomState instance or None, default=None
         Seed of the split.
 
@@ -231,7 +236,8 @@ class LinearEvaluationClassifier(LabelledScoreMixin, BaseEstimator):
         seed = draw_seed(self.random_state)
         splits = validation_splits(self.validation, features, codes, weights, seed)
 
-        device = resolve_device(self.device)
+        small = isinstance(self.device, str) and self.device == "auto" and features.size < _ACCELERATOR_FROM
+        device = resolve_device("cpu" if small else self.device)
         check_float64(device, "the optimiser")
         rows, codes_, weights_ = (as_tensor(array).to(device) for array in (features, codes, weights))
         # One vector of coefficients w is two of -w / 2 and w / 2, with half the squared norm.

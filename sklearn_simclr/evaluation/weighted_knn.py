@@ -39,7 +39,7 @@ class WeightedKNNClassifier(LabelledScoreMixin, BaseEstimator):
     temperature : float, default=0.1
         Divisor of the similarities, > 0; the smaller, the more the nearest neighbours count.
     device : "auto", str or torch.device, default="auto"
-        Where to compute; "auto" is CUDA where there is one, else the CPU.
+        Where to compute; "auto" is the accelerator that torch finds, else the CPU.
 
     Attributes
     ----------

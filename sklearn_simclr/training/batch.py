@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,10 @@ from .part import Part, part_of
 from .plan import Plan
 
 __all__ = ["Batch"]
+
+
+def _unscaled(loss: Tensor) -> Tensor:
+    return loss
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Batch:
     plan: Plan
     memory_format: torch.memory_format = torch.contiguous_format
     part: Part | None = None
-    scale: Callable[[Tensor], Tensor] = lambda loss: loss
+    scale: Callable[[Tensor], Tensor] = field(default_factory=lambda: _unscaled)
 
     def draw(self, augmentation: Views, n_views: int = 1) -> Any:
         """Draw the random numbers of views.

@@ -330,14 +330,16 @@ class Loop(NeuralNet):
                 f"{_shown(loss)}. Take the mean of a vector, and leave out .item() and .detach()."
             )
         loss = loss if part.whole else loss * part.weight
+        value = loss.detach()
         if not step.has_gradients:
-            scale(loss).backward()
+            loss = scale(loss)
+            loss.backward()
         elif self.scaler.is_enabled() and not scaled:
             raise ValueError(
                 f"step of {type(self.objective).__name__} computes gradients by itself, of a loss that is "
                 "not scaled for float16. Let it take those of batch.scale(loss), or pass another precision."
             )
-        return part.add_up(loss.detach(), self.module_.parameters()), step.outputs
+        return part.add_up(value, self.module_.parameters()), step.outputs
 
     def _record(
         self, mean: torch.Tensor, outputs: Mapping[str, torch.Tensor], images: int, seconds: float

@@ -266,7 +266,14 @@ def test_precision_of_gpus_without_bfloat16_is_float16_with_a_scaler():
 
 
 def test_a_training_of_some_seconds_waits_for_marks():
-    new(AutoencoderTransformer, DEVICE, encoder=tiny, max_time=0.3).fit(X)
+    from sklearn_simclr.training import Plan
+    from sklearn_simclr.training.clock import Clock
+
+    plan = Plan(1, 4, "sgd", 0.1, lambda fraction: 1.0, seed=0, max_time=1000.0, device=OTHER)
+    with Clock(plan, 8, "Training") as clock:
+        for _ in range(5):
+            clock.tick(torch.zeros(()))
+    assert [mark.device for mark in clock.marks] == [OTHER, OTHER]
 
 
 def test_marks_copies_and_states_are_those_of_the_device():

@@ -1,0 +1,65 @@
+"""What depends on the kind of device, as far as a CPU shows it; tests/pretended/ has the rest."""
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_simclr import LinearEvaluationClassifier
+from sklearn_simclr._utils import devices, workers
+
+CPU = torch.device("cpu")
+
+
+def flags():
+    return [getattr(holder, name) for holder, name, _ in devices._flags_of_float32()]
+
+
+def test_flags_of_tf32_are_put_back_when_the_last_context_ends():
+    before = flags()
+    first, second = devices.exact_float32(), devices.exact_float32()
+    with first:
+        with second:
+            exact = flags()
+        assert flags() == exact != before
+    assert flags() == before
+
+
+def test_errors_of_all_allocators_are_known():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, dtype=torch.uint8)
+    assert devices.out_of_memory(caught.value)
+    assert devices.out_of_memory(MemoryError())
+    assert devices.out_of_memory(RuntimeError("MPS backend out of memory"))
+    assert not devices.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not devices.out_of_memory(ValueError("out of memory"))
+
+
+def test_states_of_another_kind_of_device_are_left_out():
+    states = devices.generator_states(CPU)
+    expected = torch.rand(3)
+    devices.set_generator_states({**states, "cuda": torch.zeros(16, dtype=torch.uint8)}, CPU)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    "name, inside", [("LokyProcess-1", True), ("ForkPoolWorker-3", True), ("SpawnProcess-1", False)]
+)
+def test_workers_of_joblib_are_told_by_their_name(monkeypatch, name, inside):
+    class Process:
+        pass
+
+    Process.name = name
+    monkeypatch.setattr(workers.multiprocessing, "current_process", Process)
+    assert workers.in_worker() is inside
+
+
+def test_small_data_is_evaluated_on_the_cpu(monkeypatch):
+    from sklearn_simclr.evaluation import linear_evaluation
+
+    asked = []
+    monkeypatch.setattr(linear_evaluation, "resolve_device", lambda device: asked.append(device) or CPU)
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    for size, device in ((41, "auto"), (40, "auto"), (41, "cuda")):
+        monkeypatch.setattr(linear_evaluation, "_ACCELERATOR_FROM", size)
+        LinearEvaluationClassifier(device=device, random_state=0).fit(X, np.arange(20) % 2)
+    assert asked == ["cpu", "auto", "cuda"]
