@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["as_path", "remove_unfinished", "replacing"]
+__all__ = ["as_path", "open_no_link", "remove_unfinished", "replacing"]
 
 _UNFINISHED = ".unfinished-"
 
@@ -81,7 +81,7 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
             with open(unfinished, "xb") as file:
                 permissions = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             yield unfinished
-            with open(unfinished, "rb+", opener=_open_no_link) as file:
+            with open(unfinished, "rb+", opener=open_no_link) as file:
                 if os.chmod in os.supports_fd:
                     # safetensors makes files that only their owner may read.
                     os.chmod(file.fileno(), permissions)
@@ -96,5 +96,19 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
         ) from error
 
 
-def _open_no_link(path: str, flags: int) -> int:
+def open_no_link(path: str | os.PathLike, flags: int) -> int:
+    """Open a file, as `opener` of `open`; a link of that name is an OSError.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    flags : int
+        As of `os.open`.
+
+    Returns
+    -------
+    int
+        Its descriptor.
+    """
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))

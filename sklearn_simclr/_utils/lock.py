@@ -13,6 +13,7 @@ from typing import Self
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from .atomic_write import open_no_link
 from .warn import warn
 
 __all__ = ["Lock"]
@@ -99,8 +100,9 @@ class Lock:
                 self._look_at_holder(now)
             if now - began > seconds:
                 return False
-        with contextlib.suppress(OSError):
-            self._note.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        # A link of that name might lead to a file of somebody else, which would be emptied.
+        with contextlib.suppress(OSError), open(self._note, "w", opener=open_no_link) as note:
+            note.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._over.clear()
         self._life = threading.Thread(target=self._show_life, daemon=True)
         self._life.start()

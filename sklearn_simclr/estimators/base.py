@@ -194,7 +194,7 @@ class BaseImageEstimator(BaseEstimator):
             image_size=self._target(reset=reset),
             side=how._auto_side,
             cache_dir=how.cache_dir,
-            kind=None if fmt is None else (fmt.shape[0], fmt.decoded_dtype or "uint8"),
+            kind=None if fmt is None else (fmt.shape[0], fmt.decoded_dtype),
             on_error=how.on_error,
             verbose=getattr(how, "verbose", 0),
             max_time=max_time,

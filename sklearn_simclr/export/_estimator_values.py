@@ -363,7 +363,7 @@ class _Reader:
             and type(flat) is bool
             and all(isinstance(v, numbers.Real) and math.isfinite(v) for v in pixel_range)
             and low < high
-            and decoded_dtype in ("", "uint8", "uint16")
+            and decoded_dtype in ("", "uint8", "uint16", "int16", "float32")
         )
         if not right:
             raise ValueError("its description of the images is not valid")

@@ -159,11 +159,12 @@ def convert(images: NDArray, channels: int, dtype: DTypeLike) -> NDArray:
     Parameters
     ----------
     images : ndarray of shape (..., C)
-        uint8 or uint16.
+        uint8, uint16, int16 or float32.
     channels : int
         C, or 3 where C is 1 (grey three times), or 1 where C is 3 (luma, ITU-R BT.601).
     dtype : dtype
-        uint8 or uint16; black stays black and white stays white.
+        uint8 or uint16 of either: black stays black and white stays white. float32 of int16: the numbers
+        stay.
 
     Returns
     -------
@@ -172,7 +173,9 @@ def convert(images: NDArray, channels: int, dtype: DTypeLike) -> NDArray:
     """
     dtype = np.dtype(dtype)
     if images.dtype != dtype:
-        if dtype == np.uint16:
+        if dtype == np.float32:
+            images = images.astype(dtype)
+        elif dtype == np.uint16:
             images = images * np.uint16(257)
         else:
             images = ((images.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -182,6 +185,8 @@ def convert(images: NDArray, channels: int, dtype: DTypeLike) -> NDArray:
     if found == 3 and channels == 1:
         # The fixed-point weights of Pillow's convert("L").
         weights = np.array([19595, 38470, 7471], dtype=np.int64)
+        if dtype == np.float32:
+            return (images @ (weights / 65536).astype(dtype))[..., None]
         return ((images @ weights + 0x8000) >> 16).astype(dtype)[..., None]
     return images
 

@@ -50,7 +50,7 @@ class ImageFormat(NamedTuple):
     pixel_range : (float, float)
         The values that are mapped to 0 and 1.
     decoded_dtype : str, default=""
-        Name of the dtype of decoded files, uint8 or uint16; empty where X was an array.
+        Name of the dtype of decoded files: uint8, uint16, int16 or float32; empty where X was an array.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def decoded_format(
     Parameters
     ----------
     pixels : ndarray of shape (n, H, W, C)
-        uint8 or uint16.
+        uint8, uint16, int16 or float32.
     rows : int64 ndarray or None, default=None
         Which of them are meant; None is all.
     image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"

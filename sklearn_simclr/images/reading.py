@@ -50,6 +50,9 @@ _READ_AT_ONCE = 64 << 20
 
 _MOST_THREADS = 16
 
+# Nanoseconds after which a file that changes again gets another time: FAT counts in steps of two seconds.
+_SETTLED = 3 * 10**9
+
 # Images whose sizes are looked at to choose one, spread evenly over X; and items of a data set, which may
 # decode an image to give it.
 _SIZES = 1000
@@ -57,6 +60,9 @@ _SIZES_OF_ITEMS = 32
 
 # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
 _OPENING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+# Of decoded images, by their character.
+_DTYPES = {"B": "uint8", "H": "uint16", "h": "int16", "f": "float32"}
 
 # Channels and name of the dtype of an image.
 _Kind: TypeAlias = tuple[int, str]
@@ -71,7 +77,7 @@ class DecodedRows(NamedTuple):
     Parameters
     ----------
     pixels : ndarray of shape (m, H, W, C)
-        uint8 or uint16, perhaps a read-only memory map.
+        uint8 or uint16; int16 or float32 of files that hold such numbers. Perhaps a read-only memory map.
     rows : int64 ndarray of shape (k,) or None
         Where in ``pixels`` the k images are that could be read, in their order; None is 0, ..., k - 1.
     bad : int64 ndarray of shape (b,)
@@ -108,7 +114,8 @@ def read_rows(
         Folder that keeps decoded files; None decodes into memory, or into a temporary file if they would
         take more than a quarter of it.
     kind : (int, str) or None, default=None
-        Channels and dtype of the result. None: RGB if any image has colours, uint16 if any has 16 bits.
+        Channels and dtype of the result. None: RGB if any image has colours, uint16 if any has 16 bits. With
+        an empty dtype, uint8 of images of 8 or 16 bits, and the dtype of those that hold other numbers.
     on_error : {"raise", "nan"}, default="raise"
         Whether an image that cannot be read is an error, or one of the ``bad`` ones.
     verbose : int, default=0
@@ -236,9 +243,7 @@ def _read_through_store(
     progress: _Progress,
 ) -> tuple[NDArray, NDArray[np.int64] | None]:
     with FolderStore(cache_dir) as store:
-        version = _decoder_version()
-        keys = [_key(row, target, version) for row in rows]
-        places = store.find({key for key in keys if key is not None})
+        keys, places, recent = _find(store, rows, target)
         first: dict[str, int] = {}
         for i, key in enumerate(keys):
             if key in places:
@@ -247,18 +252,29 @@ def _read_through_store(
                 first.setdefault(key, i)
         missing = [i for i, key in enumerate(keys) if key is None or first.get(key) == i]
         progress.update(len(rows) - len(missing))
+        rows = [recent.get(i, row) for i, row in enumerate(rows)]
+        changed: dict[str, str] = {}
         for chunk in _decoded(missing, rows, target, progress):
             added: dict[tuple[np.dtype, tuple[int, ...]], dict[str, NDArray]] = {}
+            names = {}
             for i, image in found.good(chunk):
-                key = keys[i]
+                key = recent[i].key if i in recent else keys[i]
                 if key is None:
                     content = np.ascontiguousarray(image).data
-                    key = keys[i] = _digest("pixels", image.shape, image.dtype.name, content)
+                    key = _digest("pixels", image.shape, image.dtype.name, content)
                     places.update(store.find([key]))
+                elif i in recent:
+                    names[recent[i].name] = key
+                if (before := keys[i]) is not None and before != key:
+                    changed[before] = key
+                keys[i] = key
                 if key not in places:
                     added.setdefault((image.dtype, image.shape), {})[key] = image
             for images in added.values():
                 places.update(store.add(list(images), np.stack(list(images.values()))))
+            store.also(names)
+        # Other rows of a file that changed while it was waited for.
+        keys = [None if key is None else key if key in places else changed.get(key, key) for key in keys]
         bad_keys = {keys[i]: reason for i, reason in found.bad.items() if keys[i] is not None}
         for i, key in enumerate(keys):
             if key in bad_keys and i not in found.bad:
@@ -418,8 +434,8 @@ def _decode_chunk(chunk: list[tuple[int, Any]], target: Target | None) -> _Read:
     started = time.perf_counter()
     images = []
     for i, item in chunk:
-        if isinstance(item, str | os.PathLike):
-            item = _read_file(os.fspath(item), target)
+        if isinstance(item, str | os.PathLike | _Recent):
+            item = item.read(target) if isinstance(item, _Recent) else _read_file(os.fspath(item), target)
             if isinstance(item, bytes) and len(item) > _SMALL_FILE:
                 item = _decode_one(item, target)
         elif not isinstance(item, bytes) or len(item) > _SMALL_FILE:
@@ -473,20 +489,109 @@ def _read_file(path: str | bytes, target: Target | None) -> NDArray | ImageError
         return error if isinstance(error, ImageError) else ImageError(str(error))
 
 
-def _key(row: object, target: Target | None, version: str) -> str | None:
-    """Return the key of a file or of bytes; None for what has one only when it is decoded."""
-    source = reference(row)
-    if source is None:
+class _Recent:
+    """A file that changed a moment ago, so that its times do not tell it from what it is a moment later.
+
+    Parameters
+    ----------
+    path : str or bytes
+        Of the file.
+    name : str
+        Key of its name.
+    key : callable
+        Gives the key of its content.
+    """
+
+    def __init__(self, path: str | bytes, name: str, key: Callable[[bytes], str]) -> None:
+        self.path, self.name, self._key = path, name, key
+        # Of the bytes that were decoded.
+        self.key: str | None = None
+
+    def read(self, target: Target | None) -> NDArray | ImageError | bytes:
+        """Return the bytes of the file and remember their key; or as `_read_file` does."""
+        data = _read_file(self.path, target)
+        self.key = self._key(data) if isinstance(data, bytes) else None
+        return data
+
+    def look(self, target: Target | None) -> None:
+        """Find out the key of the content, if it can be read."""
+        self.read(target)
+
+
+def _find(
+    store: FolderStore, rows: list[Any], target: Target | None
+) -> tuple[list[str | None], dict[str, Place], dict[int, _Recent]]:
+    """Look for rows in a store.
+
+    A file is known by its path and by what the system says about its state, or by its content where it has
+    changed so lately that a further change might leave no trace. So that it is not decoded again once it is
+    old enough, its name is kept, too: where that is known and the state is not, the content is looked at.
+
+    Parameters
+    ----------
+    store : FolderStore
+        Where to look.
+    rows : list
+        Images.
+    target : Target or None
+        Their size.
+
+    Returns
+    -------
+    keys : list of str or None
+        Of the rows; None for those that have one only when they are decoded.
+    places : dict
+        {key: place} of those that are in the store.
+    recent : dict
+        {row: _Recent} of the others that changed lately.
+    """
+    version = _decoder_version()
+    keys: list[str | None] = []
+    recent: dict[int, _Recent] = {}
+    for i, row in enumerate(rows):
+        source, key = reference(row), None
+        if isinstance(source, bytes):
+            key = _digest("bytes", target, version, source)
+        elif source is not None:
+            try:
+                status, path = os.stat(source), os.path.abspath(os.fspath(source))
+            except (OSError, TypeError, ValueError):
+                pass
+            else:
+                name = _digest("name", path, target, version)
+                state = _state(status)
+                key = None if state is None else _digest("file", path, target, version, state)
+                if status.st_size <= _READ_AT_ONCE:
+                    recent[i] = _Recent(path, name, lambda data: _digest("bytes", target, version, data))
+        keys.append(key)
+    places = store.find({key for key in keys if key is not None})
+    recent = {i: one for i, one in recent.items() if keys[i] not in places}
+    names = store.find({one.name for i, one in recent.items() if keys[i] is not None})
+    recent = {i: one for i, one in recent.items() if keys[i] is None or one.name in names}
+    with ThreadPoolExecutor(_MOST_THREADS) as pool:
+        for reading in [pool.submit(one.look, target) for one in recent.values()]:
+            reading.result()
+    places.update(store.find({one.key for one in recent.values() if one.key is not None}))
+    also = {}
+    for i, one in recent.items():
+        if one.key in places:
+            also[keys[i] or one.name] = one.key
+        keys[i] = keys[i] or one.key
+    store.also(also)
+    places.update({key: places[content] for key, content in also.items()})
+    return keys, places, {i: one for i, one in recent.items() if keys[i] not in places}
+
+
+def _state(status: os.stat_result) -> tuple[int, ...] | None:
+    """Return what changes with each change of a file; None where it cannot be trusted to.
+
+    The time of change of its entry (ctime) cannot be set, unlike that of its content (mtime), which cp -p,
+    rsync -t and tar keep. Windows has no such time.
+    """
+    last = max(status.st_mtime_ns, status.st_ctime_ns)
+    if os.name != "posix" or status.st_ino == 0 or last > time.time_ns() - _SETTLED:
         return None
-    if isinstance(source, bytes):
-        return _digest("bytes", target, version, source)
-    try:
-        status = os.stat(source)
-        path = os.path.abspath(os.fsdecode(source))
-    except (OSError, TypeError, ValueError):
-        return None
-    text = f"file\0{path}\0{status.st_size}\0{status.st_mtime_ns}\0{target}\0{version}"
-    return _digest(text.encode(errors="surrogateescape"))
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _digest(*parts: object) -> str:
@@ -506,7 +611,7 @@ def _decoder_version() -> str:
 
 def _kind(image: NDArray) -> _Kind:
     # dtype.name takes as long as the decoding of a small image.
-    return image.shape[-1], "uint8" if image.itemsize == 1 else "uint16"
+    return image.shape[-1], _DTYPES[image.dtype.char]
 
 
 def _common_kind(kinds: set[_Kind], wanted: _Kind | None) -> _Kind:
@@ -522,5 +627,20 @@ def _common_kind(kinds: set[_Kind], wanted: _Kind | None) -> _Kind:
             f"X has images with {sorted(channels)} channels; only grey and RGB images can be mixed. Pass "
             "images with the same channels."
         )
-    dtype = "uint16" if any(dtype == "uint16" for _, dtype in kinds) else "uint8"
-    return wanted or (max(channels), dtype)
+    dtypes = {dtype for _, dtype in kinds}
+    before = "" if wanted is None else wanted[1]
+    # Black and white of 8 and of 16 bits are the same; other numbers are measurements, such as those of CT.
+    plain, measured = {"uint8", "uint16"}, {"int16", "float32"}
+    if not (dtypes | {before} - {""} <= plain or dtypes | {before} - {""} <= measured) or (
+        before == "int16" and "float32" in dtypes
+    ):
+        raise ValueError(
+            f"X has images of {' and '.join(sorted(dtypes))}"
+            + (f", but images of {before} were seen in fit" if before else "")
+            + ": their numbers have different meanings. Pass images of one kind, or arrays that you scaled."
+        )
+    if not before:
+        before = next(dtype for dtype in ("float32", "int16", "uint16", "uint8") if dtype in dtypes)
+        if wanted is not None and dtypes <= plain:
+            before = "uint8"
+    return wanted[0] if wanted is not None else max(channels), before

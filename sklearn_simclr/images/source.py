@@ -401,7 +401,7 @@ def decoded_source(
     Parameters
     ----------
     pixels : ndarray of shape (m, H, W, C)
-        uint8 or uint16.
+        uint8, uint16, int16 or float32.
     fmt : ImageFormat
         As found in fit.
     rows : int64 ndarray of shape (k,) or None, default=None
@@ -442,7 +442,7 @@ def decoded_source(
             "Pass image_size='auto' to have all resized to the size of fit."
         )
     pixel_range = fmt.pixel_range
-    if not fmt.decoded_dtype and pixel_range == (0.0, 1.0):
+    if not fmt.decoded_dtype and pixel_range == (0.0, 1.0) and pixels.dtype.kind == "u":
         # Fitted on scaled arrays: decoded images are on the scale of their dtype.
         pixel_range = (0.0, float(np.iinfo(pixels.dtype).max))
     elif fitted and good:

@@ -1,22 +1,29 @@
 """Where decoded images live: in memory, in a temporary file, or in a folder for next time."""
 
 import contextlib
+import math
 import os
 import re
 import sqlite3
+import stat
 import tempfile
 import weakref
+import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from itertools import islice
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, overload
 
 import numpy as np
+from joblib import cpu_count
 from numpy.typing import DTypeLike, NDArray
 
 from .._utils.lock import Lock
 from .._utils.types import PathLike
+from .indexing import row_blocks
+from .mapped import mapped_rows
 
 __all__ = ["FileRows", "FolderStore", "MemoryRows", "Place", "StoredKind", "memory_limit", "scratch_rows"]
 
@@ -36,6 +43,11 @@ _BYTES_A_COMMIT = 256 << 20
 
 # SQLite takes 999 at least.
 _KEYS_A_QUERY = 500
+
+# The name of a kind in the index. Whatever else is there was not written by this class.
+_KIND = re.compile("(uint8|uint16|int16|float32)-([1-9][0-9]{0,6})x([1-9][0-9]{0,6})x([1-9][0-9]{0,6})")
+
+_COLUMNS = ("key", "kind", "row", "checksum")
 
 
 class MemoryRows:
@@ -81,7 +93,7 @@ class FileRows:
 
     def __init__(self, file: FileIO, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self._file, self._shape, self._dtype = file, tuple(shape), np.dtype(dtype)
-        self._bytes_a_row = int(np.prod(shape)) * self._dtype.itemsize
+        self._bytes_a_row = math.prod(shape) * self._dtype.itemsize
         # A row that was cut off by a crash is written over.
         self._n = os.fstat(file.fileno()).st_size // self._bytes_a_row
 
@@ -165,8 +177,10 @@ def memory_limit() -> int:
 class FolderStore:
     """Decoded images in a folder, found by a key; processes and threads take turns to add to it.
 
-    An index (SQLite) says in which row of which file of pixels an image is; an image is in the index only
-    when its pixels are written, so that an interruption leaves nothing half done.
+    An index (SQLite) says in which row of which file of pixels an image is, and what the checksum of its
+    pixels is. An image is in the index only when its pixels are written, so that an interruption leaves
+    nothing half done. Where the index and the pixels disagree, such as after a copy of only some files, an
+    image counts as not stored.
 
     Parameters
     ----------
@@ -192,13 +206,7 @@ class FolderStore:
             with self._clear_errors():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(Lock(self.folder / "images.lock", "adds images to it"))
-                self._index = stack.enter_context(
-                    contextlib.closing(sqlite3.connect(self.folder / "images.sqlite"))
-                )
-                self._index.execute(
-                    "CREATE TABLE IF NOT EXISTS images (key TEXT PRIMARY KEY, kind TEXT, row INTEGER) "
-                    "WITHOUT ROWID"
-                )
+                self._index = stack.enter_context(contextlib.closing(self._open_index()))
             self._files = stack.enter_context(contextlib.ExitStack())
             self._rows: dict[StoredKind, FileRows] = {}
             self._not_safe = 0
@@ -213,6 +221,22 @@ class FolderStore:
             self._rows = {}
             self._stack.close()
 
+    def _open_index(self) -> sqlite3.Connection:
+        path = self.folder / "images.sqlite"
+        if path.is_symlink():
+            raise OSError(f"{path.name} is a link, which might lead to a file of somebody else")
+        index = sqlite3.connect(path)
+        # What is no text is no key and no kind: it is left alone, not an error.
+        index.text_factory = lambda data: data.decode(errors="replace")
+        columns = tuple(row[1] for row in index.execute("PRAGMA table_info(images)"))
+        if columns and columns != _COLUMNS:  # of an earlier version, without checksums
+            index.execute("DROP TABLE images")
+        index.execute(
+            "CREATE TABLE IF NOT EXISTS images "
+            "(key TEXT PRIMARY KEY, kind TEXT, row INTEGER, checksum INTEGER) WITHOUT ROWID"
+        )
+        return index
+
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
         try:
@@ -223,7 +247,8 @@ class FolderStore:
                 f"cache_dir={str(self.folder)!r} cannot be written to ({reason}). Pass another folder, on a "
                 "disk with free space; what was stored before is kept."
             ) from error
-        except sqlite3.DatabaseError as error:
+        # Messages of SQLite quote what they found, which may be no text.
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"The index of cache_dir={str(self.folder)!r} is damaged ({error}). Remove the folder, "
                 "or pass another."
@@ -250,18 +275,38 @@ class FolderStore:
         dict
             {key: (kind, row)} of those that are here; a kind is (name of the dtype, H, W, C).
         """
-        found: dict[str, Place] = {}
-        kinds: dict[str, StoredKind] = {}
+        wanted: dict[StoredKind, list[tuple[int, int, str]]] = {}
         keys = iter(keys)
-        while some := list(islice(keys, _KEYS_A_QUERY)):
-            marks = ",".join("?" * len(some))
-            query = f"SELECT key, kind, row FROM images WHERE key IN ({marks})"
-            for key, name, row in self._index.execute(query, some):
-                kind = kinds.setdefault(name, _kind(name))
-                # Pixels can be missing where a folder was copied in part.
-                if row < len(self._open(kind)):
-                    found[key] = (kind, row)
-        return found
+        with self._clear_errors():
+            while some := list(islice(keys, _KEYS_A_QUERY)):
+                marks = ",".join("?" * len(some))
+                query = f"SELECT key, kind, row, checksum FROM images WHERE key IN ({marks})"
+                for key, name, row, checksum in self._index.execute(query, some):
+                    kind = _kind(name)
+                    if kind is not None and type(row) is type(checksum) is int:
+                        wanted.setdefault(kind, []).append((row, checksum, key))
+            return {key: (kind, row) for kind, rows in wanted.items() for key, row in self._whole(kind, rows)}
+
+    def _whole(self, kind: StoredKind, wanted: list[tuple[int, int, str]]) -> Iterator[tuple[str, int]]:
+        """Yield (key, row) of those (row, checksum, key) whose pixels are there and are those of the key."""
+        rows = self._open(kind, make=False)
+        if rows is None:
+            return
+        there = sorted(entry for entry in wanted if 0 <= entry[0] < len(rows))
+        pixels = rows.array()
+        file = mapped_rows(pixels)
+
+        def checksums(some: slice) -> list[int]:
+            return [_checksum(pixels[row]) for row, _, _ in there[some]]
+
+        blocks = row_blocks(len(there), pixels[:1].nbytes)
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            for some, found in zip(blocks, pool.map(checksums, blocks), strict=True):
+                for (row, checksum, key), actual in zip(there[some], found, strict=True):
+                    if actual == checksum:
+                        yield key, row
+                if file is not None:
+                    file.seen(len(found))
 
     def add(self, keys: list[str], images: NDArray) -> dict[str, Place]:
         """Store images.
@@ -271,7 +316,7 @@ class FolderStore:
         keys : list of str
             One an image; one that is known already stands for the new image from now on.
         images : ndarray of shape (k, H, W, C)
-            uint8 or uint16.
+            uint8, uint16, int16 or float32.
 
         Returns
         -------
@@ -280,34 +325,67 @@ class FolderStore:
         """
         kind = (images.dtype.name, *images.shape[1:])
         with self._clear_errors():
-            first = self._open(kind).append(images)
-            name = _name(kind)
+            rows = self._open(kind)
+            first, name = rows.append(images), _name(kind)
             self._index.executemany(
-                "INSERT OR REPLACE INTO images VALUES (?, ?, ?)",
-                [(key, name, first + k) for k, key in enumerate(keys)],
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)",
+                [(key, name, first + k, _checksum(images[k])) for k, key in enumerate(keys)],
             )
             self._not_safe += images.nbytes
             if self._not_safe > _BYTES_A_COMMIT:
                 self._commit()
         return {key: (kind, first + k) for k, key in enumerate(keys)}
 
+    def also(self, names: dict[str, str]) -> None:
+        """Let images be found by further keys.
+
+        Parameters
+        ----------
+        names : dict
+            {further key: key of an image that is stored}.
+        """
+        with self._clear_errors():
+            self._index.executemany(
+                "INSERT OR REPLACE INTO images SELECT ?, kind, row, checksum FROM images WHERE key = ?",
+                list(names.items()),
+            )
+            self._not_safe += len(names)
+
     def array(self, kind: StoredKind) -> NDArray:
         """Return all images of a kind as a read-only memory map of shape (n, H, W, C)."""
-        return self._open(kind).array()
+        rows = self._open(kind)
+        return rows.array()
 
-    def _open(self, kind: StoredKind) -> FileRows:
+    @overload
+    def _open(self, kind: StoredKind) -> FileRows: ...
+    @overload
+    def _open(self, kind: StoredKind, make: bool) -> FileRows | None: ...
+    def _open(self, kind: StoredKind, make: bool = True) -> FileRows | None:
         if kind not in self._rows:
             path = self.folder / f"{_name(kind)}.pixels"
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+            try:
+                handle = os.open(path, flags | (os.O_CREAT if make else 0), 0o666)
+            except FileNotFoundError:
+                if make:
+                    raise
+                return None
             file = self._files.enter_context(os.fdopen(handle, "r+b", buffering=0))
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(f"{path.name} is no regular file")
             self._rows[kind] = FileRows(file, kind[1:], kind[0])
         return self._rows[kind]
+
+
+def _checksum(image: NDArray) -> int:
+    return zlib.crc32(np.ascontiguousarray(image).data)
 
 
 def _name(kind: StoredKind) -> str:
     return "{}-{}x{}x{}".format(*kind)
 
 
-def _kind(name: str) -> StoredKind:
-    dtype, height, width, channels = re.split("[-x]", name)
-    return dtype, int(height), int(width), int(channels)
+def _kind(name: object) -> StoredKind | None:
+    """Return the kind of a name in the index, None for what is none."""
+    match = _KIND.fullmatch(name) if isinstance(name, str) else None
+    return None if match is None else (match[1], int(match[2]), int(match[3]), int(match[4]))
