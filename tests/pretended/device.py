@@ -17,6 +17,7 @@ import traceback
 from functools import partial
 
 import torch
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
@@ -297,6 +298,9 @@ def _run(func, args, kwargs):
         with _LOCK:
             _PENDING.append((result, result.clone()))
             result.view(torch.uint8).fill_(255) if result.dim() else result.fill_(-1)
+    if torch.Tag.inplace_view in func.tags and ours:
+        with no_dispatch():
+            func(*args, **kwargs)  # gives the outer tensor the shape, too
     known = {id(t.inner): t for t in ours}
 
     def outer(value):

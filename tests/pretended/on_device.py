@@ -305,3 +305,25 @@ def test_report_export_and_cache(tmp_path):
     np.testing.assert_allclose(loaded.set_params(device="cpu").transform(X), expected, atol=1e-5)
     export_encoder(fitted, tmp_path / "encoder.safetensors")
     assert load_encoder(tmp_path / "encoder.safetensors") is not None
+
+
+def test_images_that_do_not_fit_are_brought_batch_by_batch():
+    SETTINGS.free = {0: 1000, 1: 1000}
+    there, here = (new(simclr, device).fit(X) for device in (DEVICE, "cpu"))
+    np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-3, atol=1e-4)
+
+
+def test_evaluation_is_that_of_the_cpu():
+    from sklearn_simclr import LinearEvaluationClassifier, WeightedKNNClassifier
+
+    F = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    labels = np.arange(60) % 3
+    F[np.arange(60), labels] += 2
+    known = {"penalties": [1e-2, 1e-1], "random_state": 0, "standardize": True}
+    linear = [LinearEvaluationClassifier(device=d, **known).fit(F, labels) for d in (DEVICE, "cpu")]
+    np.testing.assert_allclose(linear[0].coef_, linear[1].coef_, rtol=1e-3, atol=1e-4)
+    votes = [
+        WeightedKNNClassifier(n_neighbors=5, device=d).fit(F, labels).predict_proba(F)
+        for d in (DEVICE, "cpu")
+    ]
+    np.testing.assert_allclose(*votes, atol=1e-5)
