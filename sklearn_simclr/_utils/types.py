@@ -45,6 +45,6 @@ Memory: TypeAlias = str | joblib.Memory | None
 ImageShape: TypeAlias = Literal["auto", "HWC", "CHW"] | tuple[int, ...] | list[int]
 PixelRange: TypeAlias = Literal["auto"] | tuple[float, float] | list[float]
 ImageSize: TypeAlias = Literal["auto"] | int | tuple[int, ...] | None
-OnError: TypeAlias = Literal["raise", "nan"]
+OnError: TypeAlias = Literal["raise", "nan", "grey"]
 OptimizerName: TypeAlias = Literal["auto", "lars", "sgd", "adamw", "muon"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]

@@ -39,9 +39,10 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
         Size that image files are brought to, as in :class:`SimCLRTransformer`.
     cache_dir : str, os.PathLike or None, default=None
         Folder that keeps decoded image files, as in :class:`SimCLRTransformer`.
-    on_error : {"raise", "nan"}, default="raise"
+    on_error : {"raise", "nan", "grey"}, default="raise"
         What to do with image files that cannot be read: with ``"raise"`` an error says which; with
-        ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN.
+        ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN; with ``"grey"``
+        transform gives what it gives for a grey image, with a warning.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
         Random views that are to be given back instead of the images; None is the images as they are. A
         callable makes one view: see :class:`ExternalViews`.

@@ -39,7 +39,6 @@ from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from .._utils.ranks import connected, together
 from .._utils.sklearn_private import Interval, StrOptions, check_feature_names
 from .._utils.types import Images, ImageShape
-from .._utils.warn import warn
 from ..encoders.traits import Traits, traits
 from ..images.computed import ComputedImages
 from ..images.indexing import row_blocks
@@ -54,7 +53,7 @@ from ..images.source import ImageSource, as_array, as_arrays, as_float, decoded_
 from ..training.identity import content_of
 from ..training.part import part_of
 
-__all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "images_a_forward", "warn_of_bad"]
+__all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "images_a_forward"]
 
 
 # Pixels of a forward in inference, on a CPU and elsewhere: few enough for a single row to be answered quickly
@@ -120,7 +119,7 @@ class BaseImageEstimator(BaseEstimator):
         "pixel_range": [StrOptions({"auto"}), tuple, list],
         "image_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), tuple, list, None],
         "cache_dir": [str, PathLike, None],
-        "on_error": [StrOptions({"raise", "nan"})],
+        "on_error": [StrOptions({"raise", "nan", "grey"})],
     }
 
     image_shape_: tuple[int, ...]
@@ -172,8 +171,6 @@ class BaseImageEstimator(BaseEstimator):
         """Return the images of X that can be read, at least two where nothing is known yet."""
         smallest = smallest if reset else 1
         images = self._read_images(X, reset=reset, smallest=smallest, max_time=max_time)
-        if not isinstance(X, ReadImages):
-            warn_of_bad(images)
         images = images.without_bad()
         if len(images) < 2:
             raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
@@ -204,7 +201,7 @@ class BaseImageEstimator(BaseEstimator):
             if good < smallest:
                 raise ValueError(
                     f"Of {len(rows)} images {good} can be read (n_samples={good}), at least {smallest} are "
-                    "needed. Pass on_error='raise' to see why."
+                    "needed."
                 )
             # No names, even of a table: they would be those of columns, not of pixels.
             check_feature_names(self, np.empty((0, 0)), reset=True)
@@ -369,6 +366,7 @@ class BaseImageEstimator(BaseEstimator):
     ) -> NDArray[np.float32]:
         channels_last = getattr(self, "_encoder_takes_channels_last", False)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        bad = source.bad
         copies = Copies(device)
         waiting: deque[tuple[int, torch.Tensor, Mark]] = deque()
         result: Any = None  # an array, once the shape of a row is known
@@ -387,6 +385,9 @@ class BaseImageEstimator(BaseEstimator):
                 taken = copies.receive(*copies.send(taken))
             images = as_float(taken)
             n = len(images)
+            grey = bad[(bad >= start) & (bad < start + n)] - start
+            if len(grey):
+                images = images.index_fill(0, torch.from_numpy(grey).to(device), 0.5)
             if n < size:
                 images = torch.cat([images, images.new_zeros(size - n, *images.shape[1:])])
             rows = function(modules, images.contiguous(memory_format=memory_format))[:n].float()
@@ -396,7 +397,8 @@ class BaseImageEstimator(BaseEstimator):
                 fetch()
         while waiting:
             fetch()
-        result[source.bad] = np.nan
+        if self._reading().on_error != "grey":
+            result[bad] = np.nan
         return result
 
 
@@ -508,21 +510,6 @@ def images_a_forward(shape: tuple[int, int, int], device: torch.device, network:
     most = (_MOST_PIXELS if here else _MOST_PIXELS_ELSEWHERE) // cost
     held = _NUMBERS // math.prod(shape) if here else math.inf
     return int(max(1, min(1024, held, max(usual, min(_IMAGES, most)))))
-
-
-def warn_of_bad(source: ImageSource) -> None:
-    """Warn that some images are left out of a fit, if any are.
-
-    Parameters
-    ----------
-    source : ImageSource
-        All images, with those that could not be read.
-    """
-    if len(source.bad):
-        warn(
-            f"{len(source.bad)} of {len(source)} images cannot be read and are left out. Pass "
-            "on_error='raise' to see why.",
-        )
 
 
 def _without_masks(X: Any) -> Any:

@@ -202,7 +202,8 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator):
             more = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
             raise ValueError(
                 f"{len(bad)} of {len(logits)} images cannot be read and have no class: rows "
-                f"{bad[:_LISTED].tolist()}{more}. Leave them out; predict_proba gives rows of NaN for them."
+                f"{bad[:_LISTED].tolist()}{more}. Leave them out, or pass on_error='grey' to have them "
+                "taken for grey images; predict_proba gives rows of NaN for them."
             )
         return self.classes_[logits.argmax(axis=1)]
 

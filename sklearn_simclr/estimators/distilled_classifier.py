@@ -23,7 +23,6 @@ from ..training.plan import Plan
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
-from .base import warn_of_bad
 from .classifier_base import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .simclr_transformer import SimCLRTransformer
 
@@ -53,7 +52,7 @@ class DistilledClassifier(TrainedImageClassifier):
         ``pixel_range`` which network to build, with random weights. None is ``SimCLRTransformer()``. Its
         ``image_size``, ``cache_dir`` and ``on_error`` say how image files are read: with ``on_error="nan"``
         those that cannot be read are left out of the training (also of the teacher's), predict_proba gives
-        rows of NaN for them, and predict refuses them.
+        rows of NaN for them, and predict refuses them; with ``"grey"`` both take them for grey images.
     alpha : float, default=1
         Part of the loss that is the teacher's, in [0, 1]. 1 needs no labels beyond the teacher's.
     temperature : float, default=1
@@ -259,7 +258,6 @@ class DistilledClassifier(TrainedImageClassifier):
             labels, weights = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32)
             if y is not None:
                 labels, weights = self._read_labels(y, sample_weight, images)
-            warn_of_bad(images)
             readable = np.setdiff1d(np.arange(n), images.bad)
             if len(readable) < 2:
                 raise ValueError(f"Of {n} images {len(readable)} can be read, at least 2 are needed.")

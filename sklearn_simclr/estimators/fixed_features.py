@@ -79,7 +79,7 @@ class PixelTransformer(_FixedFeatures):
         linear classifier learns no more from more pixels.
     cache_dir : str, os.PathLike or None, default=None
         As in :class:`SimCLRTransformer`.
-    on_error : {"raise", "nan"}, default="raise"
+    on_error : {"raise", "nan", "grey"}, default="raise"
         As in :class:`SimCLRTransformer`.
 
     Attributes
@@ -151,7 +151,7 @@ class HOGTransformer(_FixedFeatures):
         edges need more pixels than networks do.
     cache_dir : str, os.PathLike or None, default=None
         As in :class:`SimCLRTransformer`.
-    on_error : {"raise", "nan"}, default="raise"
+    on_error : {"raise", "nan", "grey"}, default="raise"
         As in :class:`SimCLRTransformer`.
 
     Attributes

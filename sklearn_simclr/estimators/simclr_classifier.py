@@ -22,7 +22,7 @@ from ..training.plan import Plan
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
-from .base import ReadImages, warn_of_bad
+from .base import ReadImages
 from .classifier_base import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
 from .simclr_transformer import SimCLRTransformer
 
@@ -57,7 +57,8 @@ class SimCLRClassifier(TrainedImageClassifier):
         ``clone``, and so cross-validation, forgets the fit of a plain transformer: wrap a fitted one in
         :class:`sklearn.frozen.FrozenEstimator` to share it between folds. Its ``image_size``, ``cache_dir``
         and ``on_error`` say how image files are read: with ``on_error="nan"`` those that cannot be read are
-        left out of both trainings, predict_proba gives rows of NaN for them, and predict refuses them.
+        left out of both trainings, predict_proba gives rows of NaN for them, and predict refuses them; with
+        ``"grey"`` both take them for grey images.
     head_layer : int, default=0
         Layer of the projection head that the linear layer is put on: 0 is the representation h. V2 found 1
         best with few labels, for a head of 3 layers.
@@ -255,7 +256,6 @@ class SimCLRClassifier(TrainedImageClassifier):
             labels, weights = self._read_labels(y, sample_weight, images)
             seed = draw_seed(self.random_state)
             rows, held = self._split_validation(np.flatnonzero(weights > 0), labels, seed)
-            warn_of_bad(images)
             self.pretrained_ = begin if fitted else begin.fit(ReadImages(images, self))
             layers = self.pretrained_.projector_.n_layers
             if self.head_layer > layers:

@@ -140,9 +140,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         a file is known by its path, size and time of change. It only grows: remove it when it is not
         needed. None decodes once a call, into memory, or into a temporary file if the images would take
         more than a quarter of it.
-    on_error : {"raise", "nan"}, default="raise"
+    on_error : {"raise", "nan", "grey"}, default="raise"
         What to do with image files that cannot be read: with ``"raise"`` an error says which, before any
-        training; with ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN.
+        training; with ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN; with
+        ``"grey"`` transform gives what it gives for a grey image, with a warning, so that a Pipeline goes on.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
         The random views; None is ``Augmentation()``, a recipe chosen by the size of the images. A callable,
         such as a transform of torchvision, kornia or albumentations, makes one view: see

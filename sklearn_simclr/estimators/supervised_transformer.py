@@ -32,7 +32,7 @@ from ..training.plan import Plan
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
-from .base import BaseImageTransformer, warn_of_bad
+from .base import BaseImageTransformer
 from .classifier_base import TrainedImageClassifier, make_classifier_head
 
 __all__ = ["SupervisedTransformer"]
@@ -58,10 +58,10 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         Size that image files are brought to, as in :class:`SimCLRTransformer`.
     cache_dir : str, os.PathLike or None, default=None
         Folder that keeps decoded image files, as in :class:`SimCLRTransformer`.
-    on_error : {"raise", "nan"}, default="raise"
+    on_error : {"raise", "nan", "grey"}, default="raise"
         What to do with image files that cannot be read: with ``"raise"`` an error says which; with
         ``"nan"`` fit leaves them out, with a warning, transform and predict_proba give rows of NaN, and
-        predict refuses them.
+        predict refuses them; with ``"grey"`` all three take them for grey images, with a warning.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
         The random views that are trained on; None is ``Augmentation()``, as for SimCLR. A callable makes one
         view: see :class:`ExternalViews`.
@@ -240,7 +240,6 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
         with self._unchanged_on_error():
             images = self._read_images(X, reset=True, max_time=self._time())
             labels, weights = self._read_labels(y, sample_weight, images)
-            warn_of_bad(images)
             seed = draw_seed(self.random_state)
             rows, held = self._split_validation(np.flatnonzero(weights > 0), labels, seed)
             validation = self._held_out(images.select(held), self._labelled(labels, weights, held))

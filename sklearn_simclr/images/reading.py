@@ -116,8 +116,8 @@ def read_rows(
     kind : (int, str) or None, default=None
         Channels and dtype of the result. None: RGB if any image has colours, uint16 if any has 16 bits. With
         an empty dtype, uint8 of images of 8 or 16 bits, and the dtype of those that hold other numbers.
-    on_error : {"raise", "nan"}, default="raise"
-        Whether an image that cannot be read is an error, or one of the ``bad`` ones.
+    on_error : {"raise", "nan", "grey"}, default="raise"
+        Whether an image that cannot be read is an error, or one of the ``bad`` ones, with a warning.
     verbose : int, default=0
         1 shows a progress bar.
     max_time : float or None, default=None
@@ -346,18 +346,27 @@ class _Found:
 
     def finish(self, all_seen: bool = True) -> None:
         """Raise what there is to raise."""
-        if self.bad and self.on_error == "raise":
+        if self.bad:
             lines = [f"row {i}, {name_of(self.rows[i])}: {self.bad[i]}" for i in sorted(self.bad)[:_LISTED]]
             more = len(self.bad) - _LISTED
             lines += [f"and {more} more" if more > 0 else ""] if all_seen else ["and perhaps more"]
             count = f"{len(self.bad)}" if all_seen else f"At least {len(self.bad)}"
-            missing = all(isinstance(reason, _NoSuchFile) for reason in self.bad.values())
-            raise (MissingImagesError if missing else ValueError)(
-                f"{count} of {self.n} images cannot be read:\n  "
-                + "\n  ".join(line for line in lines if line)
-                + "\nLeave them out of X, or pass on_error='nan': fit leaves them out, transform gives rows "
-                "of NaN for them."
+            found = (
+                f"{count} of {self.n} images cannot be read:\n  " + "\n  ".join(filter(None, lines)) + "\n"
             )
+            if self.on_error == "raise":
+                missing = all(isinstance(reason, _NoSuchFile) for reason in self.bad.values())
+                raise (MissingImagesError if missing else ValueError)(
+                    f"{found}Leave them out of X, or pass on_error='grey': fit leaves them out, and "
+                    "transform and predict take them for grey images; 'nan': transform gives rows of NaN."
+                )
+            if self.on_error == "grey":
+                warn(f"{found}They are left out of a fit; transform and predict take them for grey images.")
+            else:
+                warn(
+                    f"{found}They are left out of a fit; transform gives rows of NaN for them, which many "
+                    "classifiers refuse. Pass on_error='grey' to have them taken for grey images there."
+                )
         if self.odd:
             lines = [f"row {i}, {name_of(self.rows[i])}: {h} x {w}" for i, (h, w) in self.odd[:_LISTED]]
             raise ValueError(

@@ -31,7 +31,7 @@ from .._utils.types import (
 )
 from ..encoders.make import make_encoder
 from ..encoders.traits import traits
-from ..estimators.base import BaseImageTransformer, images_a_forward, warn_of_bad
+from ..estimators.base import BaseImageTransformer, images_a_forward
 from ..estimators.trained_base import TrainedImageEstimator, check_callbacks
 from ..estimators.views import resolve_views
 from ..images.indexing import row_blocks
@@ -84,7 +84,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         more pixels, the more weights ``"mlp"`` has, and the looser is the bound.
     cache_dir : str, os.PathLike or None, default=None
         As in :class:`SimCLRTransformer`.
-    on_error : {"raise", "nan"}, default="raise"
+    on_error : {"raise", "nan", "grey"}, default="raise"
         As in :class:`SimCLRTransformer`; score leaves images that cannot be read out, too.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
         The views, where pairs are made of them; of the size of the images. None is ``Augmentation()``. A
@@ -320,7 +320,6 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
             images = self._read_images(X, reset=True, smallest=2)
             self._by_views = self.pairs == "views" or (self.pairs == "auto" and y is None)
             readable, labels = self._check_labels(y, images)
-            warn_of_bad(images)
             seeds = np.random.SeedSequence(draw_seed(self.random_state)).generate_state(5).tolist()
             build_seed, tuple_seed, view_seed, train_seed, risk_seed = seeds
             n_tuples = self.n_tuples or _TUPLES_AN_IMAGE * len(labels)

@@ -23,6 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn_simclr import (
     AutoencoderTransformer,
     DistilledClassifier,
+    HOGTransformer,
+    PixelTransformer,
     SimCLRClassifier,
     SimCLRTransformer,
     SupervisedTransformer,
@@ -587,6 +589,7 @@ def test_truncated_files_are_refused_whatever_pillow_was_told(photo, monkeypatch
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
+@pytest.mark.filterwarnings("ignore:.* images cannot be read")
 @pytest.mark.parametrize("cached", [False, True])
 def test_rows_of_nan(hostile, tmp_path, photo, cached):
     good = [encoded(photo[i : i + 64, i : i + 64], "JPEG") for i in range(0, 60, 10)]
@@ -596,7 +599,7 @@ def test_rows_of_nan(hostile, tmp_path, photo, cached):
     simclr = SimCLRTransformer(on_error="nan", **options)
     with pytest.warns(UserWarning, match=f"{len(bad) + 1} of {len(rows)} images cannot be read") as caught:
         simclr.fit(rows)
-    assert len(caught) == 1
+    assert len(caught) == 1 and str(rows[1]) in str(caught[0].message)
     expected = SimCLRTransformer(**options).fit(good).transform(good)
     found = simclr.transform(rows)
     is_bad = np.array([row not in good for row in rows])
@@ -635,6 +638,7 @@ def distilled(on_error, teacher_views="image"):
     return DistilledClassifier(teacher, student, alpha=0.5, teacher_views=teacher_views, **TINY)
 
 
+@pytest.mark.filterwarnings("ignore:.* images cannot be read")
 @pytest.mark.parametrize(
     "make",
     [
@@ -651,7 +655,7 @@ def test_classifiers_leave_out_what_cannot_be_read(make, damaged):
     with pytest.raises(ValueError, match="3 of 12 images cannot be read:\n  row 2"):
         make("raise", images).fit(rows, y)
     classifier = make("nan", images)
-    with pytest.warns(UserWarning, match="3 of 12 images cannot be read and are left out") as caught:
+    with pytest.warns(UserWarning, match="3 of 12 images cannot be read:\n  row 2") as caught:
         classifier.fit(rows, y)
     assert len(caught) == 1
     # The only image of class d cannot be read.
@@ -662,12 +666,13 @@ def test_classifiers_leave_out_what_cannot_be_read(make, damaged):
     np.testing.assert_array_equal(odds[good], expected.predict_proba(images))
     assert np.isnan(np.delete(classifier.decision_function(rows), good, axis=0)).all()
     np.testing.assert_array_equal(classifier.predict(rows[good]), expected.predict(images))
-    with pytest.raises(ValueError, match=r"3 of 12 images .* no class: rows \[2, 5, 11\]\. Leave them out"):
+    with pytest.raises(ValueError, match=r"no class: rows \[2, 5, 11\]\. Leave them out.*on_error='grey'"):
         classifier.predict(rows)
     with pytest.raises(ValueError, match="cannot be read|none can be read|0 can be read"):
         make("nan", images).fit(rows[[2, 5, 11]], y[[0, 1, 2]])
 
 
+@pytest.mark.filterwarnings("ignore:.* images cannot be read")
 def test_features_of_baselines_are_nan_where_nothing_can_be_read(damaged):
     rows, good, images, y = damaged
     for baseline in (SupervisedTransformer, AutoencoderTransformer):
@@ -681,6 +686,49 @@ def test_features_of_baselines_are_nan_where_nothing_can_be_read(damaged):
         np.testing.assert_array_equal(features[good], expected.transform(images))
     again = found.reconstruct(rows)
     assert np.isnan(again[2]).all() and np.isfinite(again[good]).all()
+
+
+def test_one_broken_file_in_a_pipeline(damaged):
+    rows, good, images, _ = damaged
+    y = np.arange(12) % 2
+    for features in (PixelTransformer, HOGTransformer, SimCLRTransformer):
+        own = TINY if features is SimCLRTransformer else {}
+        model = make_pipeline(features(on_error="nan", **own), LogisticRegression())
+        # What is refused further on is named before, with the way out.
+        with (
+            pytest.warns(UserWarning, match=r"(?s)row 2, '.*2\.png': .*on_error='grey'"),
+            pytest.raises(ValueError, match="Input X contains NaN"),
+        ):
+            model.fit(rows, y)
+        model.set_params(**{f"{features.__name__.lower()}__on_error": "grey"})
+        with pytest.warns(UserWarning, match=r"(?s)3 of 12 images cannot be read:\n  row 2, '.*grey images"):
+            model.fit(rows, y)
+        with pytest.warns(UserWarning, match="3 of 12 images cannot be read"):
+            H = model[:-1].transform(rows)
+        np.testing.assert_array_equal(H[good], model[:-1].transform(images))
+        # Rows that cannot be read are grey, and equal.
+        if features is PixelTransformer:
+            assert (H[2] == 0.5).all()
+        assert np.isfinite(H).all() and (H[[5, 11]] == H[2]).all()
+        assert np.array_equal(images, damaged[2])
+        with pytest.warns(UserWarning, match="cannot be read"):
+            assert set(model.predict(rows)) <= {0, 1}
+
+
+@pytest.mark.filterwarnings("ignore:.* images cannot be read")
+def test_one_broken_file_in_searches_and_classifiers(damaged):
+    rows, good, images, _ = damaged
+    y = np.arange(12) % 2
+    model = make_pipeline(PixelTransformer(on_error="grey"), LogisticRegression())
+    search = GridSearchCV(model, {"logisticregression__C": [0.1, 1]}, cv=2, error_score="raise").fit(rows, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    classifier = SupervisedTransformer(on_error="grey", **TINY).fit(rows, y)
+    expected = SupervisedTransformer(**TINY).fit(images, y[good])
+    odds = classifier.predict_proba(rows)
+    np.testing.assert_array_equal(odds[good], expected.predict_proba(images))
+    grey = expected.set_params(pixel_range=(0, 255)).predict_proba(np.full((1, 8, 8, 3), 128, np.uint8))
+    np.testing.assert_allclose(odds[2], grey[0], atol=0.02)
+    assert classifier.predict(rows)[2] == classifier.classes_[odds[2].argmax()]
 
 
 def test_baselines_resize_and_keep_files_as_simclr_does(tmp_path, monkeypatch):
@@ -736,6 +784,7 @@ def test_mutated_files_raise_nothing_else(photo, capsys, tiff):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.filterwarnings("ignore:.* images cannot be read")
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts files by /proc")
 def test_open_files_do_not_pile_up(tmp_path):
     paths = [write_png(tmp_path / f"{i}.png", a) for i, a in enumerate(random_images(4))]

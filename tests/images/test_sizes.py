@@ -434,6 +434,7 @@ def test_classifiers_by_themselves_take_files(study):
     assert DistilledClassifier(teacher, max_epochs=0, random_state=0).fit(paths).image_shape_ == (96, 96, 3)
 
 
+@pytest.mark.filterwarnings("ignore:.* images cannot be read")
 @pytest.mark.parametrize("pairs", ["labels", "views"])
 def test_pac_bayes_leaves_out_what_cannot_be_read(study, tmp_path, pairs):
     paths, y = study
@@ -459,6 +460,7 @@ def test_pac_bayes_leaves_out_what_cannot_be_read(study, tmp_path, pairs):
     assert model.score(rows, labels) == without.score(paths[:8], y[:8])
 
 
+@pytest.mark.filterwarnings("ignore:.* images cannot be read")
 def test_hog_and_pixels_give_rows_of_nan(study, tmp_path):
     paths, _ = study
     (tmp_path / "bad.png").write_bytes(b"no image")
