@@ -15,12 +15,14 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from .forks import in_each_process
 from .types import Device, Precision
 from .workers import in_worker
 
 __all__ = [
     "Copies",
     "Mark",
+    "autocast_off",
     "by_kind",
     "check_float64",
     "empty_cache",
@@ -495,12 +497,28 @@ def seed_device(seed: int, device: torch.device) -> None:
             _module(device).manual_seed(seed)
 
 
+@contextlib.contextmanager
+def autocast_off() -> Iterator[None]:
+    """Compute without the autocast that the caller is in, on all kinds of devices."""
+    with contextlib.ExitStack() as stack:
+        for kind in sorted(_FUSED):
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
 class _Exact:
     """How many ask for exact products at present, and what is to be put back after the last of them."""
 
-    lock = threading.Lock()
-    users = 0
-    before: list[tuple[Any, str, Any]] = []
+    lock: threading.Lock
+    users: int
+    before: list[tuple[Any, str, Any]]
+
+
+@in_each_process
+def _begin() -> None:
+    _Exact.lock = threading.Lock()
+    _Exact.users = 0
 
 
 @contextlib.contextmanager

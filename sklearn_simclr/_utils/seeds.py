@@ -11,6 +11,7 @@ import torch
 from sklearn.utils import check_random_state
 
 from .devices import generator_states, seed_device, set_generator_states
+from .forks import in_each_process
 from .ranks import current
 from .types import RandomState
 
@@ -22,7 +23,14 @@ __all__ = [
     "unchanged_generators",
 ]
 
-_GENERATORS = threading.RLock()
+
+_GENERATORS: contextlib.AbstractContextManager
+
+
+@in_each_process
+def _new_lock() -> None:
+    global _GENERATORS
+    _GENERATORS = threading.RLock()
 
 
 def draw_seed(random_state: RandomState) -> int:

@@ -39,6 +39,7 @@ from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from .._utils.ranks import connected, together
 from .._utils.sklearn_private import Interval, StrOptions, check_feature_names
 from .._utils.types import Images, ImageShape
+from .._utils.usual_settings import usual_settings
 from ..encoders.traits import Traits, traits
 from ..images.computed import ComputedImages
 from ..images.indexing import row_blocks
@@ -52,6 +53,7 @@ from ..images.sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
 from ..images.source import ImageSource, as_array, as_arrays, as_float, decoded_source, image_source
 from ..training.identity import content_of
 from ..training.part import part_of
+from .calls import isolate_calls
 
 __all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "images_a_forward"]
 
@@ -127,6 +129,10 @@ class BaseImageEstimator(BaseEstimator):
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        isolate_calls(cls)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -143,6 +149,7 @@ class BaseImageEstimator(BaseEstimator):
         """Return the estimator whose parameters say how images are read."""
         return self
 
+    @usual_settings()
     def _read_images(
         self,
         X: Images | ReadImages,
@@ -297,17 +304,7 @@ class BaseImageEstimator(BaseEstimator):
         _check_finite(array)
         return array
 
-    @contextlib.contextmanager
-    def _unchanged_on_error(self) -> Iterator[None]:
-        """Leave the estimator as it was if fitting fails or is interrupted."""
-        before = self.__dict__.copy()
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
-
+    @usual_settings()
     def _infer(
         self,
         function: Callable[[Sequence[nn.Module], torch.Tensor], torch.Tensor],

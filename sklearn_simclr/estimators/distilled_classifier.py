@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.utils import Tags
 from torch import nn
 
+from .._utils.ranks import together
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Device, Images, Labels, Memory, OptimizerName, PathLike, Precision, RandomState
@@ -248,7 +249,7 @@ class DistilledClassifier(TrainedImageClassifier):
         ValueError, TypeError
             If X, y or a parameter cannot be used; the estimator is then as it was before.
         """
-        with self._unchanged_on_error():
+        with together():
             self._check_teacher(y)
             student = unwrap_frozen(self.student)
             if is_fitted(student):

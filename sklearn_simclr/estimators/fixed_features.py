@@ -39,9 +39,8 @@ class _FixedFeatures(BaseImageTransformer):
         transformer
             Itself.
         """
-        with self._unchanged_on_error():
-            source = self._read_images(X, reset=True)
-            self._n_features_out = self._features(torch.zeros(1, *source.shape)).shape[1]
+        source = self._read_images(X, reset=True)
+        self._n_features_out = self._features(torch.zeros(1, *source.shape)).shape[1]
         return self
 
     def transform(self, X: Images) -> NDArray[np.float32]:

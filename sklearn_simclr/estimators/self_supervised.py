@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from .._utils.ranks import together
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import fit_context
 from .._utils.types import (
@@ -207,7 +208,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
             If X or a parameter cannot be used; the estimator is then as it was before.
         """
         started = time.perf_counter()
-        with self._unchanged_on_error():
+        with together():
             images = self._read_training_images(X, reset=True, max_time=self._time())
             plan = self._plan(len(images), draw_seed(self.random_state), started)
             objective = self._new_objective(images, plan)

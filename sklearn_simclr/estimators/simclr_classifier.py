@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags
 from torch import nn
 
+from .._utils.ranks import together
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, fit_context
 from .._utils.types import Device, Images, Labels, Memory, OptimizerName, PathLike, Precision, RandomState
@@ -247,7 +248,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         ValueError, TypeError
             If X, y or a parameter cannot be used; the estimator is then as it was before.
         """
-        with self._unchanged_on_error():
+        with together():
             begin, fitted = self._transformer()
             # Labels first: a mistake there must not cost a pretraining.
             if fitted:

@@ -18,6 +18,7 @@ from torch import nn
 
 from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from .._utils.progress import setting_up
+from .._utils.ranks import together
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import (
@@ -415,7 +416,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         """
         started = time.perf_counter()
         warm = self.warm_start and hasattr(self, "encoder_")
-        with self._unchanged_on_error():
+        with together():
             images = self._read_training_images(X, reset=not warm, max_time=self._time())
             plan = self._plan(len(images), draw_seed(self.random_state), started, warm=warm)
             objective = self._new_objective(images, plan, warm=warm)
@@ -446,7 +447,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         """
         started = time.perf_counter()
         warm = hasattr(self, "encoder_")
-        with self._unchanged_on_error():
+        with together():
             images = self._read_training_images(X, reset=not warm)
             if not warm or not hasattr(self, "_seed"):
                 self._seed = draw_seed(self.random_state)

@@ -10,6 +10,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from .._utils.ranks import together
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import fit_context
 from .._utils.types import (
@@ -237,7 +238,7 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
             If X, y or a parameter cannot be used; the estimator is then as it was before.
         """
         started = time.perf_counter()
-        with self._unchanged_on_error():
+        with together():
             images = self._read_images(X, reset=True, max_time=self._time())
             labels, weights = self._read_labels(y, sample_weight, images)
             seed = draw_seed(self.random_state)

@@ -1,8 +1,6 @@
 """What all estimators with trained modules share: parameters, plan, encoder, and what they adopt."""
 
-import contextlib
 import copy
-from collections.abc import Iterator
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
@@ -15,7 +13,7 @@ from torch import nn
 
 from .._utils.devices import resolve_device, resolve_precision
 from .._utils.progress import setting_up
-from .._utils.ranks import current, together
+from .._utils.ranks import current
 from .._utils.sklearn_private import Interval, StrOptions, clone_by_parameters
 from ..encoders.libraries import LibraryNetwork
 from ..encoders.make import default_encoder, make_encoder
@@ -150,12 +148,6 @@ class TrainedImageEstimator(BaseImageEstimator):
         twin = copy.copy(self)
         twin.augmentation = None
         return twin
-
-    @contextlib.contextmanager
-    def _unchanged_on_error(self) -> Iterator[None]:
-        """Leave the estimator as it was if fitting fails; fit together with other ranks, if there are any."""
-        with super()._unchanged_on_error(), together():
-            yield
 
     def _default_augmentation(self) -> Augmentation | None:
         """Return the augmentation that None stands for, if any, before its values are resolved."""

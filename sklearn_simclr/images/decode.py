@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .._utils.forks import in_each_process
 from .resizing import resize_array, resize_pillow
 from .sizes import Target
 from .tiff import TiffError, over_white, read_tiff, tiff_size
@@ -29,7 +30,14 @@ _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "J
 # the antialiased resize that follows does the rest.
 _DRAFT_GAP = 2
 
-_STRICT = threading.RLock()
+
+_STRICT: contextlib.AbstractContextManager
+
+
+@in_each_process
+def _new_lock() -> None:
+    global _STRICT
+    _STRICT = threading.RLock()
 
 
 class ImageError(ValueError):

@@ -16,6 +16,7 @@ from torch import nn
 from torch.func import functional_call
 
 from .._utils.devices import resolve_device, send
+from .._utils.ranks import together
 from .._utils.seeds import draw_seed, isolated_generators
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import (
@@ -316,7 +317,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
             before.
         """
         started = time.perf_counter()
-        with self._unchanged_on_error():
+        with together():
             images = self._read_images(X, reset=True, smallest=2)
             self._by_views = self.pairs == "views" or (self.pairs == "auto" and y is None)
             readable, labels = self._check_labels(y, images)

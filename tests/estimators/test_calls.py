@@ -1,0 +1,152 @@
+"""Settings of the user's program, other threads and forks do not change what estimators give."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny
+
+from sklearn_simclr import SimCLRClassifier, SimCLRTransformer, SupervisedTransformer
+from sklearn_simclr.losses import nt_xent
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (16, 8, 8), dtype=np.uint8)
+
+
+def simclr(**params):
+    return SimCLRTransformer(tiny, max_epochs=1, batch_size=8, random_state=0, **params)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+SETTINGS = {
+    "dtype": lambda: default_dtype(torch.float64),
+    "no gradients": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "device": lambda: torch.device("meta"),
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "errors of NumPy": lambda: np.errstate(all="raise"),
+}
+
+
+def settings():
+    return (
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_default_device(),
+        torch.is_autocast_enabled("cpu"),
+        np.geterr(),
+    )
+
+
+@pytest.fixture(scope="module")
+def usual(images):
+    return everything(images)
+
+
+def everything(images):
+    """Return what estimators say of images."""
+    labels = np.arange(16) % 2
+    transformer = simclr().fit(images)
+    transformer.partial_fit(images)
+    classifier = SimCLRClassifier(transformer, max_epochs=1, random_state=0).fit(images, labels)
+    supervised = SupervisedTransformer(tiny, max_epochs=1, random_state=0).fit(images, labels)
+    return [
+        transformer.loss_curve_,
+        transformer.transform(images),
+        transformer.score(images),
+        classifier.predict_proba(images),
+        supervised.transform(images),
+    ]
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_settings_of_torch_and_numpy_change_nothing_and_stay(images, usual, setting):
+    with setting():
+        before = settings()
+        found = everything(images)
+        assert settings() == before
+    for one, other in zip(found, usual, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_threads_that_end_in_any_order_leave_the_default_dtype(images):
+    with default_dtype(torch.float64):
+        threads = [threading.Thread(target=simclr().fit, args=(images[: 8 + k],)) for k in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert torch.get_default_dtype() == torch.float64
+
+
+def test_transform_while_a_refit_runs_is_of_the_earlier_fit(images):
+    colours = np.random.default_rng(1).integers(0, 256, (16, 8, 8, 3), dtype=np.uint8)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def loss(z):
+        inside.set()
+        go_on.wait(60)
+        return nt_xent(z)
+
+    transformer = simclr().fit(images)
+    before = transformer.transform(images)
+    refit = threading.Thread(target=transformer.set_params(loss=loss).fit, args=(colours,))
+    refit.start()
+    try:
+        assert inside.wait(60)
+        np.testing.assert_array_equal(transformer.transform(images), before)
+        assert transformer.image_shape_ == (8, 8)
+    finally:
+        go_on.set()
+        refit.join()
+    assert transformer.image_shape_ == (8, 8, 3)
+    assert transformer.transform(colours).shape[0] == 16
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_the_child_of_a_fork_fits_while_a_thread_of_its_parent_does(images):
+    inside, go_on = threading.Event(), threading.Event()
+
+    def loss(z):
+        inside.set()
+        go_on.wait(60)
+        return nt_xent(z)
+
+    thread = threading.Thread(target=simclr(loss=loss).fit, args=(images,))
+    thread.start()
+    assert inside.wait(60)
+    child = os.fork()
+    if child == 0:
+        try:
+            simclr().fit(images)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    try:
+        ended, began = (0, 0), time.monotonic()
+        while ended[0] == 0 and time.monotonic() - began < 60:
+            time.sleep(0.05)
+            ended = os.waitpid(child, os.WNOHANG)
+        assert ended == (child, 0)
+    finally:
+        go_on.set()
+        thread.join()
+        if ended[0] == 0:
+            os.kill(child, signal.SIGKILL)
