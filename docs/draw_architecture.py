@@ -82,7 +82,7 @@ HIDDEN = """
     _default_augmentation _encoder_setting _ended_by_callback _given _known_columns _lacks_head
     _load_modules _match_formats _overrides_step _print_prediction _reading _set_global_states _state _take
     _take_format _takes_channels_last _target building together draw_seed due fraction
-    isolated_generators lay_out over precision setting_up _time time_left traits warn_of_bad
+    isolated_generators lay_out over precision setting_up _time time_left traits
 """
 
 # What the source does not say in place: (caller, call as written) -> what is called, and the function

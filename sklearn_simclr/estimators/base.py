@@ -51,6 +51,7 @@ from ..images.reading import read_rows
 from ..images.resizing import resize_images
 from ..images.sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
 from ..images.source import ImageSource, as_array, as_arrays, as_float, decoded_source, image_source
+from ..images.tables import rows_of_column
 from ..training.identity import content_of
 from ..training.part import part_of
 from .calls import isolate_calls
@@ -284,9 +285,16 @@ class BaseImageEstimator(BaseEstimator):
 
     def _read_array(self, X: Images, *, reset: bool, smallest: int) -> np.ndarray:
         options = {"dtype": "numeric", "ensure_all_finite": False, "ensure_min_samples": smallest}
-        X = as_array(X)
+        X = as_array(rows_of_column(X))
+        if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
+            X = X.tolist()
         if isinstance(X, list | tuple):
             X = _nested_lists(X)
+        if getattr(X, "ndim", 2) < 2 and not _is_text(X):
+            raise ValueError(_no_batch(np.asarray(X)))
+        one = None if reset or self._format.flat else self._format.image_shape
+        if one is not None and getattr(X, "shape", None) == one:
+            raise ValueError(f"X has the shape of one image, {one}. Pass X[None].")
         if _is_text(X):
             raise ValueError(
                 "X holds strings or bytes in several columns. Pass one column of paths, or an array of "
@@ -533,6 +541,17 @@ def _nested_lists(X: Sequence[Any]) -> np.ndarray:
             f"Images of mixed sizes: row {odd} of X differs in shape from row 0. "
             "Resize or crop them to one size and stack them into one array."
         ) from error
+
+
+def _no_batch(X: np.ndarray) -> str:
+    """Return what is to be said of an array of fewer than two axes."""
+    if X.size == 0:
+        return "X has no images (n_samples=0). Pass at least two; check where they were looked for."
+    return (
+        f"X has shape {X.shape}: numbers without an axis of images. Pass X[None] for one image that is a row "
+        "of pixels, else an array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or a list of "
+        "images. Reshape your data."
+    )
 
 
 def _has_shape(row: Any) -> bool:

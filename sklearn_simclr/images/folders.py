@@ -143,8 +143,9 @@ def image_rows(dataset: Rows) -> NDArray:
     Parameters
     ----------
     dataset : object with a length and items
-        Its items are images, (image, label) pairs as in torchvision's datasets, or dicts with an image, or
-        with "bytes" and "path", as in Hugging Face's.
+        Its items are images, (image, label) pairs as in torchvision's datasets, or dicts with the key "image"
+        as in MONAI's, torchgeo's and Hugging Face's, or with "bytes" and "path". Images are arrays, tensors,
+        Pillow images or paths.
 
     Returns
     -------

@@ -7,6 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from .items import dataset_rows, is_dataset
+from .tables import rows_of_column
+
 __all__ = ["indexable", "length_mismatch", "row_blocks", "take", "take_columns", "take_if_aligned"]
 
 # Bytes of the rows of an array that are looked at or copied at a time.
@@ -15,6 +18,10 @@ _BLOCK_BYTES = 16 << 20
 
 def indexable(X: Any, name: str = "X") -> tuple[Any, int]:
     """Return `X` in a form that has a length, and that length."""
+    if is_dataset(X) and hasattr(X, "shape"):
+        X = dataset_rows(X)  # slices of Hugging Face's datasets are dicts of columns
+    elif hasattr(X, "to_pandas") and not hasattr(X, "iloc"):
+        X = rows_of_column(X)  # tables of Arrow take no rows by number
     if not hasattr(X, "shape") and not isinstance(X, Sized) and hasattr(X, "__array__"):
         X = np.asarray(X)
     # Shape before length: sparse containers have no length, and one of them is a dict.

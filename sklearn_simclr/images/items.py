@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.types import Rows
+from .tables import rows_of_column
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -18,12 +20,20 @@ __all__ = [
     "as_rows",
     "dataset_rows",
     "fetch",
+    "is_dataset",
     "is_of_dataset",
     "is_pillow",
     "name_of",
     "peek",
     "reference",
+    "shortened",
 ]
+
+# Keys of the image in the items of MONAI, torchgeo, Hugging Face and of WebDataset.
+_IMAGE_KEYS = ("image", "img", "pixel_values", "images", "jpg", "jpeg", "png", "X")
+
+# Characters of a name in a message.
+_LONGEST = 300
 
 
 def as_rows(X: Any) -> list[Any] | None:
@@ -44,6 +54,8 @@ def as_rows(X: Any) -> list[Any] | None:
     ------
     ValueError
         If X is one path or one image.
+    TypeError
+        If X is a dict, a loader or a generator, or a dataset whose items are no images.
 
     Examples
     --------
@@ -54,16 +66,12 @@ def as_rows(X: Any) -> list[Any] | None:
     True
     """
     if isinstance(X, str | bytes | os.PathLike) or is_pillow(X):
-        what = "one image" if isinstance(X, bytes) or is_pillow(X) else f"one path, {str(X)!r}"
+        what = "one image" if isinstance(X, bytes) or is_pillow(X) else f"one path, {shortened(str(X))!r}"
         raise ValueError(
             f"X is {what}. Pass a list with a row an image: [X], or load_image_paths(X).data for a folder."
         )
-    if hasattr(X, "iloc"):
-        if getattr(X, "ndim", 0) == 2 and X.shape[1] == 1:
-            X = X.iloc[:, 0]
-        if getattr(X, "ndim", 0) != 1:
-            return None
-        X = X.to_numpy(dtype=object)
+    X = rows_of_column(X)
+    _check_is_indexable(X)
     if isinstance(X, np.ndarray):
         if X.ndim == 2 and X.shape[1] == 1:
             X = X[:, 0]
@@ -72,21 +80,81 @@ def as_rows(X: Any) -> list[Any] | None:
         rows = X.tolist()
     elif isinstance(X, list | tuple):
         rows = list(X)
-    elif _is_indexable(X) and not hasattr(X, "__array__") and not hasattr(X, "__array_interface__"):
+    elif is_dataset(X):
         if len(X) == 0:
             return None
         item = fetch(X[0])
-        if not (_is_image(item) or getattr(item, "ndim", 0) >= 2):
-            return None
+        if not (_is_image(item) or isinstance(item, np.ndarray) and item.ndim):
+            if isinstance(item, list | tuple) and item:  # rows of numbers in a sequence of another kind
+                return [np.asarray(X[i]) for i in range(len(X))]
+            raise TypeError(_no_image(X, 0, X[0]))
         rows = list(dataset_rows(X))
     else:
         return None
     examples = {type(row): row for row in reversed(rows)}
     if not any(_is_image(row) for row in examples.values()):
         return None
-    if examples.keys() <= {tuple, _DatasetImage} and isinstance(fetch(rows[0]), np.ndarray):
+    if _DatasetImage in examples:
+        _check_item(examples[_DatasetImage])
+    kinds_of_items = all(issubclass(kind, tuple | dict | list | _DatasetImage) for kind in examples)
+    if kinds_of_items and isinstance(fetch(rows[0]), np.ndarray):
         return _fetch_arrays(rows)
     return rows
+
+
+def _check_is_indexable(X: Any) -> None:
+    """Refuse what holds images but has no rows: dicts, loaders, generators."""
+    if hasattr(X, "__array__") or hasattr(X, "__array_interface__") or hasattr(X, "toarray"):
+        return
+    if isinstance(X, Mapping):
+        keys = shortened(repr(list(X)))
+        image = next((name for name in _IMAGE_KEYS if name in X), None)
+        if image is None:
+            image = next((name for name in ("train", "data") if name in X), next(iter(X), "image"))
+        raise TypeError(
+            f"X is a {type(X).__name__} with the keys {keys}, not a list of images. Pass X[{image!r}]; a "
+            "dataset whose slices are dicts is to be passed as image_rows(dataset)."
+        )
+    if hasattr(X, "dataset") and hasattr(X, "batch_size"):
+        raise TypeError(
+            f"X is a {type(X).__name__}, which gives batches. Pass its dataset, X.dataset: an estimator "
+            "makes batches itself."
+        )
+    if (isinstance(X, Iterable) or hasattr(X, "__getitem__")) and not _is_indexable(X):
+        raise TypeError(
+            f"X is a {type(X).__name__}, whose rows cannot be taken by number. Pass list(X), or a list of "
+            "what it is made of, such as paths."
+        )
+
+
+def is_dataset(X: Any) -> bool:
+    """Return whether X has items and a length, but is no array, table or list."""
+    known = isinstance(X, list | tuple) or any(
+        hasattr(X, name) for name in ("__array__", "__array_interface__", "iloc", "toarray")
+    )
+    return not known and _is_indexable(X)
+
+
+def _check_item(row: _DatasetImage) -> None:
+    """Refuse a dataset in whose items no image is found. One that cannot be loaded may be a damaged file."""
+    try:
+        item = row.dataset[row.index]
+        found = fetch(item)
+    except Exception:
+        return
+    if not (_is_image(found) or isinstance(found, np.ndarray) and found.ndim):
+        raise TypeError(_no_image(row.dataset, row.index, item))
+
+
+def _no_image(X: Any, i: int, item: Any) -> str:
+    kind = type(item).__name__
+    if isinstance(item, Mapping):
+        kind += f" with the keys {shortened(repr(list(item)))}"
+    return (
+        f"X is of type {type(X).__name__}, and no image is found in its item {i}, of type {kind}. Pass a "
+        "dataset whose items are images, (image, label) pairs or dicts with the key 'image', or a list of "
+        "its images."
+    )
 
 
 def dataset_rows(dataset: Rows) -> NDArray:
@@ -135,10 +203,14 @@ def is_of_dataset(row: object) -> bool:
 def _is_image(row: object) -> bool:
     if isinstance(row, str | bytes | bytearray | memoryview | os.PathLike | _DatasetImage):
         return True
-    if isinstance(row, dict):
+    if isinstance(row, Mapping):
         return _image_of_dict(row) is not None
-    if isinstance(row, tuple) and len(row) > 1:
-        return _is_image(row[0]) or getattr(row[0], "ndim", 0) >= 2
+    if isinstance(row, list) and len(row) > 1:  # a list of arrays may be one of channels
+        is_pair = getattr(row[0], "ndim", 0) >= 2 and getattr(row[1], "ndim", 0) == 0
+        return is_pillow(row[0]) or is_pair
+    if isinstance(row, tuple) and row:
+        smallest = 2 if len(row) > 1 else 3
+        return _is_image(row[0]) or getattr(row[0], "ndim", 0) >= smallest
     return is_pillow(row)
 
 
@@ -158,24 +230,33 @@ def _is_indexable(X: Any) -> TypeGuard[Rows]:
     return True
 
 
-def _image_of_dict(row: dict[str, Any]) -> Any:
+def _image_of_dict(row: Mapping[str, Any]) -> Any:
     """Return the image of a dataset's item: its bytes, else its path, else the only value that is one."""
     if row.get("bytes") is not None:
         return row["bytes"]
     if isinstance(row.get("path"), str | os.PathLike):
         return row["path"]
-    values = [row[name] for name in ("image", "img") if name in row] or list(row.values())
-    images = [value for value in values if is_pillow(value) or isinstance(value, dict | bytes)]
+    for name in _IMAGE_KEYS:
+        value = row.get(name)
+        if isinstance(value, str | os.PathLike) or _may_be_image(value):
+            return value
+        if isinstance(value, list) and np.ndim(value) >= 2:
+            return np.asarray(value)
+    images = [value for value in row.values() if _may_be_image(value)]
     return images[0] if len(images) == 1 else None
+
+
+def _may_be_image(value: Any) -> bool:
+    return is_pillow(value) or isinstance(value, dict | bytes) or getattr(value, "ndim", 0) >= 2
 
 
 def reference(row: object) -> str | bytes | os.PathLike[str] | None:
     """Return the path or the bytes that an image is decoded from, or None if that is known only later."""
     if isinstance(row, tuple) and row:
         row = row[0]
-    if isinstance(row, dict):
+    if isinstance(row, Mapping):
         row = _image_of_dict(row)
-        row = _image_of_dict(row) if isinstance(row, dict) else row
+        row = _image_of_dict(row) if isinstance(row, Mapping) else row
     if isinstance(row, bytearray | memoryview):
         return bytes(row)
     return row if isinstance(row, str | bytes | os.PathLike) else None
@@ -201,7 +282,7 @@ def peek(row: Any) -> Any:
         return known
     if isinstance(row, tuple | list) and len(row) > 0:
         row = row[0]
-    if isinstance(row, dict):
+    if isinstance(row, Mapping):
         row = _image_of_dict(row)
     if hasattr(row, "detach") and hasattr(row, "numpy"):
         return row.detach().cpu().numpy()
@@ -211,7 +292,7 @@ def peek(row: Any) -> Any:
 def name_of(row: object) -> str:
     """Return how a message calls a row."""
     if isinstance(row, str | os.PathLike):
-        return repr(os.fsdecode(os.fspath(row)))
+        return repr(shortened(os.fsdecode(os.fspath(row))))
     if isinstance(row, bytes):
         return f"{len(row)} bytes"
     if isinstance(row, _DatasetImage):
@@ -219,3 +300,8 @@ def name_of(row: object) -> str:
     if isinstance(row, tuple) and row:
         return name_of(row[0])
     return f"a {type(row).__name__}"
+
+
+def shortened(text: str) -> str:
+    """Return a text that a message can hold."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"

@@ -463,6 +463,8 @@ def _decode_one(item: object, target: Target | None) -> NDArray | ImageError:
             return from_pillow(item, target)
         if isinstance(item, ImageError):
             return item
+        if item is None or type(item).__name__ in ("NAType", "float"):
+            raise ImageError(f"it is missing ({item})")
         raise ImageError(f"{type(item).__name__} is no path, no Pillow image and no bytes")
     except ImageError as error:
         return error

@@ -15,6 +15,7 @@ from torch import Tensor
 from .indexing import row_blocks
 from .layout import ImageFormat, warn_about_range
 from .mapped import MappedRows, mapped_rows
+from .tables import rows_of_column
 
 __all__ = ["ImageSource", "as_array", "as_arrays", "as_float", "decoded_source", "image_source"]
 
@@ -314,13 +315,7 @@ def as_arrays(X: Any) -> list[NDArray] | None:
     >>> [image.shape for image in as_arrays([np.zeros((8, 8)), np.ones((9, 8))])]
     [(8, 8), (9, 8)]
     """
-    rows = X
-    if hasattr(X, "iloc"):
-        if getattr(X, "ndim", 0) == 2 and X.shape[1] == 1:
-            rows = X.iloc[:, 0]
-        rows = rows.to_numpy() if getattr(rows, "ndim", 0) == 1 and rows.dtype == object else rows
-    if isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 2 and rows.shape[1] == 1:
-        rows = rows[:, 0]
+    rows = rows_of_column(X)
     is_sequence = isinstance(rows, list | tuple) or (
         isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 1
     )

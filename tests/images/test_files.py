@@ -354,6 +354,8 @@ def test_all_containers_give_the_same_pixels(tmp_path):
         pairs,
         Column(),
         image_rows(Column()),
+        [[image, 1] for image in pillow],
+        [{"image": path, "label": 0} for path in paths],
         image_rows(pairs)[np.arange(5)],
         [{"bytes": d, "path": None} for d in data],
         [{"bytes": None, "path": p} for p in paths],
@@ -375,10 +377,8 @@ def test_what_is_not_made_of_images_is_left_to_others():
         pd.Series([1.0, 2.0]),
         [np.zeros((8, 8))],
         torch.zeros(3, 4),
-        range(5),
         [],
         None,
-        {"a": 1},
     ]:
         assert as_rows(X) is None
     tensors = as_rows(torch.utils.data.TensorDataset(torch.rand(3, 3, 8, 8), torch.zeros(3)))
