@@ -19,6 +19,7 @@ __all__ = [
     "describe_network",
     "encoder_name",
     "fill_network",
+    "not_finite",
 ]
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -169,7 +170,7 @@ def fill_network(module: _Network, state: Mapping[str, Tensor]) -> _Network:
     Raises
     ------
     ValueError
-        If tensors are missing, superfluous, or of another shape or type.
+        If tensors are missing, superfluous, not finite, or of another shape or type.
     """
     own = module.state_dict()
     if own.keys() != state.keys():
@@ -181,9 +182,31 @@ def fill_network(module: _Network, state: Mapping[str, Tensor]) -> _Network:
                 f"{name!r} is {tensor.dtype} of shape {tuple(tensor.shape)} instead of {own[name].dtype} of "
                 f"shape {tuple(own[name].shape)}"
             )
+    broken = not_finite(state)
+    if broken:
+        raise ValueError(f"{broken!r} holds numbers that are not finite")
     module = _with_memory(module)
     module.load_state_dict(state, assign=True)
     return module.eval()
+
+
+def not_finite(state: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor that holds NaN or infinity.
+
+    Parameters
+    ----------
+    state : dict of str to tensor
+        State of a network.
+
+    Returns
+    -------
+    str or None
+        None where all numbers are finite.
+    """
+    for name, tensor in state.items():
+        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(tensor.isfinite().all()):
+            return name
+    return None
 
 
 def _with_memory(module: Any) -> Any:

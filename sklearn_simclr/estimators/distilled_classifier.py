@@ -278,7 +278,7 @@ class DistilledClassifier(TrainedImageClassifier):
                 images, plan, targets=targets, validation=validation, teacher=teacher
             )
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
-            self._adopt(objective, history, plan)
+            self._adopt(objective, history, plan, images)
         return self
 
     def _check_teacher(self, y: Labels | None) -> None:

@@ -213,7 +213,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
             plan = self._plan(len(images), draw_seed(self.random_state), started)
             objective = self._new_objective(images, plan)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
-            self._adopt(objective, history, plan)
+            self._adopt(objective, history, plan, images)
         return self
 
     def transform(self, X: Images) -> NDArray[np.float32]:

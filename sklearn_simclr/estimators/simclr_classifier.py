@@ -271,7 +271,7 @@ class SimCLRClassifier(TrainedImageClassifier):
             plan = self._plan(len(images), seed, started)
             objective = self._new_objective(images, plan, targets=targets, validation=validation)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
-            self._adopt(objective, history, plan)
+            self._adopt(objective, history, plan, images)
         return self
 
     def _transformer(self) -> tuple[SimCLRTransformer, bool]:

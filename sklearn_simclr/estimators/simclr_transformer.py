@@ -422,7 +422,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             objective = self._new_objective(images, plan, warm=warm)
             mirror = self._mirror_pays(objective, images, warm)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
-            self._adopt(objective, history, plan)
+            self._adopt(objective, history, plan, images)
             self.mirror_ = mirror
         return self
 
@@ -459,7 +459,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             mirror = self._mirror_pays(objective, images, warm)
             state = getattr(self, "_optimizer_state", None) if warm else None
             history = train(objective, images, plan, optimizer_state=arrays_to_tensors(state))
-            self._adopt(objective, history, plan)
+            self._adopt(objective, history, plan, images)
             self.mirror_ = mirror
             self._optimizer_state = tensors_to_arrays(history.optimizer)
         return self

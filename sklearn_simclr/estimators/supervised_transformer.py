@@ -248,7 +248,7 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
             plan = self._plan(len(images), seed, started)
             objective = self._new_objective(images, plan, targets=targets, validation=validation)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
-            self._adopt(objective, history, plan)
+            self._adopt(objective, history, plan, images)
         return self
 
     def transform(self, X: Images) -> NDArray[np.float32]:

@@ -38,6 +38,9 @@ _WEIGHT_DECAY = {"lars": 1e-6, "sgd": 5e-4, "adamw": 0.05, "muon": 0.0}
 # What an accelerator trains a residual network on, to know how long a training of some seconds is.
 _IMAGES_PER_SECOND = 5000
 
+# Images of which a trained encoder has to give finite representations.
+_TRIED = 16
+
 # From this batch size on the learning rate has to be adapted to each layer (V1 section 2.2).
 _LARS_FROM = 1024
 
@@ -51,7 +54,7 @@ class TrainedImageEstimator(BaseImageEstimator):
         plan = self._plan(len(images), draw_seed(self.random_state), started)
         objective = self._new_objective(images, plan)
         history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
-        self._adopt(objective, history, plan)
+        self._adopt(objective, history, plan, images)
 
     A subclass has the parameters of ``_training_constraints`` (``warm_start`` is optional) and says in
     ``_make_objective`` what is learnt; the objective's modules become fitted attributes: ``encoder_`` and so
@@ -251,8 +254,10 @@ class TrainedImageEstimator(BaseImageEstimator):
             resolve_optimizer=self._resolve_optimizer,
         )
 
-    def _adopt(self, objective: Objective, history: History, plan: Plan) -> None:
-        """Make what was learnt fitted attributes."""
+    def _adopt(
+        self, objective: Objective, history: History, plan: Plan, images: ImageSource | None = None
+    ) -> None:
+        """Make what was learnt fitted attributes; of some of the images it must make finite numbers."""
         import pandas as pd
 
         for name, module in objective.modules.items():
@@ -269,6 +274,13 @@ class TrainedImageEstimator(BaseImageEstimator):
         self.history_ = pd.concat([self.history_, rows], ignore_index=True) if done else rows
         self.n_iter_ = len(self.history_)
         self.loss_curve_ = [float(loss) for loss in self.history_["loss"]]
+        if history.rows and images is not None:
+            some = images.select(np.arange(min(len(images), _TRIED)))
+            if not np.isfinite(self._infer(lambda modules, x: modules[0](x), (self.encoder_,), some)).all():
+                raise ValueError(
+                    "The training diverged: representations of its images are not finite. "
+                    f"Pass a smaller learning_rate than {plan.learning_rate:g}, or a longer warmup."
+                )
 
     def _describe_architecture(self) -> dict[str, Any]:
         """Return the parameters that the network was built by."""

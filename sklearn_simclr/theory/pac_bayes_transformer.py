@@ -484,7 +484,9 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         rows = (anchors, positives + n + order, negatives + (1 + b) * n + order)
         return TupleImages(ImageSource(views, (0.0, 255.0)), rows)
 
-    def _adopt(self, objective: Objective, history: History, plan: Plan) -> None:
+    def _adopt(
+        self, objective: Objective, history: History, plan: Plan, images: ImageSource | None = None
+    ) -> None:
         super()._adopt(objective, history, plan)
         posterior = cast(GaussianPosterior, objective.modules["encoder"])
         means, stds, prior_means = posterior.arrays()

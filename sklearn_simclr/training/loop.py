@@ -21,7 +21,7 @@ from torch import nn
 from .._utils.devices import generator_states, is_cpu, send, set_generator_states, synchronize
 from .._utils.progress import setting_up
 from .._utils.ranks import current
-from ..encoders.description import encoder_name
+from ..encoders.description import encoder_name, not_finite
 from ..images.source import ImageSource
 from .batch import Batch
 from .checkpoint import Checkpoint
@@ -99,6 +99,11 @@ class Loop(NeuralNet):
             self.objective.begin(images, self.plan, self.generator)
             for tensor in self.module.state_dict().values():
                 self.ranks.copy(tensor)
+            odd = not_finite(self.module.state_dict())
+            if odd:
+                raise ValueError(
+                    f"The network begins with weights that are not finite: {odd!r}. Pass others."
+                )
             if self.plan.max_epochs == 0:
                 return History([])
             self.initialize()
@@ -118,6 +123,9 @@ class Loop(NeuralNet):
         self.notify("on_train_end", X=images, y=None)
         self.module_.to(memory_format=torch.contiguous_format)
         self.objective.end()
+        odd = not_finite(self.module.state_dict())
+        if odd:
+            raise self._diverged(f"{odd!r} is not finite after the last step")
         rows = [{name: float(row[name]) for name in self.objective.columns} for row in self.history]
         return History(rows, self.optimizer_.state_dict())
 
@@ -345,13 +353,9 @@ class Loop(NeuralNet):
         self, mean: torch.Tensor, outputs: Mapping[str, torch.Tensor], images: int, seconds: float
     ) -> None:
         """Write the row of an epoch; the only place where the host waits for the device."""
-        loss, plan = mean.item(), self.plan
+        loss = mean.item()
         if not math.isfinite(loss):
-            decay = f", a smaller weight_decay than {plan.weight_decay:g}" if plan.weight_decay else ""
-            raise ValueError(
-                f"The training diverged: the loss of epoch {len(self.history)} is {loss}. "
-                f"Pass a smaller learning_rate than {plan.learning_rate:g}{decay}, or a longer warmup."
-            )
+            raise self._diverged(f"the loss of epoch {len(self.history)} is {loss}")
         best = min([row["train_loss"] for row in self.history[:-1]], default=math.inf)
         if not self.history[-1]["batches"]:  # Checkpoint looks for a last batch
             self.history.new_batch()
@@ -369,6 +373,14 @@ class Loop(NeuralNet):
         row |= measured
         for name, value in row.items():
             self.history.record(name, value)
+
+    def _diverged(self, sign: str) -> ValueError:
+        plan = self.plan
+        decay = f", a smaller weight_decay than {plan.weight_decay:g}" if plan.weight_decay else ""
+        return ValueError(
+            f"The training diverged: {sign}. "
+            f"Pass a smaller learning_rate than {plan.learning_rate:g}{decay}, or a longer warmup."
+        )
 
     def _check_columns(self, own: Collection[str], measured: Collection[str]) -> None:
         """Raise if `measure` and `columns` of the objective do not fit together."""

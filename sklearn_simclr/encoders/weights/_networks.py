@@ -8,7 +8,7 @@ from torch import nn
 
 from ..._utils.warn import warn
 from .. import resnet
-from ..description import encoder_name
+from ..description import encoder_name, not_finite
 from ..heads import ProjectionHead
 from ..preprocessing import Preprocessing
 from ..resnet import _SK_MIN_CHANNELS, _STAGES, ResNet
@@ -76,6 +76,11 @@ def fill_pretrained(stored: StoredWeights, *, classifier_layer: int = 0) -> Pret
             theirs = names.get(f"{part}.{key}")
             # Counters of BatchNorm, which only training uses, are not in such files.
             filled[key] = torch.tensor(0) if theirs is None else stored.read(theirs)
+        odd = not_finite(filled)
+        if odd:
+            raise ValueError(
+                f"{stored.origin}: {names[f'{part}.{odd}']!r} holds numbers that are not finite."
+            )
         module.load_state_dict(filled, assign=True)
         module.eval()
     return model
