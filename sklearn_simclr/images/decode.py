@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -21,14 +22,25 @@ from .tiff import TiffError, over_white, read_tiff, tiff_size
 if TYPE_CHECKING:
     import PIL.Image
 
-__all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "size_of", "strict_decoders"]
+__all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "pillow_size"]
+__all__ += ["plugin_formats", "size_of", "strict_decoders"]
 
 # Formats by content. Those that start other programs (EPS) or that have no signature (TGA) are left out.
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 
+# Bytes of a file in which it says how large its image is.
+_HEAD = 1 << 16
+
 # Where a JPEG is decoded at a reduced scale, it keeps at least this many times the pixels a side asked for:
 # the antialiased resize that follows does the rest.
 _DRAFT_GAP = 2
+
+# Where an image is to be flipped or turned so that it is upright, by its orientation in EXIF.
+_TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+_TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+
+# What is left out of images, a line for each, while somebody wants to know.
+_notes: list[str] = []
 
 
 _STRICT: contextlib.AbstractContextManager
@@ -45,27 +57,34 @@ class ImageError(ValueError):
 
 
 @contextlib.contextmanager
-def strict_decoders() -> Iterator[None]:
-    """Have Pillow refuse truncated files, and decoders keep their warnings to themselves, in all threads."""
-    from PIL import Image, ImageFile
+def strict_decoders() -> Iterator[list[str]]:
+    """Have decoders keep their warnings to themselves, in all threads.
+
+    Yields
+    ------
+    list of str
+        Gets a line for each image of which something is left out.
+    """
+    global _notes
+    from PIL import Image
 
     log = logging.getLogger("tifffile")
     with _STRICT, warnings.catch_warnings():
         Image.init()
         warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        truncated, level = ImageFile.LOAD_TRUNCATED_IMAGES, log.level
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        level = log.level
         log.setLevel(logging.CRITICAL + 1)
+        before, _notes = _notes, []
         try:
-            yield
+            yield _notes
         finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+            _notes = before
             log.setLevel(level)
 
 
 def decode(file: bytes | BinaryIO, target: Target | None = None) -> NDArray:
-    """Return the first image of a file.
+    """Return the image of a file, of an animation the first.
 
     Parameters
     ----------
@@ -77,7 +96,8 @@ def decode(file: bytes | BinaryIO, target: Target | None = None) -> NDArray:
     Returns
     -------
     ndarray of shape (H, W, C)
-        uint8 or uint16; C is 1 for grey, 3 for RGB, anything for a multi-channel TIFF.
+        uint8 or uint16, or int16 or float32 of a TIFF with such numbers; C is 1 for grey, 3 for RGB, anything
+        for a TIFF of many channels or pages.
 
     Raises
     ------
@@ -91,7 +111,7 @@ def decode(file: bytes | BinaryIO, target: Target | None = None) -> NDArray:
             file = io.BytesIO(file)
         array = _read_deep_png(file)
         if array is None:
-            array = read_tiff(file, _most_pixels())
+            array = read_tiff(file, _most_pixels(), _notes)
         return _decode_by_pillow(file, target) if array is None else _resized(array, target)
     except (ImageError, TiffError) as error:
         raise ImageError(str(error)) from None
@@ -115,7 +135,8 @@ def from_pillow(image: PIL.Image.Image, target: Target | None = None) -> NDArray
     Returns
     -------
     ndarray of shape (H, W, C)
-        uint8 or uint16. The pixels as they are: whoever opened the file decided about its orientation.
+        As of `decode`. Turned as its orientation says, if it still has one: `PIL.ImageOps.exif_transpose`
+        takes it away.
 
     Raises
     ------
@@ -124,7 +145,10 @@ def from_pillow(image: PIL.Image.Image, target: Target | None = None) -> NDArray
     """
     try:
         _check_size(*image.size)
-        return _pixels(image, target)
+        if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+            _notes.append(f"{image.n_frames} pages, as an image that Pillow has loaded")  # type: ignore[attr-defined]
+        image.load()
+        return _pixels(_upright(image), target)
     except ImageError:
         raise
     except Exception as error:
@@ -221,9 +245,7 @@ def size_of(file: BinaryIO) -> tuple[int, int]:
     if found is not None:
         return found
     with _open(file) as image:
-        # That of a PNG may be at its end: Pillow would decode all before it.
-        turned = image.format in ("JPEG", "MPO", "WEBP") and _orientation(image) >= 5
-        return image.size if turned else image.size[::-1]
+        return pillow_size(image)
 
 
 def _read_deep_png(file: BinaryIO) -> NDArray | None:
@@ -250,8 +272,6 @@ def _read_deep_png(file: BinaryIO) -> NDArray | None:
 
 
 def _decode_by_pillow(file: BinaryIO, target: Target | None) -> NDArray:
-    from PIL import ImageOps
-
     image = _open(file)
     with image:
         _check_size(*image.size)
@@ -260,27 +280,74 @@ def _decode_by_pillow(file: BinaryIO, target: Target | None) -> NDArray:
             image.draft(image.mode, _draft_size(*image.size, wanted))
         image.load()
         # Only now: PNGs may have it at their end, and TIFFs are turned while they are loaded.
-        if _orientation(image) != 1:
-            # Once the image is turned, Pillow writes an EXIF block without the orientation, which can fail.
-            with contextlib.suppress(Exception):
-                ImageOps.exif_transpose(image, in_place=True)
-        return _pixels(image, target)
+        return _pixels(_upright(image), target)
+
+
+def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    from PIL import Image
+
+    turn = _TURNS.get(_orientation(image))
+    # Not exif_transpose: it also writes an EXIF block without the orientation, which can fail.
+    return image if turn is None else image.transpose(Image.Transpose[turn])
 
 
 def _open(file: BinaryIO) -> PIL.Image.Image:
     """Return the image of a file, of which only the head has been read."""
     from PIL import Image
 
+    _check_head(file)
     file.seek(0)
-    formats = [name for name in _FORMATS if name in Image.OPEN]
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN] + plugin_formats()
     try:
         return Image.open(file, formats=formats)
     except Image.UnidentifiedImageError:
         file.seek(0)
         start = file.read(8)
-        raise ImageError(f"it is no image of a known format, or damaged at its start ({start!r})") from None
+        advice = ""
+        if start[4:] == b"ftyp":
+            advice = "; HEIC needs pip install pillow-heif, and pillow_heif.register_heif_opener()"
+        raise ImageError(
+            f"it is no image of a known format, or damaged at its start ({start!r}){advice}"
+        ) from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{error} The limit is PIL.Image.MAX_IMAGE_PIXELS") from None
+
+
+def plugin_formats() -> list[str]:
+    """Return the formats that plugins of other packages have registered with Pillow, such as HEIF."""
+    from PIL import Image
+
+    return [name for name, (opener, _) in Image.OPEN.items() if not opener.__module__.startswith("PIL.")]
+
+
+def _check_head(file: BinaryIO) -> None:
+    """Refuse sizes for which Pillow's decoders of WebP and AVIF take memory when a file is opened."""
+    file.seek(0)
+    head = file.read(_HEAD)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        if head[12:16] == b"VP8X" and len(head) >= 30:
+            _check_size(1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little"))
+        elif head[12:16] == b"VP8L" and len(head) >= 25:
+            bits = int.from_bytes(head[21:25], "little")
+            _check_size(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+        elif head[12:16] == b"VP8 " and len(head) >= 30:
+            sides = int.from_bytes(head[26:28], "little"), int.from_bytes(head[28:30], "little")
+            _check_size(*(side & 0x3FFF for side in sides))
+    elif head[4:8] == b"ftyp":
+        # The sizes of the image and of its tiles, if it has any.
+        for found in re.finditer(b"ispe", head):
+            size = head[found.end() + 4 : found.end() + 12]
+            _check_size(int.from_bytes(size[:4], "big"), int.from_bytes(size[4:], "big"))
+
+
+def pillow_size(image: PIL.Image.Image) -> tuple[int, int]:
+    """Return height and width that a Pillow image has once it is turned as its orientation says."""
+    # Sizes of TIFFs are turned when they are opened. The orientation of a PNG may be at its end: to look for
+    # it there, Pillow would decode all before it.
+    asked = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+    turned = asked and _orientation(image) >= 5
+    return image.size if turned else image.size[::-1]
 
 
 def _orientation(image: PIL.Image.Image) -> int:
@@ -305,11 +372,19 @@ def _pixels(image: PIL.Image.Image, target: Target | None) -> NDArray:
     mode = image.mode
     if mode.startswith("I"):
         array = np.asarray(image)
-        if mode == "I" and (array.min(initial=0) < 0 or array.max(initial=0) > 65535):
+        # As of `read_tiff`, if a TIFF was loaded by somebody else.
+        signed = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(339) in (2, (2,))
+        low, high = (-32768, 32767) if signed else (0, 65535)
+        if mode == "I" and (array.min(initial=0) < low or array.max(initial=0) > high):
             raise ImageError("its pixels have 32 bits; load it as an array")
-        return _resized(array.astype(np.uint16)[:, :, None], target)
+        return _resized(array.astype(np.int16 if signed else np.uint16)[:, :, None], target)
     if mode == "F":
-        raise ImageError("its pixels are floating-point numbers; load it as an array")
+        array = np.asarray(image)
+        if not np.isfinite(array).all():
+            raise ImageError(
+                "some of its pixels are NaN or infinite; load it as an array, and give them a value"
+            )
+        return _resized(array[:, :, None], target)
     base = "L" if mode in ("1", "L", "LA", "La") else "RGB"
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -269,6 +270,14 @@ def fetch(row: Any) -> Any:
     """
     row = peek(row)
     if is_pillow(row):
+        file = getattr(row, "fp", None)
+        if row.format == "TIFF" and file is not None and row.tell() == 0:
+            # Opened, not loaded: all pages, channels and bits are read, as by its path.
+            file.seek(0)
+            data = file.read()
+            with contextlib.suppress(Exception):
+                row.load()  # closes the file
+            return data
         row.load()
     return row
 

@@ -22,7 +22,16 @@ from .._utils.progress import in_words, progress_bar
 from .._utils.types import ImageSize, OnError, PathLike
 from .._utils.warn import warn
 from .._version import __version__
-from .decode import ImageError, convert, decode, from_array, from_pillow, size_of, strict_decoders
+from .decode import (
+    ImageError,
+    convert,
+    decode,
+    from_array,
+    from_pillow,
+    pillow_size,
+    size_of,
+    strict_decoders,
+)
 from .indexing import row_blocks
 from .items import fetch, is_of_dataset, is_pillow, name_of, peek, reference
 from .sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
@@ -143,15 +152,26 @@ def read_rows(
     (2, 8, 8, 3)
     """
     wanted = image_size if isinstance(image_size, Target) else check_image_size(image_size)
+    if _truncated_are_read():
+        warn(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True: truncated files are read as far as they go, and "
+            "the rest of such images is grey or black. Set it to False to have these files listed."
+        )
     found = _Found(len(rows), rows, on_error)
     bar = progress_bar("images", len(rows), "images", shown=bool(verbose))
-    with strict_decoders(), bar:
+    with strict_decoders() as notes, bar:
         progress = _Progress(bar, len(rows), max_time)
         target = _choose(rows, side) if wanted == "auto" else wanted
         if cache_dir is None:
             pixels, places = _read_to_scratch(rows, target, kind, found, progress)
         else:
             pixels, places = _read_through_store(rows, target, cache_dir, kind, found, progress)
+    if notes:
+        warn(
+            f"Only the first page of {len(notes)} TIFFs was read: one has {notes[0]}. For the others, pass "
+            "pages as images of their own: [page.copy() for page in "
+            "PIL.ImageSequence.Iterator(PIL.Image.open(path))]."
+        )
     if kind is not None and kind[0] == 1 and any(channels == 3 for channels, _ in found.kinds):
         warn(
             "X has images with colours, but fit saw only grey ones: they are turned to grey.",
@@ -175,7 +195,7 @@ def _size(item: Any) -> tuple[int, int] | None:
         if isinstance(item, np.ndarray):
             return item.shape[0], item.shape[1]
         if is_pillow(item):
-            return item.height, item.width
+            return pillow_size(item)
         if isinstance(item, bytes):
             return size_of(io.BytesIO(item))
         with open(item, "rb", opener=lambda path, flags: os.open(path, flags | _OPENING)) as file:
@@ -617,7 +637,14 @@ def _digest(*parts: object) -> str:
 def _decoder_version() -> str:
     import PIL
 
-    return f"{__version__}/{PIL.__version__}"
+    return f"{__version__}/{PIL.__version__}" + ("/truncated" if _truncated_are_read() else "")
+
+
+def _truncated_are_read() -> bool:
+    """Return whether the user, or a library, has told Pillow to read truncated files."""
+    from PIL import ImageFile
+
+    return ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def _kind(image: NDArray) -> _Kind:

@@ -8,12 +8,13 @@ import time
 import warnings
 import zlib
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 from sklearn.datasets import load_sample_images
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -252,6 +253,51 @@ def test_exif_orientation(orientation):
         found = decode(encoded(array, name, exif=exif))
         np.testing.assert_array_equal(found[:, :, 0], expected[orientation - 1])
     assert decode(encoded(array, "JPEG", exif=exif)).shape[:2] == expected[orientation - 1].shape
+
+
+def by_path(path):
+    return str(path)
+
+
+def opened(path):
+    return Image.open(path)
+
+
+def loaded(path):
+    image = Image.open(io.BytesIO(path.read_bytes()))
+    image.load()
+    return image
+
+
+def converted(path):
+    return Image.open(path).convert("RGB")
+
+
+def transposed(path):
+    return ImageOps.exif_transpose(Image.open(path))
+
+
+def in_a_dataset(path):
+    return {"image": Image.open(path), "label": 0}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["PNG", "TIFF", "JPEG", "WEBP"])
+def test_a_photo_is_turned_however_it_comes(orientation, name, tmp_path):
+    array = np.kron(random_images(1, (4, 6, 3))[0], np.ones((16, 16, 1), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{name}"
+    path.write_bytes(encoded(array, name, exif=exif))
+    expected = pixels([by_path(path)])
+    assert expected.shape[1:3] == ((64, 96) if orientation < 5 else (96, 64))
+    for how in (opened, loaded, converted, transposed, in_a_dataset):
+        row = how(path)
+        before = row.size if isinstance(row, Image.Image) else None
+        np.testing.assert_array_equal(pixels([row]), expected)
+        assert before is None or name == "TIFF" or row.size == before
+        # Also the size that is chosen for all.
+        assert pixels([how(path)], image_size="auto").shape == pixels([path], image_size="auto").shape
 
 
 def test_orientation_beside_exif_tags_that_pillow_cannot_write():
@@ -578,15 +624,23 @@ def test_truncated_files_are_never_half_images(photo, name):
             np.testing.assert_array_equal(found, whole)
 
 
-def test_truncated_files_are_refused_whatever_pillow_was_told(photo, monkeypatch):
-    from PIL import ImageFile
-
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+def test_truncated_files_are_read_if_pillow_was_told_so(photo, monkeypatch, tmp_path):
+    (tmp_path / "half.jpg").write_bytes((data := encoded(photo, "JPEG"))[: len(data) // 2])
     for name in ("JPEG", "PNG"):
         data = encoded(photo, name)
-        with pytest.raises(ValueError, match="truncated"):
-            read_rows([data[: len(data) // 2]])
-    assert ImageFile.LOAD_TRUNCATED_IMAGES
+        half = data[: len(data) // 2]
+        for rows in ([half], [Image.open(io.BytesIO(half))], [tmp_path / "half.jpg"]):
+            with pytest.raises(ValueError, match="truncated"):
+                read_rows(rows, cache_dir=tmp_path / "cache")
+            with monkeypatch.context() as told:
+                told.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+                with pytest.warns(UserWarning, match="LOAD_TRUNCATED_IMAGES is True.*rest.*Set it to False"):
+                    [found] = pixels(rows, cache_dir=tmp_path / "cache")
+                assert np.abs(found[:150].astype(int) - decode(data)[:150]).mean() < 5
+                assert ImageFile.LOAD_TRUNCATED_IMAGES
+            if rows == [half]:
+                with pytest.raises(ValueError, match="truncated"):
+                    read_rows(rows, cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.filterwarnings("ignore:.* images cannot be read")
@@ -742,6 +796,45 @@ def test_baselines_resize_and_keep_files_as_simclr_does(tmp_path, monkeypatch):
         expected = baseline(**TINY).fit(pixels(rows, image_size=8), y)
         np.testing.assert_array_equal(found.transform(rows), expected.transform(pixels(rows, image_size=8)))
     assert len(decoded) == 10 + 40
+
+
+def webp(kind, width, height):
+    if kind == "VP8X":
+        body = bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    elif kind == "VP8L":
+        body = b"\x2f" + ((width - 1) | (height - 1) << 14).to_bytes(4, "little")
+    else:
+        body = b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", width, height)
+    body = kind.encode() + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+def avif(width, height):
+    data = encoded(np.zeros((64, 96, 3), np.uint8), "AVIF")
+    return data.replace(
+        b"ispe" + struct.pack(">III", 0, 96, 64), b"ispe" + struct.pack(">III", 0, width, height)
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [webp("VP8X", 1 << 24, 1 << 24), webp("VP8L", 1 << 14, 1 << 14), webp("VP8 ", 16383, 16383)]
+    + [pytest.param(lambda: avif(60_000, 60_000), id="avif")],
+)
+def test_sizes_are_looked_at_before_pillow_takes_memory(data, monkeypatch):
+    data = data() if callable(data) else data
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(ImageError, match="MAX_IMAGE_PIXELS"):
+        decode(data)
+
+
+def test_sizes_in_heads_are_those_of_images(photo):
+    """Of images that are read, the size that is looked at first is the size."""
+    for name, options in (("WEBP", {}), ("WEBP", {"lossless": True}), ("WEBP", {"exif": b"a"}), ("AVIF", {})):
+        data = encoded(photo, name, **options)
+        with patch.object(_decode, "_check_size") as check:
+            assert decode(data).shape == photo.shape
+        assert {call.args for call in check.call_args_list} == {photo.shape[1::-1]}
 
 
 def test_mutated_files_raise_nothing_else(photo, capsys, tiff):

@@ -1,5 +1,6 @@
 """TIFFs that Pillow does not read whole: their pixels, bit by bit, and files that lie about their size."""
 
+import io
 import struct
 import sys
 import tracemalloc
@@ -7,10 +8,12 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from sklearn_simclr.images import reading
+from sklearn_simclr import PixelTransformer
+from sklearn_simclr.images import load_images, reading
 from sklearn_simclr.images.decode import ImageError, decode, strict_decoders
 from sklearn_simclr.images.reading import read_rows
 from sklearn_simclr.images.sizes import Target
@@ -122,9 +125,220 @@ def test_bands_are_resized_as_colours_are(tiff):
     assert decode(tiff(bands.astype(np.uint16) * 257), target).dtype == np.uint16
 
 
-def test_the_first_page_counts(tiff):
-    pages = random_bands((3, 23, 37, 5))
-    np.testing.assert_array_equal(decode(tiff(pages, compression="deflate")), pages[0])
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("dtype", "found"),
+    [("i1", "i2"), ("<i2", "i2"), (">i2", "i2"), ("f2", "f4"), ("<f4", "f4"), (">f4", "f4"), ("f8", "f4")],
+)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("layout", [{}, {"compression": "deflate", "predictor": True, "rowsperstrip": 5}])
+def test_signed_and_floating_point_numbers_stay_what_they_are(dtype, found, channels, layout, tiff):
+    array = (np.random.default_rng(0).standard_normal((23, 37, channels)) * 40).astype(dtype)
+    image = decode(
+        tiff(
+            array[:, :, 0] if channels == 1 else array,
+            byteorder=np.dtype(dtype).byteorder.replace("|", "<"),
+            **layout,
+        )
+    )
+    assert image.dtype == found and image.dtype.isnative
+    np.testing.assert_array_equal(image, array.astype(found))
+
+
+def test_numbers_that_are_none_are_refused(tiff):
+    array = np.zeros((8, 8), np.float32)
+    array[2, 3], array[4, 5] = np.nan, np.inf
+    with pytest.raises(ImageError, match="2 of its 64 numbers are NaN or infinite"):
+        decode(tiff(array))
+
+
+def test_files_of_measurements_and_arrays_give_the_same_representations(tmp_path, tiff):
+    """Signs survive reading, resizing, the cache and the search for a range."""
+    rng = np.random.default_rng(0)
+    for dtype, array in (
+        ("int16", rng.integers(-1024, 3000, (8, 12, 12))),
+        ("float32", rng.standard_normal((8, 12, 12))),
+    ):
+        array = array.astype(dtype)
+        files = [tiff(image) for image in array]
+        by_array = PixelTransformer().fit(array)
+        for cache_dir in (None, tmp_path, tmp_path):
+            by_file = PixelTransformer(cache_dir=cache_dir).fit(files)
+            np.testing.assert_array_equal(by_file.transform(files), by_array.transform(array))
+            np.testing.assert_array_equal(by_file.transform(array), by_array.transform(array))
+            np.testing.assert_array_equal(by_array.transform(files), by_array.transform(array))
+        assert load_images(files).dtype == dtype
+        pixels = read_rows(files, image_size=Target(6, 6, crop=True)).pixels
+        assert pixels.dtype == dtype and pixels.min() < 0
+
+
+def test_measurements_and_pictures_are_not_mixed(tiff):
+    rng = np.random.default_rng(0)
+    pictures = [tiff(rng.integers(0, 255, (8, 8), dtype=np.uint8)) for _ in range(3)]
+    scans = [tiff(rng.integers(-9, 9, (8, 8)).astype(np.int16)) for _ in range(3)]
+    fractions = [tiff((40 * rng.standard_normal((8, 8))).astype(np.float32)) for _ in range(3)]
+    with pytest.raises(ValueError, match="int16 and uint8: their numbers have different meanings"):
+        read_rows(pictures + scans)
+    for first, second in ((pictures, scans), (scans, pictures), (scans, fractions)):
+        with pytest.raises(ValueError, match=r"images of .* but images of .* were seen in fit"):
+            PixelTransformer().fit(first).transform(second)
+    assert read_rows(scans + fractions).pixels.dtype == np.float32
+    same = PixelTransformer().fit(fractions + scans)
+    assert same.transform(scans + fractions).shape == (6, 64)
+
+
+# Pages
+
+
+def pages(array, pillow=False, **options):
+    """Return a TIFF with a page for each image (n, H, W) or (n, H, W, C)."""
+    file = io.BytesIO()
+    if pillow:
+        first, *others = map(Image.fromarray, array)
+        first.save(file, "TIFF", save_all=True, append_images=others, **options)
+    else:
+        photometric = "rgb" if array.shape[-1] == 3 else "minisblack"
+        with tifffile.TiffWriter(
+            file, **{key: options.pop(key) for key in ("bigtiff", "byteorder") if key in options}
+        ) as writer:
+            for page in array:
+                writer.write(page, **{"metadata": None, "photometric": photometric} | options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4"])
+@pytest.mark.parametrize("n", [2, 3, 4, 11])
+@pytest.mark.parametrize(
+    "options",
+    [{"pillow": True}, {}, {"compression": "deflate", "predictor": True}, {"tile": (16, 16)}]
+    + [{"bigtiff": True}, {"byteorder": ">"}, {"subfiletype": 2}],
+    ids=str,
+)
+def test_grey_pages_of_one_size_are_channels(dtype, n, options, tiff):
+    array = (np.random.default_rng(0).random((n, 9, 13)) * 200).astype(dtype)
+    if options.get("pillow") and dtype in ("i2", "f4"):
+        options = {}
+    image = decode(pages(array, **options))
+    assert image.dtype == dtype
+    np.testing.assert_array_equal(image, np.moveaxis(array, 0, -1))
+
+
+@pytest.mark.parametrize("kind", ["imagej", "one page", "ome", "shaped", "truncated"])
+def test_stacks_of_other_programs(kind):
+    array = random_bands((2, 3, 9, 13), np.uint16)
+    file = io.BytesIO()
+    if kind == "one page":  # as ImageJ writes large ones: all planes behind one page
+        data = array.astype(">u2").tobytes()
+        text = b"ImageJ=1.53\nimages=6\nchannels=3\nslices=2\n\0"
+        with tifffile.TiffWriter(file, byteorder=">") as writer:
+            writer.write(array[0, 0], metadata=None, description=text[:-1].decode(), photometric="minisblack")
+        at = file.seek(0, 2)
+        start = file.getvalue().index(array[0, 0].astype(">u2").tobytes())
+        assert start + array[0, 0].nbytes == at
+        file.write(data[array[0, 0].nbytes :])
+    else:
+        options = {"imagej": {"imagej": True}, "ome": {"ome": True}, "truncated": {"truncate": True}}.get(
+            kind, {}
+        )
+        more = {} if "imagej" in options else {"photometric": "minisblack"}
+        tifffile.imwrite(
+            file, array, **options, **more, metadata={"axes": "ZCYX"} if kind != "truncated" else {}
+        )
+    np.testing.assert_array_equal(decode(file.getvalue()), np.moveaxis(array.reshape(6, 9, 13), 0, -1))
+
+
+def test_planes_that_are_not_there_are_refused():
+    file = io.BytesIO()
+    text = "ImageJ=1.53\nimages=6000\n"
+    tifffile.imwrite(file, random_bands((9, 13)), metadata=None, description=text)
+    with pytest.raises(ImageError, match="claims 6000 planes"):
+        decode(file.getvalue())
+
+
+def test_truncated_stacks_are_never_half_images():
+    array = random_bands((5, 9, 13))
+    for data in (pages(array), pages(array, pillow=True)):
+        with strict_decoders():
+            for end in range(0, len(data), 7):
+                try:
+                    found = decode(data[:end])
+                except ImageError:
+                    continue
+                np.testing.assert_array_equal(found, np.moveaxis(array, 0, -1))
+
+
+def mixed(*arrays, **options):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for k, array in enumerate(arrays):
+            photometric = "rgb" if array.shape[-1] == 3 else "minisblack"
+            writer.write(array, metadata=None, photometric=photometric, **(options if k else {}))
+    return file.getvalue()
+
+
+GREY, COLOR = random_bands((9, 13)), random_bands((9, 13, 3))
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [
+        (pages(random_bands((4, 9, 13, 3))), "4 pages"),
+        (pages(random_bands((3, 9, 13, 5)), planarconfig="contig"), "3 pages"),
+        (pages(random_bands((4, 9, 13)) > 99), "4 pages"),
+        (mixed(GREY, GREY[:5]), "2 pages"),
+        (mixed(GREY, COLOR), "2 pages"),
+        (mixed(GREY, GREY.astype(np.uint16)), "2 pages"),
+        (mixed(COLOR, GREY, GREY[::2, ::2]), "3 pages"),
+    ],
+)
+def test_of_other_pages_the_first_is_read_and_a_warning_says_so(data, count):
+    with pytest.warns(UserWarning, match=f"first page of 2 TIFFs.*{count}.*ImageSequence"):
+        found = read_rows([data, data]).pixels
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        first = file.pages[0].asarray()
+    np.testing.assert_array_equal(found[0].squeeze(), first * 255 if first.dtype == bool else first)
+
+
+def test_reduced_copies_are_no_channels_and_no_news():
+    data = mixed(GREY, GREY, GREY[::2], subfiletype=1)
+    np.testing.assert_array_equal(read_rows([data]).pixels[0, :, :, 0], GREY)
+
+
+def test_white_is_zero(tiff):
+    array = random_bands((3, 9, 13))
+    found = decode(pages(array, photometric="miniswhite"))
+    np.testing.assert_array_equal(found, 255 - np.moveaxis(array, 0, -1))
+    np.testing.assert_array_equal(found[:, :, :1], decode(tiff(array[0], photometric="miniswhite")))
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("kind", ["grey", "stack", "int16", "float32", "deep colours", "turned"])
+def test_an_opened_tiff_is_read_as_its_file_is(kind, loaded, tiff, tmp_path):
+    data = {
+        "grey": lambda: tiff(GREY),
+        "stack": lambda: pages(random_bands((4, 9, 13))),
+        "int16": lambda: tiff(GREY.astype(np.int16) - 99),
+        "float32": lambda: tiff(GREY.astype(np.float32) - 99),
+        "deep colours": lambda: tiff(random_bands((9, 13, 3), np.uint16), photometric="rgb"),
+        "turned": lambda: tiff(GREY, extratags=[(274, "H", 1, 6, True)]),
+    }[kind]()
+    path = tmp_path / "a.tif"
+    path.write_bytes(data)
+    image = Image.open(io.BytesIO(data))
+    if loaded:
+        image.load()
+        if kind == "deep colours":
+            return  # Pillow has dropped half of the bits
+        if kind == "stack":
+            with pytest.warns(UserWarning, match="4 pages, as an image that Pillow has loaded"):
+                assert read_rows([image]).pixels.shape == (1, 9, 13, 1)
+            return
+    by_path = read_rows([path]).pixels
+    by_image = read_rows([image]).pixels
+    assert by_path.dtype == by_image.dtype
+    np.testing.assert_array_equal(by_image, by_path)
 
 
 def test_files_too_large_to_be_read_at_once(tmp_path, monkeypatch, tiff):
@@ -141,9 +355,9 @@ def test_files_too_large_to_be_read_at_once(tmp_path, monkeypatch, tiff):
 @pytest.mark.parametrize(
     ("dtype", "options", "message"),
     [
-        (np.float32, {}, "32 bits of sample format 3.*load it as an array"),
+        (np.complex64, {}, "64 bits of sample format 6.*load it as an array"),
         (np.uint32, {}, "32 bits of sample format 1.*load it as an array"),
-        (np.int16, {}, "16 bits of sample format 2.*load it as an array"),
+        (np.int32, {}, "32 bits of sample format 2.*load it as an array"),
         (np.uint8, {"compression": "jpegxl"}, "compression, 50002,.*'LZW'"),
         (np.uint8, {"volumetric": True, "tile": (1, 16, 16)}, "axes are ZYXS"),
     ],
@@ -195,6 +409,28 @@ BOMB = zlib.compress(bytes(100 << 20))
         (claims(9000, 9000, 3, bits=16, body=b"", compression=8), "tiles or strips are missing"),
         (claims(1000, 1000, 5, body=BOMB, compression=8), "damaged"),
         (claims(0, 16, 5), "no pixels"),
+        (claims(6000, 6000, 1, tile=1), "tiles or strips are missing"),
+        (claims(6000, 6000, 1, bits=16, tile=1), "tiles or strips are missing"),
+        (claims(6000, 6000, 3, tile=1), "tiles or strips are missing"),
+        (claims(1, 1, 15, bits=16, tile=4098, body=BOMB, compression=8), "four times its pixels"),
+        (claims(1, 1, 1, tile=16000, body=BOMB, compression=8), "four times its pixels"),
+        (claims(1, 1, 1, tile=46000, body=BOMB, compression=8), "limit"),
+        (claims(60_000, 60_000, 1), "limit"),
+        (claims(16, 16, 1 << 20), "claim more bytes|damaged"),
+        (
+            b"II*\0"
+            + struct.pack("<I", 8)
+            + struct.pack("<H", 65535)
+            + struct.pack("<HHII", 300, 1, 1 << 31, 8) * 65535,
+            "tags claim",
+        ),
+        (
+            b"II*\0"
+            + struct.pack("<I", 8)
+            + struct.pack("<HHHIII", 1, 258, 3, 1 << 22, 8, 0)
+            + bytes(9 << 20),
+            "tags claim",
+        ),
     ],
 )
 def test_files_that_claim_too_much_are_refused_before_they_take_memory(data, message):
