@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from .._utils.devices import is_cpu
 from .._utils.seeds import unchanged_generators
 from .compact import VIEW_PART, CompactNet
+from .preprocessing import PreprocessedNetwork
 from .resnet import ResNet
 
 __all__ = ["default_encoder", "make_encoder"]
@@ -296,6 +297,43 @@ def _call_factory(
     return module
 
 
+def takes_size(module: nn.Module, in_channels: int, size: tuple[int, int]) -> bool:
+    """Return whether a module turns images of a size into features, by a trial that leaves no trace in it.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        An encoder.
+    in_channels : int
+        Channels of the images.
+    size : (int, int)
+        Height and width.
+
+    Returns
+    -------
+    bool
+        False for a network that was built for another size.
+    """
+    if isinstance(module, CompactNet | ResNet | PreprocessedNetwork):
+        return True
+    try:
+        _find_out_dim(module, in_channels, size)
+    except ValueError:
+        return False
+    return True
+
+
+def _hint_of_size(module: nn.Module, image_size: tuple[int, int]) -> str:
+    """Return what to pass where a network may be made for images of one other size."""
+    config = getattr(module, "pretrained_cfg", None) or {}
+    known = config.get("input_size") if isinstance(config, dict) and config.get("fixed_input_size") else None
+    if known is not None and tuple(known[1:]) != tuple(image_size):
+        return (
+            f" It is made for images of {known[1]} x {known[2]} pixels: pass image_size={tuple(known[1:])}."
+        )
+    return " If it takes images of one size only, pass that as image_size=(height, width)."
+
+
 def _find_out_dim(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> int:
     """Return the number of features of a module, by a trial that leaves no trace in it."""
     shape = (2, in_channels, *image_size)
@@ -305,9 +343,10 @@ def _find_out_dim(module: nn.Module, in_channels: int, image_size: tuple[int, in
         with _untouched(module, device), torch.no_grad():
             features = module.eval()(torch.zeros(shape, dtype=torch.float32, device=device))
     except Exception as error:
+        said = f"{type(error).__name__}: {error}".rstrip(".")
         raise ValueError(
             f"encoder: {type(module).__name__} failed on a float32 batch of shape {shape}, that is (images, "
-            f"channels, height, width): {type(error).__name__}: {error}"
+            f"channels, height, width): {said}.{_hint_of_size(module, image_size)}"
         ) from error
     if not isinstance(features, torch.Tensor):
         found = f"an object of type {type(features).__name__}"

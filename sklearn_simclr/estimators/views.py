@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..encoders.make import takes_size
 from ..encoders.mirror import mirror_images_fit_in
 from ..encoders.preprocessing import view_size
 from ..encoders.traits import traits
@@ -62,18 +63,36 @@ def resolve_views(
     """
     views = as_views(augmentation)
     if isinstance(views, ExternalViews):
-        return views.resolve(source.shape)
+        views = views.resolve(source.shape)
+        if network is not None:
+            _check_size(network, source.shape, views.size, "a transform that makes views of that size")
+        return views
     largest = None if network is None else traits(network).largest_view
     views = views.resolve(source.shape, largest=largest)
     wanted = None if network is None else view_size(network)
     if wanted is not None and isinstance(augmentation.size, str):
         views.set_params(size=wanted)
+    elif network is not None and isinstance(augmentation.size, str):
+        if views.size != source.shape[1:] and not takes_size(network, source.shape[0], views.size):
+            views.set_params(size=source.shape[1:])  # it is made for images of one size
+    elif network is not None:
+        _check_size(network, source.shape, views.size, "Augmentation(size={})")
     if is_open(augmentation) and views.flip_probability > 0:
         if isinstance(before, Augmentation):
             views.set_params(flip_probability=before.flip_probability)
         elif look and not mirror_images_fit_in(source):
             views.set_params(flip_probability=0.0)
     return views
+
+
+def _check_size(network: nn.Module, shape: tuple[int, int, int], size: tuple[int, int], advice: str) -> None:
+    channels, *image_size = shape
+    if tuple(size) != tuple(image_size) and not takes_size(network, channels, size):
+        side = tuple(image_size)
+        raise ValueError(
+            f"encoder: {type(network).__name__} takes images of {side[0]} x {side[1]} pixels, but not views "
+            f"of {size[0]} x {size[1]}. Pass {advice.format(side)}."
+        )
 
 
 def drawn_views(
