@@ -1,6 +1,7 @@
 """The state of a training on disk: one file, replaced as a whole, and used by the same training only."""
 
 import os
+import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,16 @@ __all__ = ["Checkpoint"]
 _FILE = "training.safetensors"
 _LOCK = "training.lock"
 _KIND = "checkpoint"
+_ADVICE = "Pass another checkpoint_dir, or remove the file to start anew."
+
+# What a user calls the parts of a training.
+_NAMES = {
+    "loop_seed": "random_state",
+    "modules": "the architecture of the networks",
+    "objective": "the class of the objective",
+    "schedule": "warmup",
+    "seed": "random_state",
+}
 
 # Seconds between two checkpoints within an epoch.
 _INTERVAL = 60.0
@@ -35,8 +46,8 @@ class Checkpoint:
     ----------
     folder : str or os.PathLike
         Made if it is not there.
-    key : str
-        Stands for the images and the parameters; a checkpoint with another is refused.
+    parts : dict of str to str
+        Stand for the images and the parameters; a checkpoint with others is refused.
 
     Raises
     ------
@@ -46,9 +57,9 @@ class Checkpoint:
         If the folder cannot be made or written to, or the disk is full. The older checkpoint stays.
     """
 
-    def __init__(self, folder: str | os.PathLike, key: str) -> None:
+    def __init__(self, folder: str | os.PathLike, parts: Mapping[str, str]) -> None:
         self.folder = Path(folder)
-        self.key = key
+        self.parts = dict(parts)
         self.lock = Lock(self.folder / _LOCK, "keeps its training there", wait=False)
         self.written = time.perf_counter()
         self.cost = 0.0
@@ -88,17 +99,37 @@ class Checkpoint:
         path = self.folder / _FILE
         if not path.exists():
             return None
-        advice = "Pass another checkpoint_dir, or remove the file to start anew."
         try:
-            tensors, meta = container.read(path, _KIND, advice=advice)
+            tensors, meta = container.read(path, _KIND, advice=_ADVICE)
         except OSError as error:
             raise self._unusable(error) from error
-        if meta["key"] != self.key:
+        try:
+            parts = dict(meta["parts"])
+            state = _unflatten(meta["state"], tensors)
+        except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise self.invalid(error) from None
+        if parts != self.parts:
             raise ValueError(
-                f"{str(path)!r} holds the training of other images or of other parameters (a RandomState "
-                f"gives every fit another seed), from which this fit cannot go on. {advice}"
+                f"{str(path)!r} holds the training of other images or of other parameters, from which this "
+                f"fit cannot go on: {_differences(parts, self.parts)}. {_ADVICE}"
             )
-        return _unflatten(meta["state"], tensors)
+        return state
+
+    def invalid(self, error: Exception) -> ValueError:
+        """Return what is to be raised where the state is none that `save` was given.
+
+        Parameters
+        ----------
+        error : Exception
+            What was wrong.
+
+        Returns
+        -------
+        ValueError
+            Names the file and says what to do.
+        """
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...").rstrip(".") or type(error).__name__
+        return ValueError(f"{str(self.folder / _FILE)!r} is no valid checkpoint: {reason}. {_ADVICE}")
 
     def due(self) -> bool:
         """Return whether it is time for a checkpoint within an epoch."""
@@ -120,7 +151,7 @@ class Checkpoint:
         tensors: dict[str, torch.Tensor] = {}
         flat = _flatten(state, tensors)
         try:
-            container.write(self.folder / _FILE, _KIND, tensors, {"key": self.key, "state": flat})
+            container.write(self.folder / _FILE, _KIND, tensors, {"parts": self.parts, "state": flat})
         except OSError as error:
             raise self._unusable(error) from error
         self.written = time.perf_counter()
@@ -133,6 +164,26 @@ class Checkpoint:
             f"checkpoint_dir={str(self.folder)!r} cannot be used: {reason}. Pass a folder that can be "
             "written to, on a disk with free space; a checkpoint that was written before is still whole",
         )
+
+
+def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Return which parts of two trainings differ, and how to train on where only their lengths do."""
+    texts = {}
+    for name in sorted(there.keys() | here.keys()):
+        one, other = there.get(name), here.get(name)
+        if one != other:
+            digests = {len(part or "") for part in (one, other)} == {40}
+            shown = "" if digests else f" ({one} in the file, {other} here)"
+            texts[_NAMES.get(name, name)] = f"{_NAMES.get(name, name)}{shown}"
+    more = ""
+    if "random_state" in texts:
+        more = ". A RandomState gives every fit another seed: pass an int"
+    if texts.keys() == {"max_epochs"}:
+        more = (
+            ". The learning rate of each step follows from max_epochs, so the file is no beginning of this "
+            "training. To train longer, fit a fitted SimCLRTransformer again with warm_start=True"
+        )
+    return ", ".join(texts.values()) + more
 
 
 def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -9,7 +9,7 @@ import logging
 import reprlib
 import sys
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -22,7 +22,7 @@ from .._version import __version__
 from ..images.source import ImageSource
 from ..views.external import ExternalViews
 
-__all__ = ["architecture", "content_key", "content_of", "describe"]
+__all__ = ["architecture", "content_by_part", "content_of", "describe"]
 
 # Functions and classes that are described already, by their id, with their numbers. They are kept: an id must
 # not be taken by another object meanwhile.
@@ -36,22 +36,25 @@ _OF_TORCH = vars(nn.Module()).keys()
 _OF_CLASSES = {"__dict__", "__doc__", "__firstlineno__", "__module__", "__static_attributes__", "__weakref__"}
 
 
-def content_key(images: ImageSource, description: Any) -> str:
-    """Return a key that is equal for equal images and descriptions only.
+def content_by_part(images: ImageSource, description: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is equal for equal images and descriptions only, part by part.
 
     Parameters
     ----------
     images : ImageSource
         On the CPU.
-    description : object
+    description : dict of str to object
         Whatever else the result depends on, as `describe` takes it.
 
     Returns
     -------
-    str
-        40 hexadecimal digits.
+    dict of str to str
+        Numbers and strings as they are written in Python, digests of all else. Version and images are parts,
+        too.
     """
-    return content_of({"version": __version__, "images": images.content(), "of": describe(description)})
+    parts = {"version": __version__, "images": images, **description}
+    plain = (bool, int, float, str, type(None))
+    return {k: repr(part) if type(part) in plain else content_of(part) for k, part in parts.items()}
 
 
 def content_of(value: Any) -> str:

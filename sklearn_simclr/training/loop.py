@@ -43,6 +43,24 @@ _TRIAL_OF_A_RANK = 16
 _PER_STEP = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
+# The types of what the loop saves.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "module": dict,
+    "optimizer": dict,
+    "generator": torch.Tensor,
+    "random": dict,
+    "position": (dict, type(None)),
+    "batch_size": int,
+    "steps": int,
+    "elapsed": (int, float),
+    "setup": (int, float),
+    "step_time": (int, float),
+    "history": list,
+    "objective": dict,
+    "scaler": dict,
+}
+
+
 class _Loss(nn.Module):
     """Stands where skorch wants a loss: the objective computes it."""
 
@@ -113,7 +131,9 @@ class Loop(NeuralNet):
             known = state is not None or self.plan.max_time is None
             pace = Pace(0.0, 0.0) if known else self._measure_pace(len(images))
         if state is not None:
-            self._resize(state["batch_size"], len(images))
+            with self._valid_checkpoint():
+                _check_kinds(state)
+                self._resize(state["batch_size"], len(images))
         elif not known:
             self._foresee(pace, len(images))
         if optimizer_state is not None:
@@ -422,6 +442,19 @@ class Loop(NeuralNet):
         """Take the state that a checkpoint holds; return the position within its epoch, if any."""
         if state is None:
             return None
+        with self._valid_checkpoint():
+            return self._take_state(state)
+
+    @contextlib.contextmanager
+    def _valid_checkpoint(self) -> Iterator[None]:
+        """Say that the checkpoint is not valid where its state does not fit."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            assert self.checkpoint is not None
+            raise self.checkpoint.invalid(error) from error
+
+    def _take_state(self, state: dict[str, Any]) -> dict | None:
         device = self.plan.device
         self.module_.load_state_dict(state["module"])
         self.optimizer_.load_state_dict(state["optimizer"])
@@ -438,6 +471,8 @@ class Loop(NeuralNet):
         self.objective.load_state(state["objective"])
         self.scaler.load_state_dict(state["scaler"])
         position = state["position"]
+        if position is not None and position["order"].dtype != torch.int64:
+            raise TypeError("its order is of no rows")
         return position and {
             "order": position["order"].to(device),
             "total": position["total"].to(device),
@@ -451,6 +486,18 @@ class Loop(NeuralNet):
                 if isinstance(buffer, torch.Tensor) and buffer.shape == parameter.shape:
                     with torch.no_grad():
                         buffers[name] = torch.empty_like(parameter, dtype=buffer.dtype).copy_(buffer)
+
+
+def _check_kinds(state: Any) -> None:
+    """Raise unless a state has the entries of the loop's, of their types."""
+    if not isinstance(state, dict):
+        raise TypeError("its state is no dict")
+    for name, kind in _KINDS.items():
+        if name not in state or not isinstance(state[name], kind) or isinstance(state[name], bool):
+            raise ValueError(f"its {name!r} is {type(state.get(name)).__name__}")
+    for row in state["history"]:
+        if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
+            raise ValueError("its 'history' has a row of something else than numbers")
 
 
 def _now(device: torch.device) -> float:

@@ -15,7 +15,7 @@ from ..images.source import ImageSource
 from .batch_norm import norms_over
 from .cache import train_once
 from .checkpoint import Checkpoint
-from .identity import content_key, content_of
+from .identity import content_by_part, content_of
 from .objective import History, Objective
 from .part import part_of
 from .plan import Plan
@@ -81,11 +81,13 @@ def train(
     """
 
     @cache_result
-    def key() -> str:
-        """Identify the training, before it begins, by what it begins with."""
+    def parts() -> dict[str, str]:
+        """Identify the training, before it begins, by all that it begins with."""
         known = objective.modules if plan.repeatable else objective.given
         weights = {name: objective.modules[name].state_dict() for name in sorted(known)}
-        return content_key(images, [objective.identity(), plan.identity(), weights])
+        return content_by_part(
+            images, {**objective.identity(), **plan.identity(), "initial weights": weights}
+        )
 
     def run() -> History:
         from .loop import Loop  # skorch takes a while to import
@@ -96,12 +98,12 @@ def train(
             stack.enter_context(norms_over(current(), objective.modules))
             kept = None
             if checkpoint is not None and plan.max_epochs > 0:
-                kept = stack.enter_context(Checkpoint(checkpoint, key()))
+                kept = stack.enter_context(Checkpoint(checkpoint, parts()))
             return Loop(objective, plan, kept).run(images, optimizer_state)
 
     def key_with_callbacks() -> str:
         """Identify the training also by its callbacks, which may end it early."""
-        return content_key(images, [key(), list(plan.callbacks)])
+        return content_of([parts(), list(plan.callbacks)])
 
     _check_parameters(objective)
     _compare(current(), objective, images, plan)

@@ -105,16 +105,16 @@ def test_generators_of_dropout_are_kept(images, often, tmp_path):
 def test_only_whole_epochs_are_kept_when_steps_are_quick(images, tmp_path):
     with pytest.raises(Stop):
         simclr(checkpoint_dir=tmp_path, callbacks=[StopAt(5)]).fit(images)
-    with Checkpoint(tmp_path, stored_key(tmp_path)) as checkpoint:
+    with Checkpoint(tmp_path, stored_parts(tmp_path)) as checkpoint:
         state = checkpoint.load()
     assert state["steps"] == 3
     assert state["position"] is None
 
 
-def stored_key(folder):
+def stored_parts(folder):
     kind, meta = container.peek(folder / "training.safetensors")
     assert kind == "checkpoint"
-    return meta["key"]
+    return meta["parts"]
 
 
 def test_a_fit_that_had_ended_is_not_repeated(images, uninterrupted, tmp_path):
@@ -135,19 +135,63 @@ def test_a_fit_that_had_ended_is_not_repeated(images, uninterrupted, tmp_path):
 def test_a_checkpoint_of_other_images_or_parameters_is_refused(images, tmp_path):
     simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
     before = (tmp_path / "training.safetensors").read_bytes()
-    for other in (
-        lambda: simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images[1:]),
-        lambda: simclr(checkpoint_dir=tmp_path, max_epochs=2).fit(images),
-        lambda: simclr(checkpoint_dir=tmp_path, max_epochs=1, random_state=1).fit(images),
+    for change, message in (
+        ({"X": images[1:]}, "go on: images"),
+        ({"max_epochs": 2}, r"max_epochs \(1 in the file, 2 here\)\. The learning rate .* warm_start=True"),
+        ({"random_state": 1}, r"random_state \(0 in the file, 1 here\)"),
+        ({"batch_size": 16, "temperature": 0.3}, r"batch_size \(32 in the file, 16 here\).*loss"),
+        ({"augmentation": Augmentation(blur_probability=0.4)}, "go on: augmentation"),
+        ({"encoder": "compactx2"}, "architecture of the networks"),
     ):
-        with pytest.raises(ValueError, match="other images or of other parameters.*checkpoint_dir"):
-            other()
+        params = {"checkpoint_dir": tmp_path, "max_epochs": 1, **change}
+        X = params.pop("X", images)
+        with pytest.raises(
+            ValueError, match=f"other images or of other parameters.*{message}.*checkpoint_dir"
+        ):
+            simclr(**params).fit(X)
     assert (tmp_path / "training.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda meta: meta.pop("state"),
+        lambda meta: meta.update(parts=3),
+        lambda meta: meta.update(state={"dict": [["module", {"tensor": "none"}]]}),
+        lambda meta: entry(meta, "batch_size", "32"),
+        lambda meta: entry(meta, "batch_size", 0),
+        lambda meta: entry(meta, "steps", None),
+        lambda meta: entry(meta, "history", {"list": [3]}),
+        lambda meta: entry(meta, "history", {"list": [{"dict": [["train_loss", "x"]]}]}),
+        lambda meta: entry(meta, "module", {"dict": []}),
+        lambda meta: entry(meta, "optimizer", {"dict": [["state", 1]]}),
+        lambda meta: entry(meta, "random", {"dict": []}),
+        lambda meta: entry(meta, "position", {"dict": []}),
+        lambda meta: entry(meta, "generator", {"tensor": "0"}),
+        lambda meta: entry(meta, "scaler", {"list": []}),
+        lambda meta: entry(meta, "objective", {"dict": [["x", {"many": 1, "kinds": 2}]]}),
+    ],
+)
+def test_a_checkpoint_that_says_something_else_is_refused(images, tmp_path, change):
+    fit = simclr(checkpoint_dir=tmp_path, max_epochs=1).fit
+    fit(images[:32])
+    path = tmp_path / "training.safetensors"
+    tensors, meta = container.read(path, "checkpoint")
+    change(meta)
+    container.write(path, "checkpoint", tensors, meta)
+    with pytest.raises(ValueError, match="no valid checkpoint.*checkpoint_dir, or remove the file"):
+        fit(images[:32])
+
+
+def entry(meta, name, value):
+    """Give an entry of the state of a checkpoint another value."""
+    items = meta["state"]["dict"]
+    meta["state"]["dict"] = [[key, value if key == name else old] for key, old in items]
 
 
 def test_two_fits_cannot_share_a_folder(images, tmp_path):
     with (
-        Checkpoint(tmp_path, "a"),
+        Checkpoint(tmp_path, {"of": "a"}),
         pytest.raises(ValueError, match="checkpoint_dir=.* is in use by another fit"),
     ):
         simclr(checkpoint_dir=tmp_path).fit(images)
@@ -215,7 +259,7 @@ def test_the_file_holds_plain_tensors_and_text(images, tmp_path):
     ],
 )
 def test_any_state_comes_back_as_it_was(state, tmp_path):
-    with Checkpoint(tmp_path, "k") as checkpoint:
+    with Checkpoint(tmp_path, {"of": "k"}) as checkpoint:
         checkpoint.save(state)
         back = checkpoint.load()
     assert json.dumps(back, default=lambda t: t.tolist()) == json.dumps(state, default=lambda t: t.tolist())
@@ -290,7 +334,7 @@ def test_a_process_killed_again_and_again_at_random_moments_goes_on(images, unin
 def test_a_file_that_cannot_grow_leaves_the_older_checkpoint_whole(tmp_path):
     import resource
 
-    with Checkpoint(tmp_path, "k") as checkpoint:
+    with Checkpoint(tmp_path, {"of": "k"}) as checkpoint:
         checkpoint.save({"x": torch.zeros(10)})
         before = (tmp_path / "training.safetensors").read_bytes()
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)

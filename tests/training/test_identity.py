@@ -21,7 +21,7 @@ from sklearn_simclr import Augmentation, ExternalViews, SimCLRTransformer
 from sklearn_simclr.images import ImageSource
 from sklearn_simclr.losses import nt_xent
 from sklearn_simclr.training import Objective, Plan, Step, train
-from sklearn_simclr.training.identity import content_key, describe
+from sklearn_simclr.training.identity import describe
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +245,7 @@ def test_the_key_is_the_same_in_another_process(tmp_path):
         import torch
         from sklearn_simclr.images import ImageSource
         from sklearn_simclr import ExternalViews
-        from sklearn_simclr.training.identity import content_key
+        from sklearn_simclr.training.identity import content_by_part
 
         def outer(scale):
             def loss(z):
@@ -257,8 +257,8 @@ def test_the_key_is_the_same_in_another_process(tmp_path):
             return lambda image: image * factor
 
         views = ExternalViews(darker(0.5))
-        known = {"loss": outer(2), 3: {"a", "b"}, "views": views.resolve((1, 4, 4))}
-        print(content_key(ImageSource(torch.zeros(2, 1, 4, 4), (0, 1)), known))
+        known = {"loss": outer(2), "set": {"a", "b"}, "views": views.resolve((1, 4, 4))}
+        print(content_by_part(ImageSource(torch.zeros(2, 1, 4, 4), (0, 1)), known))
         """
     )
     found = {
@@ -279,8 +279,8 @@ def test_a_pixel_a_range_and_an_order_are_other_images():
         ImageSource(pixels, (0, 255), rows=torch.tensor([1, 0])),
         ImageSource(pixels.view(2, 1, 2, 8), (0, 255)),
     ]
-    assert len({content_key(source, {}) for source in sources}) == len(sources)
-    assert content_key(ImageSource(pixels.clone(), (0, 255)), {}) == content_key(sources[0], {})
+    assert len({source.content() for source in sources}) == len(sources)
+    assert ImageSource(pixels.clone(), (0, 255)).content() == sources[0].content()
 
 
 @pytest.mark.parametrize(
