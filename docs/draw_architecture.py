@@ -88,9 +88,9 @@ HIDDEN = """
 # What the source does not say in place: (caller, call as written) -> what is called, and the function
 # that has put it there, in which its name must be found.
 HANDED = {
-    ("train_once", "key"): ("training/trainer.py:train.key", "training/trainer.py:train"),
+    ("train_once", "key"): ("training/trainer.py:train.parts", "training/trainer.py:train"),
     ("train_once", "run"): ("training/trainer.py:train.run", "training/trainer.py:train"),
-    ("train.run", "key"): ("training/trainer.py:train.key", "training/trainer.py:train"),
+    ("train.run", "parts"): ("training/trainer.py:train.parts", "training/trainer.py:train"),
     ("Loop.run", "self.initialize"): (
         "training/optimizers.py:make_optimizer",
         "training/loop.py:Loop.initialize_optimizer",
