@@ -9,6 +9,9 @@ os.environ["MPLBACKEND"] = "Agg"
 import numpy as np
 import pytest
 
+# What lies there changes torch for the process that imports it. test_pretended_device.py starts another one.
+collect_ignore = ["pretended"]
+
 
 @pytest.fixture(scope="session")
 def digits():
