@@ -95,7 +95,7 @@ def as_rows(X: Any) -> list[Any] | None:
     examples = {type(row): row for row in reversed(rows)}
     if not any(_is_image(row) for row in examples.values()):
         return None
-    if _DatasetImage in examples:
+    if _DatasetImage in examples and not is_dataset(X):
         _check_item(examples[_DatasetImage])
     kinds_of_items = all(issubclass(kind, tuple | dict | list | _DatasetImage) for kind in examples)
     if kinds_of_items and isinstance(fetch(rows[0]), np.ndarray):
