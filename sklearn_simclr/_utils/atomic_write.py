@@ -24,7 +24,7 @@ def as_path(path: str | os.PathLike) -> Path:
     Returns
     -------
     pathlib.Path
-        The same.
+        The same, with the home folder in place of "~".
 
     Raises
     ------
@@ -33,7 +33,7 @@ def as_path(path: str | os.PathLike) -> Path:
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a str or path-like, got {path!r} of type {type(path).__name__}.")
-    return Path(path)
+    return Path(path).expanduser()
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch, check_random_state
 
 from .._utils.types import PathLike, RandomState, Rows
-from .items import dataset_rows
+from .._utils.warn import warn
+from .decode import plugin_formats
+from .items import address_advice, dataset_rows, local_path
 
 __all__ = ["image_rows", "load_image_paths"]
 
@@ -18,6 +21,19 @@ _EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"),
     *(".pgm", ".ppm", ".pnm", ".jp2", ".avif"),
 )
+
+# Files that lie beside images and are none. Of all others that are left out a warning tells.
+_NO_IMAGES = (
+    *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini"),
+    *(".html", ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".parquet", ".db", ".log", ".lock", ".py"),
+    *(".ipynb", ".sh", ".zip", ".gz", ".tar", ".md5", ".sha256"),
+)
+
+# Extensions that a message lists.
+_LISTED = 10
+
+# Names of folders that are parts of a data set, not classes of images.
+_PARTS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
 
 def load_image_paths(
@@ -42,7 +58,9 @@ def load_image_paths(
         The sub-folders to take, in the order of the labels; None takes all, in natural order (img2 comes
         before img10). Hidden ones, and hidden files, are left out.
     extensions : list of str, default=None
-        Ends of the names of image files, such as ".jpg", in any case; None takes the usual ones.
+        Ends of the names of image files, such as ".jpg", in any case; None takes the usual ones, and those of
+        plugins that are registered with Pillow, such as ".heic" after ``pillow_heif.register_heif_opener()``.
+        Then a warning counts other files by their extensions, except for texts and tables.
     shuffle : bool, default=False
         Whether the order is random instead of natural.
     random_state : int, RandomState or None, default=None
@@ -62,7 +80,8 @@ def load_image_paths(
     FileNotFoundError
         If there is no such folder.
     ValueError
-        If there are no images, a class has none, or images lie beside sub-folders.
+        If there are no images, a class has none, or images lie beside sub-folders; or if the sub-folders have
+        the names of parts of a data set, such as train and test, and ``categories`` does not ask for them.
 
     See Also
     --------
@@ -85,19 +104,24 @@ def load_image_paths(
     >>> images.target
     array([0, 0, 1])
     """
-    folder = Path(folder)
+    advice = address_advice(folder)
+    folder = Path(local_path(folder))
+    if advice is not None and not folder.is_dir():
+        raise ValueError(f"folder={str(folder)!r} cannot be read: {advice}.")
     if not folder.is_dir():
         kind = "is a file, not a folder" if folder.exists() else "does not exist"
         raise (NotADirectoryError if folder.exists() else FileNotFoundError)(f"{str(folder)!r} {kind}.")
     if isinstance(extensions, str) or isinstance(categories, str):
         raise TypeError("categories and extensions must be lists of str, got a str.")
-    extensions = _EXTENSIONS if extensions is None else extensions
+    told = extensions is not None
+    extensions = (*_EXTENSIONS, *_plugin_extensions()) if extensions is None else extensions
     endings = tuple(f".{e.lower().lstrip('.')}" for e in extensions)
     classes = sorted(
         (entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")),
         key=_natural,
     )
-    lying = [] if categories is not None else _images_in(folder, endings, deep=False)
+    left_out: Counter[str] = Counter()
+    lying = [] if categories is not None else _images_in(folder, endings, left_out, deep=False)
     if categories is not None:
         unknown = [name for name in categories if name not in classes]
         if unknown or len(set(categories)) < len(categories):
@@ -106,7 +130,7 @@ def load_image_paths(
                 f"{list(categories)}."
             )
         classes = list(categories)
-    found = [_images_in(folder / name, endings, deep=True) for name in classes]
+    found = [_images_in(folder / name, endings, left_out, deep=True) for name in classes]
     what = f"images ({', '.join(endings)})"
     if lying and any(found):
         raise ValueError(
@@ -118,13 +142,27 @@ def load_image_paths(
     else:
         empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
         if not any(found):
-            raise ValueError(f"{str(folder)!r} holds no {what}. Pass extensions= if they have other names.")
+            raise ValueError(
+                f"{str(folder)!r} holds no {what}. Pass extensions= if they have other names."
+                + ("" if told else _advice(left_out))
+            )
         if empty:
             raise ValueError(
                 f"The sub-folders {empty} of {str(folder)!r} hold no {what}. Leave them out with categories=."
             )
+        if categories is None and len(classes) > 1 and {name.lower() for name in classes} <= _PARTS:
+            raise ValueError(
+                f"The sub-folders {classes} of {str(folder)!r} have the names of parts of a data set, not of "
+                f"classes. Pass one of them, such as {str(folder / classes[0])!r}, or categories={classes} "
+                "if they are classes."
+            )
         paths = [path for some in found for path in some]
         target = np.repeat(np.arange(len(classes)), [len(some) for some in found])
+    if left_out and not told:
+        warn(
+            f"{sum(left_out.values())} files of {str(folder)!r} are left out, beside {len(paths)} images."
+            + _advice(left_out)
+        )
     order = check_random_state(random_state).permutation(len(paths)) if shuffle else np.arange(len(paths))
     data, filenames = np.empty(len(paths), dtype=object), np.empty(len(paths), dtype=object)
     data[:] = [str(path) for path in paths]
@@ -181,7 +219,8 @@ def _natural(path: PathLike) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)], text
 
 
-def _images_in(folder: Path, endings: tuple[str, ...], *, deep: bool) -> list[Path]:
+def _images_in(folder: Path, endings: tuple[str, ...], left_out: Counter[str], *, deep: bool) -> list[Path]:
+    """Return the images of a folder; count the other files by their extensions."""
     found, visited = [], set()
     for top, folders, names in os.walk(folder, followlinks=True):
         visited.add(os.path.realpath(top))
@@ -190,7 +229,31 @@ def _images_in(folder: Path, endings: tuple[str, ...], *, deep: bool) -> list[Pa
             for name in folders
             if deep and not name.startswith(".") and os.path.realpath(os.path.join(top, name)) not in visited
         ]
-        found += [
-            Path(top, name) for name in names if name.lower().endswith(endings) and not name.startswith(".")
-        ]
+        for name in names:
+            lower = name.lower()
+            if name.startswith("."):
+                continue
+            if lower.endswith(endings):
+                found.append(Path(top, name))
+            elif not lower.endswith(_NO_IMAGES) and lower not in ("thumbs.db", "readme", "license"):
+                left_out[os.path.splitext(lower)[1] or "no extension"] += 1
     return sorted(found, key=lambda path: _natural(path.relative_to(folder)))
+
+
+def _plugin_extensions() -> Iterable[str]:
+    from PIL import Image
+
+    formats = plugin_formats()
+    return [extension for extension, name in Image.registered_extensions().items() if name in formats]
+
+
+def _advice(left_out: Counter[str]) -> str:
+    """Return what to do about files that are left out, by their extensions."""
+    if not left_out:
+        return ""
+    most = sorted(left_out, key=lambda extension: (-left_out[extension], extension))[:_LISTED]
+    counts = ", ".join(f"{left_out[extension]} of {extension}" for extension in most)
+    advice = f" Left out are {counts}. Pass extensions= to say which files are images."
+    if {".heic", ".heif"} & left_out.keys():
+        advice += " HEIC needs pip install pillow-heif, and then pillow_heif.register_heif_opener()."
+    return advice

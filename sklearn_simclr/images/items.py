@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     import PIL.Image
 
 __all__ = [
+    "address_advice",
+    "local_path",
     "as_rows",
     "dataset_rows",
     "fetch",
@@ -260,7 +265,31 @@ def reference(row: object) -> str | bytes | os.PathLike[str] | None:
         row = _image_of_dict(row) if isinstance(row, Mapping) else row
     if isinstance(row, bytearray | memoryview):
         return bytes(row)
-    return row if isinstance(row, str | bytes | os.PathLike) else None
+    return local_path(row) if isinstance(row, str | os.PathLike) else row if isinstance(row, bytes) else None
+
+
+def local_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return a path without "~" and "file://", which other programs understand."""
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        return path
+    if text.startswith("~"):
+        return os.path.expanduser(text)
+    if match := re.match("file:/+", text, re.IGNORECASE):
+        rest = text[match.end() - 1 :] if match.end() != len("file://") else urlsplit(text).path
+        return url2pathname(rest)
+    return path
+
+
+def address_advice(path: str | os.PathLike[str]) -> str | None:
+    """Return what to do about a path that is an address on the net, None for any other."""
+    # pathlib makes one slash of two.
+    if not re.match("[a-z][a-z0-9+.-]+:/", os.fsdecode(os.fspath(path)), re.IGNORECASE):
+        return None
+    return (
+        "it is an address, and only local files are read; download it and pass the path, or pass its bytes, "
+        "as fsspec.open(address).open().read() gives them"
+    )
 
 
 def fetch(row: Any) -> Any:

@@ -33,7 +33,7 @@ from .decode import (
     strict_decoders,
 )
 from .indexing import row_blocks
-from .items import fetch, is_of_dataset, is_pillow, name_of, peek, reference
+from .items import address_advice, fetch, is_of_dataset, is_pillow, name_of, peek, reference
 from .sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
 from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch_rows
 
@@ -511,7 +511,8 @@ def _read_file(path: str | bytes, target: Target | None) -> NDArray | ImageError
         finally:
             os.close(handle)
     except FileNotFoundError:
-        return _NoSuchFile("no such file")
+        advice = address_advice(os.fsdecode(path))
+        return _NoSuchFile("no such file") if advice is None else ImageError(advice)
     except IsADirectoryError:
         return ImageError("it is a folder")
     except OSError as error:

@@ -199,7 +199,7 @@ class FolderStore:
     """
 
     def __init__(self, folder: PathLike) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:

@@ -133,6 +133,82 @@ def test_links_in_a_circle_end(tmp_path):
     assert len(load_image_paths(tmp_path).data) == 1
 
 
+def test_files_that_are_left_out_are_counted(tmp_path):
+    touch(
+        tmp_path, "cat/1.jpg", "cat/2.HEIC", "cat/3.heic", "dog/4.jpg", "dog/5.cr2", "dog/6", "dog/notes.txt"
+    )
+    with pytest.warns(
+        UserWarning, match="4 files.*left out, beside 2 images.*2 of .heic, 1 of .cr2"
+    ) as caught:
+        assert len(load_image_paths(tmp_path).data) == 2
+    assert "1 of no extension" in str(caught[0].message) and "pillow-heif" in str(caught[0].message)
+    # Who says what images are, knows.
+    assert len(load_image_paths(tmp_path, extensions=["jpg", "heic"]).data) == 4
+    touch(tmp_path / "phone", "1.heic")
+    with pytest.raises(ValueError, match="1 of .heic.*pillow-heif"):
+        load_image_paths(tmp_path / "phone")
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "Val", "Test"), ("training", "validation")])
+def test_parts_of_a_data_set_are_no_classes(names, tmp_path):
+    touch(tmp_path, *(f"{name}/{kind}/1.png" for name in names for kind in ("cat", "dog")))
+    with pytest.raises(ValueError, match="parts of a data set.*Pass one of them.*categories="):
+        load_image_paths(tmp_path)
+    assert load_image_paths(tmp_path / names[0]).target_names == ["cat", "dog"]
+    assert load_image_paths(tmp_path, categories=names).target_names == list(names)
+
+
+def test_formats_of_plugins_are_read(tmp_path, monkeypatch):
+    """As pillow_heif does it."""
+
+    class Opener(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._mode, self._size, self.tile = "L", (2, 2), [("raw", (0, 0, 2, 2), 12, ("L", 0, 1))]
+
+    data = b"\0\0\0\x18ftypheic" + bytes([1, 2, 3, 4])
+    touch(tmp_path, "a.heic", "b.jpg")
+    (tmp_path / "a.heic").write_bytes(data)
+    with pytest.raises(ImageError, match="HEIC needs pip install pillow-heif"):
+        decode(data)
+    Image.init()
+    for name in ("OPEN", "EXTENSION"):
+        monkeypatch.setattr(Image, name, dict(getattr(Image, name)))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    Image.register_open("HEIF", Opener, lambda prefix: prefix[4:12] == b"ftypheic")
+    Image.register_extension("HEIF", ".heic")
+    files = load_image_paths(tmp_path).data
+    assert len(files) == 2
+    np.testing.assert_array_equal(pixels(files[:1])[0, :, :, 0], [[1, 2], [3, 4]])
+
+
+def test_paths_that_other_programs_understand(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    [image] = random_images(1)
+    (tmp_path / "a b").mkdir()
+    write_png(tmp_path / "a b" / "1.png", image)
+    address = (tmp_path / "a b" / "1.png").as_uri()
+    for cache_dir in (None, "~/cache"):
+        for row in ("~/a b/1.png", Path("~/a b/1.png"), address, {"path": address, "label": 0}):
+            np.testing.assert_array_equal(pixels([row], cache_dir=cache_dir)[0], image)
+    assert (tmp_path / "cache" / "images.sqlite").exists()
+    for folder in ("~/a b", (tmp_path / "a b").as_uri()):
+        assert len(load_image_paths(folder).data) == 1
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://bucket/a.png", "https://x.org/a.png?size=9", Path("gs://bucket/a")]
+)
+def test_addresses_are_refused_by_what_they_are(address, tmp_path):
+    for cache_dir in (None, tmp_path):
+        with pytest.raises(ValueError, match="only local files are read; download it.*fsspec"):
+            read_rows([address], cache_dir=cache_dir)
+    with pytest.raises(ValueError, match="only local files are read"):
+        load_image_paths(address)
+
+
 # Formats
 
 
