@@ -38,10 +38,10 @@ def load_images(
     Returns
     -------
     ndarray of shape (n, H, W, C)
-        uint8, or uint16 if any image has 16 bits. C is 3 if any image has colours, 1 if all are grey, and the
-        number of channels for TIFFs of many; with more channels than rows or columns of pixels, pass
-        ``image_shape="HWC"`` to estimators. A read-only memory map if the images take more than a quarter of
-        memory.
+        uint8, or uint16 if any image has 16 bits; int16 or float32 of TIFFs with such numbers. C is 3 if any
+        image has colours, 1 if all are grey, and the number of channels, or of grey pages, for TIFFs of many;
+        with more channels than rows or columns of pixels, pass ``image_shape="HWC"`` to estimators. A
+        read-only memory map if the images take more than a quarter of memory.
 
     Raises
     ------

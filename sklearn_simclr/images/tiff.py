@@ -58,8 +58,8 @@ _MOST_PAGES = 1 << 12
 _MOST_BLOCKS = 1 << 20
 _MOST_SAMPLES = 1 << 16
 
-# Numbers that tiles may have beyond the image.
-_PADDING = 1 << 24
+# Numbers that a tile may have, however small the image is.
+_LARGE_TILE = 1 << 24
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _PREMULTIPLIED, _ALPHA = 1, 2
@@ -323,17 +323,18 @@ def _check_claims(tags: _Tags, most_pixels: int | None) -> None:
     numbers = width * height * max(1, samples)
     tile_width, tile_height = _one(tags, _TILE_WIDTH, 0), _one(tags, _TILE_HEIGHT, 0)
     blocks = max(_one(tags, _STRIPS, 0), _one(tags, _TILES, 0))
-    padded = numbers
+    padded = tile = numbers
     if tile_width > 0 and tile_height > 0:
         across, down = -(-width // tile_width), -(-height // tile_height)
         blocks = max(blocks, across * down)
-        padded = across * tile_width * down * tile_height * max(1, samples)
+        tile = tile_width * tile_height * max(1, samples)
+        padded = across * down * tile
     if blocks > _MOST_BLOCKS:
         raise TiffError(
             f"it is damaged ({width} x {height} pixels in {blocks} pieces: tiles or strips are missing)"
         )
     limit = math.inf if most_pixels is None else 3 * most_pixels
-    if padded > max(4 * numbers, _PADDING) or padded > limit:
+    if tile > max(4 * numbers, _LARGE_TILE) or padded > limit:
         raise TiffError(
             f"{width} x {height} pixels of {samples} channels, in tiles or strips of shape "
             f"({tile_height}, {tile_width}, {samples}), are more than the limit, 3 x "

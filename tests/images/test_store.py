@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+from sklearn_simclr import SimCLRTransformer
 from sklearn_simclr.images import store as _store
 from sklearn_simclr.images.store import FileRows, FolderStore, MemoryRows, memory_limit, scratch_rows
 
@@ -193,3 +194,24 @@ def test_a_full_disk_of_temporary_files_is_named(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device.*TMPDIR") as error:
         rows.append(images(2))
     assert error.value.errno == 28 and str(tmp_path) in str(error.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of links")
+def test_training_in_a_thread_leaves_a_shared_temporary_folder_alone(tmp_path, monkeypatch):
+    """Others may write to it: no name in it is guessed, looked for or removed."""
+    shared, home = tmp_path / "shared", tmp_path / "home"
+    shared.mkdir()
+    home.mkdir()
+    np.savez(home / "results.npz", x=1)
+    os.utime(home / "results.npz", (1e9, 1e9))
+    monkeypatch.setattr(_store.tempfile, "tempdir", str(shared))
+    (shared / f"sklearn_simclr-{os.getuid()}-{os.getpid()}").symlink_to(home)
+    (shared / f"sklearn_simclr-{os.getuid()}-1").mkdir()  # of a process in another container
+    before = set(tmp_path.rglob("*"))
+    simclr = SimCLRTransformer(max_epochs=1, random_state=0)
+    thread = threading.Thread(target=simclr.fit, args=(images(20, (8, 8, 3)),))
+    thread.start()
+    thread.join()
+    assert hasattr(simclr, "encoder_")
+    after = {path for path in tmp_path.rglob("*") if "torchinductor" not in path.name}  # torch's own
+    assert after == before

@@ -455,6 +455,11 @@ def test_a_tile_elsewhere_is_no_tile_of_zeros(at):
         decode(directory(tags | good | {324: [8, at]}, body))
 
 
+def test_narrow_images_in_wide_tiles_are_read(tiff):
+    array = random_bands((5000, 2))
+    np.testing.assert_array_equal(decode(tiff(array, tile=(512, 4096)))[:, :, 0], array)
+
+
 def test_the_limit_is_pillows(monkeypatch, tiff):
     data = tiff(random_bands((30, 10, 5)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
