@@ -1,19 +1,52 @@
 """State without tensors: modules and optimizers with numpy arrays in their place, and back."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from sklearn.exceptions import InconsistentVersionWarning
 from torch import Tensor, nn
 
-__all__ = ["arrays_to_tensors", "tensors_to_arrays"]
+from .._version import __version__
+from .warn import warn
+
+__all__ = ["VersionedPickles", "arrays_to_tensors", "tensors_to_arrays"]
 
 
 _Kind = TypeVar("_Kind")
 
 # What was converted, and from what, by the id of the latter.
 _Memo = dict[int, tuple[object, object]]
+
+
+# Key of the version in what pickle keeps.
+_VERSION = "_sklearn_simclr_version"
+
+
+class VersionedPickles:
+    """Pickles hold the version that wrote them; one of another version warns, as scikit-learn's do."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), _VERSION: __version__}  # type: ignore[dict-item]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        written = state.pop(_VERSION, "before 0.1")
+        if written != __version__:
+            warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"{__version__} of sklearn-simclr",
+                    original_sklearn_version=written,
+                )
+            )
+        # Parameters that have come since have their defaults.
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if parameter.default is not parameter.empty:
+                state.setdefault(name, parameter.default)
+        super().__setstate__(state)  # type: ignore[misc]
 
 
 class _Array:

@@ -12,12 +12,12 @@ __all__ = ["warn"]
 _BETWEEN = {"contextlib", "functools", "joblib", "sklearn", "sklearn_simclr", "skorch"}
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     """Issue a warning about what the user's code does, once where several ranks run that code.
 
     Parameters
     ----------
-    message : str
+    message : str or Warning
         What was found, and what to do.
     category : type, default=UserWarning
         Of the warning.

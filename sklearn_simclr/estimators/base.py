@@ -35,7 +35,7 @@ from .._utils.devices import (
     resolve_device,
     total_memory,
 )
-from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
+from .._utils.pickling import VersionedPickles, arrays_to_tensors, tensors_to_arrays
 from .._utils.ranks import connected, together
 from .._utils.sklearn_private import Interval, StrOptions, check_feature_names
 from .._utils.types import Images, ImageShape
@@ -107,7 +107,7 @@ class ReadImages:
         return ReadImages(self.source.select(chosen), self.reader)
 
 
-class BaseImageEstimator(BaseEstimator):
+class BaseImageEstimator(VersionedPickles, BaseEstimator):
     """Base of the estimators that take images.
 
     A subclass has the parameter ``device`` and perhaps ``verbose``, and those of ``_reading_constraints``; or
@@ -140,8 +140,7 @@ class BaseImageEstimator(BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        return {name: tensors_to_arrays(value) for name, value in state.items()}
+        return {name: tensors_to_arrays(value) for name, value in super().__getstate__().items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({name: arrays_to_tensors(value) for name, value in state.items()})

@@ -50,6 +50,9 @@ ESTIMATORS = {
 # the file may hold pickles, which run code.
 _PLACES = ("cache_dir", "checkpoint_dir", "memory")
 
+# Parameters that say how somebody watched a training, not how to train: they have their defaults when read.
+_OF_THE_WATCHER = ("verbose",)
+
 # What may be set on an estimator, and of which type it has to be.
 _ATTRIBUTES: dict[str, Any] = {
     "encoder_": nn.Module,
@@ -241,6 +244,7 @@ class _Writer:
         return {
             name: None if name in _PLACES else self.value(value, f"{where}.{name}")
             for name, value in params.items()
+            if name not in _OF_THE_WATCHER
         }
 
     def estimator(self, estimator: BaseEstimator, where: str) -> int:
@@ -434,7 +438,7 @@ class _Reader:
         if name not in ESTIMATORS:
             raise ValueError(f"it holds a {name!r}, and only {', '.join(ESTIMATORS)} are read")
         cls = ESTIMATORS[name]
-        params = {key: self.value(value) for key, value in record["params"].items()}
+        params = {k: self.value(value) for k, value in record["params"].items() if k not in _OF_THE_WATCHER}
         for place in params.keys() & set(_PLACES):
             if params[place] is not None:
                 self.places[place], params[place] = params[place], None

@@ -13,6 +13,7 @@ from .._utils import container
 from .._utils.lock import Lock
 from .._utils.ranks import current
 from .._utils.warn import warn
+from ..encoders.description import not_finite
 from .objective import History
 
 __all__ = ["train_once"]
@@ -97,8 +98,11 @@ def _read(path: Path, modules: nn.Module) -> History:
     """Give modules the weights of a file, and return the history in it."""
     advice = "Remove it, and fit trains anew."
     arrays, rows = current().first(lambda: container.read(path, _KIND, advice=advice))
-    _take(modules.cpu(), arrays)
-    return History(rows)
+    try:
+        _take(modules.cpu(), arrays)
+        return History([{str(name): float(value) for name, value in row.items()} for row in rows])
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is no training of these networks: {error} {advice}") from None
 
 
 @torch.no_grad()
@@ -107,5 +111,8 @@ def _take(module: nn.Module, arrays: dict[str, torch.Tensor]) -> None:
     own = module.state_dict()
     if own.keys() != arrays.keys():
         raise ValueError(f"The state is of another network: {sorted(own.keys() ^ arrays.keys())[:5]}.")
+    odd = [name for name, tensor in own.items() if tensor.shape != arrays[name].shape]
+    if odd or not_finite(arrays):
+        raise ValueError(f"{odd[0] if odd else not_finite(arrays)!r} is of another shape or not finite.")
     for name, tensor in own.items():
         tensor.copy_(arrays[name])

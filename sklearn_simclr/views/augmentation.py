@@ -9,6 +9,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from .._utils.pickling import VersionedPickles
 from .._utils.types import Images
 from ..images.items import as_rows
 from ..images.load import load_images
@@ -32,7 +33,7 @@ _ERASED_AREA = (0.02, 0.2)
 _ERASED_RATIO = (0.3, 1 / 0.3)
 
 
-class Augmentation(BaseEstimator):
+class Augmentation(VersionedPickles, BaseEstimator):
     """The random views of SimCLR, for a whole batch at once.
 
     A view is a random crop resized to ``size``, perhaps mirrored or turned, with its colours jittered,

@@ -1,17 +1,23 @@
 """Settings of the user's program, other threads and forks do not change what estimators give."""
 
 import contextlib
+import copy
 import os
+import pickle
 import signal
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from helpers import tiny
+from sklearn.base import clone
+from sklearn.exceptions import InconsistentVersionWarning
 
-from sklearn_simclr import SimCLRClassifier, SimCLRTransformer, SupervisedTransformer
+from sklearn_simclr import Augmentation, SimCLRClassifier, SimCLRTransformer, SupervisedTransformer
+from sklearn_simclr._utils import pickling
 from sklearn_simclr.losses import nt_xent
 
 
@@ -117,6 +123,24 @@ def test_transform_while_a_refit_runs_is_of_the_earlier_fit(images):
         refit.join()
     assert transformer.image_shape_ == (8, 8, 3)
     assert transformer.transform(colours).shape[0] == 16
+
+
+@pytest.mark.filterwarnings("ignore:.*estimator Augmentation")
+def test_pickles_of_another_version_warn_and_new_parameters_have_their_defaults(images, monkeypatch):
+    transformer = simclr(augmentation=Augmentation()).fit(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pickle.loads(pickle.dumps(transformer)), copy.deepcopy(transformer), clone(transformer)
+    expected = transformer.transform(images)
+    del transformer.mirror, transformer.augmentation.recipe
+    monkeypatch.setattr(pickling, "__version__", "0.0.1")
+    old = pickle.dumps(transformer)
+    monkeypatch.undo()
+    with pytest.warns(InconsistentVersionWarning, match="SimCLRTransformer from version 0.0.1"):
+        loaded = pickle.loads(old)
+    assert loaded.mirror == SimCLRTransformer().mirror
+    assert loaded.augmentation.recipe == "auto"
+    np.testing.assert_array_equal(loaded.transform(images), expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
