@@ -548,8 +548,8 @@ def _no_batch(X: np.ndarray) -> str:
         return "X has no images (n_samples=0). Pass at least two; check where they were looked for."
     return (
         f"X is a {X.ndim}D array of {X.size} numbers, without an axis of images. Pass X[None] for one image "
-        "that is a row of pixels, else an array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or a list of "
-        "images. Reshape your data."
+        "that is a row of pixels, else an array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or "
+        "a list of images. Reshape your data."
     )
 
 
