@@ -22,6 +22,7 @@ from .._utils.types import Images, Labels
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
 from ..views.augmentation import Augmentation
+from .base import BaseImageTransformer
 from .trained_base import TrainedImageEstimator
 
 __all__ = ["TrainedImageClassifier", "is_fitted", "make_classifier_head", "unwrap_frozen"]
@@ -33,7 +34,7 @@ _EPOCHS, _STEPS = 60, 300
 _LISTED = 10
 
 
-class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator):
+class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImageTransformer):
     """Base of the classifiers that are trained on images; rows without a label do not count.
 
     The last of the modules maps features to logits. Subclasses have the parameters ``early_stopping``,
@@ -134,13 +135,28 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator):
         check_is_fitted(self, "classes_")
         warn_if_scored(self.classes_)
         source = self._read_images(X, reset=False)
+        return self._infer(_through, self._network(), source)
 
-        def predict(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
-            for module in modules:
-                images = module(images)
-            return images
+    def transform(self, X: Images) -> NDArray[np.float32]:
+        """Return what the network gives to the linear classifier.
 
-        return self._infer(predict, self._network(), source)
+        Parameters
+        ----------
+        X : array-like
+            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32; a row does not depend on the rows around it.
+        """
+        check_is_fitted(self, "encoder_")
+        source = self._read_images(X, reset=False)
+        return self._infer(_through, self._network()[:-1], source)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.classifier_.in_features
 
     def predict_proba(self, X: Images) -> NDArray[np.float64]:
         """Return the probabilities of the classes.
@@ -206,6 +222,13 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator):
                 "taken for grey images; predict_proba gives rows of NaN for them."
             )
         return self.classes_[logits.argmax(axis=1)]
+
+
+def _through(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
+    """Return what modules make of images, one after the other."""
+    for module in modules:
+        images = module(images)
+    return images
 
 
 def make_classifier_head(in_dim: int, n_classes: int) -> nn.Linear:

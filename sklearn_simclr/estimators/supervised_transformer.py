@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._utils.ranks import together
@@ -33,13 +32,12 @@ from ..training.plan import Plan
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
-from .base import BaseImageTransformer
 from .classifier_base import TrainedImageClassifier, make_classifier_head
 
 __all__ = ["SupervisedTransformer"]
 
 
-class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
+class SupervisedTransformer(TrainedImageClassifier):
     """The encoder of SimCLR trained on labels alone: a classifier, and its features.
 
     ``fit`` trains an encoder and a linear layer on it, from random weights, to predict the labels of
@@ -251,30 +249,8 @@ class SupervisedTransformer(TrainedImageClassifier, BaseImageTransformer):
             self._adopt(objective, history, plan, images)
         return self
 
-    def transform(self, X: Images) -> NDArray[np.float32]:
-        """Return what the encoder gives to the linear classifier.
-
-        Parameters
-        ----------
-        X : array-like
-            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            float32.
-        """
-        check_is_fitted(self, "encoder_")
-        source = self._read_images(X, reset=False)
-
-        return self._infer(lambda modules, images: modules[0](images), (self.encoder_,), source)
-
     def _default_augmentation(self) -> Augmentation:
         return Augmentation()
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.classifier_.in_features
 
     def _make_objective(
         self, images: ImageSource, plan: Plan, *, targets: Targets, validation: Validation | None

@@ -48,6 +48,12 @@ def test_score_is_the_accuracy_on_labelled_rows(classifier):
     assert classifier.score(X, UNKNOWN) == expected == classifier.score(X[KNOWN], Y[KNOWN])
     missing = pd.Series(UNKNOWN, dtype="Int64").where(KNOWN)
     assert classifier.score(X, missing) == expected
+    H = classifier.transform(X)
+    logits = (
+        H @ classifier.classifier_.weight.detach().numpy().T + classifier.classifier_.bias.detach().numpy()
+    )
+    np.testing.assert_array_equal(classifier.classes_[logits.argmax(axis=1)], classifier.predict(X))
+    assert len(classifier.get_feature_names_out()) == H.shape[1]
     weights = np.arange(24.0)
     right = classifier.predict(X)[KNOWN] == Y[KNOWN]
     assert classifier.score(X, UNKNOWN, weights) == pytest.approx(np.average(right, weights=weights[KNOWN]))
