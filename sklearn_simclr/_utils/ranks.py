@@ -46,8 +46,8 @@ _SHARING_WAIT = timedelta(seconds=10)
 # A rank that fails leaves a word for the others before it closes its connections.
 _WORD_WAIT = timedelta(seconds=2)
 
-# Bytes of a digest that a message to the user does not repeat.
-_SHOWN = 80
+# Longer values are not shown in a message: digests say nothing to anybody.
+_SHOWN = 39
 
 
 class LostRankError(RuntimeError):
@@ -168,8 +168,8 @@ class Ranks:
                 if all(len(str(value)) <= _SHOWN for value in (usual, values[odd[0]])):
                     shown = f": {values[odd[0]]} on rank {odd[0]}, {usual} on the others"
                 raise ValueError(
-                    f"Ranks differ in {name}{shown}. Odd: rank {', '.join(map(str, odd))} of {self.size}. "
-                    f"{why}"
+                    f"Ranks differ in {name}{shown}. What is on rank {', '.join(map(str, odd))} of "
+                    f"{self.size} is not on the others. {why}"
                 )
 
     def add(self, tensor: Tensor) -> Tensor:
@@ -283,8 +283,9 @@ class Ranks:
         """Turn what torch says of a closed connection into what the rank at the other end has said."""
         try:
             yield
-        except RuntimeError as error:
-            raise LostRankError(self._last_word()) from error
+        except RuntimeError:
+            # What torch says is where a socket was closed.
+            raise LostRankError(self._last_word()) from None
 
     def _last_word(self) -> str:
         place = self._place()
@@ -293,7 +294,7 @@ class Ranks:
             said = _store().get(place).decode()
         except Exception:  # the store may have ended with the rank
             said = "Another rank ended without a word. It was killed, or its script came to an end earlier."
-        return f"{said} This is rank {self.rank} of {self.size}, which cannot go on alone."
+        return f"{said}\n(This is rank {self.rank} of {self.size}, which cannot go on alone.)"
 
     def _place(self) -> str:
         return f"sklearn_simclr/failed/{self._failures}"

@@ -545,7 +545,7 @@ def _nested_lists(X: Sequence[Any]) -> np.ndarray:
 def _no_batch(X: np.ndarray) -> str:
     """Return what is to be said of an array of fewer than two axes."""
     if X.size == 0:
-        return "X has no images (n_samples=0). Pass at least two; check where they were looked for."
+        return "X has no images (n_samples=0). Check where they were looked for."
     return (
         f"X is a {X.ndim}D array of {X.size} numbers, without an axis of images. Pass X[None] for one image "
         "that is a row of pixels, else an array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or "

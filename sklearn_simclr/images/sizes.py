@@ -105,7 +105,10 @@ def check_image_size(image_size: Any) -> Target | Literal["auto"] | None:
     if (
         isinstance(sizes, tuple | list)
         and len(sizes) == 2
-        and all(isinstance(size, Integral) and 0 < int(size) <= _LARGEST for size in sizes)
+        and all(
+            isinstance(size, Integral) and not isinstance(size, bool) and 0 < int(size) <= _LARGEST
+            for size in sizes
+        )
     ):
         return Target(int(sizes[0]), int(sizes[1]), crop=sizes is not image_size)
     raise ValueError(

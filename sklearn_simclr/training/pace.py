@@ -21,6 +21,9 @@ _SHARE = 0.005
 _SHARE_IN_DOUBT = 0.1
 _SECONDS_IN_DOUBT = 0.3
 
+# A first trial that took longer is not repeated if no time is left for that.
+_SECONDS_OF_A_COLD_TRIAL = 3.0
+
 # Each further image takes at least this part of what an image takes on average.
 _LEAST_SLOPE = 0.1
 
@@ -92,8 +95,9 @@ def measure_pace(
         slope = min(max(slope, _LEAST_SLOPE * gradient / n), gradient / n)
         pace = Pace(slope, update + gradient - slope * n)
         if not repeated:
-            # The first trial also pays for what is done but once: another one of its size says more.
-            if pace.step(n) > seconds:
+            # The first trial also pays for what is done but once: another one of its size says more, even
+            # where no time is left, since the message says how long a step takes.
+            if pace.step(n) > max(seconds, _SECONDS_OF_A_COLD_TRIAL):
                 return pace
             repeated = True
             continue

@@ -95,10 +95,11 @@ def train(
         # Ranks draw the same views, and dropout of their own.
         seed = plan.seeds[1] + current().rank
         with isolated_generators(seed, plan.device), contextlib.ExitStack() as stack:
-            stack.enter_context(norms_over(current(), objective.modules))
             kept = None
             if checkpoint is not None and plan.max_epochs > 0:
                 kept = stack.enter_context(Checkpoint(checkpoint, parts()))
+            # What a checkpoint is known by does not depend on the number of ranks.
+            stack.enter_context(norms_over(current(), objective.modules))
             return Loop(objective, plan, kept).run(images, optimizer_state)
 
     def key_with_callbacks() -> str:

@@ -795,7 +795,7 @@ class NotFlat(nn.Module):
         ({"optimizer": "adam"}, ValueError, "'optimizer'"),
         ({"loss": "ntxent"}, ValueError, "'loss'"),
         ({"device": "tpu9"}, ValueError, "device='tpu9'"),
-        ({"precision": "float16"}, ValueError, "'precision'"),
+        ({"precision": "float8"}, ValueError, "'precision'"),
         ({"image_shape": (4, 4)}, ValueError, r"image_shape=\(4, 4\)"),
         ({"image_shape": (4,)}, ValueError, "image_shape must be"),
         ({"image_shape": (4.0, 4.0)}, ValueError, "image_shape must be"),
