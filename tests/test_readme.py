@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
@@ -75,7 +76,10 @@ def test_the_code_of_the_documentation_runs(name, blocks_of, tmp_path, monkeypat
     blocks = blocks_of(path.read_text(encoding="utf-8"))
     assert blocks
     monkeypatch.chdir(tmp_path)
+    # Workers that another test has started would write into the folder that they were started in.
+    get_reusable_executor().shutdown(wait=True)
     execute(path, blocks)
+    get_reusable_executor().shutdown(wait=True)
 
 
 def test_there_are_examples():

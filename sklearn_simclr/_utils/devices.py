@@ -508,7 +508,7 @@ def autocast_off() -> Iterator[None]:
 
 
 class _Exact:
-    """How many ask for exact products at present, and what is to be put back after the last of them."""
+    """Count the users of exact products, and keep the flags that are put back after the last one."""
 
     lock: threading.Lock
     users: int

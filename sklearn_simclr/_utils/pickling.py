@@ -29,7 +29,7 @@ class VersionedPickles:
     """Pickles hold the version that wrote them; one of another version warns, as scikit-learn's do."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), _VERSION: __version__}  # type: ignore[dict-item]
+        return {**super().__getstate__(), _VERSION: __version__}  # type: ignore[dict-item]  # scikit-learn has no types
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -46,7 +46,7 @@ class VersionedPickles:
         for name, parameter in inspect.signature(type(self)).parameters.items():
             if parameter.default is not parameter.empty:
                 state.setdefault(name, parameter.default)
-        super().__setstate__(state)  # type: ignore[misc]
+        super().__setstate__(state)  # type: ignore[misc]  # as above
 
 
 class _Array:

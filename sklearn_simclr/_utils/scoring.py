@@ -45,7 +45,7 @@ class LabelledScoreMixin(ClassifierMixin):
         if n != len(predicted):
             raise ValueError(
                 f"Found input variables with inconsistent numbers of samples: {[len(predicted), n]}. Pass "
-                "one label an image, -1 or None where there is none."
+                "one label per image, -1 or None where there is none."
             )
         if sample_weight is not None:
             weights = np.asarray(sample_weight)

@@ -14,7 +14,7 @@ __all__ = ["usual_settings"]
 
 
 class _Dtype:
-    """How many need the usual default dtype at present, and what is to be put back after the last of them."""
+    """Count the users of the usual default dtype, and keep the one that is put back after the last."""
 
     lock: threading.Lock
     users: int

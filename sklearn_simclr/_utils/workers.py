@@ -1,4 +1,4 @@
-"""Whether this process works for joblib, Dask or Ray, whose workers inherit the variables of a launcher."""
+"""Tell workers of joblib, Dask and Ray, which inherit the variables of a launcher, from what it started."""
 
 import multiprocessing
 import sys

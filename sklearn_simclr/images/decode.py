@@ -146,7 +146,8 @@ def from_pillow(image: PIL.Image.Image, target: Target | None = None) -> NDArray
     try:
         _check_size(*image.size)
         if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-            _notes.append(f"{image.n_frames} pages, as an image that Pillow has loaded")  # type: ignore[attr-defined]
+            pages: int = image.n_frames  # type: ignore[attr-defined]  # images of TIFFs have it
+            _notes.append(f"{pages} pages, as an image that Pillow has loaded")
         image.load()
         return _pixels(_upright(image), target)
     except ImageError:

@@ -36,7 +36,7 @@ class Part:
 
     @property
     def whole(self) -> bool:
-        """Whether it is the whole batch."""
+        """True if the part is the whole batch."""
         return self.ranks.size == 1
 
     @cached_property
