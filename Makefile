@@ -24,7 +24,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(STAMP)-plot ## Pretrain on embedded images, compare label fractions, write the figures into demo/
-	$(BIN)/python examples/plot_label_fractions.py --output-dir demo
+	$(BIN)/python .ci/demo.py examples/plot_label_fractions.py demo
 
 test: $(STAMP)-test ## Run the tests and the doctests of the package
 	$(PYTEST)

@@ -14,10 +14,7 @@ what to change.
 # Scanned digits of 8 x 8 pixels come with scikit-learn. SimCLR crops, shifts and changes every image at
 # random, twice, and trains a network to recognise which two of many such *views* come from one image.
 
-import argparse
-import os
 import warnings
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,11 +24,6 @@ from torch import nn
 
 from sklearn_simclr import AugmentationDisplay, SimCLRTransformer
 from sklearn_simclr.inspection import representation_report
-
-parser = argparse.ArgumentParser(description="Reports on four encoders of digits.")
-parser.add_argument("--output-dir", type=Path, help="folder for the figures; without it they are shown")
-options, _ = parser.parse_known_args()
-fast = os.environ.get("SKLEARN_SIMCLR_EXAMPLES_FAST") == "1"
 
 digits = load_digits()
 X, X_new = digits.images[:640], digits.images[640:1152]
@@ -74,8 +66,6 @@ for warning in caught:
 
 settings = {"batch_size": 64, "random_state": 0}
 epochs = {"untrained": 0, "undertrained": 8, "good": 28}
-if fast:
-    X, epochs = X[:192], {"untrained": 0, "undertrained": 6, "good": 7}
 encoders = {"collapsed": collapsed}
 for name, max_epochs in epochs.items():
     encoders[name] = SimCLRTransformer(max_epochs=max_epochs, **settings).fit(X)
@@ -171,13 +161,4 @@ panels = report.plot()
 # raw pixels do well, too: on photographs they do not. In a notebook, ``report`` alone shows all of this, and
 # ``report.to_html("report.html")`` writes it to a file.
 
-if options.output_dir is not None:
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    views.figure_.savefig(options.output_dir / "report_views.png", dpi=110)
-    figure.savefig(options.output_dir / "report_similarities.png", dpi=110)
-    curves.savefig(options.output_dir / "report_prediction.png", dpi=110)
-    panels[0].figure.savefig(options.output_dir / "report_good.png", dpi=100)
-    report.to_html(options.output_dir / "report.html")
-    print(f"\nFigures and the report are in {options.output_dir}/")
-else:
-    plt.show()
+plt.show()

@@ -12,10 +12,6 @@ package take such a ``y`` as it is, from the first step to the score: nothing ha
 # A thousand handwritten digits, of which five of each are labelled: fifty labels, all that anybody ever wrote
 # down. They are shown here. The other images have -1.
 
-import argparse
-import os
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.base import clone
@@ -36,11 +32,6 @@ from sklearn_simclr import (
     SimCLRTransformer,
     label_subset,
 )
-
-parser = argparse.ArgumentParser(description="Learning from fifty labelled and many unlabelled digits.")
-parser.add_argument("--output-dir", type=Path, help="folder for the figures; without it they are shown")
-options, _ = parser.parse_known_args()
-fast = os.environ.get("SKLEARN_SIMCLR_EXAMPLES_FAST") == "1"
 
 digits = load_digits()
 X, X_test, y_all, y_test = train_test_split(
@@ -65,9 +56,7 @@ labels_figure.suptitle("All that is known: five of each digit")
 # :class:`~sklearn_simclr.LabelFractionClassifier` leaves the rows with -1 out. A plain ``LogisticRegression``
 # would take -1 for an eleventh digit.
 
-simclr = SimCLRTransformer(
-    augmentation=Augmentation(flip_probability=0.0), max_epochs=2 if fast else 30, random_state=0
-)
+simclr = SimCLRTransformer(augmentation=Augmentation(flip_probability=0.0), max_epochs=30, random_state=0)
 pipeline = Pipeline(
     [
         ("simclr", simclr),
@@ -91,7 +80,7 @@ print(f"accuracy on the test images {pipeline.score(X_test, y_test):.3f}")
 # images itself; here it goes on from the one of the pipeline, and adapts the whole network to the fifty
 # labels.
 
-tuned = SimCLRClassifier(pipeline["simclr"], max_epochs=20 if fast else 300, random_state=0).fit(X, y)
+tuned = SimCLRClassifier(pipeline["simclr"], max_epochs=300, random_state=0).fit(X, y)
 
 # %%
 # What others make of it
@@ -173,11 +162,4 @@ ax.set_xscale("log")
 ax.set(xlabel="C of the logistic regression", ylabel="accuracy (%)")
 ax.legend()
 
-if options.output_dir is not None:
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    figures = {"labels": labels_figure, "accuracy": bars, "search": search_figure}
-    for name, figure in figures.items():
-        figure.savefig(options.output_dir / f"{name}.png", dpi=150)
-    print(f"\nFigures are in {options.output_dir}/")
-else:
-    plt.show()
+plt.show()
