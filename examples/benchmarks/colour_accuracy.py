@@ -28,18 +28,18 @@ def main():
     args = parser.parse_args()
     X, y = from_folder(args.train, args.n_train)
     X_test, y_test = from_folder(args.test, args.n_test)
-    scores = {"linear": [], "sequential": []}
+    scores = {"linear": [], "torchvision": []}
     for seed in range(args.seeds):
         for mode, results in scores.items():
             simclr = SimCLRTransformer(
-                augmentation=Augmentation(color_mode=mode), max_epochs=args.epochs, random_state=seed
+                augmentation=Augmentation(implementation=mode), max_epochs=args.epochs, random_state=seed
             )
             results.append(probe(simclr.fit_transform(X), y, simclr.transform(X_test), y_test))
-            print(json.dumps({"seed": seed, "color_mode": mode, "accuracy": results[-1]}), flush=True)
-    difference = np.subtract(scores["linear"], scores["sequential"])
+            print(json.dumps({"seed": seed, "implementation": mode, "accuracy": results[-1]}), flush=True)
+    difference = np.subtract(scores["linear"], scores["torchvision"])
     for mode, results in scores.items():
         print(f"{mode:>10}: {np.mean(results):.4f} +- {np.std(results, ddof=1):.4f}")
-    print(f"linear - sequential: {difference.mean():+.4f} +- {difference.std(ddof=1):.4f}")
+    print(f"linear - torchvision: {difference.mean():+.4f} +- {difference.std(ddof=1):.4f}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from .._utils.pickling import VersionedPickles
 from .._utils.types import Images
 from ..images.items import as_rows
 from ..images.load import load_images
-from .linear_maps import Draws, make_views
+from .google_form import CROP_TRIES, draw_google_crops
+from .linear_maps import IMPLEMENTATIONS, Draws, make_views
 
 __all__ = ["Augmentation"]
 
@@ -89,13 +90,26 @@ class Augmentation(VersionedPickles, BaseEstimator):
     erasing_probability : float, default=0.0
         Probability, in [0, 1], that a rectangle of 2% to 20% of the view's area is replaced by the view's
         mean, after all else [2]_. Its aspect ratio is between 0.3 and 1 / 0.3.
-    color_mode : {"auto", "linear", "sequential"}, default="auto"
-        ``"sequential"`` applies the four colour operations one after the other, in an order drawn for
-        each image, clips to [0, 1] after every one, and turns the hue in HSV space, as torchvision's
-        ColorJitter does. Google's code for SimCLR has TensorFlow's form of them, which takes the contrast
-        about the mean of each channel and the saturation in HSV space. ``"linear"`` clips once, after all of
-        them, and turns the hue in the (I, Q) plane of YIQ, where the four commute: one matrix product.
-        ``"auto"`` is ``"sequential"`` with the recipes of the paper, and ``"linear"`` with ``"auto"`` and
+    implementation : {"auto", "linear", "torchvision", "google_v1", "google_v2"}, default="auto"
+        How these operations are computed; published recipes leave that open, and libraries differ.
+
+        - ``"torchvision"``: as RandomResizedCrop, ColorJitter and GaussianBlur of torchvision. The four
+          colour operations follow one another in an order drawn for each view, with values clipped to [0, 1]
+          after each. Contrast is about the mean grey level, saturation a blend with the grey image, hue a
+          turn in HSV space. The logarithm of the crop's aspect ratio is uniform, 10 boxes are tried, resizing
+          is bilinear and antialiased, and the blur reflects at the edges.
+        - ``"google_v2"``: as google-research/simclr on TensorFlow 1. Contrast is about the mean of each
+          channel, and saturation is multiplied in HSV space. The crop's aspect ratio is uniform and relative
+          to that of the view; its height is uniform given the ratio; 100 boxes are tried, and boxes below 10%
+          of the image's area are tried again (`min_object_covered`), so that areas of 8% to 10% do not
+          occur. Resizing is bicubic without antialiasing. The blur has zeros beyond the edges. Google's code
+          draws one sigma for all views of a batch; here each view has its own.
+        - ``"google_v1"``: the same, but brightness is changed by adding U(-0.8 s, 0.8 s), as for the first
+          paper.
+        - ``"linear"``: as ``"torchvision"``, but colours are clipped once, after all of them, and the hue is
+          turned in the (I, Q) plane of YIQ, where the four operations commute: one matrix product.
+
+        ``"auto"`` is ``"torchvision"`` with the recipes of the paper, and ``"linear"`` with ``"auto"`` and
         ``"no_up"``.
 
     See Also
@@ -127,7 +141,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
     rotation: Any
     color_strength: Any
     blur_probability: Any
-    color_mode: Any
+    implementation: Any
 
     def __init__(
         self,
@@ -145,7 +159,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
         blur_probability: Literal["auto"] | float = "auto",
         blur_sigma: tuple[float, float] = (0.1, 2.0),
         erasing_probability: float = 0.0,
-        color_mode: Literal["auto", "linear", "sequential"] = "auto",
+        implementation: Literal["auto", "linear", "torchvision", "google_v1", "google_v2"] = "auto",
     ) -> None:
         self.recipe = recipe
         self.size = size
@@ -160,7 +174,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
         self.blur_probability = blur_probability
         self.blur_sigma = blur_sigma
         self.erasing_probability = erasing_probability
-        self.color_mode = color_mode
+        self.implementation = implementation
 
     def resolve(self, image_shape: tuple[int, ...], *, largest: int | None = None) -> Self:
         """Return a copy with every ``"auto"`` replaced by the value for images of a shape.
@@ -211,7 +225,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
             "rotation": "quarter" if no_up else None,
             "color_strength": 1.0 if recipe == "imagenet" else 0.5,
             "blur_probability": 0.5 if recipe == "imagenet" else 0.0,
-            "color_mode": "linear" if short_training else "sequential",
+            "implementation": "linear" if short_training else "torchvision",
         }
         for name, value in auto.items():
             if _is_auto(params[name]):
@@ -266,7 +280,9 @@ class Augmentation(VersionedPickles, BaseEstimator):
         _, height, width = image_shape
         device = "cpu" if generator is None else generator.device
         # One call for all random numbers: small calls cost more than the numbers.
-        counts = (_CROP_TRIES, _CROP_TRIES, 1, 1, 1, 4, 4, 1, 1, 1, 1)
+        google = self.implementation.startswith("google")
+        tries = CROP_TRIES if google else _CROP_TRIES
+        counts = (tries, tries, 1, 1, 1, 4, 4, 1, 1, 1, 1)
         numbers = torch.rand(n * sum(counts), generator=generator, device=device)
         area, ratio, v, h, jitter, factors, order, blur, flip, grey, sigma = (
             part.view(count, n) if i == 5 else part if count == 1 else part.view(n, count)
@@ -275,14 +291,18 @@ class Augmentation(VersionedPickles, BaseEstimator):
             )
         )
         turns = self._draw_turns(n, flip, generator, device)
-        top, left, crop_height, crop_width = _draw_crops(
+        draw_crops = _draw_as_google if google else _draw_crops
+        top, left, crop_height, crop_width = draw_crops(
             area, ratio, v, h, height, width, self, turns["transposed"]
         )
         strength = float(self.color_strength)
         low, high = max(0.0, 1.0 - 0.8 * strength), 1.0 + 0.8 * strength
         jittered = jitter < self.jitter_probability
         one = torch.ones((), device=device)
+        added = 1.0 + 0.8 * strength * (2.0 * factors[0] - 1.0)  # V1's, 1 + U(-0.8 s, 0.8 s)
         brightness, contrast, saturation = torch.where(jittered, _between(factors[:3], low, high), one)
+        if self.implementation == "google_v1":
+            brightness = torch.where(jittered, added, one)
         hue = torch.where(jittered, _between(factors[3], -0.2 * strength, 0.2 * strength), 0.0 * one)
         blurred = blur < self.blur_probability
         return Draws(
@@ -376,7 +396,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
             self.size,
             blurs=self.blur_probability > 0,
             rotation=self.rotation if _is_real(self.rotation) else 0.0,
-            sequential=self.color_mode == "sequential",
+            implementation=self.implementation,
         )
 
     def __call__(
@@ -441,8 +461,10 @@ class Augmentation(VersionedPickles, BaseEstimator):
         """Raise for a parameter out of its range."""
         if self.recipe not in ("auto", "no_up", "imagenet", "cifar"):
             raise ValueError(f"recipe must be 'auto', 'no_up', 'imagenet' or 'cifar', got {self.recipe!r}.")
-        if self.color_mode not in ("auto", "linear", "sequential"):
-            raise ValueError(f"color_mode must be 'auto', 'linear' or 'sequential', got {self.color_mode!r}.")
+        if self.implementation not in ("auto", *IMPLEMENTATIONS):
+            raise ValueError(
+                f"implementation must be 'auto' or one of {IMPLEMENTATIONS}, got {self.implementation!r}."
+            )
         size = self.size
         sizes = () if _is_auto(size) else (size,) if _is_real(size) else size
         if isinstance(sizes, str) or not all(_is_real(s) and s >= 1 and s == int(s) for s in sizes):
@@ -554,6 +576,25 @@ def _draw_crops(
     top = torch.where(any_fits, top, (height - central[0]) // 2)
     left = torch.where(any_fits, left, (width - central[1]) // 2)
     return top, left, crop_height, crop_width
+
+
+def _draw_as_google(
+    tall: Tensor,
+    ratio: Tensor,
+    vertical: Tensor,
+    horizontal: Tensor,
+    height: int,
+    width: int,
+    resolved: Augmentation,
+    transposed: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Make boxes as Google's code does; their ratio is relative to that of the view."""
+    aspect = torch.full_like(vertical, resolved.size[1] / resolved.size[0])
+    if transposed is not None:
+        aspect = torch.where(transposed, 1 / aspect, aspect)
+    low, high = (r * aspect for r in resolved.crop_ratio)
+    size, area = (height, width), resolved.crop_scale
+    return draw_google_crops(tall, ratio, vertical, horizontal, size, area, (low, high))
 
 
 def _central_crop(height: int, width: int, low: float, high: float) -> list[Any]:

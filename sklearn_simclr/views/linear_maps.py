@@ -11,8 +11,12 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, channel_shuffle, embedding_bag, grid_sample, pad
 
 from .._utils.devices import is_cpu, send
+from .google_form import bicubic_matrices, bicubic_taps, google_colors
 
-__all__ = ["Draws", "Maps", "compute_maps", "make_views"]
+__all__ = ["IMPLEMENTATIONS", "Draws", "Maps", "compute_maps", "make_views"]
+
+# How the operations are computed; the names are those of `Augmentation`.
+IMPLEMENTATIONS = ("linear", "torchvision", "google_v1", "google_v2")
 
 # ITU-R 601 luma, as used by torchvision's and Pillow's greyscale conversion.
 _LUMA = (0.2989, 0.587, 0.114)
@@ -138,7 +142,7 @@ def make_views(
     size: tuple[int, int],
     *,
     blurs: bool,
-    sequential: bool,
+    implementation: str,
     rotation: float = 0.0,
 ) -> Tensor:
     """Compute the views that were drawn, in the way that suits the device.
@@ -160,8 +164,9 @@ def make_views(
         Height and width of a view.
     blurs : bool
         Whether views with sigma > 0 are blurred.
-    sequential : bool
-        Whether the colour operations follow one another and are clipped one by one.
+    implementation : str
+        One of `IMPLEMENTATIONS`. All but ``"linear"`` apply the colour operations one by one and clip after
+        each.
     rotation : float, default=0.0
         The largest angle in degrees by which views are turned, where angles were drawn.
 
@@ -171,21 +176,22 @@ def make_views(
         float32 in [0, 1].
     """
     if isinstance(draws, Maps):
-        return _views_by_matrices(images, draws.to(images.device), size)
+        return _views_by_matrices(images, draws.to(images.device), size, implementation)
     if draws.angle is None and (not is_cpu(images.device) or images.requires_grad):
-        maps = compute_maps(draws, images.shape, images.dtype, size, blurs=blurs, sequential=sequential)
-        return _views_by_matrices(images, maps.to(images.device), size)
+        keywords: dict[str, Any] = {"blurs": blurs, "implementation": implementation}
+        maps = compute_maps(draws, images.shape, images.dtype, size, **keywords)
+        return _views_by_matrices(images, maps.to(images.device), size, implementation)
     if draws.angle is not None:
-        views = _rotated_views(images, draws, size, blurs, sequential, rotation)
+        views = _rotated_views(images, draws, size, blurs, implementation, rotation)
     elif draws.transposed is not None:
-        views = _transposed_by_rows(images, draws, size, blurs, sequential)
+        views = _transposed_by_rows(images, draws, size, blurs, implementation)
     else:
-        views = _views_by_rows(images, draws, size, blurs, sequential)
+        views = _views_by_rows(images, draws, size, blurs, implementation)
     return views if draws.erased is None else _erase(views, draws.erased.to(views.device))
 
 
 def _rotated_views(
-    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, sequential: bool, rotation: float
+    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, implementation: str, rotation: float
 ) -> Tensor:
     """Make views of crops that are turned by any angle.
 
@@ -201,12 +207,12 @@ def _rotated_views(
         part = draws.rows(slice(start, start + step))
         box, grid = _surround(part, height, width)
         source = images[torch.arange(start, start + len(part.top), device=images.device) % n]
-        views = make_views(source, box, around, blurs=False, sequential=False)
+        views = make_views(source, box, around, blurs=False, implementation="linear")
         (grid,) = send([grid], images.device)
         grid = affine_grid(grid, [len(views), channels, *size], align_corners=False)
         views = grid_sample(views, grid, padding_mode="reflection", align_corners=False)
         rest = _whole(part, *size)
-        parts.append(make_views(views, rest, size, blurs=blurs, sequential=sequential))
+        parts.append(make_views(views, rest, size, blurs=blurs, implementation=implementation))
     return torch.cat(parts) if parts else images.new_empty((0, channels, *size), dtype=torch.float32)
 
 
@@ -262,7 +268,7 @@ def _whole(draws: Draws, height: int, width: int) -> Draws:
 
 
 def _transposed_by_rows(
-    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, sequential: bool
+    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, implementation: str
 ) -> Tensor:
     """Make views of which some lie on their side."""
     assert draws.transposed is not None
@@ -271,7 +277,7 @@ def _transposed_by_rows(
         index = draws.transposed.eq(transposed).nonzero()[:, 0]
         source = images[index % max(1, len(images))]
         made_size = size[::-1] if transposed else size
-        made = _views_by_rows(source, draws.rows(index), made_size, blurs, sequential)
+        made = _views_by_rows(source, draws.rows(index), made_size, blurs, implementation)
         views[index] = made.mT if transposed else made
     return views
 
@@ -306,7 +312,7 @@ def _erase(views: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _views_by_rows(
-    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, sequential: bool
+    images: Tensor, draws: Draws, size: tuple[int, int], blurs: bool, implementation: str
 ) -> Tensor:
     """Make the views in groups, from the nonzero weights of the linear maps only."""
     n, channels, height, width = images.shape
@@ -330,7 +336,9 @@ def _views_by_rows(
     draws = draws.rows(order)
     blurred = draws.sigma > 0 if blurs else torch.zeros(total, dtype=torch.bool)
     parts, begins = _parts(blurred.tolist(), group * repeats)
-    maps = _RowMaps(draws, images, size, order % n % group, torch.arange(total) - begins, blurs, sequential)
+    sequential = implementation != "linear"
+    source, place = order % n % group, torch.arange(total) - begins
+    maps = _RowMaps(draws, images, size, source, place, blurs, implementation)
     places = order.tolist()
     made = torch.empty(group * repeats, channels, *size)
     for first, in_group in zip(range(0, n, group), parts, strict=True):
@@ -344,7 +352,8 @@ def _views_by_rows(
                 x = maps.blur_columns(x, part)
             x = maps.resize_rows(_transpose(x), part)
             if sequential:
-                x = _sequential_color(x.unflatten(1, (channels, size[0])), draws.rows(part)).flatten(1, 2)
+                x = x.unflatten(1, (channels, size[0]))
+                x = _colored(x, draws.rows(part), implementation).flatten(1, 2)
             if blur:
                 x = maps.blur_rows(x, part)
             if blur and sequential:
@@ -392,17 +401,19 @@ class _RowMaps:
         source: Tensor,
         place: Tensor,
         blurs: bool,
-        sequential: bool,
+        implementation: str,
     ) -> None:
         _, channels, height, width = images.shape
         self.channels = channels
-        index, weight = _resize_taps(draws.left, draws.width, width, size[1], draws.flip)
+        google = _is_googles(implementation)
+        resize_taps = _bicubic_taps if google else _resize_taps
+        index, weight = resize_taps(draws.left, draws.width, width, size[1], draws.flip)
         self._columns = _row_map(index, weight, source, width)
-        index, weight = _resize_taps(draws.top, draws.height, height, size[0], draws.vertical_flip)
+        index, weight = resize_taps(draws.top, draws.height, height, size[0], draws.vertical_flip)
         if images.dtype == torch.uint8:
             weight.mul_(1 / 255)
         mix = None
-        if not sequential:
+        if implementation == "linear":
             weight.mul_(draws.brightness[:, None, None])
             mix = _color_matrices(draws) if channels == 3 else None
         # With many weights it pays to mix the channels afterwards.
@@ -414,7 +425,7 @@ class _RowMaps:
             self._mix = _row_map(same, torch.ones(same.shape), place, size[0], channels, mix)
         if blurs:
             self._reach = (_GAUSS_REACH * draws.sigma).tolist()
-            self._blurs = [_blur_taps(draws.sigma, min(size), n) for n in size]
+            self._blurs = [_blur_taps(draws.sigma, size, n, padded=google) for n in size]
 
     def resize_columns(self, x: Tensor, part: slice) -> Tensor:
         """Crop, flip and resize along the width; x holds the images of a group, transposed."""
@@ -438,7 +449,7 @@ class _RowMaps:
         radius = len(index) // 2
         reach = min(int(self._reach[part.stop - 1]), radius)  # the views are sorted by sigma
         near = slice(radius - reach, radius + reach + 1)
-        index, weight = index[None, near], weight[part, near, None].expand(-1, -1, index.shape[1])
+        index, weight = index[None, near], weight[part, near].expand(-1, -1, index.shape[1])
         return _map_rows(x, _row_map(index, weight, torch.arange(len(x)), index.shape[2], channels))
 
 
@@ -499,7 +510,7 @@ def compute_maps(
     size: tuple[int, int],
     *,
     blurs: bool,
-    sequential: bool,
+    implementation: str,
 ) -> Maps:
     """Compute where the draws are what an accelerator needs to make the views.
 
@@ -513,7 +524,7 @@ def compute_maps(
         That of the images; channels, height and width are the last three.
     dtype : torch.dtype
         Of the images.
-    size, blurs, sequential
+    size, blurs, implementation
         As for `make_views`.
 
     Returns
@@ -542,14 +553,14 @@ def compute_maps(
         inside=inside,
         mix=mix if channels == 3 else mix[:, None],
         grey=grey if channels == 3 else grey[:, None],
-        blurs=_gauss_kernels(draws.sigma, min(size), max(size)) if blurs else None,
+        blurs=_gauss_kernels(draws.sigma, size, max(size), _is_googles(implementation)) if blurs else None,
         transposed=draws.transposed,
         erased=draws.erased,
-        colors=draws._replace(transposed=None, erased=None) if sequential else None,
+        colors=draws._replace(transposed=None, erased=None) if implementation != "linear" else None,
     )
 
 
-def _views_by_matrices(images: Tensor, maps: Maps, size: tuple[int, int]) -> Tensor:
+def _views_by_matrices(images: Tensor, maps: Maps, size: tuple[int, int], implementation: str) -> Tensor:
     """Make all views at once, from a pair of dense matrices each."""
     n, channels, height, width = images.shape
     total = maps.lines.shape[1]
@@ -561,11 +572,15 @@ def _views_by_matrices(images: Tensor, maps: Maps, size: tuple[int, int]) -> Ten
     pixels = pixels.copy_(images.expand_as(pixels)).flatten(0, 1)
     if maps.transposed is not None:
         pixels = torch.where(maps.transposed.view(-1, 1, 1, 1), pixels.mT, pixels)
-    rows, columns = _resize_matrices(maps, (height, width), size)
-    blurs = None if maps.blurs is None else [_blur_matrix(maps.blurs, n_out) for n_out in dict.fromkeys(size)]
+    google = _is_googles(implementation)
+    resize_matrices = _bicubic_matrices if google else _resize_matrices
+    rows, columns = resize_matrices(maps, (height, width), size)
+    blurs = None
+    if maps.blurs is not None:
+        blurs = [_blur_matrix(maps.blurs, n_out, google) for n_out in dict.fromkeys(size)]
     if maps.colors is not None:
         scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
-        views = _sequential_color(_separable(pixels, rows * scale, columns), maps.colors)
+        views = _colored(_separable(pixels, rows * scale, columns), maps.colors, implementation)
         views = _separable(views, blurs[0], blurs[-1]).clamp(0, 1) if blurs else views
     else:
         if blurs:
@@ -621,6 +636,25 @@ def _resize_taps(start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Ten
     return pixel.clamp_(0, n_in - 1).to(torch.int32), weight
 
 
+def _bicubic_taps(start: Tensor, length: Tensor, n_in: int, n_out: int, flip: Tensor | None = None) -> _Taps:
+    """Return indices and weights (N, 4, n_out) of crop and TensorFlow's bicubic resize along one axis."""
+    out = torch.arange(n_out, dtype=torch.float32)
+    if flip is not None:
+        out = torch.where(flip[:, None], n_out - 1 - out, out)
+    index, weight = bicubic_taps(start[:, None], length[:, None], out * (length / n_out)[:, None])
+    return index.transpose(0, 1).to(torch.int32), weight.transpose(0, 1).contiguous()
+
+
+def _bicubic_matrices(maps: Maps, n_in: tuple[int, int], n_out: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return weights (V, n_out, n_in) of crop and TensorFlow's bicubic resize along rows and columns."""
+    found = []
+    for k in range(2):
+        start, step, last, sign, _ = maps.lines[k, :, :, None].unbind(dim=1)
+        middle = last + sign * _middles(n_out[k], maps.lines.device)
+        found.append(bicubic_matrices(start, (step * n_out[k]).round(), (middle - 0.5) * step, n_in[k]))
+    return found[0], found[1]
+
+
 def _resize_centres(start: Tensor, length: Tensor, n_out: int, flip: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the centre (N, n_out) of the filter of every output pixel, and half of its width (N, 1)."""
     out = torch.arange(n_out, device=start.device) + 0.5
@@ -643,37 +677,46 @@ def _triangle(
     return weight.div_(weight.sum(dim=dim, keepdim=True))
 
 
-def _gauss_kernels(sigma: Tensor, size: int, n: int) -> Tensor:
-    """Return weights (N, R + 1) of a Gaussian blur at the distances 0 to R; sigma 0 is the identity."""
-    radius = min(max(1, size // 20), n - 1)
+def _gauss_kernels(sigma: Tensor, size: tuple[int, int], n: int, padded: bool) -> Tensor:
+    """Return weights (N, R + 1) of a Gaussian blur at the distances 0 to R; sigma 0 is the identity.
+
+    R is less than n unless edges are `padded` with zeros.
+    """
+    radius = min(size) // 20 if padded else min(max(1, min(size) // 20), n - 1)
     distance = torch.arange(radius + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)[:, None]) ** 2)
     # The weight at distance 0 is 1 and stands once, the others twice.
     return kernel.div_(2 * kernel.sum(dim=1, keepdim=True) - 1)
 
 
-def _blur_taps(sigma: Tensor, size: int, n: int) -> _Taps:
-    """Return indices (T, n) and weights (N, T) of a Gaussian blur along one axis with reflected edges."""
-    kernel = _gauss_kernels(sigma, size, n)
+def _blur_taps(sigma: Tensor, size: tuple[int, int], n: int, padded: bool) -> _Taps:
+    """Return indices (T, n) and weights (N, T, 1 or n) of a Gaussian blur along one axis.
+
+    Edges are reflected, or beyond them are zeros if they are `padded`.
+    """
+    kernel = _gauss_kernels(sigma, size, n, padded)
     distance = torch.arange(1 - kernel.shape[1], kernel.shape[1])
-    index = (torch.arange(n) + distance[:, None]).abs_()
-    index = torch.minimum(index, 2 * (n - 1) - index).to(torch.int32)
+    place = torch.arange(n) + distance[:, None]
+    index = place.clamp(0, n - 1) if padded else torch.minimum(place.abs(), 2 * (n - 1) - place.abs())
     distance = distance.abs_()
-    return index, kernel[:, distance].mul_(distance <= _GAUSS_REACH * sigma[:, None])
+    weight = kernel[:, distance].mul_(distance <= _GAUSS_REACH * sigma[:, None])[:, :, None]
+    return index.to(torch.int32), weight * (index == place) if padded else weight
 
 
-def _blur_matrix(kernels: Tensor, n: int) -> Tensor:
-    """Return weights (V, n, n) of Gaussian blurs along one axis with reflected edges."""
-    return (kernels @ _reflections(n, kernels.shape[1], kernels.device)).view(-1, n, n)
+def _blur_matrix(kernels: Tensor, n: int, padded: bool) -> Tensor:
+    """Return weights (V, n, n) of Gaussian blurs along one axis, edges as `_blur_taps` has."""
+    return (kernels @ _meetings(n, kernels.shape[1], kernels.device, padded)).view(-1, n, n)
 
 
 @cache
-def _reflections(n: int, distances: int, device: torch.device) -> Tensor:
+def _meetings(n: int, distances: int, device: torch.device, padded: bool) -> Tensor:
     """Return how often (distances, n * n) one of n pixels is met at each distance from another."""
     with torch.inference_mode(False):
         row, column = torch.arange(n)[:, None], torch.arange(n)
         distance = torch.arange(distances).view(-1, 1, 1)
         met = (distance == (row - column).abs()).float()
+        if padded:
+            return met.flatten(1).to(device)
         # A pixel other than the first and the last is also met as its own mirror image.
         met[:, :, 1:] += distance == row + column[1:]
         met[:, :, :-1] += distance == 2 * (n - 1) - row - column[:-1]
@@ -708,8 +751,19 @@ def _luma(views: Tensor) -> Tensor:
     return torch.add(red * _LUMA[0], green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
 
 
-def _sequential_color(views: Tensor, draws: Draws) -> Tensor:
-    """Apply the reference's operations in a drawn order, clip after each, and turn the hue in HSV."""
+def _is_googles(implementation: str) -> bool:
+    return implementation.startswith("google")
+
+
+def _colored(views: Tensor, draws: Draws, implementation: str) -> Tensor:
+    """Apply the colour operations one after the other."""
+    if _is_googles(implementation):
+        return google_colors(views, draws, additive=implementation == "google_v1")
+    return _torchvision_colors(views, draws)
+
+
+def _torchvision_colors(views: Tensor, draws: Draws) -> Tensor:
+    """Apply torchvision's operations in a drawn order, clip after each, and turn the hue in HSV."""
     channels = views.shape[1]
     views = views.clamp(0, 1)
     factors = torch.stack([draws.brightness, draws.contrast, draws.saturation], dim=1)

@@ -96,7 +96,7 @@ ESTIMATORS = {
     "simclr, micro-batches": (simclr, {"micro_batch_size": 2}, None),
     "simclr, sequential": (
         simclr,
-        {"augmentation": Augmentation(color_mode="sequential", blur_probability=0.5)},
+        {"augmentation": Augmentation(implementation="google_v1", blur_probability=0.5)},
         None,
     ),
     "simclr, no up": (simclr, {"augmentation": Augmentation(recipe="no_up", blur_probability=0.5)}, None),

@@ -1,0 +1,196 @@
+"""The operations on views as google-research/simclr computes them on TensorFlow 1, for both papers."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._utils.devices import is_cpu
+
+__all__ = ["CROP_TRIES", "bicubic_matrices", "bicubic_taps", "draw_google_crops", "google_colors"]
+
+CROP_TRIES = 100
+
+# A crop that covers less of the image is drawn again: Google's code asks for this much of the image as the
+# one object in it, so that areas of 8% to 10% never occur although 8% is the lower end of their range.
+_LEAST_COVERED = 0.1
+
+# The parameter of TensorFlow's cubic kernel, and the steps into which the distance from a pixel is rounded.
+_CUBIC = -0.75
+_CUBIC_STEPS = 1024
+
+
+def draw_google_crops(
+    tall: Tensor,
+    ratio: Tensor,
+    vertical: Tensor,
+    horizontal: Tensor,
+    image_size: tuple[int, int],
+    area: tuple[float, float],
+    ratios: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Make boxes of numbers in [0, 1) as TensorFlow's sample_distorted_bounding_box does.
+
+    The ratio (width / height) is uniform; given the ratio, so is the height, between those of the smallest
+    and of the largest area. A box is the first of many that fits and covers a tenth of the image, or else the
+    whole image. The last row and the last column are not reached by boxes that are smaller than the image.
+
+    Parameters
+    ----------
+    tall, ratio : tensors of shape (n, tries)
+        For height and ratio.
+    vertical, horizontal : tensors of shape (n,)
+        For the place.
+    image_size : (int, int)
+        Height and width.
+    area : (float, float)
+        Range of the area, as fractions of that of the image.
+    ratios : pair of tensors of shape (n,)
+        The lowest and the highest ratio of each view.
+
+    Returns
+    -------
+    top, left, height, width : tensors of shape (n,)
+        In pixels.
+    """
+    height, width = image_size
+    low, high = (r[:, None] for r in ratios)
+    ratio = ratio * (high - low) + low
+    smallest, largest = (part * height * width for part in area)
+    shortest, tallest = (smallest / ratio).sqrt_().round_(), (largest / ratio).sqrt_().round_()
+    as_wide = ((width + 0.5 - 1e-7) / ratio).floor_()
+    as_wide = torch.where((as_wide * ratio).round_() > width, as_wide - 1, as_wide)
+    tallest = torch.where((tallest * ratio).round_() > width, as_wide, tallest).clamp_(max=height)
+    shortest = torch.minimum(shortest, tallest)
+    box_height = torch.minimum(shortest + (tall * (tallest - shortest + 1)).floor_(), tallest)
+    for too_much, step in ((False, 1), (True, -1)):  # rounding may leave the range by a pixel
+        box_area = box_height * (box_height * ratio).round_()
+        box_height += step * (box_area > largest if too_much else box_area < smallest)
+    box_width = (box_height * ratio).round_()
+    box_area = box_height * box_width
+    fits = (box_area >= smallest) & (box_area <= largest) & (box_width <= width) & (box_height <= height)
+    fits &= (box_height > 0) & (box_width > 0) & (box_area >= _LEAST_COVERED * height * width)
+    first = fits.to(torch.int8).argmax(dim=1, keepdim=True)
+    found = fits.any(dim=1)
+    box_height = torch.where(found, box_height.gather(1, first)[:, 0], float(height))
+    box_width = torch.where(found, box_width.gather(1, first)[:, 0], float(width))
+    top, left = (vertical * (height - box_height)).floor_(), (horizontal * (width - box_width)).floor_()
+    return top, left, box_height, box_width
+
+
+def bicubic_taps(start: Tensor, length: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which four pixels make an output pixel, and their weights, along one axis.
+
+    As TensorFlow 1 resizes: no antialiasing, output pixel j is at ``j * length / n_out`` of the crop (half a
+    pixel beside where other libraries have it), and pixels beyond the crop are the crop's last ones.
+
+    Parameters
+    ----------
+    start, length : tensors of shape (..., 1)
+        Of the crop, in pixels.
+    place : tensor of shape (..., n_out)
+        Where the output pixels are, in pixels from the start of the crop.
+
+    Returns
+    -------
+    index, weight : tensors of shape (4, ..., n_out)
+        Index is floating point.
+    """
+    base = place.floor()
+    beyond = ((place - base) * _CUBIC_STEPS).round_().div_(_CUBIC_STEPS)
+    index = torch.stack([torch.minimum((base + k).clamp_(min=0), length - 1) + start for k in range(-1, 3)])
+    far, near, other_near, other_far = 1 + beyond, beyond, 1 - beyond, 2 - beyond
+    weight = torch.stack([_outer(far), _inner(near), _inner(other_near), _outer(other_far)])
+    return index, weight
+
+
+def _inner(x: Tensor) -> Tensor:
+    return ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
+
+
+def _outer(x: Tensor) -> Tensor:
+    return ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
+
+
+def bicubic_matrices(start: Tensor, length: Tensor, place: Tensor, n_in: int) -> Tensor:
+    """Return the weights of `bicubic_taps` as matrices (..., n_out, n_in)."""
+    index, weight = bicubic_taps(start, length, place)
+    pixel = torch.arange(n_in, device=index.device)
+    matrix = torch.zeros((*place.shape, n_in), device=index.device)
+    for tap, of_tap in zip(index, weight, strict=True):
+        matrix += (tap[..., None] == pixel) * of_tap[..., None]
+    return matrix
+
+
+def google_colors(views: Tensor, draws: Any, *, additive: bool) -> Tensor:
+    """Apply TensorFlow's colour operations in the order that was drawn, clipped after each.
+
+    Contrast is about the mean of each channel; saturation and hue are changed in HSV space. Views whose
+    colours are not jittered are clipped at the end only, after they have perhaps turned grey.
+
+    Parameters
+    ----------
+    views : tensor of shape (V, C, H, W)
+        Perhaps a little outside of [0, 1], as bicubic interpolation leaves them.
+    draws : Draws
+        What was drawn for them.
+    additive : bool
+        Whether brightness - 1 is added, as for V1, instead of multiplying by brightness, as for V2.
+
+    Returns
+    -------
+    tensor of shape (V, C, H, W)
+        In [0, 1].
+    """
+    channels = views.shape[1]
+    brightness, contrast = draws.brightness, draws.contrast
+    jittered = (brightness != 1) | (contrast != 1) | (draws.saturation != 1) | (draws.hue != 0)
+    jittered = jittered.view(-1, 1, 1, 1)
+    one = torch.ones_like(brightness)
+    for position in range(4):
+        turn = draws.order[:, position]
+        factor = torch.where(turn == 1, contrast, one)
+        factor = factor if additive else torch.where(turn == 0, brightness, factor)
+        offset = (1 - factor).view(-1, 1, 1, 1) * views.mean(dim=(2, 3), keepdim=True)
+        offset = torch.where((turn == 1).view(-1, 1, 1, 1), offset, 0.0)
+        if additive:
+            offset = offset + torch.where(turn == 0, brightness - 1, 0.0).view(-1, 1, 1, 1)
+        changed = views * factor.view(-1, 1, 1, 1) + offset
+        if channels == 3:
+            changed = _changed_in_hsv(changed, turn, draws.saturation, draws.hue)
+        views = torch.where(jittered, changed.clamp(0, 1), views)
+    if channels == 3:
+        red, green, blue = views.unbind(dim=1)
+        grey = (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None]
+        views = torch.where(draws.grayscale.view(-1, 1, 1, 1), grey, views)
+    return views.clamp(0, 1)
+
+
+def _changed_in_hsv(views: Tensor, turn: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+    """Multiply the saturation of views whose turn is 2, and turn the hue of those whose turn is 3."""
+    if is_cpu(views.device) and not views.requires_grad:
+        chosen = (turn >= 2).nonzero()[:, 0]
+        views[chosen] = _in_hsv(views[chosen], turn[chosen], saturation[chosen], hue[chosen])
+        return views
+    return torch.where((turn >= 2).view(-1, 1, 1, 1), _in_hsv(views, turn, saturation, hue), views)
+
+
+def _in_hsv(views: Tensor, turn: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+    value, lowest = views.amax(dim=1), views.amin(dim=1)
+    chroma = value - lowest
+    red, green, blue = views.unbind(dim=1)
+    safe = torch.where(chroma > 0, chroma, 1.0)
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    saturates = (turn == 2).view(-1, 1, 1)
+    part = torch.where(value > 0, chroma / torch.where(value > 0, value, 1.0), 0.0)
+    chroma = torch.where(saturates, value * (part * saturation.view(-1, 1, 1)).clamp(0, 1), chroma)
+    angle = sector + torch.where(saturates, 0.0, 6 * hue.view(-1, 1, 1))
+    channels = []
+    for offset in (5.0, 3.0, 1.0):  # channel c is value - chroma * max(0, min(k, 4 - k, 1))
+        k = (angle + offset) % 6
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, dim=1)
