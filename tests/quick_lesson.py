@@ -19,9 +19,10 @@ def shorten(cls: type, **most: int) -> None:
     cls.__init__ = __init__
 
 
-script, epochs = sys.argv[1], int(sys.argv[2])
-shorten(Plan, max_epochs=epochs)
-sample_tuples = theory.sample_tuples
-theory.sample_tuples = lambda y, n, **options: sample_tuples(y, min(n, 2_000), **options)
-sys.argv = [script]
-runpy.run_path(script, run_name="__main__")
+if __name__ == "__main__":
+    script, epochs = sys.argv[1], int(sys.argv[2])
+    shorten(Plan, max_epochs=epochs)
+    sample_tuples = theory.sample_tuples
+    theory.sample_tuples = lambda y, n, **options: sample_tuples(y, min(n, 2_000), **options)
+    sys.argv = [script]
+    runpy.run_path(script, run_name="__main__")
