@@ -39,6 +39,8 @@ def ctrl_c():
 
 
 def pytest_collection_modifyitems(items):
+    # The longest begin first, so that no worker is left alone with one at the end.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     needs_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not needs_gpu:
         return

@@ -227,6 +227,7 @@ def test_large_batch_trains_both_ways(quick, monkeypatch):
     assert duration.ratio > 0 and duration.ours > 0
 
 
+@pytest.mark.slow
 def test_losses_and_curves(quick, monkeypatch):
     import growth
     import loss
@@ -459,6 +460,7 @@ def test_losses_of_the_recipe_search_are_those_of_loops():
     np.testing.assert_allclose(found, [plain / 8, hard / 8], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # a second or two are too short
 def test_the_recipe_search_keeps_what_it_has_and_compares_equal_seeds(tmp_path, monkeypatch):
     import recipe_search

@@ -28,6 +28,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", QUICK)
 def test_peak_is_within_its_bound(case, monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_mypy_finds_the_mistakes_in_user_code_and_nothing_else(monkeypatch):
     # A mistake that mypy misses leaves an unused "type: ignore", which is an error, too.
     # Of the package only the signatures count, as for users; its bodies are the matter of `make types`.

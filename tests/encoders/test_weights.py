@@ -566,6 +566,7 @@ def test_a_network_of_your_own_is_no_file_of_save_pretrained(tmp_path):
 # ---- Memory ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_weights_are_in_memory_once(tmp_path, monkeypatch):
     """Of a network of 230 MB, fit takes at most 1.3 times that beside the libraries and what it warms up."""

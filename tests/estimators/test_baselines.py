@@ -217,17 +217,17 @@ def test_the_decoder_reaches_any_shape(shape):
 
 def test_large_images_are_given_back_as_the_encoder_sees_them():
     rng = np.random.default_rng(0)
-    X = rng.integers(0, 256, (6, 90, 120, 3), dtype=np.uint8)
-    model = AutoencoderTransformer(max_epochs=2, random_state=0).fit(X)
+    X = rng.integers(0, 256, (2, 90, 120, 3), dtype=np.uint8)
+    model = AutoencoderTransformer(max_epochs=1, random_state=0).fit(X)
     assert model.decoder_.sides[-1] == (55, 74)
     again = model.reconstruct(X)
-    assert again.shape == (6, 3, 90, 120) and again.min() >= 0 and again.max() <= 1
+    assert again.shape == (2, 3, 90, 120) and again.min() >= 0 and again.max() <= 1
     small = torch.nn.functional.interpolate(
         torch.from_numpy(X).permute(0, 3, 1, 2) / 255, (55, 74), mode="bilinear", antialias=True
     )
     objective = model.make_objective(ImageSource(torch.from_numpy(X).permute(0, 3, 1, 2), (0, 255)), None)
-    plan = Plan(1, 6, "sgd", 0.1, lambda fraction: 1.0, seed=0)
-    batch = Batch(torch.arange(6), torch.from_numpy(X).permute(0, 3, 1, 2), torch.Generator(), plan)
+    plan = Plan(1, 2, "sgd", 0.1, lambda fraction: 1.0, seed=0)
+    batch = Batch(torch.arange(2), torch.from_numpy(X).permute(0, 3, 1, 2), torch.Generator(), plan)
     torch.testing.assert_close(objective._images(batch), small)
     assert objective.step(batch).loss.item() > 0
 

@@ -89,6 +89,7 @@ def dask(*arguments):
         process.wait(60)
 
 
+@pytest.mark.slow
 @needs("distributed")
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are ended by signals")
 def test_dask_workers_started_by_hand(search, tmp_path):

@@ -18,7 +18,7 @@ from sklearn_simclr import AutoencoderTransformer, SimCLRTransformer, Supervised
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts by /proc")
 
-FITS = 10
+FITS = 7
 
 
 def resident():
@@ -62,9 +62,10 @@ def tiny():
     return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
 
 
+@pytest.mark.slow
 def test_fits_leave_nothing_behind(files, tmp_path):
     X, y = files
-    params = {"encoder": tiny(), "batch_size": 16, "random_state": 0, "max_epochs": 2}
+    params = {"encoder": tiny(), "batch_size": 16, "random_state": 0, "max_epochs": 1}
     counts, sizes = [], []
     for k in range(FITS):
         estimator = (SimCLRTransformer, SupervisedTransformer, AutoencoderTransformer)[k % 3]
@@ -79,6 +80,7 @@ def test_fits_leave_nothing_behind(files, tmp_path):
     assert sizes[-1] - sizes[2] < 20
 
 
+@pytest.mark.slow
 def test_a_search_in_parallel_leaves_nothing_behind(files, tmp_path):
     X, y = files
     simclr = SimCLRTransformer(tiny(), max_epochs=1, batch_size=16, random_state=0)

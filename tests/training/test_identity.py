@@ -239,6 +239,7 @@ def test_an_edited_method_is_another_class():
     assert describe(make("x.mean((2, 3))")) != describe(make("x.amax((2, 3))"))
 
 
+@pytest.mark.slow
 def test_the_key_is_the_same_in_another_process(tmp_path):
     script = textwrap.dedent(
         """
