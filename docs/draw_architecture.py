@@ -1,4 +1,4 @@
-"""Draw the two pictures of docs/architecture.md from the source: the rooms, and the path of X through fit.
+"""Draw the pictures of docs/development/architecture.md from the source: the rooms, and the path of X through fit.
 
 ``python docs/draw_architecture.py`` writes them into the page; with ``--check`` it writes nothing and fails
 where the page shows something else. Nothing is imported from the package: its source is parsed.
@@ -12,7 +12,7 @@ from functools import cache
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
-PAGE = Path(__file__).with_name("architecture.md")
+PAGE = Path(__file__).parent / "development" / "architecture.md"
 PACKAGE = Path(__file__).parents[1] / "sklearn_simclr"
 
 # Fill and stroke of each room, from the top of the house to the bottom; the order is that of the imports.

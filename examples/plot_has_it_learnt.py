@@ -141,7 +141,7 @@ ax.legend(loc="upper right", bbox_to_anchor=(1, 0.94))
 # Note that the blue curve flattens at its end, as if all had been learnt. It flattens because the learning
 # rate falls to zero there. The grey curve, whose learning rate falls later, goes on. The prediction takes the
 # schedule into account, and so is not deceived; its bar is the range that the blue curve leaves open. It is
-# not always as near: see :doc:`/has_it_learnt`.
+# not always as near: see :doc:`/how_to/has_it_learnt`.
 #
 # The whole report
 # ----------------

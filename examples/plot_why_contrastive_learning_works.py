@@ -7,7 +7,7 @@ away. Why should a classifier profit from that? The theory of Arora et al. (:arx
 answer: a small contrastive loss forces the loss of a very simple classifier on the same representations to be
 small as well. Here this is watched on handwritten digits, where the classes are known and everything can be
 measured.
-:doc:`/theory` explains the formulas.
+:doc:`/explanation/theory` explains the formulas.
 """
 
 # %%

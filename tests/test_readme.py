@@ -1,11 +1,10 @@
-"""The code that the documentation shows runs: the README, the user guide, the examples."""
+"""The code that the documentation shows runs: the README, the pages, the examples."""
 
 import re
 import subprocess
 import sys
 import textwrap
 import types
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,6 +31,25 @@ def rst_blocks(text):
     ]
 
 
+def blocks_of(path):
+    """Return the blocks of Python that a page shows."""
+    find = markdown_blocks if path.suffix == ".md" else rst_blocks
+    return find(path.read_text(encoding="utf-8"))
+
+
+# What a build of the documentation writes is left out.
+BUILT = {"_build", "auto_examples", "generated"}
+PAGES = [
+    path
+    for path in [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").rglob("*.rst")),
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
+    if not BUILT & set(path.relative_to(ROOT).parts) and blocks_of(path)
+]
+
+
 def execute(path, blocks):
     """Run the blocks in order as one program; a traceback shows the line of `path`."""
     program = types.ModuleType("__main__")
@@ -50,38 +68,20 @@ def test_blocks_are_found_with_their_lines():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:max_time=:sklearn.exceptions.ConvergenceWarning")  # on a slow machine
-@pytest.mark.parametrize(
-    "name, blocks_of",
-    [
-        ("README.md", markdown_blocks),
-        ("docs/user_guide.rst", rst_blocks),
-        ("docs/saving.rst", rst_blocks),
-        ("docs/theory.rst", rst_blocks),
-        ("docs/has_it_learnt.rst", rst_blocks),
-        ("docs/transfer.rst", rst_blocks),
-        pytest.param(
-            *("docs/clusters.rst", rst_blocks),
-            marks=[
-                pytest.mark.skipif(find_spec("distributed") is None, reason="needs dask[distributed]"),
-                pytest.mark.filterwarnings("ignore"),  # what Dask warns of
-            ],
-        ),
-        ("docs/recipe.rst", rst_blocks),
-        ("docs/contributing.md", markdown_blocks),
-    ],
-)
-def test_the_code_of_the_documentation_runs(name, blocks_of, tmp_path, monkeypatch):
-    path = ROOT / name
-    blocks = blocks_of(path.read_text(encoding="utf-8"))
-    assert blocks
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_code_of_the_documentation_runs(path, tmp_path, monkeypatch, request):
+    if path.stem == "clusters":
+        pytest.importorskip("distributed", reason="needs dask[distributed]")
+        request.applymarker(pytest.mark.filterwarnings("ignore"))  # Dask warns
     monkeypatch.chdir(tmp_path)
     # Workers that another test has started would write into the folder that they were started in.
     get_reusable_executor().shutdown(wait=True)
-    execute(path, blocks)
+    execute(path, blocks_of(path))
     get_reusable_executor().shutdown(wait=True)
 
 
-def test_there_are_examples():
+def test_there_are_pages_and_examples():
+    assert len(PAGES) > 10
     assert EXAMPLES
 
 
@@ -101,6 +101,6 @@ def test_example_runs(path, tmp_path):
 
 
 def test_a_method_of_ones_own_takes_forty_lines():
-    text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how_to" / "extend.md").read_text(encoding="utf-8")
     method = next(code for _, code in markdown_blocks(text) if "class VICRegTransformer" in code)
     assert len([line for line in method.splitlines() if line.strip()]) <= 40

@@ -1,4 +1,4 @@
-"""The rooms of docs/architecture.md: imports go down the list; what begins with ``_`` stays in its room."""
+"""The rooms of docs/development/architecture.md: imports go down the list; ``_name`` stays in its room."""
 
 import ast
 import importlib.util
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sklearn_simclr"
-PAGE = ROOT / "docs" / "architecture.md"
+PAGE = ROOT / "docs" / "development" / "architecture.md"
 ROOMS = ["inspection", "theory", "evaluation", "export", "estimators", "training"]
 ROOMS += ["encoders", "views", "losses", "images", "_utils", "_version"]
 

@@ -26,7 +26,7 @@ from sklearn_simclr import HOGTransformer, PixelTransformer, SimCLRTransformer, 
 
 OURS, LIGHTLY = "SimCLRTransformer", "lightly"
 FEW, DRAWS = 0.01, 3
-# Seconds from which on the wider network has learnt more (docs/recipe.rst).
+# Seconds from which on the wider network has learnt more (docs/reference/trials.rst).
 LONG = 600
 
 
