@@ -78,7 +78,7 @@ contracts: $(STAMP)-lint ## Part of lint: direction of imports, docstrings
 	$(BIN)/python -m pytest -q tests/test_rooms.py tests/test_docstrings.py
 
 clean: ## Remove what the other targets wrote, except the environment
-	rm -rf demo build dist docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst
+	rm -rf demo build dist docs/_build docs/auto_examples docs/generated docs/reference/generated docs/sg_execution_times.rst
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find sklearn_simclr tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
