@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/development/architecture.md from the source: the rooms, and the path of X through fit.
+"""Draw the pictures of docs/development/architecture.md: the rooms, and the path of X through fit.
 
 ``python docs/draw_architecture.py`` writes them into the page; with ``--check`` it writes nothing and fails
 where the page shows something else. Nothing is imported from the package: its source is parsed.
