@@ -6,6 +6,7 @@ not run.
 """
 
 import argparse
+import contextlib
 import csv
 import importlib
 import importlib.metadata
@@ -34,10 +35,8 @@ def machine(device):
         processor = names[0].partition(":")[2].strip() if names else processor
     versions = {"Python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     cuda = torch.device(device).type == "cuda"
     return {
         "processor": processor,

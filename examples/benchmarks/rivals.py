@@ -1,0 +1,391 @@
+"""README's tables of photographs: SimCLR and its rivals by the number of labels, each at its best.
+
+Every method sees the same images, and every network is trained for the same seconds: those without labels on
+all training images, the supervised one on the labelled rows alone. Answers are means over an image and its
+mirror image, for every method. A logistic regression on the numbers of a method has the C and the scaling
+that are best by five-fold cross-validation on its labelled rows (on a fifth of them where they are more than
+2,000): all numbers divided by one factor, or each by its own deviation; neither needs labels. The supervised
+network answers by its own last layer. A seed is a draw of the labels and of all random weights.
+
+A source is NAME=FOLDER. Images of its sub-folder ``train`` are trained on; those that are scored are in
+``validation``, or without it, others of ``train``, or with ``--test`` in ``test``. ``cifar10`` without a
+folder is downloaded. Results are written after each training; a run that was interrupted goes on where it was.
+
+    python examples/benchmarks/rivals.py cifar10=cifar10 clothing=clothing --out docs/benchmarks --readme README.md
+    python examples/benchmarks/rivals.py cifar10=cifar10 --methods SimCLR --seconds 60 200 600 --labels all --out rivals
+"""  # noqa: E501
+
+import argparse
+import csv
+import json
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from blocks import markdown, put
+from joblib import Parallel, delayed
+from patch_kmeans import PatchKMeans
+from photographs import from_folder, some
+from PIL import Image
+from run import describe_machine, machine
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
+
+from sklearn_simclr import (
+    AutoencoderTransformer,
+    HOGTransformer,
+    PixelTransformer,
+    SimCLRTransformer,
+    SupervisedTransformer,
+    load_image_paths,
+    load_images,
+)
+
+GRID = np.logspace(-5, 0.5, 12)
+# Labelled rows from which on a fifth of them, held out, takes the place of five folds.
+MANY = 2000
+# Images up to this side are read as arrays, larger ones by each method at its own size.
+SMALL = 64
+OURS, SUPERVISED = "SimCLR", "supervised network"
+# Fitted once, and scored on the labels that each seed draws.
+SEEDLESS = ("raw pixels", "HOG", "k-means of patches", "frozen ImageNet features")
+COMMAND = "make numbers"
+
+
+def images_of(source, options):
+    """Return name, training images and labels, then those to score on."""
+    name, _, folder = source.partition("=")
+    if not folder:
+        if name != "cifar10":
+            raise SystemExit(f"{name} needs a folder: {name}=FOLDER")
+        from sklearn_simclr.images import fetch_cifar10
+
+        parts = {part: fetch_cifar10(subset=part) for part in ("train", "test")}
+        parts = {part: (found.images, found.target) for part, found in parts.items()}
+    else:
+        parts = {path.name: path for path in Path(folder).iterdir()}
+    scored = "test" if options.test else "validation"
+    n_train = options.n_images
+    if scored in parts:
+        train, new = (
+            read(parts["train"], n_train),
+            read(parts[scored], options.n_scored if options.test else None),
+        )
+    elif options.test:
+        raise SystemExit(f"{source} has no folder test")
+    else:
+        X, y = read(parts["train"], n_train + options.n_scored)
+        n_train = min(n_train, len(y) - min(options.n_scored, len(y) // 4))
+        train, new = (X[:n_train], y[:n_train]), (X[n_train:], y[n_train:])
+    return name, *train, *new
+
+
+def read(part, n):
+    """Return at most n images, in random order: arrays where they are small and alike, else paths."""
+    if isinstance(part, tuple):
+        return some(*part, n)
+    found = load_image_paths(part)
+    paths, y = np.asarray(found.data), np.asarray(found.target)
+    with Image.open(paths[0]) as first:
+        small = max(first.size) <= SMALL
+    return from_folder(part, n) if small else some(paths, y, n)
+
+
+def labelled_rows(y, count, seed):
+    """Return `count` rows of each class, or all; those of a smaller count are among those of a larger one."""
+    if count is None:
+        return np.arange(len(y))
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.permutation(np.flatnonzero(y == name))[:count] for name in np.unique(y)])
+
+
+def both_sides(model, images, method="transform"):
+    """Return what a fitted model makes of images, mean over image and mirror image."""
+    if np.asarray(images[:1]).ndim < 4:
+        images = load_images(images, image_size=tuple(model.image_shape_[:2]))
+    work = getattr(model, method)
+    return 0.5 * (work(images) + work(np.ascontiguousarray(images[:, :, ::-1])))
+
+
+def scaled(H, H_new, each):
+    """Return centred numbers, divided by one factor, or each by its own deviation."""
+    mean, deviation = H.mean(axis=0), H.std(axis=0)
+    if not each:
+        deviation = np.sqrt(np.mean(deviation**2))
+    deviation = np.where(deviation > 0, deviation, 1)
+    return (H - mean) / deviation, (H_new - mean) / deviation
+
+
+def accuracies(H, y, H_new, y_new, grid):
+    """Yield the accuracy on new rows for each C, each fit from the one before."""
+    model = LogisticRegression(max_iter=200, warm_start=True)
+    for C in grid:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # weak penalties overfit long before
+            yield model.set_params(C=C).fit(H, y).score(H_new, y_new)
+
+
+def chosen(H, y, seed):
+    """Return the best accuracy in cross-validation and its C; two values that are worse end the search."""
+    if len(y) > MANY:
+        folds = StratifiedShuffleSplit(1, test_size=0.2, random_state=seed)
+    else:
+        n_folds = int(np.clip(np.bincount(np.unique(y, return_inverse=True)[1]).min(), 2, 5))
+        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    paths = [accuracies(H[a], y[a], H[b], y[b], GRID) for a, b in folds.split(H, y)]
+    best, best_C, worse = -1.0, GRID[0], 0
+    for C in GRID:
+        found = float(np.mean([next(path) for path in paths]))
+        best, best_C, worse = (found, C, 0) if found > best else (best, best_C, worse + (found < best))
+        if worse == 2:
+            break
+    return best, float(best_C)
+
+
+def evaluate(H, H_new, rows, y, y_new, seed):
+    """Return the accuracy on new images with the labels of some rows, the C and the scaling, as chosen."""
+
+    def prepared(each):
+        A, B = scaled(H, H_new, each)
+        A = A[rows]
+        if len(rows) < A.shape[1]:
+            # The span of the rows holds every solution: the same problem in as many numbers as rows.
+            _, _, axes = np.linalg.svd(A, full_matrices=False)
+            A, B = A @ axes.T, B @ axes.T
+        return A, B
+
+    choices = [prepared(each) for each in (False, True)]
+    found = Parallel(n_jobs=2, prefer="threads")(delayed(chosen)(A, y[rows], seed) for A, _ in choices)
+    each = found[1][0] > found[0][0]
+    (A, B), (_, C) = choices[each], found[each]
+    # As the path came to this C.
+    *_, accuracy = accuracies(A, y[rows], B, y_new, GRID[GRID <= C])
+    return {"accuracy": 100 * accuracy, "C": C, "scaling": "each" if each else "one"}
+
+
+class Results:
+    """What was measured, kept in a file."""
+
+    def __init__(self, folder, stamp):
+        self.path, self.stamp, self.rows = folder / "rivals.json", stamp, []
+        self.clock = time.perf_counter()
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            kept = json.loads(self.path.read_text())
+            if kept["stamp"] == stamp:
+                self.rows = kept["rows"]
+
+    def lacks(self, **key):
+        """Return whether something has not been measured."""
+        return not any(all(row[name] == value for name, value in key.items()) for row in self.rows)
+
+    def add(self, **row):
+        """Keep a measurement, with the seconds since the one before."""
+        now = time.perf_counter()
+        row["took"], self.clock = round(now - self.clock, 1), now
+        self.rows.append(row)
+        self.path.write_text(json.dumps({"stamp": self.stamp, "rows": self.rows}, indent=1) + "\n")
+        print(", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
+
+
+def budget_of(options, seconds, seed):
+    """Return how long and from which random numbers a network is trained, as its parameters."""
+    length = {"max_time": seconds} if options.epochs is None else {"max_epochs": options.epochs}
+    return {**length, "random_state": seed}
+
+
+def methods(options, X, seed):
+    """Yield (name, seconds, estimator) of what needs no labels; what depends on no seed for the first one."""
+    if seed == options.seeds[0]:
+        yield "raw pixels", None, PixelTransformer()
+        yield "HOG", None, HOGTransformer()
+        if X.ndim == 4:
+            yield "k-means of patches", None, PatchKMeans(options.n_centres)
+        if options.imagenet:
+            frozen = SimCLRTransformer(weights=options.imagenet, max_epochs=0, mirror=False, random_state=0)
+            yield "frozen ImageNet features", None, frozen
+    yield "untrained network", None, SimCLRTransformer(max_epochs=0, mirror=False, random_state=seed)
+    for seconds in options.seconds:
+        yield "autoencoder", seconds, AutoencoderTransformer(**budget_of(options, seconds, seed))
+        # Of all methods alike the answers are means over mirror images: both_sides.
+        yield OURS, seconds, SimCLRTransformer(mirror=False, **budget_of(options, seconds, seed))
+
+
+def measure(options, results, source):
+    """Measure a source, but not what is in the results already; yield after each method."""
+    name, X, y, X_new, y_new = source
+
+    def missing(method, seconds, seeds):
+        known = {"source": name, "images": [len(y), len(y_new)], "method": method, "seconds": seconds}
+        keys = [{**known, "labels": count, "seed": seed} for seed in seeds for count in options.labels]
+        return [key for key in keys if results.lacks(**key)]
+
+    def wanted(method):
+        return not options.methods or method.startswith(tuple(options.methods))
+
+    for seed in options.seeds:
+        for method, seconds, model in methods(options, X, seed):
+            seeds = options.seeds if method in SEEDLESS else [seed]
+            if not wanted(method) or not missing(method, seconds, seeds):
+                continue
+            started = time.perf_counter()
+            model.fit(X)
+            spent = round(time.perf_counter() - started, 1)
+            H, H_new = both_sides(model, X), both_sides(model, X_new)
+            found = {method: (H, H_new)}
+            if method == "raw pixels":
+                pca = PCA(max(1, min(128, len(H) // 4, H.shape[1])), random_state=0).fit(H)
+                found["PCA"] = pca.transform(H), pca.transform(H_new)
+            if method == OURS:
+                width = model.encoder_.read_dim
+                found[f"{OURS}, learnt means only"] = H[:, :width], H_new[:, :width]
+            for part, (A, B) in found.items():
+                for key in missing(part, seconds, seeds):
+                    rows = labelled_rows(y, key["labels"], key["seed"])
+                    results.add(**key, fit=spent, **evaluate(A, B, rows, y, y_new, key["seed"]))
+            yield
+        for seconds in options.seconds if wanted(SUPERVISED) else ():
+            for key in missing(SUPERVISED, seconds, [seed]):
+                rows = labelled_rows(y, key["labels"], seed)
+                started = time.perf_counter()
+                model = SupervisedTransformer(**budget_of(options, seconds, seed)).fit(X[rows], y[rows])
+                spent = round(time.perf_counter() - started, 1)
+                answers = model.classes_[both_sides(model, X_new, "predict_proba").argmax(axis=1)]
+                accuracy = 100 * float(np.mean(answers == y_new))
+                results.add(**key, fit=spent, accuracy=accuracy, C=None, scaling=None)
+                yield
+
+
+def means(rows):
+    """Return {(method, seconds): {labels: accuracies of the seeds}}, in the order of the table."""
+    table = {}
+    for row in rows:
+        cells = table.setdefault((row["method"], row["seconds"]), {})
+        cells.setdefault(row["labels"], []).append(row["accuracy"])
+    order = [*SEEDLESS[:1], "PCA", *SEEDLESS[1:], "untrained network", "autoencoder", SUPERVISED,
+             f"{OURS}, learnt means only", OURS]  # fmt: skip
+    return dict(sorted(table.items(), key=lambda item: (item[0][1] or 0, order.index(item[0][0]))))
+
+
+def counts_of(table):
+    """Return the numbers of labels, all of them (None) last."""
+    return sorted({count for cells in table.values() for count in cells}, key=lambda c: (c is None, c))
+
+
+def wide(rows, n_train):
+    """Return header and lines of a table: mean and deviation over the seeds."""
+    table = means(rows)
+    counts = counts_of(table)
+    header = ["method", "training (s)", *("all" if c is None else f"{c} per class" for c in counts)]
+    header = [*header[:2], *(f"{h} ({n_train:,})" if h == "all" else h for h in header[2:])]
+    lines = []
+    for (method, seconds), cells in table.items():
+        texts = [""] * len(counts)
+        for place, count in enumerate(counts):
+            values = cells.get(count, [])
+            if values:
+                texts[place] = f"{np.mean(values):.1f}"
+                if len(values) > 1 and np.ptp(values) > 0:
+                    texts[place] += f" ± {np.std(values, ddof=1):.1f}"
+        lines.append([method, "" if seconds is None else f"{seconds:g}", *texts])
+    return header, lines
+
+
+def conclusions(rows, seconds, n_train):
+    """Return sentences: how many labels SimCLR saves, at counts that were measured, and what is better."""
+    table = {
+        method: {count: np.mean(values) for count, values in cells.items()}
+        for (method, spent), cells in means(rows).items()
+        if spent in (None, seconds)
+    }
+    if OURS not in table:
+        return ""
+    ours, text = table[OURS], []
+    for at, reached in table.get(SUPERVISED, {}).items():
+        fewer = [count for count, value in ours.items() if value >= reached and count is not None]
+        if fewer and (at is None or min(fewer) < at):
+            few, known = min(fewer), "all labels" if at is None else f"{at} labels per class"
+            text.append(
+                f"The supervised network reaches {reached:.1f}% with {known}, "
+                f"SimCLR {ours[few]:.1f}% with {few} per class."
+            )
+    for count, value in ours.items():
+        better = [
+            f"{method} ({cells[count]:.1f}%)"
+            for method, cells in table.items()
+            if not method.startswith(OURS) and cells.get(count, 0) > value
+        ]
+        known = f"all {n_train:,} labels" if count is None else f"{count} labels per class"
+        text.append(f"With {known}, {' and '.join(better) or 'nothing'} is ahead of SimCLR ({value:.1f}%).")
+    return " ".join(text)
+
+
+def write(options, results, sources):
+    """Write a table for each source, and README's where asked."""
+    where = describe_machine(results.stamp["machine"])
+    (options.out / "rivals_machine.txt").write_text(where + "\n")
+    for name, (n_train, n_new) in sources.items():
+        rows = [row for row in results.rows if row["source"] == name]
+        if not rows:
+            continue
+        header, lines = wide(rows, n_train)
+        with (options.out / f"rivals_{name}.csv").open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *lines])
+        if options.readme:
+            seconds = min(options.seconds)
+            kept = [[line[0], *line[2:]] for line in lines if line[1] in ("", f"{seconds:g}")]
+            seeds = len({row["seed"] for row in rows})
+            minutes = sum(row["took"] for row in rows) / 60
+            text = [
+                markdown(["", *header[2:]], kept),
+                conclusions(rows, seconds, n_train),
+                f"Accuracy in percent on {n_new:,} other images: mean ± standard deviation over {seeds} "
+                f"seeds, each with its own draw of labels and weights. {seconds:g} s of training for each "
+                f"network, {minutes:.0f} minutes for the table. `{COMMAND}` on {where}",
+            ]
+            text = "\n\n".join(text)
+            put(options.readme, f"rivals {name}", text)
+
+
+def main(arguments=None):
+    """Measure all sources, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "sources", nargs="+", metavar="NAME=FOLDER", help="images; cifar10 alone is downloaded"
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=["5", "20", "100", "all"],
+        help='labels per class; "all" (5 20 100 all)',
+    )
+    parser.add_argument("--seconds", type=float, nargs="+", default=[45.0], help="for each training (45)")
+    parser.add_argument("--epochs", type=int, help="of each training, instead: shows that it runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--methods", nargs="*", help="only those that begin with one of these words")
+    parser.add_argument("--n-images", type=int, default=10_000, help="training images at most (10000)")
+    parser.add_argument("--n-scored", type=int, default=4_000, help="of train, held out; or of test (4000)")
+    parser.add_argument("--n-centres", type=int, default=800, help="of the k-means of patches (800)")
+    parser.add_argument("--test", action="store_true", help="score on the folder test")
+    parser.add_argument(
+        "--imagenet", help='weights to compare with, "torchvision:ResNet50_Weights.IMAGENET1K_V2"'
+    )
+    parser.add_argument("--readme", type=Path, help="file whose tables between markers are written anew")
+    parser.add_argument("--out", type=Path, default=Path("rivals"), help="folder for the results")
+    options = parser.parse_args(arguments)
+    options.labels = [None if count == "all" else int(count) for count in options.labels]
+    stamp = {"machine": machine("cpu"), "scored_on": "test" if options.test else "validation"}
+    results, sizes = Results(options.out, stamp), {}
+    for source in options.sources:
+        name, X, y, X_new, y_new = images_of(source, options)
+        sizes[name] = len(y), len(y_new)
+        print(f"{name}: {len(y):,} training images, {len(y_new):,} to score on", flush=True)
+        for _ in measure(options, results, (name, X, y, X_new, y_new)):
+            write(options, results, sizes)
+
+
+if __name__ == "__main__":
+    main()
