@@ -3,8 +3,8 @@
 Every method sees the same images, and every network is trained for the same seconds: those without labels on
 all training images, the supervised one on the labelled rows alone. Answers are means over an image and its
 mirror image, for every method. A logistic regression on the numbers of a method has the C and the scaling
-that are best by five-fold cross-validation on its labelled rows (on a fifth of them where they are more than
-2,000): all numbers divided by one factor, or each by its own deviation; neither needs labels. The supervised
+that are best by cross-validation on its labelled rows (five folds, three from 500 rows on, one from 2,000
+on): all numbers divided by one factor, or each by its own deviation; neither needs labels. The supervised
 network answers by its own last layer. A seed is a draw of the labels and of all random weights.
 
 A source is NAME=FOLDER. Images of its sub-folder ``train`` are trained on; those that are scored are in
@@ -33,6 +33,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
+from threadpoolctl import threadpool_limits
 
 from sklearn_simclr import (
     AutoencoderTransformer,
@@ -45,8 +46,8 @@ from sklearn_simclr import (
 )
 
 GRID = np.logspace(-5, 0.5, 12)
-# Labelled rows from which on a fifth of them, held out, takes the place of five folds.
-MANY = 2000
+# Folds where there are fewer labelled rows than that; else a fifth of the rows is held out once.
+FOLDS = {500: 5, 2000: 3}
 # Images up to this side are read as arrays, larger ones by each method at its own size.
 SMALL = 64
 OURS, SUPERVISED = "SimCLR", "supervised network"
@@ -121,7 +122,7 @@ def scaled(H, H_new, each):
 
 def accuracies(H, y, H_new, y_new, grid):
     """Yield the accuracy on new rows for each C, each fit from the one before."""
-    model = LogisticRegression(max_iter=200, warm_start=True)
+    model = LogisticRegression(max_iter=200, tol=1e-3, warm_start=True)
     for C in grid:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # weak penalties overfit long before
@@ -130,11 +131,12 @@ def accuracies(H, y, H_new, y_new, grid):
 
 def chosen(H, y, seed):
     """Return the best accuracy in cross-validation and its C; two values that are worse end the search."""
-    if len(y) > MANY:
+    n_folds = next((n for rows, n in FOLDS.items() if len(y) < rows), None)
+    if n_folds is None:
         folds = StratifiedShuffleSplit(1, test_size=0.2, random_state=seed)
     else:
-        n_folds = int(np.clip(np.bincount(np.unique(y, return_inverse=True)[1]).min(), 2, 5))
-        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+        smallest = np.unique(y, return_counts=True)[1].min()
+        folds = StratifiedKFold(int(np.clip(smallest, 2, n_folds)), shuffle=True, random_state=seed)
     paths = [accuracies(H[a], y[a], H[b], y[b], GRID) for a, b in folds.split(H, y)]
     best, best_C, worse = -1.0, GRID[0], 0
     for C in GRID:
@@ -158,7 +160,8 @@ def evaluate(H, H_new, rows, y, y_new, seed):
         return A, B
 
     choices = [prepared(each) for each in (False, True)]
-    found = Parallel(n_jobs=2, prefer="threads")(delayed(chosen)(A, y[rows], seed) for A, _ in choices)
+    with threadpool_limits(1):
+        found = Parallel(n_jobs=2, prefer="threads")(delayed(chosen)(A, y[rows], seed) for A, _ in choices)
     each = found[1][0] > found[0][0]
     (A, B), (_, C) = choices[each], found[each]
     # As the path came to this C.
