@@ -17,7 +17,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --doctest-modules tes
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-oldest test-pythons bench bench-accuracy gpu
+.PHONY: help demo test test-oldest test-pythons bench bench-accuracy numbers gpu
 .PHONY: lint docs format format-check ruff types contracts clean
 
 help: ## Show this list
@@ -47,11 +47,28 @@ test-pythons: ## Run the tests on every supported Python that is on PATH or kept
 	  tested=$$((tested + 1)); \
 	done; [ $$tested -gt 0 ]
 
+# Folders with photographs: CIFAR10 has train and in it a folder a class, CLOTHING also validation. Without CIFAR10
+# it is downloaded.
+CIFAR10 ?=
+CLOTHING ?=
+SOURCES = cifar10$(addprefix =,$(CIFAR10)) $(addprefix clothing=,$(CLOTHING))
+
 bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 15 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/run.py --out docs/benchmarks $(BENCH_OPTIONS)
 
-bench-accuracy: $(BENCH_VENV)/.installed ## Accuracy for the time of training beside lightly, 75 minutes; write docs/benchmarks/
-	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py --out docs/benchmarks $(BENCH_OPTIONS)
+bench-accuracy: $(BENCH_VENV)/.installed ## Accuracy in equal steps and equal time beside lightly, 20 minutes; write docs/benchmarks/
+	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py $(addprefix --folder ,$(CIFAR10)) \
+	  --out docs/benchmarks $(BENCH_OPTIONS)
+
+numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and docs anew on this machine, about 2 hours
+	$(BIN)/python examples/benchmarks/digits.py
+	$(BIN)/python examples/benchmarks/rivals.py $(SOURCES) --out docs/benchmarks --readme README.md
+	$(BIN)/python examples/benchmarks/kernels.py --out docs/benchmarks
+	$(BIN)/python examples/benchmarks/ranks.py --out docs/benchmarks
+	$(BIN)/python examples/benchmarks/recipe_search.py $(if $(CIFAR10),--folder $(CIFAR10)/train) --seconds 2 \
+	  --sources $(if $(CIFAR10),cifar grey) digits places --variants default "optimizer: AdamW" \
+	  "learning rate doubled" "batch 128" "temperature 0.1" "loss: decoupled" "crops from 40%" \
+	  "encoder half as wide again" --out docs/benchmarks
 
 gpu: $(STAMP)-test ## On a machine with a GPU: its tests, the benchmarks, two GPUs; write docs/benchmarks/gpu.md
 	$(BIN)/python examples/benchmarks/gpu.py -- $(BENCH_OPTIONS)

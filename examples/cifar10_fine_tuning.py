@@ -25,9 +25,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from cifar10_label_fractions import add_image_options, load, summarise
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -37,9 +37,29 @@ from sklearn_simclr import (
     SimCLRTransformer,
     SupervisedTransformer,
     label_fraction_curve,
+    load_image_paths,
+    load_images,
 )
+from sklearn_simclr.images import fetch_cifar10
 
 TEACHER = "fine-tuned from layer 1"
+
+
+def add_image_options(parser):
+    """Add the options that `load` needs to a parser."""
+    data = parser.add_argument_group("images")
+    data.add_argument("--data-home", type=Path, help="where CIFAR-10 is, or is to be kept")
+    data.add_argument(
+        "--folder",
+        type=Path,
+        help="images of your own instead: a sub-folder for each class, or folders train and test with those",
+    )
+    data.add_argument("--image-size", type=int, default=32, help="side that files are brought to (32)")
+    data.add_argument(
+        "--n-unlabelled", type=int, help="training images, of which a fraction has labels (all)"
+    )
+    data.add_argument("--n-test", type=int, help="test images (all; without a folder test, a fifth of all)")
+    parser.add_argument("--seed", type=int, default=0)
 
 
 def parse(arguments=None):
@@ -63,6 +83,53 @@ def parse(arguments=None):
     study.add_argument("--temperature", type=float, default=1.0, help="of the distillation (1)")
     parser.add_argument("--output", type=Path, default=Path("cifar10_fine_tuning"), help="folder")
     return parser.parse_args(arguments)
+
+
+def some(n, most, target, seed):
+    """Rows of `most` of n images, or of all, with the same shares of the classes."""
+    if most is None or most >= n:
+        return np.arange(n)
+    return np.sort(train_test_split(np.arange(n), train_size=most, stratify=target, random_state=seed)[0])
+
+
+def load(options):
+    """Return training images and labels, then those for testing."""
+    if options.folder is None:
+        parts = [fetch_cifar10(data_home=options.data_home, subset=part) for part in ("train", "test")]
+        names = parts[0].target_names
+        (X, y), (X_test, y_test) = ((part.images, part.target) for part in parts)
+    elif (options.folder / "train").is_dir() and (options.folder / "test").is_dir():
+        train = load_image_paths(options.folder / "train")
+        names = train.target_names
+        test = load_image_paths(options.folder / "test", categories=names)
+        X, y, X_test, y_test = train.data, train.target, test.data, test.target
+    else:
+        found = load_image_paths(options.folder)
+        names = found.target_names
+        if found.target is None:
+            raise SystemExit(f"{options.folder} needs a sub-folder for each class.")
+        X, X_test, y, y_test = train_test_split(
+            found.data, found.target, test_size=0.2, stratify=found.target, random_state=options.seed
+        )
+    rows = some(len(X), options.n_unlabelled, y, options.seed)
+    test_rows = some(len(X_test), options.n_test, y_test, options.seed)
+    X, y, X_test, y_test = X[rows], y[rows], X_test[test_rows], y_test[test_rows]
+    if options.folder is not None:
+        X, X_test = (load_images(paths, image_size=options.image_size) for paths in (X, X_test))
+    print(f"{len(X):,} training images, {len(X_test):,} test images of {len(names)} classes, {X.shape[1:]}")
+    return X, y, X_test, y_test
+
+
+def summarise(results):
+    """Return accuracy in percent, mean and standard deviation over draws, a row an estimator."""
+    scores = 100 * results.set_index(["estimator", "fraction"])["score"]
+    groups = scores.groupby(level=["estimator", "fraction"], sort=False)
+    mean, std = groups.mean(), groups.std().fillna(0)
+    table = mean.map("{:.1f}".format) + " ± " + std.map("{:.1f}".format)
+    labels = results.groupby("fraction")["n_labels"].first()
+    table = table.unstack("fraction").loc[results["estimator"].unique()]
+    table.columns = [f"{fraction:.3g} ({labels[fraction]:,})" for fraction in table.columns]
+    return table
 
 
 def make_estimators(options, encoder, cache):

@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from cifar10_label_fractions import read
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -43,6 +42,7 @@ from sklearn_simclr import (
     export_encoder,
     label_fraction_curve,
     load_image_paths,
+    load_images,
     load_pretrained,
     transfer_evaluation,
 )
@@ -113,7 +113,7 @@ def load(options):
     found = load_image_paths(path[0])
     if found.target is None:
         raise SystemExit(f"{path[0]} needs a sub-folder for each class.")
-    return read(found.data, options.image_size or 32), np.asarray(found.target)
+    return load_images(found.data, image_size=options.image_size or 32), np.asarray(found.target)
 
 
 def some(X, y, most, seed):

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass, replace
 
 import torch
-from timing import Spread, ratio
+from timing import Spread, median_round, ratio
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,16 @@ class Settings:
     device: str = "cpu"
 
     def rounds(self, usual):
-        """Return how often each competitor has its turn."""
-        return 2 if self.quick else 2 * usual if self.full else usual
+        """Return how often each competitor has its turn: an odd number, so that one is the median."""
+        return 1 if self.quick else 2 * usual + 1 if self.full else usual
 
 
 @dataclass(frozen=True)
 class Row:
     """A line of the table: ours beside a peer, and the ratio that has a target.
 
-    A ratio is the median over the rounds of what was measured in the same round; low and high are its
-    quartiles. ``unit`` is that of ours and theirs.
+    Ratios are of what was measured in the same round. ours, theirs and ratio are those of the round with the
+    median ratio; low and high are quartiles over all rounds. ``unit`` is that of ours and theirs.
     """
 
     comparison: str
@@ -37,7 +37,6 @@ class Row:
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
-    ratio_of: str = ""
     target: str = ""
     note: str = ""
 
@@ -67,19 +66,19 @@ class Point:
 
 def speed_row(comparison, case, peer, ours, theirs, target="", unit="images/s", note=""):
     """Return the row for seconds an item: how many times as fast ours is."""
-    spread = ratio(theirs, ours)
+    turn, spread = median_round(theirs, ours), ratio(theirs, ours)
     return Row(
-        comparison, case, peer, unit, 1 / Spread.of(ours).median, 1 / Spread.of(theirs).median,
-        spread.median, spread.low, spread.high, "ours / theirs, speed", target, note,
+        comparison, case, peer, unit, 1 / ours[turn], 1 / theirs[turn], theirs[turn] / ours[turn],
+        spread.low, spread.high, target, note,
     )  # fmt: skip
 
 
 def cost_row(comparison, case, peer, unit, ours, theirs, target="", note=""):
     """Return the row for times or memory: what part of theirs ours takes."""
-    spread = ratio(ours, theirs)
+    turn, spread = median_round(ours, theirs), ratio(ours, theirs)
     return Row(
-        comparison, case, peer, unit, Spread.of(ours).median, Spread.of(theirs).median,
-        spread.median, spread.low, spread.high, "ours / theirs, cost", target, note,
+        comparison, case, peer, unit, ours[turn], theirs[turn], ours[turn] / theirs[turn],
+        spread.low, spread.high, target, note,
     )  # fmt: skip
 
 
@@ -134,7 +133,7 @@ def describe(measured):
             continue
         line = f"{item.comparison}, {item.case}, {item.peer}: "
         if item.ratio is not None:
-            line += f"ours {item.ours:.4g}, theirs {item.theirs:.4g} {item.unit}; {item.ratio_of} "
+            line += f"ours {item.ours:.4g}, theirs {item.theirs:.4g} {item.unit}; ours / theirs "
             line += f"{item.ratio:.3g} ({item.low:.3g} to {item.high:.3g})"
         elif item.ours is not None:
             line += f"ours {item.ours:.4g} {item.unit}"

@@ -52,7 +52,7 @@ def run(settings):
     encoder = "tiny" if settings.quick else "compact"
     setups = {"large": (n, small), "small": (small, None)}
     measured = {name: [] for name in setups}
-    for _ in range(settings.rounds(2)):
+    for _ in range(settings.rounds(3)):
         for name, (batch_size, micro_batch_size) in setups.items():
             measured[name].append(
                 in_fresh_process(

@@ -68,14 +68,15 @@ def number(value):
 
 def table(measured):
     """Return the header and the lines of the table."""
-    lines = [["comparison", "case", "beside", "ours", "theirs", "unit", "ratio", "quartiles", "target", ""]]
+    header = ["comparison", "case", "compared with", "ours", "theirs", "unit", "ours / theirs", "quartiles",
+              "target", "verdict"]  # fmt: skip
+    lines = [header]
     for item in measured:
         if isinstance(item, Row):
             spread = "" if item.low is None else f"{number(item.low)} to {number(item.high)}"
-            ratio = "" if item.ratio is None else f"{number(item.ratio)} ({item.ratio_of.split(', ')[-1]})"
             lines.append(
                 [item.comparison, item.case, item.peer, number(item.ours), number(item.theirs), item.unit,
-                 ratio, spread, item.target, item.note or item.verdict]
+                 number(item.ratio), spread, item.target, item.verdict or item.note]
             )  # fmt: skip
     return lines
 

@@ -33,6 +33,12 @@ class Spread:
         return cls(median, low, high)
 
 
+def median_round(first, second):
+    """Return the round whose ratio is the median, the lower one of two: columns and ratio then agree."""
+    order = sorted(range(len(first)), key=lambda turn: first[turn] / second[turn])
+    return order[(len(order) - 1) // 2]
+
+
 def ratio(numerators, denominators):
     """Return the spread of the ratios of measurements that were taken in the same round."""
     return Spread.of([a / b for a, b in zip(numerators, denominators, strict=True)])

@@ -87,7 +87,7 @@ def run(settings):
         if settings.quick:
             n, batch_size = 8, 4
         work = competitors(size, n, batch_size, settings.device)
-        seconds = interleaved(work, settings.rounds(4), settings.device)
+        seconds = interleaved(work, settings.rounds(5), settings.device)
         case = f"{size} px, batches of {batch_size}"
         for peer in ("lightly", "kornia", "torchvision"):
             target = targets.get(peer, "")
