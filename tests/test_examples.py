@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-ESTIMATORS = ["raw pixels", "PCA", "random encoder", "autoencoder", "supervised", "SimCLR"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, output, *options, script="cifar10_label_fractions", table="label_fractions"):
+def run(folder, output, *options, script, table):
     arguments = ["--folder", folder, "--image-size", 8, "--max-epochs", 1, "--output", output, *options]
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / f"{script}.py"), *map(str, arguments)],
@@ -39,50 +38,6 @@ def run(folder, output, *options, script="cifar10_label_fractions", table="label
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, pd.read_csv(output / f"{table}.csv")
-
-
-@pytest.mark.slow
-def test_the_study_of_a_folder(folder, tmp_path):
-    text, results = run(folder, tmp_path / "study", "--fractions", 1.0, 0.125, "--draws", 2)
-    assert "48 training images, 12 test images of 3 classes, (8, 8, 3)" in text
-    # A row an estimator, fraction and draw, with the labels that were drawn.
-    assert results["estimator"].unique().tolist() == ESTIMATORS
-    expected = {(fraction, number): 2 for fraction, number in ((0.125, 6), (1.0, 48))}
-    for name in ESTIMATORS:
-        rows = results[results["estimator"] == name]
-        assert rows.groupby(["fraction", "n_labels"]).size().to_dict() == expected
-    assert results["score"].between(0, 1).all()
-    pixels = results[results["estimator"] == "raw pixels"]
-    assert (pixels["score"] == 1.0).all()
-
-    table = pd.read_csv(tmp_path / "study" / "accuracy.csv", index_col=0)
-    assert table.columns.tolist() == ["0.125 (6)", "1 (48)"]
-    assert table.loc["raw pixels"].tolist() == ["100.0 ± 0.0"] * 2
-    assert "100.0 ± 0.0" in text
-    saved = pd.read_csv(tmp_path / "study" / "label_saving.csv", index_col=0)
-    assert saved.index.tolist() == ESTIMATORS[:-1]
-    with Image.open(tmp_path / "study" / "label_fractions.png") as figure:
-        assert min(figure.size) > 300
-
-    # Again with a further draw: what was fitted is not fitted again, as its times tell.
-    _, more = run(folder, tmp_path / "study", "--fractions", 1.0, 0.125, "--draws", 3)
-    again = more[more["draw"] < 2].reset_index(drop=True)
-    pd.testing.assert_frame_equal(again, results)
-    assert len(more) == len(results) * 3 // 2
-
-
-@pytest.mark.slow
-def test_folders_train_and_test_and_fewer_images(folder, tmp_path):
-    split = tmp_path / "split"
-    for part in ("train", "test"):
-        (split / part).mkdir(parents=True)
-        for name in ("red", "green"):
-            (split / part / name).symlink_to(folder / name)
-    text, results = run(
-        split, tmp_path / "out", "--n-unlabelled", 20, "--n-test", 10, "--fractions", 1, "--draws", 1
-    )
-    assert "20 training images, 10 test images of 2 classes" in text
-    assert (results["n_labels"] == 20).all()
 
 
 @pytest.mark.slow
