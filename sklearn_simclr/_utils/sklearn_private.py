@@ -5,10 +5,11 @@ from typing import Any, TypeVar
 
 from sklearn.base import _clone_parametrized as clone_by_parameters
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 
 __all__ = [
+    "Checked",
     "Interval",
     "Method",
     "StrOptions",
@@ -18,6 +19,33 @@ __all__ = [
 ]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class Checked(Options):
+    """Values of a parameter that a function accepts, described in words.
+
+    Parameters
+    ----------
+    accepts : callable
+        Returns whether a value can be used; that it cannot it may also say by a ValueError.
+    words : str
+        What to pass: stands after "must be" in the message.
+    """
+
+    def __init__(self, accepts: Callable[[Any], object], words: str) -> None:
+        super().__init__(object, set())
+        self.accepts, self.words = accepts, words
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Return whether a value can be used."""
+        try:
+            return self.accepts(val) is not False
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        """Return what to pass."""
+        return self.words
 
 
 def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Method], Method]:

@@ -1,5 +1,7 @@
 """AutoencoderTransformer: representations learnt by reconstruction, with which SimCLR is compared."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What all image estimators share: reading X, seeds and devices, batched inference, state without tensors."""
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import itertools
@@ -7,9 +9,9 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Integral
+from contextvars import ContextVar
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
@@ -37,7 +39,7 @@ from .._utils.devices import (
 )
 from .._utils.pickling import VersionedPickles, arrays_to_tensors, tensors_to_arrays
 from .._utils.ranks import connected, together
-from .._utils.sklearn_private import Interval, StrOptions, check_feature_names
+from .._utils.sklearn_private import Checked, StrOptions, check_feature_names
 from .._utils.types import Images, ImageShape
 from .._utils.usual_settings import usual_settings
 from ..encoders.traits import Traits, traits
@@ -49,7 +51,7 @@ from ..images.mapped import mapped_rows
 from ..images.masks import without_masks
 from ..images.reading import read_rows
 from ..images.resizing import resize_images
-from ..images.sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
+from ..images.sizes import DEFAULT_SIDE, IMAGE_SIZES, Target, check_image_size, choose_target
 from ..images.source import ImageSource, as_array, as_arrays, as_float, decoded_source, image_source
 from ..images.tables import rows_of_column
 from ..training.identity import content_of
@@ -95,16 +97,28 @@ class ReadImages:
         What has read them: it knows their form.
     """
 
-    def __init__(self, source: ImageSource, reader: "BaseImageEstimator") -> None:
+    def __init__(self, source: ImageSource, reader: BaseImageEstimator) -> None:
         self.source = source
         self.reader = reader
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, rows: Any) -> "ReadImages":
+    def __getitem__(self, rows: Any) -> ReadImages:
         chosen = np.atleast_1d(np.arange(len(self))[rows])
         return ReadImages(self.source.select(chosen), self.reader)
+
+
+class _LastRead:
+    """The images of X, as long as one call needs them twice."""
+
+    def __init__(self, X: Any) -> None:
+        self.X = X
+        self.fmt: Any = None
+        self.source: Any = None
+
+
+_LAST_READ: ContextVar[_LastRead | None] = ContextVar("_LAST_READ", default=None)
 
 
 class BaseImageEstimator(VersionedPickles, BaseEstimator):
@@ -120,7 +134,7 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
     _reading_constraints: dict[str, list] = {
         "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
         "pixel_range": [StrOptions({"auto"}), tuple, list],
-        "image_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), tuple, list, None],
+        "image_size": [Checked(check_image_size, IMAGE_SIZES)],
         "cache_dir": [str, PathLike, None],
         "on_error": [StrOptions({"raise", "nan", "grey"})],
     }
@@ -157,15 +171,28 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
         reset: bool,
         smallest: int = 1,
         max_time: float | None = None,
+        y: object = None,
     ) -> ImageSource:
-        """Return the images of X, checked; with ``reset`` X decides what images look like."""
+        """Return the images of X, checked; with ``reset`` X decides what images look like.
+
+        A y of another length is refused before files are read.
+        """
         if isinstance(X, ReadImages):
             self._take_format(X.reader)
             return X.source
         rows = as_rows(X)
-        if rows is not None and not all(isinstance(row, np.ndarray) for row in rows):
-            return self._read_rows(rows, reset=reset, smallest=smallest, max_time=max_time)
-        return self._read_arrays(X if rows is None else rows, reset=reset, smallest=smallest)
+        if rows is None or all(isinstance(row, np.ndarray) for row in rows):
+            images = self._read_arrays(X if rows is None else rows, reset=reset, smallest=smallest)
+            _check_length(y, len(images))
+            return images
+        _check_length(y, len(rows))
+        last = _LAST_READ.get()
+        if last is not None and last.X is X and not reset and last.fmt == self._format:
+            return last.source
+        images = self._read_rows(rows, reset=reset, smallest=smallest, max_time=max_time)
+        if last is not None and last.X is X:
+            last.fmt, last.source = self._format, images
+        return images
 
     def _read_training_images(
         self,
@@ -174,10 +201,11 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
         reset: bool,
         smallest: int = 2,
         max_time: float | None = None,
+        y: object = None,
     ) -> ImageSource:
         """Return the images of X that can be read, at least two where nothing is known yet."""
         smallest = smallest if reset else 1
-        images = self._read_images(X, reset=reset, smallest=smallest, max_time=max_time)
+        images = self._read_images(X, reset=reset, smallest=smallest, max_time=max_time, y=y)
         images = images.without_bad()
         if len(images) < 2:
             raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
@@ -273,7 +301,7 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
         self.pixel_range_ = fmt.pixel_range
         self.n_features_in_ = int(np.prod(fmt.image_shape))
 
-    def _take_format(self, other: "BaseImageEstimator") -> None:
+    def _take_format(self, other: BaseImageEstimator) -> None:
         """Read images as another estimator does."""
         for name in ("_format", "image_shape_", "pixel_range_", "n_features_in_"):
             setattr(self, name, getattr(other, name))
@@ -409,10 +437,28 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
 class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseImageEstimator):
     """Base of the estimators that turn images into representations."""
 
-    if TYPE_CHECKING:
-        # scikit-learn's own has no types.
-        def fit_transform(self, X: Images, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
-            """Fit to images, then return their representations."""
+    def fit_transform(self, X: Images, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
+        """Fit to images, then return their representations; files are read once.
+
+        Parameters
+        ----------
+        X : array-like
+            Images, as for fit.
+        y : array-like, default=None
+            Labels, as for fit.
+        **fit_params : dict
+            Of fit.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32.
+        """
+        token = _LAST_READ.set(_LastRead(X))
+        try:
+            return super().fit_transform(X, y, **fit_params)
+        finally:
+            _LAST_READ.reset(token)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
         """Return the names of the columns that transform gives.
@@ -551,6 +597,17 @@ def _no_batch(X: np.ndarray) -> str:
         "that is a row of pixels, else an array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or "
         "a list of images. Reshape your data."
     )
+
+
+def _check_length(y: Any, n: int) -> None:
+    """Raise if there are labels, of another number than there are images."""
+    shape = getattr(y, "shape", None)
+    found = shape[0] if shape else len(y) if hasattr(y, "__len__") else n
+    if found != n:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: {[n, found]}. Pass one label an "
+            "image, -1 or None where there is none."
+        )
 
 
 def _has_shape(row: Any) -> bool:

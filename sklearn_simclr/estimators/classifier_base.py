@@ -1,5 +1,7 @@
 """What the classifiers of images share: labels and weights, the training with them, predictions."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -64,13 +66,7 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
 
         The label of an image that could not be read counts as none.
         """
-        n_images = len(source)
         rows, labels, n = labelled_rows(y)
-        if n != n_images:
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: {[n_images, n]}. Pass one "
-                "label an image, -1 or None where there is none."
-            )
         readable = ~np.isin(rows, source.bad)
         if not readable.any():
             raise ValueError(f"Of {len(rows)} labelled images none can be read (n_samples={n}).")

@@ -1,5 +1,7 @@
 """DistilledClassifier: a student that learns from what a teacher says about images without labels."""
 
+from __future__ import annotations
+
 import copy
 import time
 from collections.abc import Callable, Sequence
@@ -254,7 +256,7 @@ class DistilledClassifier(TrainedImageClassifier):
             student = unwrap_frozen(self.student)
             if is_fitted(student):
                 self._take_format(student)
-            images = self._read_images(X, reset=not is_fitted(student), smallest=2)
+            images = self._read_images(X, reset=not is_fitted(student), smallest=2, y=y)
             n = len(images)
             labels, weights = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32)
             if y is not None:

@@ -1,5 +1,7 @@
 """Features that are not learnt: pixels, and histograms of oriented gradients."""
 
+from __future__ import annotations
+
 from numbers import Integral
 from typing import Literal, Self
 
@@ -31,15 +33,15 @@ class _FixedFeatures(BaseImageTransformer):
         ----------
         X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
             Images.
-        y : object, default=None
-            Ignored.
+        y : array-like of shape (n,) or None, default=None
+            Not used; of another length than X it is refused.
 
         Returns
         -------
         transformer
             Itself.
         """
-        source = self._read_images(X, reset=True)
+        source = self._read_images(X, reset=True, y=y)
         self._n_features_out = self._features(torch.zeros(1, *source.shape)).shape[1]
         return self
 

@@ -1,5 +1,7 @@
 """Fine-tuning on several labels for each image, as the transfer protocol needs it for VOC 2007."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

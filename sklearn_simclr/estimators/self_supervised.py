@@ -1,5 +1,7 @@
 """SelfSupervisedTransformer: what a transformer that learns from images alone is made of."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
@@ -194,8 +196,8 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         ----------
         X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
             At least two images.
-        y : object, default=None
-            Ignored.
+        y : array-like of shape (n,) or None, default=None
+            Not used; of another length than X it is refused.
 
         Returns
         -------
@@ -209,7 +211,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         """
         started = time.perf_counter()
         with together():
-            images = self._read_training_images(X, reset=True, max_time=self._time())
+            images = self._read_training_images(X, reset=True, max_time=self._time(), y=y)
             plan = self._plan(len(images), draw_seed(self.random_state), started)
             objective = self._new_objective(images, plan)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)

@@ -1,5 +1,7 @@
 """SimCLRClassifier: pretraining without labels, then fine-tuning with those there are."""
 
+from __future__ import annotations
+
 import copy
 import time
 from collections.abc import Callable, Sequence
@@ -253,7 +255,7 @@ class SimCLRClassifier(TrainedImageClassifier):
             # Labels first: a mistake there must not cost a pretraining.
             if fitted:
                 self._take_format(begin)
-            images = self._read_images(X, reset=not fitted)
+            images = self._read_images(X, reset=not fitted, y=y)
             labels, weights = self._read_labels(y, sample_weight, images)
             seed = draw_seed(self.random_state)
             rows, held = self._split_validation(np.flatnonzero(weights > 0), labels, seed)

@@ -1,5 +1,7 @@
 """SimCLRTransformer: contrastive image representations as a scikit-learn transformer."""
 
+from __future__ import annotations
+
 import copy
 import enum
 import os
@@ -398,8 +400,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             column of paths, Pillow images or bytes of files, or a dataset of them: grey ones become RGB if
             any has colours, transparent parts white, 8 bits 16 if any has 16. See
             :mod:`sklearn_simclr.images`.
-        y : object, default=None
-            Ignored.
+        y : array-like of shape (n,) or None, default=None
+            Not used; of another length than X it is refused.
 
         Returns
         -------
@@ -417,7 +419,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         started = time.perf_counter()
         warm = self.warm_start and hasattr(self, "encoder_")
         with together():
-            images = self._read_training_images(X, reset=not warm, max_time=self._time())
+            images = self._read_training_images(X, reset=not warm, max_time=self._time(), y=y)
             plan = self._plan(len(images), draw_seed(self.random_state), started, warm=warm)
             objective = self._new_objective(images, plan, warm=warm)
             mirror = self._mirror_pays(objective, images, warm)
@@ -437,8 +439,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         ----------
         X : array-like
             At least two images, as in fit.
-        y : object, default=None
-            Ignored.
+        y : array-like of shape (n,) or None, default=None
+            Not used; of another length than X it is refused.
 
         Returns
         -------
@@ -448,7 +450,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         started = time.perf_counter()
         warm = hasattr(self, "encoder_")
         with together():
-            images = self._read_training_images(X, reset=not warm)
+            images = self._read_training_images(X, reset=not warm, y=y)
             if not warm or not hasattr(self, "_seed"):
                 self._seed = draw_seed(self.random_state)
             plan = self._plan(len(images), self._seed, started, warm=warm)

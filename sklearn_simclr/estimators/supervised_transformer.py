@@ -1,5 +1,7 @@
 """SupervisedTransformer: the encoder of SimCLR trained on labels alone, with which SimCLR is compared."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
@@ -237,7 +239,7 @@ class SupervisedTransformer(TrainedImageClassifier):
         """
         started = time.perf_counter()
         with together():
-            images = self._read_images(X, reset=True, max_time=self._time())
+            images = self._read_images(X, reset=True, max_time=self._time(), y=y)
             labels, weights = self._read_labels(y, sample_weight, images)
             seed = draw_seed(self.random_state)
             rows, held = self._split_validation(np.flatnonzero(weights > 0), labels, seed)

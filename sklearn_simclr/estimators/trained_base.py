@@ -14,7 +14,7 @@ from torch import nn
 from .._utils.devices import resolve_device, resolve_precision
 from .._utils.progress import setting_up
 from .._utils.ranks import current
-from .._utils.sklearn_private import Interval, StrOptions, clone_by_parameters
+from .._utils.sklearn_private import Checked, Interval, StrOptions, clone_by_parameters
 from ..encoders.libraries import LibraryNetwork
 from ..encoders.make import default_encoder, make_encoder
 from ..images.source import ImageSource
@@ -50,7 +50,7 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     ``fit`` of a subclass reads images, makes an objective, trains it and adopts what it has learnt::
 
-        images = self._read_training_images(X, reset=True, max_time=self._time())
+        images = self._read_training_images(X, reset=True, max_time=self._time(), y=y)
         plan = self._plan(len(images), draw_seed(self.random_state), started)
         objective = self._new_objective(images, plan)
         history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
@@ -71,7 +71,12 @@ class TrainedImageEstimator(BaseImageEstimator):
     _training_constraints: dict[str, list] = {
         "encoder": [str, nn.Module, callable],
         **BaseImageEstimator._reading_constraints,
-        "augmentation": [Augmentation, ExternalViews, callable, None],
+        "augmentation": [
+            Checked(
+                lambda value: value is None or isinstance(value, Augmentation) or callable(value),
+                "None, an Augmentation such as Augmentation(recipe='no_up'), or a callable that makes a view",
+            )
+        ],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
@@ -162,6 +167,8 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     def _new_objective(self, images: ImageSource, plan: Plan, **known: Any) -> Objective:
         """Return what is learnt from images; the seed of the plan decides about new weights."""
+        if self.memory is None and self.checkpoint_dir is None:  # else there may be a trained network
+            plan.check_time()
         with setting_up("network and views", bool(plan.verbose)), plan.building():
             objective = self._make_objective(images, plan, **known)
         objective.channels_last = self._takes_channels_last(objective.modules["encoder"], images)

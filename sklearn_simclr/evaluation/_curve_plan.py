@@ -1,5 +1,7 @@
 """What a label-fraction study will do with each estimator, and on which rows."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """What the classifier and the regressor that train on a fraction of the labels share."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from typing import Any, Self

@@ -1,5 +1,7 @@
 """Several labels an image, as in VOC 2007: a linear classifier of features."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Self
 

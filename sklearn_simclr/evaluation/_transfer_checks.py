@@ -1,5 +1,7 @@
 """The parameters and targets of the transfer protocol, checked."""
 
+from __future__ import annotations
+
 import itertools
 import math
 from collections.abc import Mapping, Sequence

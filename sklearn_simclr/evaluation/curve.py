@@ -1,5 +1,7 @@
 """The label-fraction study: scores of estimators against the share of the labels that they learn from."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, product
@@ -10,6 +12,7 @@ import joblib
 import numpy as np
 import sklearn
 from numpy.typing import ArrayLike
+from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
@@ -54,7 +57,7 @@ def label_fraction_curve(
     return_train_score: bool = False,
     return_indices: bool = False,
     return_estimator: bool = False,
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """Score estimators that learn from fractions of the labels.
 
     In each fold of a cross-validation every estimator is fitted on balanced, nested draws of the labels of
@@ -123,6 +126,8 @@ def label_fraction_curve(
         - ``fit_time``, ``score_time`` and ``shared_time`` in seconds: fitting the rest of the estimator on
           the draw, scoring on the test set, and fitting the shared steps and applying them to all rows of
           the fold, which is spent once for all fits that share them.
+
+        Its ``attrs["score_name"]`` says what ``score`` is, such as ``"accuracy"``, where that is known.
 
     Raises
     ------
@@ -249,7 +254,18 @@ def label_fraction_curve(
     ]
     import pandas as pd
 
-    return pd.DataFrame.from_records(records)
+    results = pd.DataFrame.from_records(records)
+    results.attrs["score_name"] = _score_name(scoring, list(named.values()))
+    return results
+
+
+def _score_name(scoring: Any, estimators: list[Any]) -> str | None:
+    """Return the name of what a scorer returns, None where it is not known."""
+    if scoring is None:
+        if all(map(is_classifier, estimators)):
+            return "accuracy"
+        return "r2" if all(map(is_regressor, estimators)) else None
+    return scoring if isinstance(scoring, str) else getattr(scoring, "__name__", None)
 
 
 def _checked(n_draws: int, error_score: float | Literal["raise"]) -> tuple[int, bool]:

@@ -6,6 +6,8 @@ fraction only adds labels to a smaller one, so that a curve rises for the labels
 another draw.
 """
 
+from __future__ import annotations
+
 from numbers import Integral
 from typing import Any
 

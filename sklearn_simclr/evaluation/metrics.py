@@ -1,5 +1,7 @@
 """The 11-point average precision of PASCAL VOC 2007, which scikit-learn lacks."""
 
+from __future__ import annotations
+
 from typing import Literal, overload
 
 import numpy as np

@@ -3,6 +3,8 @@
 A row without a label cannot be scored, but an encoder can learn from it: it belongs into every training set.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from numbers import Integral
 from typing import Any, Literal, TypeAlias

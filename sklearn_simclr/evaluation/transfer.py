@@ -1,5 +1,7 @@
 """The transfer protocol of SimCLR: an encoder judged on another set of images, in the paper's three ways."""
 
+from __future__ import annotations
+
 import copy
 import math
 import time

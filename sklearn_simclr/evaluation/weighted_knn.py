@@ -3,6 +3,8 @@
 It is a scikit-learn classifier of features, (n_samples, n_features), and knows nothing of images.
 """
 
+from __future__ import annotations
+
 import numbers
 from typing import Any, Self
 

@@ -1,5 +1,7 @@
 """Image files as one array, decoded as estimators decode them."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,5 +75,6 @@ def load_images(
             f"paths must be a list of paths, Pillow images or the like, got {type(paths).__name__}. Arrays "
             "are images already: pass them to estimators."
         )
-    decoded = read_rows(rows, image_size=image_size, cache_dir=cache_dir, verbose=verbose)
+    advice = "Leave them out of paths."
+    decoded = read_rows(rows, image_size=image_size, cache_dir=cache_dir, verbose=verbose, advice=advice)
     return decoded.pixels if decoded.rows is None else decoded.pixels[decoded.rows]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 
 from .._utils.progress import in_words, progress_bar
 from .._utils.types import ImageSize, OnError, PathLike
@@ -39,8 +40,13 @@ from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch
 
 __all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
 
-# After this part of the time it is known how long reading will take.
-_KNOWN_AFTER = 0.1
+# Seconds of reading after which it is estimated how long the rest will take. An estimate may be so many times
+# too high at the beginning; from half of the time on it is believed.
+_ESTIMATED_AFTER = 0.5
+_DOUBT = 2.0
+
+# Reading that takes a larger part of the time than this is worth a word.
+_MUCH = 0.5
 
 # Bad images and odd sizes that a message lists; reading ends soon after as many were found.
 _LISTED = 10
@@ -69,6 +75,11 @@ _SIZES_OF_ITEMS = 32
 
 # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
 _OPENING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+_ADVICE = (
+    "Leave them out of X, or pass on_error='grey': fit leaves them out, and transform and predict take them "
+    "for grey images; 'nan': transform gives rows of NaN."
+)
 
 # Of decoded images, by their character.
 _DTYPES = {"B": "uint8", "H": "uint16", "h": "int16", "f": "float32"}
@@ -108,6 +119,7 @@ def read_rows(
     on_error: OnError = "raise",
     verbose: int = 0,
     max_time: float | None = None,
+    advice: str = _ADVICE,
 ) -> DecodedRows:
     """Decode images, each of them once.
 
@@ -130,7 +142,9 @@ def read_rows(
     verbose : int, default=0
         1 shows a progress bar.
     max_time : float or None, default=None
-        Seconds in which there is no use for images that take longer to be read.
+        Seconds of a training that includes reading: a warning says that reading will take most of them.
+    advice : str, optional
+        What to do about images that cannot be read, for the error.
 
     Returns
     -------
@@ -141,7 +155,7 @@ def read_rows(
     ------
     ValueError
         If images cannot be read or differ in size or channels. It is a FileNotFoundError, too, if the
-        files are missing. And as soon as it is known that reading will take longer than `max_time`.
+        files are missing. And as soon as it is clear that reading will take longer than `max_time`.
 
     Examples
     --------
@@ -157,10 +171,10 @@ def read_rows(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True: truncated files are read as far as they go, and "
             "the rest of such images is grey or black. Set it to False to have these files listed."
         )
-    found = _Found(len(rows), rows, on_error)
+    found = _Found(len(rows), rows, on_error, advice)
     bar = progress_bar("images", len(rows), "images", shown=bool(verbose))
     with strict_decoders() as notes, bar:
-        progress = _Progress(bar, len(rows), max_time)
+        progress = _Progress(bar, len(rows), max_time, kept=cache_dir is not None)
         target = _choose(rows, side) if wanted == "auto" else wanted
         if cache_dir is None:
             pixels, places = _read_to_scratch(rows, target, kind, found, progress)
@@ -205,27 +219,57 @@ def _size(item: Any) -> tuple[int, int] | None:
 
 
 class _Progress:
-    """Counts the images that have been read; raises once it is known that reading takes too long."""
+    """Counts the images that have been read; warns or raises once it is clear that reading takes too long."""
 
-    def __init__(self, bar: Any, total: int, max_time: float | None) -> None:
-        self.bar, self.total, self.max_time = bar, total, max_time
-        self.done = 0
+    def __init__(self, bar: Any, total: int, max_time: float | None, kept: bool) -> None:
+        self.bar, self.total, self.max_time, self.kept = bar, total, max_time, kept
         self.started = time.perf_counter()
+        # When how many images had been read. The first ones pay for what is done but once.
+        self.marks: list[tuple[float, int]] = []
+        self.done = 0
+        self.warned = False
+
+    def skip(self, n: int) -> None:
+        """Leave out images that need not be read."""
+        self.bar.update(n)
+        self.total -= n
 
     def update(self, n: int) -> None:
         """Count images."""
         self.bar.update(n)
         self.done += n
-        spent = time.perf_counter() - self.started
-        if self.max_time is None or spent < _KNOWN_AFTER * self.max_time:
+        if self.max_time is None:
             return
-        expected = spent * self.total / max(1, self.done)
-        if expected > self.max_time:
-            raise ValueError(
-                f"max_time={self.max_time:g} is too short for these images: reading {self.total:,} of them "
-                f"takes about {in_words(expected)}. Pass a longer max_time or fewer images, or cache_dir, in "
-                "which decoded files are kept for the next fit."
-            )
+        now = time.perf_counter()
+        self.marks.append((now, self.done))
+        spent = now - self.started
+        if spent > self.max_time or now - self.marks[0][0] > _ESTIMATED_AFTER:
+            self._judge(spent, spent + self._rest(now))
+
+    def _rest(self, now: float) -> float:
+        """Return the seconds that the other images will take, as the later half of those so far has."""
+        at, before = next(mark for mark in self.marks if 2 * mark[1] >= self.done)
+        if before == self.done:
+            at, before = self.marks[0]
+        return (now - at) / max(1, self.done - before) * (self.total - self.done)
+
+    def _judge(self, spent: float, expected: float) -> None:
+        """Say that reading takes too long, where it does."""
+        assert self.max_time is not None
+        given = f"max_time={self.max_time:g}"
+        takes = f"reading {self.total:,} of them takes about {in_words(expected)}"
+        wanted = f"Pass max_time={math.ceil(2 * expected)} or more, or fewer images; "
+        wanted += (
+            "cache_dir keeps those that have been read, and the next fit begins with them."
+            if self.kept
+            else "with cache_dir, decoded files are kept for the next fit."
+        )
+        allowed = self.max_time * max(1.0, _DOUBT * (1 - spent / self.max_time))
+        if expected > allowed:
+            raise ValueError(f"{given} is too short for these images: {takes}. {wanted}")
+        if expected > _MUCH * allowed and not self.warned:
+            self.warned = True
+            warn(f"{given} is short for these images: {takes}. {wanted}", ConvergenceWarning)
 
 
 def _read_to_scratch(
@@ -271,7 +315,7 @@ def _read_through_store(
             elif key is not None:
                 first.setdefault(key, i)
         missing = [i for i, key in enumerate(keys) if key is None or first.get(key) == i]
-        progress.update(len(rows) - len(missing))
+        progress.skip(len(rows) - len(missing))
         rows = [recent.get(i, row) for i, row in enumerate(rows)]
         changed: dict[str, str] = {}
         for chunk in _decoded(missing, rows, target, progress):
@@ -330,8 +374,8 @@ def _of_kind(
 class _Found:
     """What is wrong with images, until it is said."""
 
-    def __init__(self, n: int, rows: list[Any], on_error: OnError) -> None:
-        self.n, self.rows, self.on_error = n, rows, on_error
+    def __init__(self, n: int, rows: list[Any], on_error: OnError, advice: str) -> None:
+        self.n, self.rows, self.on_error, self.advice = n, rows, on_error, advice
         self.bad: dict[int, ImageError] = {}
         # The row of the first image, -1 before there is one, and its size.
         self.first, self.size = -1, (0, 0)
@@ -376,10 +420,7 @@ class _Found:
             )
             if self.on_error == "raise":
                 missing = all(isinstance(reason, _NoSuchFile) for reason in self.bad.values())
-                raise (MissingImagesError if missing else ValueError)(
-                    f"{found}Leave them out of X, or pass on_error='grey': fit leaves them out, and "
-                    "transform and predict take them for grey images; 'nan': transform gives rows of NaN."
-                )
+                raise (MissingImagesError if missing else ValueError)(f"{found}{self.advice}")
             if self.on_error == "grey":
                 warn(f"{found}They are left out of a fit; transform and predict take them for grey images.")
             else:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["DEFAULT_SIDE", "Target", "check_image_size", "choose_target"]
+__all__ = ["DEFAULT_SIDE", "IMAGE_SIZES", "Target", "check_image_size", "choose_target"]
 
 # Side of the square whose area images get by default. The networks learn from small views: larger images cost
 # memory and decoding time, and teach nothing more.
@@ -23,6 +23,15 @@ _STEP = 4
 _SMALLEST_IN_STEPS = 32
 
 _LARGEST = 2**15 - 1
+
+# A random crop of smaller images is a pixel or two, in which nothing can be recognised.
+_SMALLEST = 4
+
+# What the parameter image_size can be, for messages.
+IMAGE_SIZES = (
+    "'auto', None (images stay as they are), an int (the side of a square in pixels) or a pair of ints "
+    f"(height, width), from {_SMALLEST} to {_LARGEST}: of smaller images a random view shows a pixel or two"
+)
 
 
 class Target(NamedTuple):
@@ -106,15 +115,12 @@ def check_image_size(image_size: Any) -> Target | Literal["auto"] | None:
         isinstance(sizes, tuple | list)
         and len(sizes) == 2
         and all(
-            isinstance(size, Integral) and not isinstance(size, bool) and 0 < int(size) <= _LARGEST
+            isinstance(size, Integral) and not isinstance(size, bool) and _SMALLEST <= int(size) <= _LARGEST
             for size in sizes
         )
     ):
         return Target(int(sizes[0]), int(sizes[1]), crop=sizes is not image_size)
-    raise ValueError(
-        "image_size must be 'auto', None, the side of a square or (height, width), in ints from 1 to "
-        f"{_LARGEST}, got {image_size!r}."
-    )
+    raise ValueError(f"image_size must be {IMAGE_SIZES}. Got {image_size!r}.")
 
 
 def choose_target(sizes: ArrayLike, side: int = DEFAULT_SIDE) -> Target:

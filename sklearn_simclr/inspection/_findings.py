@@ -173,7 +173,8 @@ def _verdict(
     epochs, steps = course["epochs"], course["steps"]
     trained_for = _epochs(course)
     # By the better end of the range: a short curve leaves much open.
-    if prediction is not None and prediction.loss - prediction.low > _MUCH * _gained(course):
+    much = _SOMETHING if steps < _FEW_STEPS else _MUCH
+    if prediction is not None and prediction.loss - prediction.low > much * _gained(course):
         return "undertrained", Finding(
             "note",
             f"still learning after {trained_for}: 2x the epochs is predicted to help",
@@ -276,7 +277,7 @@ def _sentence(prediction: LossPrediction) -> str:
 def _outlook(prediction: LossPrediction, course: dict[str, Any]) -> Finding:
     more = "Train longer if a classifier gains from it, which the loss does not tell."
     if prediction.gain > _SOMETHING * _gained(course):
-        title = "still learning: 2x the epochs is predicted to help a little"
+        title = "2x the epochs is predicted to help a little"
         return Finding("note", title, _said(prediction, more))
     return Finding(
         "good",

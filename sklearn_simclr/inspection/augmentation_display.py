@@ -1,5 +1,7 @@
 """What the random views of images look like."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["AugmentationDisplay"]
+
+# Rows of images where nobody says how many; so many are all shown.
+_N_IMAGES = 4
+_SHOW_ALL = 8
 
 # Gap between pictures, in widths of a picture.
 _GAP = 0.08
@@ -86,10 +92,10 @@ class AugmentationDisplay:
         estimator: BaseEstimator,
         X: Images,
         *,
-        n_images: int = 4,
+        n_images: int | None = None,
         n_views: int = 7,
         random_state: RandomState = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
     ) -> Self:
         """Draw the views that an estimator is trained on.
 
@@ -99,8 +105,8 @@ class AugmentationDisplay:
             Fitted or not.
         X : array-like
             Images, as for its fit.
-        n_images : int, default=4
-            How many of the images, drawn at random.
+        n_images : int or None, default=None
+            How many of the images, drawn at random. None is all of up to 8, and 4 of more.
         n_views : int, default=7
             How many views of each.
         random_state : int, RandomState or None, default=None
@@ -129,13 +135,13 @@ class AugmentationDisplay:
         augmentation: Augmentation | ExternalViews | Callable[..., Any] | None,
         X: Images,
         *,
-        n_images: int = 4,
+        n_images: int | None = None,
         n_views: int = 7,
         image_shape: ImageShape = "auto",
         pixel_range: PixelRange = "auto",
         image_size: ImageSize = "auto",
         random_state: RandomState = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
     ) -> Self:
         """Draw the views that an augmentation makes.
 
@@ -145,8 +151,8 @@ class AugmentationDisplay:
             As for SimCLRTransformer; None is ``Augmentation()``.
         X : array-like of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
             Images, as for SimCLRTransformer; paths, too.
-        n_images : int, default=4
-            How many of the images, drawn at random.
+        n_images : int or None, default=None
+            How many of the images, drawn at random. None is all of up to 8, and 4 of more.
         n_views : int, default=7
             How many views of each.
         image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
@@ -177,11 +183,13 @@ class AugmentationDisplay:
         cls,
         augmentation: Augmentation | ExternalViews | Callable[..., Any],
         source: ImageSource,
-        n_images: int,
+        n_images: int | None,
         n_views: int,
         random_state: RandomState,
-        ax: "Axes | None",
+        ax: Axes | None,
     ) -> Self:
+        if n_images is None:
+            n_images = len(source) if len(source) <= _SHOW_ALL else _N_IMAGES
         check_count("n_images", n_images)
         check_count("n_views", n_views)
         rng = random_numbers(random_state)
@@ -193,7 +201,7 @@ class AugmentationDisplay:
             ax
         )
 
-    def plot(self, ax: "Axes | None" = None) -> Self:
+    def plot(self, ax: Axes | None = None) -> Self:
         """Draw the grid.
 
         Parameters

@@ -1,5 +1,7 @@
 """Representations of images in two dimensions, coloured by label, with some of the images beside them."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -110,7 +112,7 @@ class EmbeddingDisplay:
         reducer: Literal["tsne", "pca"] | BaseEstimator | None = "tsne",
         n_thumbnails: int | None = None,
         random_state: RandomState = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **plot_options: Any,
     ) -> Self:
         """Compute the representations of images, reduce them to two dimensions, and draw them.
@@ -172,7 +174,7 @@ class EmbeddingDisplay:
         *,
         images: Images | None = None,
         n_thumbnails: int | None = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **plot_options: Any,
     ) -> Self:
         """Draw points that were computed before.
@@ -204,12 +206,12 @@ class EmbeddingDisplay:
 
     def plot(
         self,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         *,
         n_thumbnails: int | None = None,
         thumbnail_size: float = 22,
         legend: bool = True,
-        cmap: "str | Colormap | None" = None,
+        cmap: str | Colormap | None = None,
         scatter_kw: dict[str, Any] | None = None,
     ) -> Self:
         """Draw the points.
@@ -301,7 +303,7 @@ class EmbeddingDisplay:
             raise ValueError(f"thumbnail_size must be > 0, got {thumbnail_size!r}.")
         return points.astype(float)
 
-    def _draw_legend(self, ax: "Axes", classes: bool) -> "Legend":
+    def _draw_legend(self, ax: Axes, classes: bool) -> Legend:
         handles = [handle for label, handle in self.scatter_.items() if classes or label is None]
         if classes and None in self.scatter_:
             handles = [*handles[1:], handles[0]]
@@ -461,7 +463,7 @@ def _is_missing(value: Any) -> bool:
     return isinstance(value, Real) and bool(value != value)
 
 
-def _class_colors(labels: np.ndarray, cmap: "str | Colormap | None") -> dict[Any, Any]:
+def _class_colors(labels: np.ndarray, cmap: str | Colormap | None) -> dict[Any, Any]:
     """Return {class: colour}, in the order of the classes."""
     import matplotlib as mpl
 

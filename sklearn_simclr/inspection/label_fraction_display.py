@@ -1,12 +1,13 @@
 """Score against the share of the labels, a curve for each estimator."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from scipy.stats import t as student_t
-from sklearn.base import is_classifier, is_regressor
 
 from .._utils.types import Images, Labels
 from ..evaluation.label_savings import LabelSaving, check_known, check_results, label_saving, mean_curve
@@ -25,7 +26,7 @@ _CORNERS = ("lower right", "upper left", "upper right", "lower left")
 _PLACES = tuple((share, side) for share in (0.5, 0.65, 0.35, 0.8, 0.2) for side in (1, -1))
 
 
-def _error(rows: "pd.DataFrame", kind: str, confidence: float) -> float:
+def _error(rows: pd.DataFrame, kind: str, confidence: float) -> float:
     """Half the width of the band at one fraction of one estimator; NaN where there is one value only."""
     scores = rows["score"]
     if kind != "std" and "fold" in rows and rows["fold"].nunique() > 1:
@@ -52,6 +53,11 @@ def _free_of_overlap(boxes: Sequence[Any], ranks: np.ndarray, gap: float) -> lis
     return sorted(kept)
 
 
+# Scores that are shares of rows, shown in percent; and names that are not words.
+_SHARES = ("accuracy", "balanced_accuracy", "top_k_accuracy")
+_NAMES = {"r2": "R²"}
+
+
 class LabelFractionDisplay:
     """Score against the share of the labels, a curve for each estimator.
 
@@ -64,7 +70,8 @@ class LabelFractionDisplay:
         Columns ``estimator`` (names, the curves in order of appearance), ``fraction`` (in (0, 1]),
         ``n_labels`` (> 0), ``score`` and, if there are several, ``fold``; a row each fit.
     score_name : str, default=None
-        What the scores are, for the axis. None is "Score", or "Negative score" where they are negated.
+        What the scores are, for the axis. None is what ``results`` says in ``attrs``, as those of
+        ``label_fraction_curve`` do: an accuracy is then shown in percent.
 
     Attributes
     ----------
@@ -114,24 +121,24 @@ class LabelFractionDisplay:
     '32× fewer labels'
     """
 
-    ax_: "Axes"
+    ax_: Axes
     lines_: dict[str, Any]
     fill_between_: dict[str, Any]
     chance_line_: Any
     saving_: LabelSaving | None
-    arrow_: "Annotation | None"
+    arrow_: Annotation | None
 
-    def __init__(self, results: "pd.DataFrame", *, score_name: str | None = None) -> None:
+    def __init__(self, results: pd.DataFrame, *, score_name: str | None = None) -> None:
         self.results = results
         self.score_name = score_name
 
     @classmethod
     def from_results(
         cls,
-        results: "pd.DataFrame",
+        results: pd.DataFrame,
         *,
         score_name: str | None = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **plot_options: Any,
     ) -> Self:
         """Draw results that were computed before.
@@ -163,7 +170,7 @@ class LabelFractionDisplay:
         y: Labels,
         *,
         score_name: str | None = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         negate_score: bool = False,
         error: Literal["std", "sem", "interval"] | None = "std",
         confidence: float = 0.95,
@@ -186,8 +193,8 @@ class LabelFractionDisplay:
         y : array-like of shape (n_samples,)
             Labels.
         score_name : str, default=None
-            What the scores are, for the axis. None is derived from ``scoring``; it is "Accuracy" or "R²"
-            where classifiers or regressors are scored by their default.
+            What the scores are, for the axis. None is derived from ``scoring``: it is "Accuracy", in percent,
+            or "R²" where classifiers or regressors are scored by their default.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
         negate_score : bool, default=False
@@ -225,8 +232,6 @@ class LabelFractionDisplay:
             if name is not None and isinstance(estimators, dict) and name not in estimators:
                 raise ValueError(f"{name!r} is not among the names of estimators: {list(estimators)}.")
         results = label_fraction_curve(estimators, X, y, **curve_options)
-        if score_name is None:
-            score_name = _score_name(curve_options.get("scoring"), estimators, negate_score)
         return cls(results, score_name=score_name).plot(
             ax,
             negate_score=negate_score,
@@ -242,7 +247,7 @@ class LabelFractionDisplay:
 
     def plot(
         self,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         *,
         negate_score: bool = False,
         score_name: str | None = None,
@@ -339,7 +344,7 @@ class LabelFractionDisplay:
         return self
 
     def _best_saving(
-        self, results: "pd.DataFrame", estimator: str | None, reference: str, at: float | None
+        self, results: pd.DataFrame, estimator: str | None, reference: str, at: float | None
     ) -> LabelSaving:
         check_known(results, reference)
         names = [estimator] if estimator is not None else list(results["estimator"].unique())
@@ -355,7 +360,7 @@ class LabelFractionDisplay:
         ]
         return savings[max(range(len(others)), key=ranks.__getitem__)]
 
-    def _draw_arrow(self, saving: LabelSaving | None, sign: int) -> "Annotation | None":
+    def _draw_arrow(self, saving: LabelSaving | None, sign: int) -> Annotation | None:
         if saving is None or not saving.factor >= 1.05:
             return None
         y = sign * saving.score
@@ -393,8 +398,8 @@ class LabelFractionDisplay:
         bands = [band for band in self.fill_between_.values() if band is not None]
         return paths + [(to_pixels(path), True) for band in bands for path in band.get_paths()]
 
-    def _label_axes(self, results: "pd.DataFrame", score_name: str | None, negate_score: bool) -> None:
-        from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+    def _label_axes(self, results: pd.DataFrame, score_name: str | None, negate_score: bool) -> None:
+        from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, PercentFormatter
 
         ax = self.ax_
         counts = results.groupby("fraction")["n_labels"].mean()
@@ -403,8 +408,10 @@ class LabelFractionDisplay:
         top.set_xlabel("Number of labels")
         self.top_ax_ = top
         ax.set_xlabel("Labelled share of the training images")
-        default = "Negative score" if negate_score else "Score"
-        ax.set_ylabel(score_name or self.score_name or default)
+        named = score_name or self.score_name
+        ax.set_ylabel(named or _score_name(self.results, negate_score))
+        if named is None and self.results.attrs.get("score_name") in _SHARES:
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         ax.grid(alpha=0.25, linewidth=0.6)
         ax.set_axisbelow(True)
 
@@ -434,7 +441,7 @@ class LabelFractionDisplay:
         set_ticks(fractions[sorted(kept)])
         ax.figure.figure.draw_without_rendering()
 
-    def _draw_legend(self, ax: "Axes") -> None:
+    def _draw_legend(self, ax: Axes) -> None:
         handles = sorted(self.lines_.values(), key=lambda line: -line.get_ydata()[-1])
         if self.chance_line_ is not None:
             handles.append(self.chance_line_)
@@ -478,18 +485,11 @@ def _is_taken(box: Any, paths: Iterable[tuple[Any, bool]]) -> bool:
     return any(path.intersects_bbox(box, filled=filled) for path, filled in paths)
 
 
-def _score_name(scoring: Any, estimators: Any, negate_score: bool) -> str | None:
-    """Name what a scorer returns, as scikit-learn's displays do."""
-    if scoring is None:
-        models = list(estimators.values()) if isinstance(estimators, dict) else []
-        if negate_score or not models:
-            return None
-        if all(map(is_classifier, models)):
-            return "Accuracy"
-        return "R²" if all(map(is_regressor, models)) else None
-    name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", None)
-    if name is None:
-        return None
+def _score_name(results: pd.DataFrame, negate_score: bool) -> str:
+    """Return what the axis says, as scikit-learn's displays do."""
+    name = results.attrs.get("score_name")
+    if name is None or (negate_score and not name.startswith("neg_")):
+        return "Negative score" if negate_score else "Score"
     if name.startswith("neg_"):
         name = name.removeprefix("neg_") if negate_score else "negative_" + name.removeprefix("neg_")
-    return name.replace("_", " ").capitalize()
+    return _NAMES.get(name) or name.replace("_", " ").capitalize()

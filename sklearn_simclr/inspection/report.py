@@ -1,5 +1,7 @@
 """Has a fitted encoder learnt anything? Numbers, pictures and plain words."""
 
+from __future__ import annotations
+
 import io
 import math
 from collections.abc import Sequence
@@ -52,7 +54,7 @@ def representation_report(
     n_images: int = 1000,
     n_neighbors: int = 20,
     random_state: RandomState = 0,
-) -> "RepresentationReport":
+) -> RepresentationReport:
     """Report whether a fitted encoder has learnt anything.
 
     Parameters
@@ -240,7 +242,7 @@ class RepresentationReport:
         self,
         name: str,
         measures: Measures,
-        history: "pd.DataFrame | None" = None,
+        history: pd.DataFrame | None = None,
         *,
         steps: int = 0,
         by_labels: bool = False,
@@ -266,7 +268,7 @@ class RepresentationReport:
         self._table = self._compute_table()
         self.values = {measure: row[0] for measure, row in self._table.items()}
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """Return the numbers as a table.
 
         Returns
@@ -301,7 +303,7 @@ class RepresentationReport:
         Path(path).write_text(page, encoding="utf-8")
         return None
 
-    def plot(self, axes: "Sequence[Axes] | np.ndarray | None" = None) -> np.ndarray:
+    def plot(self, axes: Sequence[Axes] | np.ndarray | None = None) -> np.ndarray:
         """Draw the report.
 
         Parameters
@@ -438,14 +440,14 @@ def _steps(step: Any) -> int:
     return max(round(seen / step.batch_size), len(history))
 
 
-def _predict(history: "pd.DataFrame | None") -> LossPrediction | None:
+def _predict(history: pd.DataFrame | None) -> LossPrediction | None:
     try:
         return None if history is None else predict_loss(history)
     except ValueError:
         return None
 
 
-def _course(history: "pd.DataFrame | None", chance: float) -> dict[str, Any]:
+def _course(history: pd.DataFrame | None, chance: float) -> dict[str, Any]:
     """Return what the history says of the training."""
     if history is None:
         still = {"start": chance, "end": chance, "last_fall": 0.0, "moved": 0.0}

@@ -1,5 +1,7 @@
 """How similar an encoder finds the random views of images, before and after training."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -102,9 +104,9 @@ class SimilarityDisplay:
         before: BaseEstimator | Literal[False] | None = None,
         output: Literal["projection", "encoder"] = "projection",
         random_state: RandomState = None,
-        ax: "Axes | Sequence[Axes] | None" = None,
+        ax: Axes | Sequence[Axes] | None = None,
         layout: Literal["pairs", "batch"] = "pairs",
-        cmap: "str | Colormap" = "RdBu_r",
+        cmap: str | Colormap = "RdBu_r",
     ) -> Self:
         """Compute and draw the similarities of views of some images.
 
@@ -175,10 +177,10 @@ class SimilarityDisplay:
 
     def plot(
         self,
-        ax: "Axes | Sequence[Axes] | None" = None,
+        ax: Axes | Sequence[Axes] | None = None,
         *,
         layout: Literal["pairs", "batch"] = "pairs",
-        cmap: "str | Colormap" = "RdBu_r",
+        cmap: str | Colormap = "RdBu_r",
     ) -> Self:
         """Draw the matrices side by side.
 
@@ -240,7 +242,7 @@ class SimilarityDisplay:
 
     def _dress(
         self,
-        panel: "Axes",
+        panel: Axes,
         side: int,
         columns: np.ndarray,
         positives: list[tuple[int, int]],
@@ -272,7 +274,7 @@ class SimilarityDisplay:
         else:
             panel.set(xlabel="first views, then second views", ylabel="first views, then second views")
 
-    def _draw_colorbar(self, side: Any) -> "Colorbar":
+    def _draw_colorbar(self, side: Any) -> Colorbar:
         # Axes of its own inside the last panel's, as high as the matrix: the panels keep one size.
         last = self.axes_[-1]
         height = side / abs(np.diff(last.get_ylim()).item())

@@ -6,6 +6,8 @@ one. The bounds hold for all Q at once, with probability at least :math:`1 - \de
 tuples of the sample.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """An encoder that is trained by a PAC-Bayes bound, and comes with a guarantee."""
 
+from __future__ import annotations
+
 import math
 import os
 import time
@@ -318,7 +320,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         """
         started = time.perf_counter()
         with together():
-            images = self._read_images(X, reset=True, smallest=2)
+            images = self._read_images(X, reset=True, smallest=2, y=y)
             self._by_views = self.pairs == "views" or (self.pairs == "auto" and y is None)
             readable, labels = self._check_labels(y, images)
             seeds = np.random.SeedSequence(draw_seed(self.random_state)).generate_state(5).tolist()

@@ -4,6 +4,8 @@ A task is to tell some of the latent classes apart. The mean classifier has the 
 classes as its rows; it is what a contrastive loss bounds.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
 from typing import Any, Literal

@@ -9,6 +9,8 @@ paper holds exactly, up to the sampling of tuples. The inequalities themselves a
 :mod:`sklearn_simclr.theory`.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

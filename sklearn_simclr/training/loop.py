@@ -129,6 +129,8 @@ class Loop(NeuralNet):
             self.feed_ = make_feed(images, self.plan.device)
             state = None if self.checkpoint is None else self.checkpoint.load()
             known = state is not None or self.plan.max_time is None
+            if state is None:
+                self.plan.check_time()
             pace = Pace(0.0, 0.0) if known else self._measure_pace(len(images))
         if state is not None:
             with self._valid_checkpoint():

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._utils.progress import in_words
+from .._utils.ranks import current
 from .._utils.seeds import isolated_generators
 
 __all__ = ["Plan"]
@@ -107,6 +109,25 @@ class Plan:
         if self.max_time is None:
             return math.inf
         return self.max_time - (time.perf_counter() - self.started)
+
+    def check_time(self) -> None:
+        """Raise if `max_time` is over before the first step.
+
+        Raises
+        ------
+        ValueError
+            That says what took the time, and what to pass.
+        """
+        if self.max_time is None or self.max_epochs == 0:
+            return
+        (left,) = current().lead((self.time_left(),))
+        if left <= 0:
+            spent = self.max_time - left
+            raise ValueError(
+                f"max_time={self.max_time:g} is over before the first step: reading and setting up took "
+                f"{in_words(spent)}. Pass max_time={math.ceil(3 * spent)} or more, fewer images, or smaller "
+                "ones (image_size)."
+            )
 
     def n_steps(self, n_images: int) -> int:
         """Return the steps of `max_epochs`.

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .._utils.devices import synchronize
+from .._utils.devices import out_of_memory, synchronize
 from .._utils.seeds import isolated_global_generators, seed_global_generators
 from .augmentation import Augmentation
 
@@ -327,11 +327,25 @@ class ExternalViews:
         try:
             return self.transform(image=images) if self.takes == "array" else self.transform(images)
         except Exception as error:
-            error.add_note(
-                f"The augmentation was called with {_shown(images)}. ExternalViews(..., takes=...) can say "
-                "that it takes something else."
-            )
-            raise
+            if out_of_memory(error):
+                raise
+            raise ValueError(
+                f"augmentation: {self._failed(error)} fails on {_shown(images)}: {type(error).__name__}: "
+                f"{error}. Pass a transform that takes such images, or say by ExternalViews(..., takes=...) "
+                "what it takes."
+            ) from error
+
+    def _failed(self, error: Exception) -> str:
+        """Return the name of the transform, of several the last one that was called before an error."""
+        name = type(self.transform).__name__
+        parts = list(_parts(self.transform))
+        trace = error.__traceback__
+        while trace is not None:
+            caller = trace.tb_frame.f_locals.get("self")
+            if any(caller is part for part in parts):
+                name = type(caller).__name__
+            trace = trace.tb_next
+        return name
 
 
 def as_views(augmentation: Any) -> Augmentation | ExternalViews:

@@ -293,7 +293,9 @@ def recorded_curve(monkeypatch):
 
     def label_fraction_curve(*args, **options):
         calls.append((args, options))
-        return RESULTS
+        results = RESULTS.copy()
+        results.attrs["score_name"] = curve._score_name(options.get("scoring"), list(args[0].values()))
+        return results
 
     monkeypatch.setattr(curve, "label_fraction_curve", label_fraction_curve)
     return calls
@@ -317,6 +319,8 @@ CLASSIFIERS = {"A": LogisticRegression(), "B": DummyClassifier()}
 def test_scores_are_named(recorded_curve, estimators, options, label):
     display = LabelFractionDisplay.from_estimators(estimators, None, None, **options)
     assert display.ax_.get_ylabel() == label
+    percent = display.ax_.yaxis.get_major_formatter()(0.5).endswith("%")
+    assert percent == label.lower().endswith("accuracy")
 
 
 def test_options_of_the_curve_are_passed_on(recorded_curve):
@@ -328,7 +332,7 @@ def test_options_of_the_curve_are_passed_on(recorded_curve):
     )
     (((estimators, X_given, y_given), given),) = recorded_curve
     assert estimators is CLASSIFIERS and X_given is X and y_given is y and given == options
-    assert display.results is RESULTS and display.ax_ is ax
+    assert display.results.equals(RESULTS) and display.ax_ is ax
     assert display.chance_line_ is not None and display.arrow_ is not None
 
 
