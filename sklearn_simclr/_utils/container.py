@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._version import __version__
 from .atomic_write import as_path, replacing
+from .warn import shortened
 
 __all__ = ["peek", "read", "write"]
 
@@ -101,20 +102,21 @@ def read(
                 )
             if header["format"] != _FORMAT:
                 raise ValueError(
-                    f"{path} is of format version {header['format']!r}, which this version does not read: "
-                    f"sklearn-simclr {header['version']} wrote it. Use that version, or write the file anew."
+                    f"{path} is of format version {shortened(repr(header['format']))}, which this version "
+                    f"does not read: sklearn-simclr {shortened(str(header['version']))} wrote it. Use that "
+                    "version, or write the file anew."
                 )
             if header["kind"] != kind:
                 raise ValueError(
-                    f"{path} is a container of kind {header['kind']!r}, not {kind!r}. Pass another file, "
-                    "or use the function that reads this kind."
+                    f"{path} is a container of kind {shortened(repr(header['kind']))}, not {kind!r}. Pass "
+                    "another file, or use the function that reads this kind."
                 )
             names = list(file.keys())
         arrays = _copy_arrays(path, names)
     except (SafetensorError, _Damaged) as error:
         raise ValueError(
-            f"{path} is damaged, or no safetensors file: {error}. {advice} Other files, such as pickles, are "
-            "never opened."
+            f"{path} is damaged, or no safetensors file: {shortened(str(error))}. {advice} Other files, "
+            "such as pickles, are never opened."
         ) from None
     if metadata.get(_DIGEST) != _digest(metadata[_HEADER], arrays):
         raise ValueError(

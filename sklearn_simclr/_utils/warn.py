@@ -1,4 +1,4 @@
-"""Warnings that point to the line of the user's code that led to them."""
+"""Messages: warnings that point to the line of the user's code that led to them, and texts that fit in."""
 
 import sys
 import warnings
@@ -6,10 +6,29 @@ from types import FrameType
 
 from .ranks import speaks
 
-__all__ = ["warn"]
+__all__ = ["shortened", "warn"]
 
 # What lies between that line and the place where something is noticed.
 _BETWEEN = {"contextlib", "functools", "joblib", "sklearn", "sklearn_simclr", "skorch"}
+
+# Characters of a text of somebody else.
+_LONGEST = 300
+
+
+def shortened(text: str) -> str:
+    """Return a text that a message can hold.
+
+    Parameters
+    ----------
+    text : str
+        Of any length, such as a name in a file.
+
+    Returns
+    -------
+    str
+        Without its middle if it is long.
+    """
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
 
 
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .compact import CompactNet
 from .heads import ProjectionHead, _BatchNorm, _LeadingLinear
@@ -16,6 +17,7 @@ from .resnet import ResNet
 
 __all__ = [
     "build_network",
+    "build_preprocessing",
     "describe_network",
     "encoder_name",
     "fill_network",
@@ -26,6 +28,19 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 # Pixels of the images that a network of a library is tried with when it is built: a file cannot ask for more.
 _MOST_PIXELS = 2**22
+
+# Pixels that images may be resized to by what a file says, 8192 x 8192.
+MOST_RESIZED = 2**26
+
+
+class _WeightsOnMeta(TorchFunctionMode):
+    """Gives weights no memory, and leaves the small tensors that shapes are computed with as they are."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.empty, torch.ones, torch.zeros) and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "meta"}
+        return func(*args, **kwargs)
 
 
 def describe_network(module: nn.Module) -> dict[str, Any] | None:
@@ -130,7 +145,7 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
             try:
                 return LibraryNetwork(**options)
             except NotImplementedError:  # RegNets of torchvision compute their shapes by tensors
-                with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                with torch.device("cpu"), _WeightsOnMeta():
                     return LibraryNetwork(**options)
         if kind == "projector":
             return ProjectionHead(**options)
@@ -146,10 +161,37 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
         inner = build_network(options["network"], n_tensors)
         if not hasattr(inner, "out_dim") or isinstance(inner, ProjectionHead):
             raise ValueError("what takes the preprocessed images is no encoder")
-        return PreprocessedNetwork(inner, Preprocessing(**options["preprocessing"]))
+        return PreprocessedNetwork(inner, build_preprocessing(options["preprocessing"]))
     if kind == "sequential":
         return nn.Sequential(*(build_network(part, n_tensors) for part in options["parts"]))
     raise ValueError(f"{kind!r} is no network of this package")
+
+
+def build_preprocessing(description: Mapping[str, Any]) -> Preprocessing:
+    """Return the preprocessing that a file describes.
+
+    Parameters
+    ----------
+    description : dict
+        Its parameters.
+
+    Returns
+    -------
+    Preprocessing
+        Of images that memory has room for.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the description is not one, or asks for images that are too large.
+    """
+    preprocessing = Preprocessing(**description)
+    if math.prod(preprocessing.sides) > MOST_RESIZED * preprocessing.crop_fraction**2:
+        raise ValueError(
+            f"its images are resized to {preprocessing.sides} / {preprocessing.crop_fraction} pixels, which "
+            "are too many"
+        )
+    return preprocessing
 
 
 def fill_network(module: _Network, state: Mapping[str, Tensor]) -> _Network:
@@ -182,6 +224,7 @@ def fill_network(module: _Network, state: Mapping[str, Tensor]) -> _Network:
                 f"{name!r} is {tensor.dtype} of shape {tuple(tensor.shape)} instead of {own[name].dtype} of "
                 f"shape {tuple(own[name].shape)}"
             )
+    state = {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
     broken = not_finite(state)
     if broken:
         raise ValueError(f"{broken!r} holds numbers that are not finite")

@@ -78,7 +78,13 @@ def patch_components(
     mean = torch.stack([chunk.sum(dim=0, dtype=torch.float64) for chunk in chunks]).sum(dim=0) / len(patches)
     if patches.shape[1] <= _EXACT_LENGTH:
         covariance = _sum_of_products(chunks, mean) / len(patches)
-        variances, directions = torch.linalg.eigh(covariance)
+        try:
+            variances, directions = torch.linalg.eigh(covariance)
+        except torch.linalg.LinAlgError as error:
+            raise ValueError(
+                f"The patches of these images have no principal components ({error}). Pass another "
+                "pixel_range, or an encoder other than 'compact'."
+            ) from error
         total = variances.sum()
         variances, directions = variances.flip(0), directions.flip(1).T
     else:

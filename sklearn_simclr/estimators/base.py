@@ -42,8 +42,10 @@ from .._utils.ranks import connected, together
 from .._utils.sklearn_private import Checked, StrOptions, check_feature_names
 from .._utils.types import Images, ImageShape
 from .._utils.usual_settings import usual_settings
+from .._utils.warn import shortened
 from ..encoders.traits import Traits, traits
 from ..images.computed import ComputedImages
+from ..images.foreign import naming_errors
 from ..images.indexing import row_blocks
 from ..images.items import as_rows
 from ..images.layout import ImageFormat, array_layout, decoded_format, image_format, layout_of_mixed
@@ -81,6 +83,9 @@ _CHANNELS = 8
 
 # Numbers of the images of a forward: they count where a network shrinks the images.
 _NUMBERS = 2**23
+
+# What has none of these is neither an array nor a table nor a list.
+_OF_ARRAYS = ("__array__", "__array_interface__", "__getitem__", "__len__", "shape")
 
 # Fewer images are transformed before ranks have agreed on who transforms which.
 _SHARED_FROM = 1024
@@ -182,14 +187,16 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
             return X.source
         rows = as_rows(X)
         if rows is None or all(isinstance(row, np.ndarray) for row in rows):
-            images = self._read_arrays(X if rows is None else rows, reset=reset, smallest=smallest)
+            with naming_errors(X):
+                images = self._read_arrays(X if rows is None else rows, reset=reset, smallest=smallest)
             _check_length(y, len(images))
             return images
         _check_length(y, len(rows))
         last = _LAST_READ.get()
         if last is not None and last.X is X and not reset and last.fmt == self._format:
             return last.source
-        images = self._read_rows(rows, reset=reset, smallest=smallest, max_time=max_time)
+        with naming_errors(X):
+            images = self._read_rows(rows, reset=reset, smallest=smallest, max_time=max_time)
         if last is not None and last.X is X:
             last.fmt, last.source = self._format, images
         return images
@@ -313,6 +320,11 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
     def _read_array(self, X: Images, *, reset: bool, smallest: int) -> np.ndarray:
         options = {"dtype": "numeric", "ensure_all_finite": False, "ensure_min_samples": smallest}
         X = as_array(rows_of_column(X))
+        if isinstance(X, type) or not any(hasattr(X, name) for name in _OF_ARRAYS):
+            raise TypeError(
+                f"X is {shortened(repr(X))}, of type {type(X).__name__}, which holds no images. Pass an "
+                "array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or a list of images."
+            )
         if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
             X = X.tolist()
         if isinstance(X, list | tuple):

@@ -45,6 +45,9 @@ _BLOCK_ENTRIES = 2**22
 # waiting for their results takes longer than the products.
 _ACCELERATOR_FROM = 2**24
 
+# Sums of as many squares as memory holds are finite.
+_LARGEST = 1e100
+
 
 class LinearEvaluationClassifier(LabelledScoreMixin, BaseEstimator):
     """Linear evaluation: logistic regression whose penalty is chosen on a validation split.
@@ -221,6 +224,7 @@ class LinearEvaluationClassifier(LabelledScoreMixin, BaseEstimator):
         """
         penalties = check_penalties(self.penalties)
         features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        _check_squares(features)
         check_classification_targets(labels)
         weights = _check_weights(sample_weight, len(features))
         classes, codes = np.unique(labels, return_inverse=True)
@@ -419,3 +423,14 @@ def _argmax_logits(
     coef, intercept = coef.to(X.dtype), intercept.to(X.dtype)
     step = max(1, _BLOCK_ENTRIES // max(X.shape[1], len(coef)))
     return torch.cat([F.linear(X[part], coef, intercept).argmax(1) for part in rows.split(step)])
+
+
+def _check_squares(features: NDArray) -> None:
+    """Refuse numbers whose sums of squares are beyond the range of float64."""
+    largest = np.abs(features).max(axis=1)
+    if largest.max() > _LARGEST:
+        row = int(largest.argmax())
+        raise ValueError(
+            f"Row {row} of X has a number of size {largest[row]:.3g}, whose square overflows. Scale X, for "
+            "example by sklearn.preprocessing.RobustScaler, or leave that row out."
+        )

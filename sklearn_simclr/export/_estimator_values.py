@@ -18,8 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
+from .._utils.warn import shortened
 from ..encoders.decoder import Decoder
-from ..encoders.description import build_network, describe_network, fill_network
+from ..encoders.description import MOST_RESIZED, build_network, describe_network, fill_network
 from ..encoders.make import make_encoder
 from ..encoders.weights.pretrained import torchvision_name
 from ..estimators.autoencoder_transformer import AutoencoderTransformer
@@ -91,6 +92,10 @@ _TIMM = "timm:"
 _MOST_PIXELS = 2**22
 
 
+# Channels of images as large as a file may have them resized to.
+_MOST_CHANNELS = 4
+
+
 def encode_estimator(
     estimator: BaseEstimator,
 ) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor | np.ndarray]]:
@@ -152,9 +157,10 @@ def decode_estimator(
         reader = _Reader(records, arrays)
         return reader.last(), reader.places
     except KeyError as error:
-        raise ValueError(f"{origin} is not a valid file of an estimator: {error} is missing.") from None
+        missing = shortened(str(error))
+        raise ValueError(f"{origin} is not a valid file of an estimator: {missing} is missing.") from None
     except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().rstrip(".")
+        reason = shortened(str(error).strip().rstrip("."))
         raise ValueError(f"{origin} is not a valid file of an estimator: {reason}.") from None
 
 
@@ -364,6 +370,7 @@ class _Reader:
             layout in ("HW", "HWC", "CHW")
             and len(shape) == len(layout)
             and all(type(size) is int and size >= 1 for size in shape)
+            and math.prod(shape) <= MOST_RESIZED * _MOST_CHANNELS
             and type(flat) is bool
             and all(isinstance(v, numbers.Real) and math.isfinite(v) for v in pixel_range)
             and low < high

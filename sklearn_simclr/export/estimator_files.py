@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils import container
-from .._utils.warn import warn
+from .._utils.warn import shortened, warn
 from ._estimator_values import ESTIMATORS, decode_estimator, encode_estimator
 
 __all__ = ["load_estimator", "save_estimator"]
@@ -131,7 +131,7 @@ def load_estimator(path: str | os.PathLike) -> Any:
     arrays, records = container.read(path, _KIND)
     estimator, places = decode_estimator(records, arrays, str(path))
     if places:
-        named = ", ".join(f"{name}={value!r}" for name, value in sorted(places.items()))
+        named = ", ".join(f"{name}={shortened(repr(value))}" for name, value in sorted(places.items()))
         warn(
             f"{path} has {named}, which is not taken from a file: such a place may hold pickles, which run "
             "code, or files of yours. It is None in the estimator; set_params gives it a place of your own."

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.types import Rows
+from .._utils.warn import shortened
+from .foreign import array_of_tensor, naming_errors
 from .tables import rows_of_column
 
 if TYPE_CHECKING:
@@ -32,14 +34,13 @@ __all__ = [
     "name_of",
     "peek",
     "reference",
-    "shortened",
 ]
+
+# Rows among which the first that can be loaded says what the others are.
+_TRIED = 100
 
 # Keys of the image in the items of MONAI, torchgeo, Hugging Face and of WebDataset.
 _IMAGE_KEYS = ("image", "img", "pixel_values", "images", "jpg", "jpeg", "png", "X")
-
-# Characters of a name in a message.
-_LONGEST = 300
 
 
 def as_rows(X: Any) -> list[Any] | None:
@@ -76,7 +77,11 @@ def as_rows(X: Any) -> list[Any] | None:
         raise ValueError(
             f"X is {what}. Pass a list with a row an image: [X], or load_image_paths(X).data for a folder."
         )
-    X = rows_of_column(X)
+    with naming_errors(X):
+        return _as_rows(rows_of_column(X))
+
+
+def _as_rows(X: Any) -> list[Any] | None:
     _check_is_indexable(X)
     if isinstance(X, np.ndarray):
         if X.ndim == 2 and X.shape[1] == 1:
@@ -89,12 +94,12 @@ def as_rows(X: Any) -> list[Any] | None:
     elif is_dataset(X):
         if len(X) == 0:
             return None
-        item = fetch(X[0])
-        if not (_is_image(item) or isinstance(item, np.ndarray) and item.ndim):
-            if isinstance(item, list | tuple) and item:  # rows of numbers in a sequence of another kind
-                return [np.asarray(X[i]) for i in range(len(X))]
-            raise TypeError(_no_image(X, 0, X[0]))
         rows = list(dataset_rows(X))
+        first, item = _first_loaded(rows)
+        if first is not None and not (_is_image(item) or isinstance(item, np.ndarray) and item.ndim):
+            if isinstance(item, list | tuple) and item:  # rows of numbers in a sequence of another kind
+                return [np.asarray(_loaded(rows, i, peek)) for i in range(len(rows))]
+            raise TypeError(_no_image(X, first, X[first]))
     else:
         return None
     examples = {type(row): row for row in reversed(rows)}
@@ -103,7 +108,7 @@ def as_rows(X: Any) -> list[Any] | None:
     if _DatasetImage in examples and not is_dataset(X):
         _check_item(examples[_DatasetImage])
     kinds_of_items = all(issubclass(kind, tuple | dict | list | _DatasetImage) for kind in examples)
-    if kinds_of_items and isinstance(fetch(rows[0]), np.ndarray):
+    if kinds_of_items and isinstance(_first_loaded(rows)[1], np.ndarray):
         return _fetch_arrays(rows)
     return rows
 
@@ -170,23 +175,50 @@ def dataset_rows(dataset: Rows) -> NDArray:
             f"A dataset must have a length and items, got {type(dataset).__name__}. Collect what it iterates "
             "over in a list."
         )
-    rows = np.empty(len(dataset), dtype=object)
+    try:
+        rows = np.empty(len(dataset), dtype=object)
+    except MemoryError:
+        raise ValueError(
+            f"A {type(dataset).__name__} with a length of {len(dataset):,} has more rows than memory has "
+            "room for. Pass a part of it."
+        ) from None
     rows[:] = [_DatasetImage(dataset, i) for i in range(len(dataset))]
     return rows
 
 
 def _fetch_arrays(rows: list[Any]) -> list[NDArray]:
     """Return the arrays of rows, as parts of one array where they are of one shape and dtype."""
-    first = fetch(rows[0])
+    first = _loaded(rows, 0)
     empty = np.ma.empty if isinstance(first, np.ma.MaskedArray) else np.empty
     images = empty((len(rows), *first.shape), dtype=first.dtype)
-    for i, row in enumerate(rows):
-        image = fetch(row)
+    for i in range(len(rows)):
+        image = first if i == 0 else _loaded(rows, i)
         same = type(image) is type(first) and image.shape == first.shape and image.dtype == first.dtype
         if not same:
-            return [*images[:i], image, *map(fetch, rows[i + 1 :])]
+            return [*images[:i], image, *(_loaded(rows, k) for k in range(i + 1, len(rows)))]
         images[i] = image
     return list(images)
+
+
+def _first_loaded(rows: list[Any]) -> tuple[int | None, Any]:
+    """Return number and content of the first row that can be loaded, None for none of the first 100."""
+    for i, row in enumerate(rows[:_TRIED]):
+        try:
+            return i, fetch(row)
+        except Exception:
+            continue
+    return None, None
+
+
+def _loaded(rows: list[Any], i: int, how: Callable[[Any], Any] | None = None) -> Any:
+    """Return the content of a row that has to be there: among arrays, none can stand in for it."""
+    try:
+        return (how or fetch)(rows[i])
+    except Exception as error:
+        raise ValueError(
+            f"Row {i} of X, {name_of(rows[i])}, cannot be loaded ({type(error).__name__}: "
+            f"{shortened(str(error))}). Leave it out of X, or pass paths and on_error='grey'."
+        ) from error
 
 
 class _DatasetImage:
@@ -233,6 +265,11 @@ def _is_indexable(X: Any) -> TypeGuard[Rows]:
         len(X)
     except TypeError:
         return False
+    except Exception as error:
+        raise ValueError(
+            f"X is a {type(X).__name__}, whose length cannot be found ({type(error).__name__}: "
+            f"{shortened(str(error))}). Pass a list, or a dataset with a length."
+        ) from error
     return True
 
 
@@ -323,7 +360,7 @@ def peek(row: Any) -> Any:
     if isinstance(row, Mapping):
         row = _image_of_dict(row)
     if hasattr(row, "detach") and hasattr(row, "numpy"):
-        return row.detach().cpu().numpy()
+        return array_of_tensor(row)
     return row
 
 
@@ -338,8 +375,3 @@ def name_of(row: object) -> str:
     if isinstance(row, tuple) and row:
         return name_of(row[0])
     return f"a {type(row).__name__}"
-
-
-def shortened(text: str) -> str:
-    """Return a text that a message can hold."""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"

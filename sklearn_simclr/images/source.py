@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from .foreign import array_of_tensor
 from .indexing import row_blocks
 from .layout import ImageFormat, warn_about_range
 from .mapped import MappedRows, mapped_rows
@@ -268,8 +269,7 @@ def as_array(X: Any) -> Any:
     (2, 8, 8)
     """
     if isinstance(X, torch.Tensor):
-        X = X.detach()
-        return X.float().cpu().numpy() if X.dtype == torch.bfloat16 else X.cpu().numpy()
+        return array_of_tensor(X)
     rows = as_arrays(X)
     if rows is None:
         return X
@@ -325,7 +325,7 @@ def as_arrays(X: Any) -> list[NDArray] | None:
         isinstance(row, np.ndarray | torch.Tensor) or hasattr(row, "__array_interface__") for row in rows
     ):
         return None
-    rows = [as_array(row) if isinstance(row, torch.Tensor) else np.asanyarray(row) for row in rows]
+    rows = [array_of_tensor(row) if isinstance(row, torch.Tensor) else np.asanyarray(row) for row in rows]
     return rows if rows[0].ndim >= 1 else None
 
 

@@ -1,7 +1,7 @@
 """Train once: trained weights on disk under a key, and processes that wait for each other."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from .._utils import container
 from .._utils.lock import Lock
 from .._utils.ranks import current
-from .._utils.warn import warn
+from .._utils.warn import shortened, warn
 from ..encoders.description import not_finite
 from .objective import History
 
@@ -24,7 +24,13 @@ _KIND = "training"
 _WAIT = 60.0
 
 
-def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.Module, cache: Any) -> History:
+def train_once(
+    key: Callable[[], str],
+    run: Callable[[], History],
+    modules: nn.Module,
+    cache: Any,
+    columns: Collection[str] = (),
+) -> History:
     """Return what ``run()`` returns, or what it returned before for the same key.
 
     A grid search in parallel soon has two workers that want the same encoder at the same time: the second
@@ -40,6 +46,8 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
         What is trained; they take the weights of an earlier training.
     cache : str, joblib.Memory or None
         Where results are kept; None, or a memory without a location, keeps none.
+    columns : collection of str, default=()
+        What every row of the history has.
 
     Returns
     -------
@@ -62,7 +70,7 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
     # Files are replaced as a whole: one that is there can be read without the lock, and from a disk that
     # cannot be written to.
     if ranks.first(path.exists):
-        return _read(path, modules)
+        return _read(path, modules, columns)
     lock = Lock(folder / f"{name}.lock", f"trains the same encoder for memory={str(cache)!r}")
 
     def acquire() -> bool | None:
@@ -86,7 +94,7 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
         ) from error
     try:
         if ranks.first(path.exists):
-            return _read(path, modules)
+            return _read(path, modules, columns)
         history = run()
         ranks.first(lambda: container.write(path, _KIND, modules.state_dict(), history.rows))
         return history
@@ -94,15 +102,18 @@ def train_once(key: Callable[[], str], run: Callable[[], History], modules: nn.M
         lock.release()
 
 
-def _read(path: Path, modules: nn.Module) -> History:
+def _read(path: Path, modules: nn.Module, columns: Collection[str]) -> History:
     """Give modules the weights of a file, and return the history in it."""
     advice = "Remove it, and fit trains anew."
     arrays, rows = current().first(lambda: container.read(path, _KIND, advice=advice))
     try:
         _take(modules.cpu(), arrays)
+        if not all(row.keys() >= set(columns) for row in rows):
+            raise ValueError("Its history has other columns.")
         return History([{str(name): float(value) for name, value in row.items()} for row in rows])
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} is no training of these networks: {error} {advice}") from None
+    except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        reason = shortened(str(error))
+        raise ValueError(f"{str(path)!r} is no training of these networks: {reason} {advice}") from None
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from .._utils import container
 from .._utils.atomic_write import remove_unfinished
 from .._utils.lock import Lock
 from .._utils.ranks import current
+from .._utils.warn import shortened
 
 __all__ = ["Checkpoint"]
 
@@ -105,6 +106,8 @@ class Checkpoint:
             raise self._unusable(error) from error
         try:
             parts = dict(meta["parts"])
+            if not all(isinstance(part, str) for part in parts.values()):
+                raise TypeError("its parts are no texts")
             state = _unflatten(meta["state"], tensors)
         except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise self.invalid(error) from None
@@ -173,7 +176,7 @@ def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
         one, other = there.get(name), here.get(name)
         if one != other:
             digests = {len(part or "") for part in (one, other)} == {40}
-            shown = "" if digests else f" ({one} in the file, {other} here)"
+            shown = "" if digests else f" ({shortened(str(one))} in the file, {other} here)"
             texts[_NAMES.get(name, name)] = f"{_NAMES.get(name, name)}{shown}"
     more = ""
     if "random_state" in texts:
@@ -183,7 +186,7 @@ def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
             ". The learning rate of each step follows from max_epochs, so the file is no beginning of this "
             "training. To train longer, fit a fitted SimCLRTransformer again with warm_start=True"
         )
-    return ", ".join(texts.values()) + more
+    return shortened(", ".join(texts.values())) + more
 
 
 def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -204,7 +207,7 @@ def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 def _unflatten(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
-    kind, content = next(iter(value.items()))
+    ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":

@@ -465,6 +465,8 @@ class Loop(NeuralNet):
         set_generator_states(state["random"], device)
         self.clock_.resume(*(state[name] for name in ("steps", "elapsed", "setup", "step_time")))
         for row in state["history"]:
+            if not row.keys() >= self.objective.columns.keys():
+                raise ValueError("its 'history' has other columns")
             self.history.new_epoch()
             self.history.new_batch()
             self.history.record_batch("train_loss", row["train_loss"])

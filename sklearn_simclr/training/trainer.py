@@ -114,7 +114,7 @@ def train(
             if plan.max_epochs == 0:
                 history = run()
             else:
-                history = train_once(key_with_callbacks, run, objective.modules, cache)
+                history = train_once(key_with_callbacks, run, objective.modules, cache, objective.columns)
     except Exception as error:
         if not out_of_memory(error):
             raise

@@ -23,6 +23,7 @@ from sklearn_simclr import (
     save_estimator,
 )
 from sklearn_simclr.encoders import convert_checkpoint
+from sklearn_simclr.encoders.description import build_network
 from sklearn_simclr.encoders.libraries import LibraryNetwork
 from sklearn_simclr.encoders.preprocessing import PreprocessedNetwork
 
@@ -383,3 +384,9 @@ def test_onnx(hub, tmp_path, images):
     session = onnxruntime.InferenceSession(tmp_path / "vit.onnx", providers=["CPUExecutionProvider"])
     (h,) = session.run(None, {"images": images[:3]})
     np.testing.assert_allclose(h, simclr.transform(images[:3]), rtol=1e-3, atol=1e-3)
+
+
+def test_networks_of_a_library_take_no_memory_before_their_arrays_are_counted():
+    description = {"kind": "library", "name": "torchvision:regnet_y_400mf", "in_channels": 10**7}
+    network = build_network({**description, "image_size": [64, 64]}, 1)
+    assert all(parameter.is_meta for parameter in network.parameters())

@@ -1,12 +1,17 @@
 """Open files of weights: what they hold, under which names and in which shapes, read one by one."""
 
+import io
+import mmap
 import os
+import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 import numpy as np
 import torch
@@ -17,6 +22,12 @@ from ._tensor_bundle import TensorBundle
 __all__ = ["StoredWeights", "find_prefix", "open_bundle", "open_file", "open_torch"]
 
 _MAX_STATE = 1 << 20
+
+# Pickles at the start of a torch file that is no archive: mark, version, system, content, keys.
+_PICKLES = 5
+
+# Encodings that make bytes of bytes, over and over.
+_OF_BYTES = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "uu_codec", "zlib_codec"}
 
 # Where programs keep the weights in a file, in the order in which one is in the other.
 _KEYS = ("state_dict", "model_state_dict", "model", "network", "net", "encoder", "backbone")
@@ -155,6 +166,8 @@ def _load_torch(path: Path) -> object:
         if compressed:
             raise ValueError(f"{path} is a compressed archive, not a torch file.")
     try:
+        for pickled in _pickles(path, is_zip):
+            _check_calls(pickled)
         # Files of PyTorch Lightning have settings of other classes beside the weights.
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
         stands_for: list[Callable[..., Any] | tuple[Callable[..., Any], str]]
@@ -171,6 +184,32 @@ def _load_torch(path: Path) -> object:
             "it, write its weights alone: "
             'torch.save({"state_dict": torch.load(path, weights_only=False)["state_dict"]}, "weights.pth").'
         ) from None
+
+
+def _pickles(path: Path, is_zip: bool) -> Iterator[IO[bytes]]:
+    """Yield the pickles of a torch file; of one that is no archive they lie one after the other."""
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.filename.lower().endswith(".pkl"):
+                    yield io.BytesIO(archive.read(member))
+    else:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            for _ in range(_PICKLES):
+                yield cast(IO[bytes], mapped)
+
+
+def _check_calls(pickled: IO[bytes]) -> None:
+    """Refuse a pickle of a few bytes that makes many of them by functions that torch lets it call."""
+    called, encodings = set(), set()
+    for operation, value, _ in pickletools.genops(pickled):
+        if operation.name == "GLOBAL":
+            called.add(str(value).rpartition(" ")[2])
+        elif isinstance(value, str) and len(value) < 32:
+            encoding = normalize_encoding(value).lower()
+            encodings.add(aliases.get(encoding, encoding))
+    if "bytearray" in called or "encode" in called and encodings & _OF_BYTES:
+        raise ValueError("it makes more bytes than it has, which no file of weights does.")
 
 
 class _Settings:

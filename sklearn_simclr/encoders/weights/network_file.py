@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ..._utils import container
-from ..description import build_network, describe_network, fill_network
+from ..._utils.warn import shortened
+from ..description import build_network, build_preprocessing, describe_network, fill_network
 from ..heads import ProjectionHead
 from ..preprocessing import Preprocessing, input_channels
 
@@ -216,8 +217,8 @@ def read_network(path: str | os.PathLike) -> Pretrained:
     try:
         if meta["networks"]["encoder"] is None:
             raise ValueError(
-                f"it has the weights of a {meta['name']}, which is not of this package; build that module "
-                "and load them with safetensors.torch.load_file"
+                f"it has the weights of a {shortened(str(meta['name']))}, which is not of this package; "
+                "build that module and load them with safetensors.torch.load_file"
             )
         parts = {}
         for part, description in meta["networks"].items():
@@ -229,7 +230,7 @@ def read_network(path: str | os.PathLike) -> Pretrained:
         encoder, projector, classifier = _of_their_kinds(**parts)
         pretrained = Pretrained(
             encoder,
-            Preprocessing(**meta["preprocessing"]),
+            build_preprocessing(meta["preprocessing"]),
             projector,
             classifier,
             meta["classifier_layer"],
@@ -238,7 +239,9 @@ def read_network(path: str | os.PathLike) -> Pretrained:
         check_heads(pretrained)
     except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         detail = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
-        raise ValueError(f"{path}: its description of the network is not valid: {detail}.") from None
+        raise ValueError(
+            f"{path}: its description of the network is not valid: {shortened(detail)}."
+        ) from None
     return pretrained
 
 

@@ -1,0 +1,96 @@
+"""Numbers of objects of other libraries and of users, whose errors name the row and what to pass."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .._utils.warn import shortened
+
+__all__ = ["array_of_tensor", "naming_errors"]
+
+# What is raised on purpose, by this package or by those that it calls, says what is wrong.
+_CLEAR = (ImportError, MemoryError, OSError, TypeError, ValueError, Warning)
+
+
+def array_of_tensor(tensor: Tensor) -> NDArray:
+    """Return a tensor as an array, without a copy on a CPU.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        Of any device, layout and dtype.
+
+    Returns
+    -------
+    ndarray
+        Numbers that NumPy lacks, such as bfloat16, become float32.
+
+    Raises
+    ------
+    TypeError
+        If it has no numbers, or no shape.
+    """
+    if tensor.is_nested:
+        raise TypeError("A nested tensor has no shape. Pass the list of its images, X.unbind().")
+    if tensor.is_meta:
+        raise TypeError("A tensor on the device 'meta' has no numbers. Pass one on a device that keeps them.")
+    if tensor.is_quantized:
+        raise TypeError(f"A tensor of {tensor.dtype} stands for other numbers. Pass those: X.dequantize().")
+    tensor = tensor.detach().cpu()
+    try:
+        return tensor.numpy()
+    except TypeError:
+        if not tensor.is_floating_point():
+            raise
+        return tensor.float().numpy()
+
+
+@contextlib.contextmanager
+def naming_errors(X: Any) -> Iterator[None]:
+    """Turn what objects of users raise while they are read into a ValueError.
+
+    Parameters
+    ----------
+    X : object
+        What is read in the block.
+
+    Raises
+    ------
+    ValueError
+        In place of errors of other kinds; it names the row, if X is a list or an array of objects, and says
+        what to pass.
+    """
+    try:
+        yield
+    except _CLEAR:
+        raise
+    except Exception as error:
+        row, cause = _row_that_fails(X)
+        cause = error if row is None else cause
+        if isinstance(cause, OverflowError):
+            advice = "Replace numbers beyond the range of float64 (1.8e308), or leave that image out."
+        else:
+            advice = "Pass an array, or a list or dataset whose length and rows can be read."
+        raise ValueError(
+            f"{'X' if row is None else f'Row {row} of X'} ({type(X).__name__}) cannot be read: "
+            f"{type(cause).__name__}: {shortened(str(cause)).rstrip('.')}. {advice}"
+        ) from error
+
+
+def _row_that_fails(X: Any) -> tuple[int | None, Exception | None]:
+    """Return the first row of which no array of numbers can be made, with what is raised; None for none."""
+    if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.dtype == object and X.ndim):
+        for i, row in enumerate(X):
+            try:
+                np.asarray(row, dtype=np.float64)
+            except _CLEAR:
+                continue
+            except Exception as error:
+                return i, error
+    return None, None
