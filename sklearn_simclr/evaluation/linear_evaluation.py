@@ -428,7 +428,7 @@ def _argmax_logits(
 def _check_squares(features: NDArray) -> None:
     """Refuse numbers whose sums of squares are beyond the range of float64."""
     largest = np.abs(features).max(axis=1)
-    if largest.max() > _LARGEST:
+    if float(largest.max()) > _LARGEST:
         row = int(largest.argmax())
         raise ValueError(
             f"Row {row} of X has a number of size {largest[row]:.3g}, whose square overflows. Scale X, for "
