@@ -13,7 +13,8 @@ from sklearn.utils import Bunch, check_random_state
 from .._utils.types import PathLike, RandomState, Rows
 from .._utils.warn import warn
 from .decode import plugin_formats
-from .items import address_advice, dataset_rows, local_path
+from .items import dataset_rows, local_path
+from .remote import address_advice
 
 __all__ = ["image_rows", "load_image_paths"]
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import PIL.Image
 
 __all__ = [
-    "address_advice",
     "local_path",
     "as_rows",
     "dataset_rows",
@@ -316,17 +315,6 @@ def local_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
         rest = text[match.end() - 1 :] if match.end() != len("file://") else urlsplit(text).path
         return url2pathname(rest)
     return path
-
-
-def address_advice(path: str | os.PathLike[str]) -> str | None:
-    """Return what to do about a path that is an address on the net, None for any other."""
-    # pathlib makes one slash of two.
-    if not re.match("[a-z][a-z0-9+.-]+:/", os.fsdecode(os.fspath(path)), re.IGNORECASE):
-        return None
-    return (
-        "it is an address, and only local files are read; download it and pass the path, or pass its bytes, "
-        "as fsspec.open(address).open().read() gives them"
-    )
 
 
 def fetch(row: Any) -> Any:

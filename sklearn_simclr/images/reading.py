@@ -34,7 +34,8 @@ from .decode import (
     strict_decoders,
 )
 from .indexing import row_blocks
-from .items import address_advice, fetch, is_of_dataset, is_pillow, name_of, peek, reference
+from .items import fetch, is_of_dataset, is_pillow, name_of, peek, reference
+from .remote import RemoteError, is_address, open_remote, read_remote
 from .sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
 from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch_rows
 
@@ -212,6 +213,9 @@ def _size(item: Any) -> tuple[int, int] | None:
             return pillow_size(item)
         if isinstance(item, bytes):
             return size_of(io.BytesIO(item))
+        if is_address(item) and not os.path.exists(item):
+            with open_remote(os.fspath(item)) as file:
+                return size_of(file)
         with open(item, "rb", opener=lambda path, flags: os.open(path, flags | _OPENING)) as file:
             return size_of(file) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
     except Exception:
@@ -552,14 +556,21 @@ def _read_file(path: str | bytes, target: Target | None) -> NDArray | ImageError
         finally:
             os.close(handle)
     except FileNotFoundError:
-        advice = address_advice(os.fsdecode(path))
-        return _NoSuchFile("no such file") if advice is None else ImageError(advice)
+        text = os.fsdecode(path)
+        return _at_address(text) if is_address(text) else _NoSuchFile("no such file")
     except IsADirectoryError:
         return ImageError("it is a folder")
     except OSError as error:
         return ImageError((error.strerror or str(error)).lower())
     except ValueError as error:
         return error if isinstance(error, ImageError) else ImageError(str(error))
+
+
+def _at_address(address: str) -> bytes | ImageError:
+    try:
+        return read_remote(address)
+    except RemoteError as error:
+        return ImageError(str(error))
 
 
 class _Recent:

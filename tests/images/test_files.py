@@ -201,12 +201,57 @@ def test_paths_that_other_programs_understand(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "address", ["s3://bucket/a.png", "https://x.org/a.png?size=9", Path("gs://bucket/a")]
 )
-def test_addresses_are_refused_by_what_they_are(address, tmp_path):
-    for cache_dir in (None, tmp_path):
-        with pytest.raises(ValueError, match="only local files are read; download it.*fsspec"):
-            read_rows([address], cache_dir=cache_dir)
-    with pytest.raises(ValueError, match="only local files are read"):
+def test_addresses_whose_libraries_are_missing(address, tmp_path, monkeypatch):
+    for missing in ("s3fs", "gcsfs", "aiohttp", "fsspec"):
+        monkeypatch.setitem(sys.modules, missing, None)
+        for cache_dir in (None, tmp_path):
+            with pytest.raises(ValueError, match="it is an address, for which|it is no address") as error:
+                read_rows([address], cache_dir=cache_dir)
+    assert "sklearn-simclr[remote]" in str(error.value) or isinstance(address, Path)
+    with pytest.raises(ValueError, match="only local folders are listed; list it with fsspec"):
         load_image_paths(address)
+
+
+@pytest.fixture
+def remote(photo):
+    """Addresses in the file system that fsspec keeps in memory, the last of a file that is none."""
+    fsspec = pytest.importorskip("fsspec", reason='needs the extra "remote"')
+    files = fsspec.filesystem("memory")
+    contents = [encoded(photo[:48, :40], "PNG"), encoded(photo[8:72, :64], "JPEG"), b"<html>"]
+    for k, content in enumerate(contents):
+        files.pipe(f"/images/{k}", content)
+    yield [f"memory://images/{k}" for k in range(3)], contents
+    files.rm("/images", recursive=True)
+
+
+def test_files_at_addresses_are_read(remote, tmp_path, monkeypatch):
+    addresses, contents = remote
+    expected = read_rows(contents[:2], image_size="auto").pixels
+    for cache_dir in (None, tmp_path, tmp_path):
+        found = read_rows(addresses[:2], image_size="auto", cache_dir=cache_dir)
+        np.testing.assert_array_equal(found.pixels[[0, 1] if found.rows is None else found.rows], expected)
+    with pytest.raises(
+        ValueError, match=r"(?s)row 1, 'memory://images/2': it is no image.*row 2.*no such file at"
+    ):
+        read_rows([*addresses[::2], "memory://images/none"], image_size=16)
+    # One that changes is not taken for what it was.
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/images/0", contents[1])
+    found = read_rows(addresses[:1], image_size=16, cache_dir=tmp_path)
+    np.testing.assert_array_equal(found.pixels[-1], read_rows(contents[1:2], image_size=16).pixels[0])
+
+
+def test_addresses_that_lead_elsewhere_or_to_too_much_are_refused(remote, monkeypatch):
+    addresses, _ = remote
+    for chain in ("simplecache::memory://images/0", "memory://a::memory://images/0"):
+        with pytest.raises(ValueError, match="no such file|it is no address that is read"):
+            read_rows([chain])
+    with pytest.raises(ValueError, match=r"cannot be read at this address \(ValueError: Protocol not known"):
+        read_rows(["nonsense://images/0"])
+    monkeypatch.setattr("sklearn_simclr.images.remote._MOST", 1000)
+    with pytest.raises(ValueError, match="it has more than the 0 MiB that an address may have"):
+        read_rows(addresses[:1])
 
 
 # Formats

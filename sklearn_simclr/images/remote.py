@@ -1,0 +1,105 @@
+"""Files at addresses such as s3:// and https://, read through fsspec."""
+
+import os
+import re
+from typing import BinaryIO, cast
+
+from .._utils.warn import shortened
+
+__all__ = ["RemoteError", "address_advice", "is_address", "open_remote", "read_remote"]
+
+# Bytes of a file that is read over a network, and of what is asked for at a time.
+_MOST = 64 << 20
+_BLOCK = 64 << 10
+
+# pathlib makes one slash of two.
+_ADDRESS = re.compile("[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+
+
+class RemoteError(ValueError):
+    """Why a file at an address cannot be read."""
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is an address on the net."""
+    return _ADDRESS.match(os.fsdecode(os.fspath(path))) is not None
+
+
+def address_advice(path: str | os.PathLike[str]) -> str | None:
+    """Return what to do about an address where a folder or a file of this machine has to be, else None."""
+    if not is_address(path):
+        return None
+    return (
+        "it is an address, and only local folders are listed; list it with fsspec, "
+        "fsspec.open_files(address + '/**.jpg'), and pass the addresses of the images"
+    )
+
+
+def open_remote(address: str) -> BinaryIO:
+    """Open a file at an address.
+
+    Parameters
+    ----------
+    address : str
+        Whatever fsspec knows, but no chain of several addresses: that might write to this machine.
+
+    Returns
+    -------
+    binary file
+        To be closed.
+
+    Raises
+    ------
+    RemoteError
+        If fsspec, or what it needs for such addresses, is missing; if there is no such file, or if it cannot
+        be read.
+    """
+    if "::" in address or "://" not in address:
+        raise RemoteError("it is no address that is read: pass one str such as 's3://bucket/a.png'")
+    try:
+        import fsspec
+
+        system, path = fsspec.core.url_to_fs(address)
+        return cast(BinaryIO, system.open(path, "rb", block_size=_BLOCK))
+    except ImportError as error:
+        raise RemoteError(
+            f"it is an address, for which something is missing ({error}): pip install "
+            '"sklearn-simclr[remote]" and the package that is named, or download the file and pass its path'
+        ) from None
+    except Exception as error:
+        raise RemoteError(_why(error)) from None
+
+
+def read_remote(address: str) -> bytes:
+    """Return the bytes of a file at an address.
+
+    Parameters
+    ----------
+    address : str
+        As of `open_remote`.
+
+    Returns
+    -------
+    bytes
+        At most 64 MiB.
+
+    Raises
+    ------
+    RemoteError
+        As of `open_remote`, or if the file is larger.
+    """
+    with open_remote(address) as file:
+        try:
+            data = file.read(_MOST + 1)
+        except Exception as error:
+            raise RemoteError(_why(error)) from None
+    if len(data) > _MOST:
+        raise RemoteError(f"it has more than the {_MOST >> 20} MiB that an address may have; download it")
+    return data
+
+
+def _why(error: Exception) -> str:
+    """Return what a file system of fsspec, of which there are many, says."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file at this address"
+    return f"it cannot be read at this address ({type(error).__name__}: {shortened(str(error))})"
