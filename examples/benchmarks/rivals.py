@@ -373,7 +373,7 @@ def main(arguments=None):
     parser.add_argument("--methods", nargs="*", help="only those that begin with one of these words")
     parser.add_argument("--n-images", type=int, default=10_000, help="training images at most (10000)")
     parser.add_argument("--n-scored", type=int, default=4_000, help="of train, held out; or of test (4000)")
-    parser.add_argument("--n-centres", type=int, default=800, help="of the k-means of patches (800)")
+    parser.add_argument("--n-centres", type=int, default=200, help="of the k-means of patches (200)")
     parser.add_argument("--test", action="store_true", help="score on the folder test")
     parser.add_argument(
         "--imagenet", help='weights to compare with, "torchvision:ResNet50_Weights.IMAGENET1K_V2"'
