@@ -1,9 +1,9 @@
 from .curve import label_fraction_curve as label_fraction_curve
+from .label_efficiency import LabelSaving as LabelSaving
+from .label_efficiency import label_saving as label_saving
 from .label_fraction import LabelFractionClassifier as LabelFractionClassifier
 from .label_fraction import LabelFractionRegressor as LabelFractionRegressor
 from .label_fraction import label_subset as label_subset
-from .label_savings import LabelSaving as LabelSaving
-from .label_savings import label_saving as label_saving
 from .linear_evaluation import LinearEvaluationClassifier as LinearEvaluationClassifier
 from .metrics import average_precision_11point as average_precision_11point
 from .metrics import mean_average_precision_11point as mean_average_precision_11point

@@ -1,3 +1,6 @@
+from ._report import Finding as Finding
+from ._report import RepresentationReport as RepresentationReport
+from ._report import representation_report as representation_report
 from .augmentation_display import AugmentationDisplay as AugmentationDisplay
 from .diagnostics import LossPrediction as LossPrediction
 from .diagnostics import alignment as alignment
@@ -8,8 +11,5 @@ from .diagnostics import rankme as rankme
 from .diagnostics import uniformity as uniformity
 from .embedding_display import EmbeddingDisplay as EmbeddingDisplay
 from .label_fraction_display import LabelFractionDisplay as LabelFractionDisplay
-from .report import Finding as Finding
-from .report import RepresentationReport as RepresentationReport
-from .report import representation_report as representation_report
 from .similarity_display import SimilarityDisplay as SimilarityDisplay
 from .training_display import TrainingDisplay as TrainingDisplay

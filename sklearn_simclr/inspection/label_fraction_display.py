@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from .._utils.types import Images, Labels
-from ..evaluation.label_savings import LabelSaving, check_known, check_results, label_saving, mean_curve
+from ..evaluation.label_efficiency import LabelSaving, check_known, check_results, label_saving, mean_curve
 from ._plotting import new_axes, require_matplotlib
 
 if TYPE_CHECKING:

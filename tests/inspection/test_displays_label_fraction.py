@@ -15,7 +15,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from sklearn_simclr.evaluation import curve
-from sklearn_simclr.evaluation.label_savings import LabelSaving, label_saving
+from sklearn_simclr.evaluation.label_efficiency import LabelSaving, label_saving
 from sklearn_simclr.inspection.label_fraction_display import LabelFractionDisplay
 
 

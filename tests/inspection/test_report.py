@@ -33,8 +33,8 @@ from sklearn_simclr.inspection._measures import (
     _leave_one_out,
     measure_views,
 )
+from sklearn_simclr.inspection._report import Finding, representation_report
 from sklearn_simclr.inspection._report_page import report_page, report_text
-from sklearn_simclr.inspection.report import Finding, representation_report
 from sklearn_simclr.training.forecast import LossPrediction, predict_loss
 from sklearn_simclr.training.watch import TrainingWatch, spread
 
