@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from sklearn.base import _clone_parametrized as clone_by_parameters
 from sklearn.base import _fit_context
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 
@@ -15,6 +16,7 @@ __all__ = [
     "StrOptions",
     "check_feature_names",
     "clone_by_parameters",
+    "columns_of",
     "fit_context",
 ]
 
@@ -54,3 +56,8 @@ def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Method], Me
         prefer_skip_nested_validation=prefer_skip_nested_validation
     )
     return decorator
+
+
+def columns_of(X: Any, columns: Any) -> Any:
+    """Return columns of a table or an array as a ColumnTransformer does: of a single name one column."""
+    return _safe_indexing(X, columns, axis=1)

@@ -91,6 +91,10 @@ _OF_ARRAYS = ("__array__", "__array_interface__", "__getitem__", "__len__", "sha
 _SHARED_FROM = 1024
 
 
+# Within a fit_transform, what was read from X, so that it is read but once.
+_READ: ContextVar[dict[Any, tuple[ImageSource, Any]] | None] = ContextVar("read", default=None)
+
+
 class ReadImages:
     """Images that another estimator has read, to be taken for X without being read again.
 
@@ -112,18 +116,6 @@ class ReadImages:
     def __getitem__(self, rows: Any) -> ReadImages:
         chosen = np.atleast_1d(np.arange(len(self))[rows])
         return ReadImages(self.source.select(chosen), self.reader)
-
-
-class _LastRead:
-    """The images of X, as long as one call needs them twice."""
-
-    def __init__(self, X: Any) -> None:
-        self.X = X
-        self.fmt: Any = None
-        self.source: Any = None
-
-
-_LAST_READ: ContextVar[_LastRead | None] = ContextVar("_LAST_READ", default=None)
 
 
 class BaseImageEstimator(VersionedPickles, BaseEstimator):
@@ -185,6 +177,9 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
         if isinstance(X, ReadImages):
             self._take_format(X.reader)
             return X.source
+        known = _READ.get()
+        if known is not None and not reset and (found := known.get(self._reading_key(X))) is not None:
+            return found[0]
         rows = as_rows(X)
         if rows is None or all(isinstance(row, np.ndarray) for row in rows):
             with naming_errors(X):
@@ -192,14 +187,17 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
             _check_length(y, len(images))
             return images
         _check_length(y, len(rows))
-        last = _LAST_READ.get()
-        if last is not None and last.X is X and not reset and last.fmt == self._format:
-            return last.source
         with naming_errors(X):
-            images = self._read_rows(rows, reset=reset, smallest=smallest, max_time=max_time)
-        if last is not None and last.X is X:
-            last.fmt, last.source = self._format, images
-        return images
+            source = self._read_rows(rows, reset=reset, smallest=smallest, max_time=max_time)
+        if known is not None:
+            # X itself is kept too: its id must not be taken by another object meanwhile.
+            known[self._reading_key(X)] = source, X
+        return source
+
+    def _reading_key(self, X: Images) -> tuple[Any, ...]:
+        """Return what the images that are read from X depend on, once their form is known."""
+        how = self._reading()
+        return id(X), str(how.image_size), how._auto_side, how.on_error, str(how.cache_dir), self._format
 
     def _read_training_images(
         self,
@@ -450,27 +448,27 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     """Base of the estimators that turn images into representations."""
 
     def fit_transform(self, X: Images, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
-        """Fit to images, then return their representations; files are read once.
+        """Fit to images, then return their representations; files are decoded once for both.
 
         Parameters
         ----------
         X : array-like
             Images, as for fit.
-        y : array-like, default=None
-            Labels, as for fit.
+        y : array-like of shape (n,), default=None
+            Labels, for the estimators that learn from them.
         **fit_params : dict
-            Of fit.
+            For fit.
 
         Returns
         -------
         ndarray of shape (n, d)
-            float32.
+            float32; what transform gives.
         """
-        token = _LAST_READ.set(_LastRead(X))
+        token = _READ.set({})
         try:
             return super().fit_transform(X, y, **fit_params)
         finally:
-            _LAST_READ.reset(token)
+            _READ.reset(token)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
         """Return the names of the columns that transform gives.

@@ -70,7 +70,7 @@ class Fit:
 
 @dataclass
 class Outcome:
-    """Scores, by name or a number, and times of one fit; or the traceback of what went wrong."""
+    """Scores, by name or a number, and times of one fit; or what went wrong."""
 
     score: Any = None
     train_score: Any = None
@@ -155,10 +155,10 @@ def _run_step(
         train, test, fitted, seconds = cached(
             "-".join((fold.key, *at)), step.transformer, before.train, before.test, params, test_params
         )
-    except Exception:
+    except Exception as error:
         if raise_error:
             raise
-        return FoldData(error=traceback.format_exc())
+        return FoldData(error=_said(error))
     return FoldData(train, test, [*before.transformers, fitted], before.seconds + seconds)
 
 
@@ -220,10 +220,10 @@ def _fit_and_score(key: str, fit: Fit, fold: Fold, data: FoldData) -> Outcome:
             estimator.fit(train, y, **_sliced(fit.params, fold.train, fit.n_rows))
         else:
             estimator.fit(drawn, labels, **_sliced(fit.params, fold.train[rows], fit.n_rows))
-    except Exception:
+    except Exception as error:
         if fit.raise_error:
             raise
-        outcome.fit_time, outcome.fit_error = time.perf_counter() - start, traceback.format_exc()
+        outcome.fit_time, outcome.fit_error = time.perf_counter() - start, _said(error)
         raise _NotToKeep(outcome) from None
     outcome.fit_time = time.perf_counter() - start
     start = time.perf_counter()
@@ -241,19 +241,24 @@ def _fit_and_score(key: str, fit: Fit, fold: Fold, data: FoldData) -> Outcome:
 def _scored(
     fit: Fit, outcome: Outcome, estimator: Any, X: Any, y: np.ndarray, rows: np.ndarray
 ) -> float | dict[str, float | None] | None:
-    """Scores by name, or one number; None, and a traceback in the outcome, where one cannot be computed."""
+    """Scores by name, or one number; None, and an error in the outcome, where one cannot be computed."""
     try:
         scores = fit.scorer(estimator, X, y, **_sliced(fit.score_params, rows, fit.n_rows))
-    except Exception:
+    except Exception as error:
         if fit.raise_error:
             raise
-        outcome.score_errors.append(traceback.format_exc())
+        outcome.score_errors.append(_said(error))
         return None
     if not isinstance(scores, dict):
         return _number(scores)
     # A scorer of several metrics gives the traceback in place of the number.
-    outcome.score_errors += [score for score in scores.values() if isinstance(score, str)]
+    outcome.score_errors += [score.splitlines()[-1] for score in scores.values() if isinstance(score, str)]
     return {name: None if isinstance(score, str) else _number(score) for name, score in scores.items()}
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, without where."""
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def _number(score: Any) -> float:

@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.labels import check_fraction, check_n_drawn, class_codes, turns
+from .._utils.pickling import VersionedPickles
 from .._utils.scoring import warn_if_scored
 from .._utils.sklearn_private import Method
 from .._utils.types import Images, Labels, RandomState
@@ -57,7 +58,7 @@ def if_inner_has(name: str) -> Callable[[Method], Method]:
     return decorator
 
 
-class BaseLabelFraction(MetaEstimatorMixin, BaseEstimator):
+class BaseLabelFraction(MetaEstimatorMixin, VersionedPickles, BaseEstimator):
     """Fit a clone of the estimator on a nested fraction of the labelled rows.
 
     Subclasses say what is labelled (``_labelled``), which of it to draw (``_draw``), which estimator

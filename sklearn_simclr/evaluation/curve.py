@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, product
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_memory
 from tqdm.auto import tqdm
 
 from .._utils.labels import labelled_rows, labelled_targets
+from .._utils.places import local_folder
 from .._utils.types import Images, Labels, Memory, RandomState
 from .._utils.warn import warn
 from .._version import __version__
@@ -36,6 +38,9 @@ __all__ = ["label_fraction_curve"]
 
 _COLUMNS = ("estimator", "fraction", "n_labels", "fold", "draw")
 _TIMES = ("fit_time", "score_time", "shared_time")
+
+# Characters of an error in a message that may list several.
+_LONGEST = 1000
 
 
 def label_fraction_curve(
@@ -204,6 +209,8 @@ def label_fraction_curve(
     rows, labels, n_y = (labelled_rows if is_classes else labelled_targets)(y)
     if n != n_y:
         raise ValueError(length_mismatch(n, n_y))
+    if isinstance(memory, str | os.PathLike):
+        memory = str(local_folder(memory, "memory"))
     memory = check_memory(memory)
     stored = getattr(memory, "location", None) is not None
     splitter = make_splitter(cv, kind)
@@ -234,7 +241,7 @@ def label_fraction_curve(
                 fit_of[p, f, fold.number, draw] = at = (fold.number, p, fit.key)
                 fits.setdefault(at, fit)
     outcomes = _run(X, plans, folds, fits, memory, n_jobs, verbose, raise_error)
-    _warn_of_failures(list(outcomes.values()), error_score)
+    _warn_of_failures(outcomes, plans, error_score)
     metrics = {
         kind: _metrics(outcomes.values(), kind)
         for kind in (("score", "train_score") if return_train_score else ("score",))
@@ -392,20 +399,46 @@ def _run_units(
     return data
 
 
-def _warn_of_failures(outcomes: list[Outcome], error_score: float | Literal["raise"]) -> None:
-    failures = Counter(outcome.fit_error for outcome in outcomes if outcome.fit_error is not None)
-    if failures:
-        listed = "\n".join(f"{count} fits failed with:\n{error}" for error, count in failures.items())
-        n_failed = failures.total()
-        if n_failed == len(outcomes):
-            raise ValueError(f"All of the {n_failed} fits failed. Pass error_score='raise'.\n{listed}")
+def _warn_of_failures(
+    outcomes: dict[tuple[int, int, str], Outcome],
+    plans: list[Plan],
+    error_score: float | Literal["raise"],
+) -> None:
+    """Say once which estimators failed, how often and why."""
+    failed: dict[int, list[str]] = {}
+    unscored: dict[int, list[str]] = {}
+    fits = Counter(p for _, p, _ in outcomes)
+    for (_, p, _), outcome in outcomes.items():
+        if outcome.fit_error is not None:
+            failed.setdefault(p, []).append(outcome.fit_error)
+        elif outcome.score_errors:
+            unscored.setdefault(p, []).append(outcome.score_errors[0])
+
+    def listed(errors: dict[int, list[str]]) -> str:
+        lines = []
+        for p, said in sorted(errors.items()):
+            lines.append(f"estimator {plans[p].name!r}, {len(said)} of {fits[p]} fits: {_shortened(said[0])}")
+            if len(set(said)) > 1:
+                lines[-1] += "\n  and the like"
+        return "\n".join(lines)
+
+    n_failed = sum(map(len, failed.values()))
+    if n_failed == len(outcomes):
+        raise ValueError(
+            f"All of the {n_failed} fits failed. Pass error_score='raise' to see where.\n{listed(failed)}"
+        )
+    if failed:
         warn(
             f"{n_failed} of {len(outcomes)} fits failed; their scores are {error_score}. Pass "
-            f"error_score='raise' to see the first.\n{listed}",
+            f"error_score='raise' to see where.\n{listed(failed)}",
             FitFailedWarning,
         )
-    for error in dict.fromkeys(error for outcome in outcomes for error in outcome.score_errors):
-        warn(f"Scoring failed; the score is {error_score}. Details:\n{error}")
+    if unscored:
+        warn(f"Scoring failed; the score is {error_score}.\n{listed(unscored)}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _metrics(outcomes: Iterable[Outcome], kind: str) -> list[str] | None:

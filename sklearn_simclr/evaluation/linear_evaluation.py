@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from .._utils.devices import check_float64, resolve_device
 from .._utils.labels import warn_of_marks
+from .._utils.pickling import VersionedPickles
 from .._utils.scoring import LabelledScoreMixin
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
@@ -49,7 +50,7 @@ _ACCELERATOR_FROM = 2**24
 _LARGEST = 1e100
 
 
-class LinearEvaluationClassifier(LabelledScoreMixin, BaseEstimator):
+class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstimator):
     """Linear evaluation: logistic regression whose penalty is chosen on a validation split.
 
     Fits multinomial logistic regression for each of 45 l2 penalties on a part of the rows, keeps the penalty

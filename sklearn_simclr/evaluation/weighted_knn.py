@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._utils.devices import check_float64, resolve_device
 from .._utils.labels import warn_of_marks
+from .._utils.pickling import VersionedPickles
 from .._utils.scoring import LabelledScoreMixin
 from .._utils.sklearn_private import Interval, fit_context
 from .._utils.types import Device
@@ -28,7 +29,7 @@ __all__ = ["WeightedKNNClassifier"]
 _BLOCK_ENTRIES = 2**24
 
 
-class WeightedKNNClassifier(LabelledScoreMixin, BaseEstimator):
+class WeightedKNNClassifier(LabelledScoreMixin, VersionedPickles, BaseEstimator):
     """Nearest-neighbour vote by cosine similarity, with weights that fall off exponentially.
 
     A query's score for a class is the sum of ``exp(similarity / temperature)`` over those of its k most

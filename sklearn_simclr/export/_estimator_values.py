@@ -30,6 +30,7 @@ from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.supervised_transformer import SupervisedTransformer
 from ..images.layout import ImageFormat
 from ..views.augmentation import Augmentation
+from ._around import join, split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,18 +99,19 @@ _MOST_CHANNELS = 4
 
 def encode_estimator(
     estimator: BaseEstimator,
-) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor | np.ndarray]]:
+) -> tuple[list[dict[str, Any]] | dict[str, Any], dict[str, torch.Tensor | np.ndarray]]:
     """Return an estimator as JSON and arrays.
 
     Parameters
     ----------
     estimator : estimator
-        One of `ESTIMATORS`, fitted.
+        One of `ESTIMATORS`, fitted, or an estimator of scikit-learn that holds some of them.
 
     Returns
     -------
-    records : list of dict
-        JSON: one record for each estimator that this one is made of, itself the last.
+    records : list of dict, or dict
+        JSON: one record for each estimator that this one is made of, itself the last. Of an estimator of
+        scikit-learn these records, which of them it holds, and the name of the array of what is around them.
     arrays : dict of str to tensor or ndarray
         What the records refer to.
 
@@ -123,18 +125,23 @@ def encode_estimator(
         If a parameter is out of its range.
     """
     writer = _Writer()
-    writer.value(estimator, "estimator")
-    return writer.estimators, writer.arrays
+    if type(estimator) in ESTIMATORS.values():
+        writer.value(estimator, "estimator")
+        return writer.estimators, writer.arrays
+    around, inner = split(estimator, lambda part: type(part) in ESTIMATORS.values())
+    held = [writer.estimator(part, f"the {type(part).__name__}") for part in inner]
+    kept = writer.keep(around)
+    return {"estimators": writer.estimators, "held": held, "around": kept}, writer.arrays
 
 
 def decode_estimator(
-    records: list[dict[str, Any]], arrays: dict[str, torch.Tensor], origin: str
+    records: list[dict[str, Any]] | dict[str, Any], arrays: dict[str, torch.Tensor], origin: str
 ) -> tuple[Any, dict[str, Any]]:
     """Undo `encode_estimator`.
 
     Parameters
     ----------
-    records : list of dict
+    records : list of dict, or dict
         As it returned.
     arrays : dict of str to tensor
         As it returned; emptied.
@@ -144,7 +151,7 @@ def decode_estimator(
     Returns
     -------
     estimator : estimator
-        One of `ESTIMATORS`.
+        As it was given.
     places : dict of str to object
         Parameters that name places on a machine, with the values that were not taken.
 
@@ -154,8 +161,17 @@ def decode_estimator(
         If they were not written by `encode_estimator` of this or an earlier version.
     """
     try:
-        reader = _Reader(records, arrays)
-        return reader.last(), reader.places
+        if isinstance(records, list):
+            reader = _Reader(records, arrays)
+            return reader.last(), reader.places
+        reader = _Reader(records["estimators"], arrays)
+        around = reader.array(records["around"])
+        reader.read()
+        estimator, memory = join(around, [reader.place(k) for k in records["held"]])
+        if memory is not None:
+            reader.places["memory"] = memory
+        check_is_fitted(estimator)
+        return estimator, reader.places
     except KeyError as error:
         missing = shortened(str(error))
         raise ValueError(f"{origin} is not a valid file of an estimator: {missing} is missing.") from None
@@ -304,11 +320,14 @@ class _Reader:
         self.estimators: list[Any] = []
         self.places: builtins.dict[str, Any] = {}
 
-    def last(self) -> Any:
+    def read(self) -> None:
         for record in self.records:
             self.estimators.append(self.estimator(record))
         if self.arrays:
             raise ValueError(f"{len(self.arrays)} of its arrays belong to nothing")
+
+    def last(self) -> Any:
+        self.read()
         estimator = self.estimators[-1]
         try:
             check_is_fitted(estimator, "encoder_")

@@ -3,13 +3,10 @@
 import copy
 import errno
 import os
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -21,10 +18,9 @@ from ..encoders.heads import ProjectionHead
 from ..encoders.libraries import LibraryNetwork
 from ..encoders.preprocessing import PreprocessedNetwork, Preprocessing
 from ..encoders.weights.network_file import Pretrained, read_network, write_network
+from ..estimators.nested import trained_step
 from ..estimators.simclr_classifier import SimCLRClassifier
-from ..estimators.trained_base import TrainedImageEstimator
 from ._about import describe_fitted
-from ._estimator_values import ESTIMATORS
 from ._onnx import INPUT_DTYPES, export_onnx
 
 __all__ = ["export_encoder", "load_encoder"]
@@ -46,8 +42,8 @@ def export_encoder(
     estimator : estimator or Pipeline
         A fitted :class:`SimCLRTransformer`, :class:`SupervisedTransformer`, :class:`AutoencoderTransformer`,
         :class:`SimCLRClassifier`, :class:`DistilledClassifier` or estimator of your own that is derived from
-        them or from their base class, or a pipeline with one of them: of a pipeline the other steps are not
-        written.
+        them or from their base class; or a Pipeline, ColumnTransformer, FeatureUnion, search or
+        FrozenEstimator with one of them, of which the other steps are not written.
     path : str or path-like
         Where to; a file there is replaced when the new one is complete.
     format : {"safetensors", "torch", "onnx"}, default="safetensors"
@@ -74,8 +70,8 @@ def export_encoder(
     TypeError
         If `estimator` or `path` is none of these.
     ValueError
-        If a pipeline has no such step or several, `format` or `input_dtype` is unknown, or the network cannot
-        be an ONNX graph.
+        If there are several such estimators in it, `format` or `input_dtype` is unknown, or the network
+        cannot be an ONNX graph.
     OSError
         If the file cannot be written. What was there before stays.
     ImportError
@@ -115,7 +111,7 @@ def export_encoder(
         raise ValueError(f"format must be one of {_FORMATS}, got {format!r}.")
     if input_dtype != "auto" and input_dtype not in INPUT_DTYPES:
         raise ValueError(f"input_dtype must be 'auto', 'uint8' or 'float32', got {input_dtype!r}.")
-    estimator = _find_estimator(estimator)
+    estimator = trained_step(estimator, "export_encoder").step
     check_is_fitted(estimator, "encoder_")
     if format == "torch":
         return _export_torch(estimator, path)
@@ -164,30 +160,6 @@ def load_encoder(path: str | os.PathLike) -> Pretrained:
     512
     """
     return read_network(path)
-
-
-def _find_estimator(estimator: Any) -> Any:
-    """Return the one estimator of ours in a pipeline, or the estimator itself."""
-    found = list(_estimators_in(estimator))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise (ValueError if isinstance(estimator, Pipeline) else TypeError)(
-            f"estimator must be one of {', '.join(ESTIMATORS)}, or a Pipeline that has one; got "
-            f"{type(estimator).__name__}. Of a search, pass search.best_estimator_."
-        )
-    names = ", ".join(type(step).__name__ for step in found)
-    raise ValueError(f"The pipeline has {len(found)} encoders ({names}); pass one of its steps.")
-
-
-def _estimators_in(estimator: Any) -> Iterator[Any]:
-    if isinstance(estimator, FrozenEstimator):
-        yield from _estimators_in(estimator.estimator)
-    elif isinstance(estimator, Pipeline):
-        for _, step in estimator.steps:
-            yield from _estimators_in(step)
-    elif isinstance(estimator, TrainedImageEstimator):
-        yield estimator
 
 
 def _heads(estimator: Any) -> tuple[ProjectionHead | None, nn.Linear | None, int]:

@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._utils import container
 from .._utils.warn import shortened, warn
+from ..estimators.nested import image_steps
 from ._estimator_values import ESTIMATORS, decode_estimator, encode_estimator
 
 __all__ = ["load_estimator", "save_estimator"]
@@ -23,7 +24,9 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     ----------
     estimator : estimator
         A fitted :class:`SimCLRTransformer`, :class:`SupervisedTransformer`, :class:`AutoencoderTransformer`,
-        :class:`SimCLRClassifier` or :class:`DistilledClassifier`, its encoder given by name.
+        :class:`SimCLRClassifier` or :class:`DistilledClassifier`, its encoder given by name. Or a Pipeline,
+        ColumnTransformer, FeatureUnion, FrozenEstimator and the like that holds some of them; for that, the
+        extra ``skops`` is needed.
     path : str or path-like
         Where to; a file there is replaced when the new one is complete.
 
@@ -32,12 +35,14 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     NotFittedError
         If the estimator is not fitted.
     TypeError
-        If it is of another class, or has a parameter that the file cannot hold: a module or function of your
-        own, callbacks, a teacher of another package. The message names it.
+        If it is of another class, or has a parameter or a step that the file cannot hold: a module or
+        function of your own, callbacks, a teacher or step of another package. The message names it.
     ValueError
         If a parameter was set to what it cannot be: the file could not be read.
     OSError
         If the file cannot be written. What was there before stays.
+    ImportError
+        If skops is needed and not installed.
 
     See Also
     --------
@@ -46,9 +51,9 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
 
     Notes
     -----
-    ``memory``, ``cache_dir`` and ``checkpoint_dir`` name places on this machine and are left out: they are
-    None in the estimator that is read. So is the fitted teacher of a :class:`DistilledClassifier`, unless it
-    was fitted when it was passed.
+    ``memory``, also that of a Pipeline, ``cache_dir`` and ``checkpoint_dir`` name places on this machine and
+    are left out: they are None in the estimator that is read. So is the fitted teacher of a
+    :class:`DistilledClassifier`, unless it was fitted when it was passed.
 
     Examples
     --------
@@ -65,12 +70,14 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     >>> bool((same.transform(X) == simclr.transform(X)).all())
     True
     """
-    if type(estimator) not in ESTIMATORS.values():
+    if type(estimator) not in ESTIMATORS.values() and not any(
+        type(found.step) in ESTIMATORS.values() for found in image_steps(estimator)
+    ):
         raise TypeError(
-            f"estimator must be one of {', '.join(ESTIMATORS)}, got {type(estimator).__name__}. Of a "
-            "pipeline or search, pass the step: pipeline['name'], search.best_estimator_['name']."
+            f"estimator must be one of {', '.join(ESTIMATORS)}, or a Pipeline or another estimator of "
+            f"scikit-learn with one; got {type(estimator).__name__}."
         )
-    check_is_fitted(estimator, "encoder_")
+    check_is_fitted(estimator, "encoder_" if type(estimator) in ESTIMATORS.values() else None)
     records, arrays = encode_estimator(estimator)
     container.write(path, _KIND, arrays, records)
 
@@ -96,7 +103,8 @@ def load_estimator(path: str | os.PathLike) -> Any:
     ValueError
         If it is of another kind, such as a pickle, is damaged, or has a class that is not known.
     ImportError
-        If the encoder is one of timm, and timm is not installed.
+        If the encoder is one of timm, or the estimator a Pipeline or the like, and timm or skops is not
+        installed.
 
     Warns
     -----
@@ -109,7 +117,8 @@ def load_estimator(path: str | os.PathLike) -> Any:
 
     Notes
     -----
-    No code is in the file, and none of it is run: classes are looked up among those of this package. Still,
+    No code is in the file, and none of it is run: classes are looked up among those of this package, and by
+    skops among those of scikit-learn that it trusts. Still,
     only files of people you trust tell you what their encoders were trained on.
 
     ``memory``, ``cache_dir`` and ``checkpoint_dir`` are None whatever the file says: a cache in a folder

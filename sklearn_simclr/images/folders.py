@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch, check_random_state
 
+from .._utils.places import local_path
 from .._utils.types import PathLike, RandomState, Rows
 from .._utils.warn import warn
 from .decode import plugin_formats
-from .items import dataset_rows, local_path
+from .items import dataset_rows
 from .remote import address_advice
 
 __all__ = ["image_rows", "load_image_paths"]

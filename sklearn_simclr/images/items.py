@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.places import local_path
 from .._utils.types import Rows
 from .._utils.warn import shortened
 from .foreign import array_of_tensor, naming_errors
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     import PIL.Image
 
 __all__ = [
-    "local_path",
     "as_rows",
     "dataset_rows",
     "fetch",
@@ -302,19 +299,6 @@ def reference(row: object) -> str | bytes | os.PathLike[str] | None:
     if isinstance(row, bytearray | memoryview):
         return bytes(row)
     return local_path(row) if isinstance(row, str | os.PathLike) else row if isinstance(row, bytes) else None
-
-
-def local_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """Return a path without "~" and "file://", which other programs understand."""
-    text = os.fspath(path)
-    if not isinstance(text, str):
-        return path
-    if text.startswith("~"):
-        return os.path.expanduser(text)
-    if match := re.match("file:/+", text, re.IGNORECASE):
-        rest = text[match.end() - 1 :] if match.end() != len("file://") else urlsplit(text).path
-        return url2pathname(rest)
-    return path
 
 
 def fetch(row: Any) -> Any:

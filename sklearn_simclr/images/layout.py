@@ -297,6 +297,11 @@ def _grey_layout(shape: tuple[int, ...], image_shape: ImageShape) -> tuple[str, 
             f"X of shape {shape} looks like one colour image, not like {shape[0]} grey images "
             f"{shape[2]} pixels wide. Pass X[None] for one image, or image_shape={shape[1:]} for narrow ones."
         )
+    elif shape[0] == 3 and min(shape[1:]) > 4:
+        raise ValueError(
+            f"X of shape {shape} looks like one colour image, not like 3 grey images. Pass X[None] for one "
+            f"image, or image_shape={shape[1:]} for 3 grey ones."
+        )
     return "HW", shape[1:]
 
 

@@ -19,6 +19,7 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from .._utils.places import is_address
 from .._utils.progress import in_words, progress_bar
 from .._utils.types import ImageSize, OnError, PathLike
 from .._utils.warn import warn
@@ -35,7 +36,7 @@ from .decode import (
 )
 from .indexing import row_blocks
 from .items import fetch, is_of_dataset, is_pillow, name_of, peek, reference
-from .remote import RemoteError, is_address, open_remote, read_remote
+from .remote import RemoteError, open_remote, read_remote
 from .sizes import DEFAULT_SIDE, Target, check_image_size, choose_target
 from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch_rows
 

@@ -1,28 +1,20 @@
 """Files at addresses such as s3:// and https://, read through fsspec."""
 
 import os
-import re
 from typing import BinaryIO, cast
 
+from .._utils.places import is_address
 from .._utils.warn import shortened
 
-__all__ = ["RemoteError", "address_advice", "is_address", "open_remote", "read_remote"]
+__all__ = ["RemoteError", "address_advice", "open_remote", "read_remote"]
 
 # Bytes of a file that is read over a network, and of what is asked for at a time.
 _MOST = 64 << 20
 _BLOCK = 64 << 10
 
-# pathlib makes one slash of two.
-_ADDRESS = re.compile("[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-
 
 class RemoteError(ValueError):
     """Why a file at an address cannot be read."""
-
-
-def is_address(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is an address on the net."""
-    return _ADDRESS.match(os.fsdecode(os.fspath(path))) is not None
 
 
 def address_advice(path: str | os.PathLike[str]) -> str | None:

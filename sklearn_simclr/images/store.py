@@ -21,6 +21,7 @@ from joblib import cpu_count
 from numpy.typing import DTypeLike, NDArray
 
 from .._utils.lock import Lock
+from .._utils.places import local_folder
 from .._utils.types import PathLike
 from .indexing import row_blocks
 from .mapped import mapped_rows
@@ -199,7 +200,7 @@ class FolderStore:
     """
 
     def __init__(self, folder: PathLike) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = local_folder(folder, "cache_dir")
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from .._utils.types import RandomState
@@ -22,12 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_count",
-    "image_step",
     "new_axes",
     "pictures",
     "random_numbers",
     "read_images",
-    "require_image_step",
     "require_matplotlib",
     "sample_rows",
     "show_picture",
@@ -119,59 +116,6 @@ def split_axes(
         width = (1 - right) / (n + (n - 1) * spacing)
         axes[:] = [ax.inset_axes((i * width * (1 + spacing), 0, width, 1)) for i in range(n)]
     return axes
-
-
-def image_step(estimator: Any) -> tuple[Any, list[Any]]:
-    """Find the estimator that reads images.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Itself, or a Pipeline, a search that has been fitted or a FrozenEstimator around it.
-
-    Returns
-    -------
-    step : estimator or None
-        The first that takes images, None where there is none.
-    before : list of estimators
-        What X goes through first.
-
-    Raises
-    ------
-    TypeError
-        If it is a class.
-    """
-    if isinstance(estimator, type):
-        name = estimator.__name__
-        raise TypeError(f"estimator is the class {name}. Pass a fitted instance of it: {name}().fit(X).")
-    if hasattr(estimator, "_read_images"):
-        return estimator, []
-    before: list[Any] = []
-    if isinstance(estimator, Pipeline):
-        for _, step in estimator.steps:
-            if step is None or isinstance(step, str):
-                continue
-            found, inner = image_step(step)
-            if found is not None:
-                return found, before + inner
-            before.append(step)
-        return None, before
-    for name in ("best_estimator_", "estimator"):
-        held = getattr(estimator, name, None)
-        if held is not None and hasattr(held, "get_params") and not isinstance(held, type):
-            return image_step(held)
-    return None, before
-
-
-def require_image_step(estimator: Any, caller: str) -> tuple[Any, list[Any]]:
-    """Return `image_step` of an estimator that must have one."""
-    step, before = image_step(estimator)
-    if step is None:
-        raise TypeError(
-            f"{caller} needs an estimator of images, such as SimCLRTransformer, or a Pipeline with one; "
-            f"found {type(estimator).__name__}."
-        )
-    return step, before
 
 
 def pictures(images: torch.Tensor | ImageSource | ComputedImages, side: int = _PICTURE_SIDE) -> np.ndarray:

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.labels import labelled_rows
 from .._utils.types import Images, Labels, PathLike, RandomState
+from ..estimators.nested import trained_step
 from ..estimators.untrained import untrained_modules
 from ..images.indexing import length_mismatch, row_blocks
 from ..images.source import ImageSource
 from ..training.forecast import LossPrediction, predict_loss
 from ._findings import Finding, judge
 from ._measures import Measures, measure_neighbours, measure_views
-from ._plotting import check_count, image_step, random_numbers, require_matplotlib
+from ._plotting import check_count, random_numbers, require_matplotlib
 from ._report_page import report_page, report_text
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def representation_report(
     ----------
     estimator : estimator
         Fitted: a :class:`SimCLRTransformer`, :class:`SimCLRClassifier`, :class:`SupervisedTransformer` or
-        another estimator of this package with an encoder; or a Pipeline, a search or a FrozenEstimator with
-        one.
+        another estimator of this package with an encoder; or a Pipeline, ColumnTransformer, FeatureUnion,
+        search or FrozenEstimator with one.
     X : array-like
         At least two images as for its fit, best such as it has not seen.
     y : array-like of shape (n,), default=None
@@ -87,7 +87,8 @@ def representation_report(
     TypeError
         If it has no encoder.
     ValueError
-        If X cannot be read as images or has fewer than two, or `y` has another length or no label.
+        If it has several encoders, X cannot be read as images or has fewer than two, or `y` has another
+        length or no label.
 
     See Also
     --------
@@ -128,14 +129,7 @@ def representation_report(
     """
     check_count("n_images", n_images, smallest=2)
     check_count("n_neighbors", n_neighbors)
-    step, before = image_step(estimator)
-    while isinstance(step, FrozenEstimator):
-        step = step.estimator
-    if step is None or "max_epochs" not in step.get_params(deep=False):
-        raise TypeError(
-            "representation_report needs an estimator with an encoder, such as SimCLRTransformer, or a "
-            f"Pipeline with one; found {type(estimator if step is None else step).__name__}."
-        )
+    step, before, _ = trained_step(estimator, "representation_report")
     check_is_fitted(step, "encoder_")
     for transformer in before:
         X = transformer.transform(X)

@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 from .._utils.types import Images, ImageShape, ImageSize, PixelRange, RandomState
+from ..estimators.nested import trained_step
 from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.views import drawn_views
 from ..images.source import ImageSource
@@ -21,7 +22,6 @@ from ._plotting import (
     pictures,
     random_numbers,
     read_images,
-    require_image_step,
     require_matplotlib,
     sample_rows,
     show_picture,
@@ -101,7 +101,7 @@ class AugmentationDisplay:
 
         Parameters
         ----------
-        estimator : SimCLRTransformer or another estimator with an ``augmentation``, or a Pipeline with one
+        estimator : SimCLRTransformer or another estimator with an ``augmentation``, or a Pipeline or the like
             Fitted or not.
         X : array-like
             Images, as for its fit.
@@ -120,9 +120,7 @@ class AugmentationDisplay:
             Drawn.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        step, before = require_image_step(estimator, f"{cls.__name__}.from_estimator")
-        if not hasattr(step, "augmentation"):
-            raise TypeError(f"{type(step).__name__} has no augmentation; pass one to from_augmentation.")
+        step, before, _ = trained_step(estimator, f"{cls.__name__}.from_estimator")
         source, step = read_images(step, before, X)
         augmentation = getattr(step, "augmentation_", None) or step.augmentation
         if augmentation is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -10,13 +11,15 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
 from sklearn.manifold import TSNE
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.types import Images, Labels, RandomState
+from ..estimators.nested import image_steps
 from ..images.layout import image_format
 from ..images.source import as_array, image_source
-from ._plotting import image_step, new_axes, pictures, random_numbers, require_matplotlib
+from ._plotting import new_axes, pictures, random_numbers, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +57,8 @@ class EmbeddingDisplay:
         In [0, 1], for thumbnails.
     axis_names : (str, str), default=None
         What the axes are. None is for axes without a meaning: they get no ticks.
+    method : str, default=None
+        How the points were computed, for below axes without a meaning.
 
     Attributes
     ----------
@@ -64,7 +69,8 @@ class EmbeddingDisplay:
     scatter_ : dict of object to matplotlib PathCollection
         The points by class; None is the key of unlabelled ones. If y is continuous, the key is "y".
     legend_ : matplotlib Legend or None
-        The classes, if there are at most 20.
+        The classes, if there are at most 20: beside the points, or among them in a figure of yours whose
+        layout makes no room for it.
     colorbar_ : matplotlib Colorbar or None
         If y is continuous.
     thumbnails_ : list of matplotlib AnnotationBbox
@@ -96,11 +102,13 @@ class EmbeddingDisplay:
         *,
         images: np.ndarray | None = None,
         axis_names: tuple[str, str] | None = None,
+        method: str | None = None,
     ) -> None:
         self.embedding = embedding
         self.y = y
         self.images = images
         self.axis_names = axis_names
+        self.method = method
 
     @classmethod
     def from_estimator(
@@ -119,7 +127,7 @@ class EmbeddingDisplay:
 
         Parameters
         ----------
-        estimator : transformer or Pipeline
+        estimator : transformer, Pipeline or search
             Fitted. Of a Pipeline that ends in a classifier, the steps before it are used.
         X : array-like
             Images, as the estimator takes them.
@@ -129,7 +137,8 @@ class EmbeddingDisplay:
             From representations to the plane; of a transformer, the first two columns of what a clone's
             ``fit_transform`` returns. None: the representations have two columns already.
         n_thumbnails : int, default=None
-            How many images to draw at most, as in :meth:`plot`.
+            How many images to draw at most, as in :meth:`plot`. They are those that the first step reads that
+            takes images.
         random_state : int, RandomState or None, default=None
             Of ``"tsne"`` and ``"pca"``.
         ax : matplotlib Axes, default=None
@@ -150,8 +159,7 @@ class EmbeddingDisplay:
             If there are too few images, or a parameter cannot be used.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        if not hasattr(estimator, "transform") and hasattr(estimator, "steps") and len(estimator.steps) > 1:
-            estimator = estimator[:-1]
+        estimator = _transformer(estimator)
         if not hasattr(estimator, "transform"):
             raise TypeError(
                 f"estimator must have transform, found {type(estimator).__name__}. Pass a transformer, or a "
@@ -161,9 +169,9 @@ class EmbeddingDisplay:
         h = np.asarray(estimator.transform(X))
         h = h.reshape(len(h), -1)
         _check_labels_fit(y, len(h))
-        embedding, axis_names = _reduce(h, reducer, random_state)
+        embedding, axis_names, method = _reduce(h, reducer, random_state)
         images = _thumbnail_images(estimator, X) if n_thumbnails else None
-        display = cls(embedding, y, images=images, axis_names=axis_names)
+        display = cls(embedding, y, images=images, axis_names=axis_names, method=method)
         return display.plot(ax, n_thumbnails=n_thumbnails, **plot_options)
 
     @classmethod
@@ -211,6 +219,7 @@ class EmbeddingDisplay:
         n_thumbnails: int | None = None,
         thumbnail_size: float = 22,
         legend: bool = True,
+        target_names: Mapping[Any, str] | Sequence[str] | None = None,
         cmap: str | Colormap | None = None,
         scatter_kw: dict[str, Any] | None = None,
     ) -> Self:
@@ -226,7 +235,10 @@ class EmbeddingDisplay:
         thumbnail_size : float, default=22
             Their longer side in points (1/72 inch).
         legend : bool, default=True
-            Whether to name the classes beside the points, or to draw the colour bar.
+            Whether to name the classes, or to draw the colour bar.
+        target_names : dict of label to str, or sequence of str, default=None
+            What to call the classes in the legend. In a sequence, such as the ``target_names`` of
+            :func:`~sklearn_simclr.load_image_paths`, label k has the name at place k.
         cmap : str or Colormap, default=None
             Colours; None is "tab10" or "tab20" for classes, "viridis" for numbers.
         scatter_kw : dict, default=None
@@ -272,11 +284,11 @@ class EmbeddingDisplay:
                 members = ~missing
                 members[members] = values[members] == label  # pandas.NA equals nothing and is no bool
                 self.scatter_[label] = ax.scatter(
-                    *points[members].T, label=str(label), **{"color": [color], **style}
+                    *points[members].T, label=_name(label, target_names), **{"color": [color], **style}
                 )
                 edges[members] = color
         if self.axis_names is None:
-            ax.set(xticks=[], yticks=[])
+            ax.set(xticks=[], yticks=[], xlabel=self.method or "")
         else:
             ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
         classes = kind == "classes" and len(self.scatter_) - int(missing.any()) <= _MOST_CLASSES
@@ -307,15 +319,19 @@ class EmbeddingDisplay:
         handles = [handle for label, handle in self.scatter_.items() if classes or label is None]
         if classes and None in self.scatter_:
             handles = [*handles[1:], handles[0]]
-        # Beside the points: among them no place is free for sure.
-        legend = ax.legend(
-            handles=handles,
-            loc="center left" if classes else "upper left",
-            bbox_to_anchor=(1.0, 0.5) if classes else (0.0, 0.0),
-            borderaxespad=0.5 if classes or self.axis_names is None else 4,
-            frameon=False,
-            handletextpad=0.2,
-        )
+        engine = self.figure_.figure.get_layout_engine()
+        if engine is not None and engine.adjust_compatible is False:
+            # Beside the points: among them no place is free for sure.
+            place = {
+                "loc": "center left" if classes else "upper left",
+                "bbox_to_anchor": (1.0, 0.5) if classes else (0.0, 0.0),
+                "borderaxespad": 0.5 if classes else 2 if self.axis_names is None else 4,
+                "frameon": False,
+            }
+        else:
+            # What stands outside of the axes would be cut off, or lie on its neighbours.
+            place = {"loc": "best", "framealpha": 0.8}
+        legend = ax.legend(handles=handles, handletextpad=0.2, **place)
         for handle in legend.legend_handles:
             handle.set_sizes([36])
             handle.set_alpha(1)
@@ -374,17 +390,44 @@ def _far_apart(places: np.ndarray, count: int) -> list[int]:
     return rows
 
 
+def _transformer(estimator: Any) -> Any:
+    """Return what turns images into representations: of a Pipeline with a classifier, what is before it."""
+    while isinstance(estimator, FrozenEstimator) or (
+        not hasattr(estimator, "transform") and hasattr(estimator, "best_estimator_")
+    ):
+        frozen = isinstance(estimator, FrozenEstimator)
+        estimator = estimator.estimator if frozen else estimator.best_estimator_
+    if not hasattr(estimator, "transform") and hasattr(estimator, "steps") and len(estimator.steps) > 1:
+        estimator = estimator[:-1]
+    return estimator
+
+
+def _name(label: Any, names: Mapping[Any, str] | Sequence[str] | None) -> str:
+    """Return what a class is called in the legend."""
+    if names is None:
+        return str(label)
+    try:
+        if not isinstance(names, Mapping) and label < 0:
+            raise IndexError
+        return str(names[label])
+    except (IndexError, KeyError, TypeError):
+        raise ValueError(
+            f"target_names has no name for the label {label!r}. Pass a dict of all labels, or a list in "
+            "which label k has the name at place k."
+        ) from None
+
+
 def _reduce(
     h: np.ndarray, reducer: Literal["tsne", "pca"] | BaseEstimator | None, random_state: RandomState
-) -> tuple[np.ndarray, tuple[str, str] | None]:
-    """Return points in the plane, and the names of their axes."""
+) -> tuple[np.ndarray, tuple[str, str] | None, str | None]:
+    """Return points in the plane, the names of their axes, and of the method."""
     n, d = h.shape
     if reducer is None:
         if d != 2:
             raise ValueError(
                 f"reducer=None needs representations of two columns, got {d}. Pass reducer='tsne' or 'pca'."
             )
-        return h, None
+        return h, None, None
     if isinstance(reducer, str):
         if reducer not in ("tsne", "pca"):
             raise ValueError(f"reducer must be 'tsne', 'pca', a transformer or None, got {reducer!r}.")
@@ -398,22 +441,23 @@ def _reduce(
             pca = PCA(2, random_state=rng)
             points = pca.fit_transform(h)
             names = [f"PC {i} ({100 * part:.0f}%)" for i, part in enumerate(pca.explained_variance_ratio_, 1)]
-            return points, (names[0], names[1])
+            return points, (names[0], names[1]), "PCA"
         tsne = TSNE(perplexity=min(_PERPLEXITY, (n - 1) / 3), init="pca", random_state=rng)
-        return tsne.fit_transform(h), None
+        return tsne.fit_transform(h), None, "t-SNE"
     if not hasattr(reducer, "fit_transform"):
         raise TypeError(f"reducer must be 'tsne', 'pca', a transformer or None, got {reducer!r}.")
     points = np.asarray(clone(reducer).fit_transform(h))
     if points.ndim != 2 or points.shape[1] < 2:
         raise ValueError(f"reducer must return at least two columns, got shape {points.shape}.")
-    return points[:, :2], None
+    return points[:, :2], None, type(reducer).__name__
 
 
 def _thumbnail_images(estimator: Any, X: Any) -> np.ndarray:
     """Read X as the estimator does, or without its help where it does not know of images."""
-    step, before = image_step(estimator)
-    if step is None:
+    found = next(image_steps(estimator), None)
+    if found is None:
         return _plain_pictures(X)
+    step, before, _ = found
     for transformer in before:
         X = transformer.transform(X)
     source = step._read_images(X, reset=False)
@@ -421,8 +465,14 @@ def _thumbnail_images(estimator: Any, X: Any) -> np.ndarray:
 
 
 def _plain_pictures(X: Images) -> np.ndarray:
-    X = np.asarray(as_array(X))
-    source = image_source(X, image_format(X))
+    try:
+        X = np.asarray(as_array(X))
+        source = image_source(X, image_format(X))
+    except TypeError as error:
+        raise TypeError(
+            f"Thumbnails need images, and X is a {type(X).__name__} in which none were found. Pass "
+            "n_thumbnails=None, or the images to EmbeddingDisplay.from_embedding."
+        ) from error
     return pictures(source, _THUMBNAIL_SIDE)
 
 

@@ -13,6 +13,8 @@ from torch import nn
 
 from .._utils.types import Images, RandomState
 from ..estimators.base import ReadImages
+from ..estimators.nested import trained_step
+from ..estimators.untrained import untrained_modules
 from ..estimators.views import drawn_views
 from ..images.computed import ComputedImages
 from ..images.source import ImageSource
@@ -22,7 +24,6 @@ from ._plotting import (
     pictures,
     random_numbers,
     read_images,
-    require_image_step,
     require_matplotlib,
     sample_rows,
     show_picture,
@@ -112,7 +113,7 @@ class SimilarityDisplay:
 
         Parameters
         ----------
-        estimator : SimCLRTransformer, or a Pipeline with one
+        estimator : SimCLRTransformer, or a Pipeline or the like with one
             Fitted. Of other estimators of images the representations are compared.
         X : array-like
             Images, as for transform.
@@ -150,7 +151,7 @@ class SimilarityDisplay:
         if output not in ("projection", "encoder"):
             raise ValueError(f"output must be 'projection' or 'encoder', got {output!r}.")
         check_count("n_images", n_images, smallest=2)
-        step, steps = require_image_step(estimator, caller)
+        step, steps, _ = trained_step(estimator, caller)
         check_is_fitted(step, "encoder_")
         source, _ = read_images(step, steps, X)
         rng = random_numbers(random_state)
@@ -159,18 +160,17 @@ class SimilarityDisplay:
         augmentation = getattr(step, "augmentation_", None) or Augmentation().resolve(source.shape)
         views = drawn_views(augmentation, source.select(rows), generator, n_views=2)
 
-        models = {}
+        models: dict[str, tuple[Any, list[nn.Module]]] = {}
         if before is None:
-            models["before training"] = _untrained(step, source, rng)
+            models["before training"] = step, _untrained(step, source, rng)
         elif before is not False:
-            models["before"], _ = require_image_step(before, caller)
-            check_is_fitted(models["before"], "encoder_")
-        models["after training" if before is None else "after"] = step
-        if before is False:
-            models = {"": step}
+            other = trained_step(before, caller).step
+            check_is_fitted(other, "encoder_")
+            models["before"] = other, _modules(other)
+        models["after training" if before is None else "after" if models else ""] = step, _modules(step)
         similarities = {}
-        for title, model in models.items():
-            z = _represent(model, views, output).astype(np.float64)
+        for title, (model, modules) in models.items():
+            z = _represent(model, modules, views, output).astype(np.float64)
             z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), np.finfo(np.float32).tiny)
             similarities[title] = np.clip(z @ z.T, -1, 1)
         return cls(similarities, pictures(views)).plot(ax, layout=layout, cmap=cmap)
@@ -301,24 +301,31 @@ def _check_matrices(matrices: list[np.ndarray], views: np.ndarray | None) -> Non
         raise ValueError(f"There are {len(views)} views, but similarities of {shape[0]}.")
 
 
-def _untrained(step: Any, source: ImageSource, rng: np.random.RandomState) -> Any:
-    """Fit a clone for no epochs on images of a source: some initial weights depend on them."""
+def _untrained(step: Any, source: ImageSource, rng: np.random.RandomState) -> list[nn.Module]:
+    """Return the modules of an estimator before training; some depend on images of the source."""
     rows = sample_rows(len(source), min(len(source), _INITIAL_IMAGES), rng, "n")
+    some = source.select(rows)
+    if hasattr(step, "classifier_"):  # its training begins where another one has ended
+        return untrained_modules(step, some, int(rng.randint(2**31 - 1)))
     untrained = clone(step).set_params(max_epochs=0, memory=None, callbacks=None, verbose=0)
     if untrained.random_state is None:
         untrained.set_params(random_state=int(rng.randint(2**31 - 1)))
-    return untrained.fit(ReadImages(source.select(rows), step))
+    return _modules(untrained.fit(ReadImages(some, step)))
 
 
-def _represent(step: Any, views: ComputedImages, output: Literal["projection", "encoder"]) -> np.ndarray:
+def _modules(step: Any) -> list[nn.Module]:
+    """Return the encoder, and the projection head if there is one."""
+    return [step.encoder_] + ([step.projector_] if hasattr(step, "projector_") else [])
+
+
+def _represent(
+    step: Any, modules: list[nn.Module], views: ComputedImages, output: Literal["projection", "encoder"]
+) -> np.ndarray:
     """Return projections, or representations where there are none or they are asked for."""
-    modules = [step.encoder_]
-    if output == "projection" and hasattr(step, "projector_"):
-        modules.append(step.projector_)
 
     def apply(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
         for module in modules:
             images = module(images)
         return images
 
-    return step._infer(apply, modules, views)
+    return step._infer(apply, modules if output == "projection" else modules[:1], views)

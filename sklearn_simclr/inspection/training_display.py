@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Self
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ._plotting import require_image_step, split_axes
+from ..estimators.nested import trained_step
+from ._plotting import split_axes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,13 +19,14 @@ _LABELS = {
     "loss": "Loss",
     "contrastive_accuracy": "Contrastive accuracy",
     "effective_rank": "Effective rank",
+    "accuracy": "Accuracy",
     "learning_rate": "Learning rate",
     "images_per_second": "Images per second",
     "seconds": "Seconds an epoch",
 }
 
 # What is drawn where nothing is chosen, if it was recorded.
-_DEFAULT = ("loss", "contrastive_accuracy", "effective_rank")
+_DEFAULT = ("loss", "contrastive_accuracy", "effective_rank", "accuracy", "validation_accuracy")
 
 # Up to so many epochs each has a dot.
 _DOTS = 30
@@ -81,7 +83,7 @@ class TrainingDisplay:
         Parameters
         ----------
         estimator : SimCLRTransformer or another estimator with ``history_``, or a Pipeline with one
-            Fitted.
+            Fitted. Searches and the like will do, too.
         columns : list of str, default=None
             As in :meth:`plot`.
         ax : matplotlib Axes or sequence of Axes, default=None
@@ -97,7 +99,7 @@ class TrainingDisplay:
         NotFittedError
             If the estimator is not fitted.
         """
-        step, _ = require_image_step(estimator, f"{cls.__name__}.from_estimator")
+        step = trained_step(estimator, f"{cls.__name__}.from_estimator").step
         check_is_fitted(step, "history_")
         return cls.from_history(step.history_, columns=columns, ax=ax)
 
@@ -137,8 +139,9 @@ class TrainingDisplay:
         ax : matplotlib Axes or sequence of Axes, default=None
             Where to draw: one Axes for each column, or one that is divided; None makes a new figure.
         columns : list of str, default=None
-            What to draw. None is those of ``loss``, ``contrastive_accuracy`` and ``effective_rank`` that
-            were recorded; ``learning_rate`` and ``images_per_second`` are others.
+            What to draw. None is those of ``loss``, ``contrastive_accuracy`` and ``effective_rank``, of
+            classifiers ``accuracy`` and ``validation_accuracy``, that were recorded; ``learning_rate`` and
+            ``images_per_second`` are others.
 
         Returns
         -------

@@ -1,4 +1,5 @@
 from .batch import Batch as Batch
+from .ctrl_c import KeepOnCtrlC as KeepOnCtrlC
 from .objective import Epoch as Epoch
 from .objective import History as History
 from .objective import Objective as Objective

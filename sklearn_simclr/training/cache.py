@@ -11,6 +11,7 @@ from torch import nn
 
 from .._utils import container
 from .._utils.lock import Lock
+from .._utils.places import local_folder
 from .._utils.ranks import current
 from .._utils.warn import shortened, warn
 from ..encoders.description import not_finite
@@ -63,7 +64,7 @@ def train_once(
         cache = getattr(check_memory(cache), "location", None)
     if cache is None:
         return run()
-    folder = Path(cache) / "sklearn_simclr"
+    folder = local_folder(cache, "memory") / "sklearn_simclr"
     name = key()
     path = folder / f"{name}.safetensors"
     ranks = current()  # of several, the first one looks, locks, reads and writes
@@ -96,7 +97,8 @@ def train_once(
         if ranks.first(path.exists):
             return _read(path, modules, columns)
         history = run()
-        ranks.first(lambda: container.write(path, _KIND, modules.state_dict(), history.rows))
+        if history.repeatable:
+            ranks.first(lambda: container.write(path, _KIND, modules.state_dict(), history.rows))
         return history
     finally:
         lock.release()

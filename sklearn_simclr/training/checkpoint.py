@@ -4,7 +4,6 @@ import os
 import textwrap
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from .._utils import container
 from .._utils.atomic_write import remove_unfinished
 from .._utils.lock import Lock
+from .._utils.places import local_folder
 from .._utils.ranks import current
 from .._utils.warn import shortened
 
@@ -48,7 +48,8 @@ class Checkpoint:
     folder : str or os.PathLike
         Made if it is not there.
     parts : dict of str to str
-        Stand for the images and the parameters; a checkpoint with others is refused.
+        Stand for the images and the parameters; a checkpoint with others is refused, unless it is one of a
+        shorter training.
 
     Raises
     ------
@@ -59,11 +60,13 @@ class Checkpoint:
     """
 
     def __init__(self, folder: str | os.PathLike, parts: Mapping[str, str]) -> None:
-        self.folder = Path(folder)
+        self.folder = local_folder(folder, "checkpoint_dir")
         self.parts = dict(parts)
         self.lock = Lock(self.folder / _LOCK, "keeps its training there", wait=False)
         self.written = time.perf_counter()
         self.cost = 0.0
+        # Whether the file held a shorter training of the same kind.
+        self.extended = False
 
     def __enter__(self) -> Self:
         current().first(self._open)
@@ -94,12 +97,13 @@ class Checkpoint:
         dict or None
             As given to `save`, tensors on the CPU. The same on all ranks.
         """
-        return current().first(self._load)
+        state, self.extended = current().first(self._load)
+        return state
 
-    def _load(self) -> dict[str, Any] | None:
+    def _load(self) -> tuple[dict[str, Any] | None, bool]:
         path = self.folder / _FILE
         if not path.exists():
-            return None
+            return None, False
         try:
             tensors, meta = container.read(path, _KIND, advice=_ADVICE)
         except OSError as error:
@@ -111,12 +115,13 @@ class Checkpoint:
             state = _unflatten(meta["state"], tensors)
         except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise self.invalid(error) from None
-        if parts != self.parts:
+        extended = _is_shorter(parts, self.parts)
+        if parts != self.parts and not extended:
             raise ValueError(
                 f"{str(path)!r} holds the training of other images or of other parameters, from which this "
                 f"fit cannot go on: {_differences(parts, self.parts)}. {_ADVICE}"
             )
-        return state
+        return state, extended
 
     def invalid(self, error: Exception) -> ValueError:
         """Return what is to be raised where the state is none that `save` was given.
@@ -169,8 +174,19 @@ class Checkpoint:
         )
 
 
+def _is_shorter(there: Mapping[str, str], here: Mapping[str, str]) -> bool:
+    """Return whether two trainings differ in nothing but in the second one being longer."""
+    names = [name for name in there.keys() | here.keys() if there.get(name) != here.get(name)]
+    if names not in (["max_epochs"], ["max_time"]):
+        return False
+    try:
+        return float(there[names[0]]) < float(here[names[0]])
+    except (KeyError, ValueError):  # max_time=None, or a file that somebody wrote
+        return False
+
+
 def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """Return which parts of two trainings differ, and how to train on where only their lengths do."""
+    """Return which parts of two trainings differ, and what to do about some."""
     texts = {}
     for name in sorted(there.keys() | here.keys()):
         one, other = there.get(name), here.get(name)
@@ -181,11 +197,8 @@ def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     more = ""
     if "random_state" in texts:
         more = ". A RandomState gives every fit another seed: pass an int"
-    if texts.keys() == {"max_epochs"}:
-        more = (
-            ". The learning rate of each step follows from max_epochs, so the file is no beginning of this "
-            "training. To train longer, fit a fitted SimCLRTransformer again with warm_start=True"
-        )
+    if texts.keys() <= {"max_epochs", "max_time"}:
+        more = ". A longer training goes on from the file, a shorter one cannot"
     return shortened(", ".join(texts.values())) + more
 
 

@@ -21,11 +21,13 @@ from torch import nn
 from .._utils.devices import generator_states, is_cpu, send, set_generator_states, synchronize
 from .._utils.progress import setting_up
 from .._utils.ranks import current
+from .._utils.warn import warn
 from ..encoders.description import encoder_name, not_finite
 from ..images.source import ImageSource
 from .batch import Batch
 from .checkpoint import Checkpoint
 from .clock import Clock
+from .ctrl_c import KeepOnCtrlC, noted_ctrl_c
 from .feed import make_feed
 from .forecast import predict_loss
 from .objective import Epoch, History, Objective, Step
@@ -149,7 +151,8 @@ class Loop(NeuralNet):
         if odd:
             raise self._diverged(f"{odd!r} is not finite after the last step")
         rows = [{name: float(row[name]) for name in self.objective.columns} for row in self.history]
-        return History(rows, self.optimizer_.state_dict())
+        extended = self.checkpoint is not None and self.checkpoint.extended
+        return History(rows, self.optimizer_.state_dict(), not (extended or self.pressed_))
 
     def _measure_pace(self, n_images: int) -> Pace:
         """Return how long steps take; the trials leave no trace."""
@@ -232,8 +235,10 @@ class Loop(NeuralNet):
         per_step = any(_overrides_step(callback) for _, callback in self.callbacks_)
         self.clock_ = Clock(self.plan, len(X), objective.title, objective.chance_level, fit_params["pace"])
         position = self._resume(fit_params["state"])
-        with self.clock_ as clock:
-            while not self._agreed(clock.over() or objective.enough(len(self.history))):
+        self.keeps_ = any(isinstance(callback, KeepOnCtrlC) for _, callback in self.callbacks_)
+        with self.clock_ as clock, noted_ctrl_c(self.keeps_) as pressed:
+            self.pressed_ = pressed
+            while not self._agreed(clock.over() or objective.enough(len(self.history)) or bool(pressed)):
                 self.notify("on_epoch_begin", dataset_train=X, dataset_valid=None)
                 self._run_epoch(len(X), clock, per_step, position)
                 position = None
@@ -241,9 +246,16 @@ class Loop(NeuralNet):
                     self.notify("on_epoch_end", dataset_train=X, dataset_valid=None)
                 if self._agreed(bool(ended)):
                     break
-                if self.checkpoint is not None and self.ranks.rank == 0:
+                # What Ctrl-C has ended within an epoch is no state from which the same training goes on.
+                if self.checkpoint is not None and self.ranks.rank == 0 and not pressed:
                     last = clock.over() or objective.enough(len(self.history))
                     self.checkpoint.save(self._state(), last=last)
+        if pressed and self.history:
+            warn(
+                f"Ctrl-C ended the training in epoch {len(self.history)} of {self.plan.max_epochs}; what was "
+                "learnt is kept. The learning rate had not come down: a training planned to be as short "
+                "would have learnt more."
+            )
         if self.plan.verbose:
             self._print_prediction()
         return self
@@ -302,8 +314,9 @@ class Loop(NeuralNet):
                 self.notify("on_batch_end", batch=(index, None), training=True, loss=loss, y_pred=y_pred)
             clock.tick(loss)
             # Steps are counted alike; on accelerators ranks hear here, and in time, of one that is gone.
-            over = clock.over()
-            if self._agreed(over) if timed or not is_cpu(self.plan.device) else over:
+            over = clock.over() or bool(self.pressed_)
+            asks = timed or self.keeps_ or not is_cpu(self.plan.device)
+            if self._agreed(over) if asks else over:
                 break
             if self.ranks.rank > 0:
                 continue

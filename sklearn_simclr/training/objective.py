@@ -77,6 +77,9 @@ class History(NamedTuple):
         One for each epoch; the names are those of `Objective.columns`.
     optimizer : dict or None, default=None
         State of the optimizer, to go on from; None if the result came from a cache.
+    repeatable : bool, default=True
+        Whether the same training would learn the same again: not one that Ctrl-C has ended, and not one that
+        went on from a shorter one. Only what is repeatable is put into a cache.
 
     Examples
     --------
@@ -87,6 +90,7 @@ class History(NamedTuple):
 
     rows: list[dict[str, float]]
     optimizer: dict[str, Any] | None = None
+    repeatable: bool = True
 
 
 # What an estimator keeps beside the modules, under the same kind of name.

@@ -16,7 +16,15 @@ from helpers import tiny
 from sklearn.base import clone
 from sklearn.exceptions import InconsistentVersionWarning
 
-from sklearn_simclr import Augmentation, SimCLRClassifier, SimCLRTransformer, SupervisedTransformer
+from sklearn_simclr import (
+    Augmentation,
+    LabelFractionClassifier,
+    LinearEvaluationClassifier,
+    SimCLRClassifier,
+    SimCLRTransformer,
+    SupervisedTransformer,
+    WeightedKNNClassifier,
+)
 from sklearn_simclr._utils import pickling
 from sklearn_simclr.losses import nt_xent
 
@@ -141,6 +149,18 @@ def test_pickles_of_another_version_warn_and_new_parameters_have_their_defaults(
     assert loaded.mirror == SimCLRTransformer().mirror
     assert loaded.augmentation.recipe == "auto"
     np.testing.assert_array_equal(loaded.transform(images), expected)
+
+
+def test_pickles_of_classifiers_of_features_know_their_version(monkeypatch):
+    for estimator in (LinearEvaluationClassifier(), WeightedKNNClassifier(), LabelFractionClassifier()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pickle.loads(pickle.dumps(estimator))
+        monkeypatch.setattr(pickling, "__version__", "0.0.1")
+        old = pickle.dumps(estimator)
+        monkeypatch.undo()
+        with pytest.warns(InconsistentVersionWarning, match=f"{type(estimator).__name__} from version 0.0.1"):
+            pickle.loads(old)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -3,21 +3,33 @@
 import os
 import pickle
 import warnings
+import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import skops.io as sio
 import torch
 from fitted import FAST, shake
-from helpers import fitted_modules
+from helpers import fitted_modules, tiny
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC
 
 from sklearn_simclr import (
     Augmentation,
     AutoencoderTransformer,
     DistilledClassifier,
+    LabelFractionClassifier,
     SimCLRTransformer,
     SupervisedTransformer,
 )
@@ -151,23 +163,91 @@ def test_what_a_file_cannot_hold_is_named(simclr, labelled, tmp_path):
     class Child(SimCLRTransformer):
         pass
 
-    for other in (make_pipeline(simclr, LogisticRegression()), Child(), "simclr"):
+    for other in (make_pipeline(PCA(), LogisticRegression()), Child(), "simclr"):
         with pytest.raises(TypeError, match="estimator must be one of"):
             save_estimator(other, path)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_pipeline_is_saved_in_two_parts(simclr, labelled, tmp_path):
+def test_pipelines_and_the_like_come_back(simclr, labelled, tmp_path):
     X, y = labelled
-    model = make_pipeline(FrozenEstimator(simclr), LogisticRegression()).fit(X, y)
-    save_estimator(model[0].estimator, tmp_path / "encoder.safetensors")
-    sio.dump(model[1:], tmp_path / "rest.skops")
-    assert sio.get_untrusted_types(file=tmp_path / "rest.skops") == []
-    rest = sio.load(tmp_path / "rest.skops", trusted=[])
-    again = make_pipeline(
-        FrozenEstimator(load_estimator(tmp_path / "encoder.safetensors")), *rest.named_steps.values()
-    )
-    assert np.array_equal(again.predict_proba(X), model.predict_proba(X))
+    table = pd.DataFrame({"photo": list(X), "age": np.arange(len(X), dtype=float)})
+    frozen = FrozenEstimator(simclr)
+    steps = (StandardScaler(), SelectKBest(k=20), PCA(5), LabelFractionClassifier(LogisticRegression()))
+    pipeline = make_pipeline(frozen, *steps, memory=str(tmp_path / "cache")).fit(X, y)
+    columns = [
+        ("photo", SimCLRTransformer(projection_dim=8, **FAST), "photo"),
+        ("age", "passthrough", ["age"]),
+    ]
+    union = FeatureUnion([("a", frozen), ("b", make_pipeline(frozen, PCA(2)))])
+    path = tmp_path / "model.safetensors"
+    for model, data in (
+        (pipeline, X),
+        (frozen, X),
+        (make_pipeline(ColumnTransformer(columns), GaussianNB()).fit(table, y), table),
+        (make_pipeline(union, SVC()).fit(X, y), X),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            save_estimator(model, path)
+            again = load_estimator(path)
+        answer = "transform" if model is frozen else "predict"
+        assert np.array_equal(getattr(again, answer)(data), getattr(model, answer)(data))
+        assert clone(again).get_params(deep=False).keys() == model.get_params(deep=False).keys()
+        assert again.get_params().get("memory") is None
+    assert pipeline.memory is not None
+
+
+class Unknown(TransformerMixin, BaseEstimator):
+    """A step of somebody's own."""
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+
+def test_steps_that_a_file_cannot_hold_are_named(simclr, tmp_path):
+    path = tmp_path / "all.safetensors"
+    frozen, last = FrozenEstimator(simclr), GaussianNB().fit([[0], [1]], [0, 1])
+    for step, found in (
+        (FunctionTransformer(tiny), "helpers.tiny"),
+        (Unknown(), "Unknown"),
+        (FunctionTransformer(kw_args={"a": scipy.sparse.csr_array(np.eye(3))}), "sparse matrix"),
+    ):
+        model = Pipeline([("simclr", frozen), ("step", step), ("clf", last)])
+        with pytest.raises(TypeError, match=f"{found}.*pickle the estimator for your own use"):
+            save_estimator(model, path)
+    with pytest.raises(NotFittedError):
+        save_estimator(make_pipeline(simclr, LogisticRegression()), path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_around_is_not_trusted(simclr, labelled, tmp_path):
+    X, y = labelled
+    path, forged = tmp_path / "model.safetensors", tmp_path / "forged.safetensors"
+    save_estimator(make_pipeline(FrozenEstimator(simclr), GaussianNB()).fit(X, y), path)
+    arrays, meta = container.read(path, "estimator")
+
+    def refused(around, reason, **changes):
+        changed = {**arrays, meta["around"]: np.frombuffer(around, dtype=np.uint8)}
+        container.write(forged, "estimator", changed, {**meta, **changes})
+        with pytest.raises(ValueError, match=f"not a valid file of an estimator.*{reason}"):
+            load_estimator(forged)
+
+    around = arrays[meta["around"]].numpy().tobytes()
+    refused(b"PK", "zip")
+    refused(sio.dumps(Unknown()), "Unknown")
+    refused(sio.dumps(PCA()), "no place")
+    refused(around, "no estimator 7", held=[7])
+    refused(sio.dumps({"a": np.zeros(10**5)}, compression=zipfile.ZIP_DEFLATED), "larger than its file")
+    # A cache in a folder that somebody else chose may hold pickles, wherever it hides.
+    inner = make_pipeline(PCA(), memory="theirs")
+    kept = sio.loads(around, trusted=[])
+    kept.steps.insert(1, ("b", FunctionTransformer(kw_args={"deep": [np.array([{"x": inner}, None])]})))
+    changed = {**arrays, meta["around"]: np.frombuffer(sio.dumps(kept), dtype=np.uint8)}
+    container.write(forged, "estimator", changed, meta)
+    with pytest.warns(UserWarning, match="memory='theirs', which is not taken from a file"):
+        found = load_estimator(forged)
+    assert found.steps[1][1].kw_args["deep"][0][0]["x"].memory is None
 
 
 # Files that are refused

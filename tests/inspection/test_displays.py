@@ -10,14 +10,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import tiny
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
+from sklearn.ensemble import VotingClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sklearn_simclr import Augmentation, SimCLRTransformer
+from sklearn_simclr import (
+    Augmentation,
+    DistilledClassifier,
+    HOGTransformer,
+    LabelFractionClassifier,
+    SimCLRClassifier,
+    SimCLRTransformer,
+    export_encoder,
+    representation_report,
+)
+from sklearn_simclr.estimators.nested import trained_step
 from sklearn_simclr.inspection.augmentation_display import AugmentationDisplay
 from sklearn_simclr.inspection.embedding_display import EmbeddingDisplay
 from sklearn_simclr.inspection.similarity_display import SimilarityDisplay
@@ -363,6 +378,25 @@ class TestEmbeddingDisplay:
         display = EmbeddingDisplay.from_embedding(blobs(), [f"class {i % 21}" for i in range(60)])
         assert len(display.scatter_) == 21 and display.legend_ is None
 
+    def test_classes_have_the_names_that_are_given(self, simclr, images):
+        y = np.array([0, 2, 2, -1])
+        for names in (["cat", "cow", "dog"], {0: "cat", 2: "dog"}):
+            display = EmbeddingDisplay.from_embedding(blobs(4), y, target_names=names)
+            texts = [text.get_text() for text in display.legend_.get_texts()]
+            assert texts == ["cat", "dog", "unlabelled"] and set(display.scatter_) == {None, 0, 2}
+        for names in (["cat", "cow"], {0: "cat"}):
+            with pytest.raises(ValueError, match="no name for the label 2"):
+                EmbeddingDisplay.from_embedding(blobs(4), y, target_names=names)
+        drawn = EmbeddingDisplay.from_estimator(simclr, images[0][:20], random_state=0)
+        assert drawn.ax_.get_xlabel() == "t-SNE"
+
+    def test_legend_lies_in_axes_that_make_no_room(self):
+        figure, axes = plt.subplots(1, 2)
+        display = EmbeddingDisplay.from_embedding(blobs(), np.arange(60) % 5, ax=axes[1])
+        figure.canvas.draw()
+        assert axes[1].bbox.contains(*display.legend_.get_window_extent().min)
+        assert axes[1].bbox.contains(*display.legend_.get_window_extent().max)
+
     def test_legend_covers_no_point(self):
         display = EmbeddingDisplay.from_embedding(blobs(), [f"a long name {i % 20}" for i in range(60)])
         display.figure_.canvas.draw()
@@ -481,6 +515,76 @@ class TestEmbeddingDisplay:
         display = EmbeddingDisplay(blobs()).plot(axes[0], scatter_kw={"s": 7})
         assert display.ax_ is axes[0] and display.figure_ is figure
         assert display.scatter_[None].get_sizes() == [7]
+
+
+@pytest.fixture(scope="module")
+def of_a_table(images):
+    """A pipeline on a table with a column of images and one of numbers, and the table."""
+    X, y = images[0][:40], images[1][:40] % 2
+    table = pd.DataFrame({"age": np.arange(40.0), "photo": list(X)})
+    columns = [("photo", SimCLRTransformer(tiny, max_epochs=1, random_state=0), "photo")]
+    columns.append(("age", StandardScaler(), ["age"]))
+    return make_pipeline(ColumnTransformer(columns), LogisticRegression(max_iter=500)).fit(table, y), table
+
+
+class TestNested:
+    def test_encoder_of_a_column(self, of_a_table, images, tmp_path):
+        model, table = of_a_table
+        X = images[0][:40]
+        display = EmbeddingDisplay.from_estimator(model, table, reducer="pca", n_thumbnails=2)
+        np.testing.assert_allclose(display.images, X / 16, atol=1e-6)
+        step = model[0].named_transformers_["photo"]
+        assert representation_report(model, table).values == representation_report(step, X).values
+        seen = SimilarityDisplay.from_estimator(model, table, n_images=3, random_state=0)
+        expected = SimilarityDisplay.from_estimator(step, X, n_images=3, random_state=0)
+        for title, similarities in expected.similarities.items():
+            np.testing.assert_array_equal(seen.similarities[title], similarities)
+        assert AugmentationDisplay.from_estimator(model, table, n_images=2).images_.shape == (2, 8)
+        assert len(TrainingDisplay.from_estimator(model).history) == 1
+        export_encoder(model, tmp_path / "encoder.safetensors", format="torch")
+
+    def test_encoders_of_other_estimators(self, simclr, images):
+        union = FeatureUnion([("simclr", simclr), ("hog", HOGTransformer())])
+        held = [
+            union,
+            FrozenEstimator(make_pipeline(union, StandardScaler())),
+            LabelFractionClassifier(make_pipeline(FrozenEstimator(simclr), LogisticRegression())),
+            VotingClassifier([("a", make_pipeline(FrozenEstimator(simclr), LogisticRegression()))]),
+        ]
+        held[2].fit(images[0][:40], images[1][:40] % 2)
+        held[3].fit(images[0][:40], images[1][:40] % 2)
+        for estimator in held:
+            assert trained_step(estimator, "test").step is simclr
+        search = GridSearchCV(make_pipeline(FrozenEstimator(simclr), LogisticRegression()), {}, cv=2)
+        search.fit(images[0][:40], images[1][:40] % 2)
+        assert trained_step(search, "test").step is simclr
+        display = EmbeddingDisplay.from_estimator(search, images[0][:40], reducer="pca", n_thumbnails=1)
+        assert len(display.thumbnails_) == 1
+
+    def test_several_encoders_are_named(self, simclr):
+        union = make_pipeline(FeatureUnion([("a", simclr), ("b", FrozenEstimator(simclr))]), StandardScaler())
+        place = r"estimator\['featureunion'\].named_transformers\['a'\]"
+        with pytest.raises(ValueError, match=f"2 encoders.*{place}"):
+            TrainingDisplay.from_estimator(union)
+
+    def test_a_table_without_images_is_named(self):
+        table = pd.DataFrame({"age": [1.0, 2, 3, 4], "size": range(4), "name": list("abcd")})
+        ages = ColumnTransformer([("age", StandardScaler(), ["age", "size"])]).fit(table)
+        with pytest.raises(TypeError, match="Thumbnails need images, and X is a DataFrame"):
+            EmbeddingDisplay.from_estimator(ages, table, reducer=None, n_thumbnails=1)
+
+    def test_displays_of_classifiers(self, simclr, images):
+        X, y = images[0][:40], images[1][:40] % 2
+        tuned = SimCLRClassifier(FrozenEstimator(simclr), max_epochs=1, early_stopping=True, random_state=0)
+        student = DistilledClassifier(tuned.fit(X, y), max_epochs=1, random_state=0).fit(X)
+        for estimator in (tuned, student):
+            assert "accuracy" in TrainingDisplay.from_estimator(estimator).lines_
+            shown = SimilarityDisplay.from_estimator(estimator, X, n_images=2, random_state=0)
+            assert list(shown.similarities) == ["before training", "after training"]
+            assert AugmentationDisplay.from_estimator(estimator, X, n_images=2).images_.shape == (2, 8)
+            drawn = EmbeddingDisplay.from_estimator(estimator, X, y, reducer="pca", n_thumbnails=1)
+            assert drawn.embedding.shape == (40, 2)
+        assert "validation_accuracy" in TrainingDisplay.from_estimator(tuned).lines_
 
 
 class TestTrainingDisplay:

@@ -133,23 +133,51 @@ def test_a_fit_that_had_ended_is_not_repeated(images, uninterrupted, tmp_path):
 
 
 def test_a_checkpoint_of_other_images_or_parameters_is_refused(images, tmp_path):
-    simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
+    simclr(checkpoint_dir=tmp_path, max_epochs=2).fit(images)
     before = (tmp_path / "training.safetensors").read_bytes()
     for change, message in (
         ({"X": images[1:]}, "go on: images"),
-        ({"max_epochs": 2}, r"max_epochs \(1 in the file, 2 here\)\. The learning rate .* warm_start=True"),
+        ({"max_epochs": 1}, r"max_epochs \(2 in the file, 1 here\)\. A longer training goes on"),
         ({"random_state": 1}, r"random_state \(0 in the file, 1 here\)"),
         ({"batch_size": 16, "temperature": 0.3}, r"batch_size \(32 in the file, 16 here\).*loss"),
         ({"augmentation": Augmentation(blur_probability=0.4)}, "go on: augmentation"),
         ({"encoder": "compactx2"}, "architecture of the networks"),
     ):
-        params = {"checkpoint_dir": tmp_path, "max_epochs": 1, **change}
+        params = {"checkpoint_dir": tmp_path, "max_epochs": 2, **change}
         X = params.pop("X", images)
         with pytest.raises(
             ValueError, match=f"other images or of other parameters.*{message}.*checkpoint_dir"
         ):
             simclr(**params).fit(X)
     assert (tmp_path / "training.safetensors").read_bytes() == before
+
+
+def test_a_training_is_made_longer(images, tmp_path):
+    short = simclr(checkpoint_dir=tmp_path / "run", memory=str(tmp_path)).fit(images)
+    longer = simclr(checkpoint_dir=tmp_path / "run", memory=str(tmp_path), max_epochs=6).fit(images)
+    np.testing.assert_array_equal(longer.history_["loss"][:3], short.history_["loss"])
+    # As in a training of six epochs from the beginning, of which the first half is done.
+    planned = simclr(max_epochs=6).fit(images)
+    np.testing.assert_allclose(longer.history_["learning_rate"][3:], planned.history_["learning_rate"][3:])
+    assert longer.history_["learning_rate"][3] > short.history_["learning_rate"][2]
+    # It is another training than the planned one: a cache does not give one for the other.
+    again = simclr(memory=str(tmp_path), max_epochs=6).fit(images)
+    assert same_weights(again, planned)
+    with pytest.raises(ValueError, match="a shorter one cannot"):
+        simclr(checkpoint_dir=tmp_path / "run", max_epochs=5).fit(images)
+
+
+def test_home_and_addresses_in_places(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    fit = simclr(max_epochs=1, checkpoint_dir="~/run", memory="~/cache").fit(images[:32])
+    assert (tmp_path / "run" / "training.safetensors").is_file()
+    assert len(list((tmp_path / "cache" / "sklearn_simclr").glob("*.safetensors"))) == 1
+    uri = (tmp_path / "cache").as_uri()
+    assert same_weights(simclr(max_epochs=1, memory=uri).fit(images[:32]), fit)
+    for name in ("checkpoint_dir", "memory"):
+        with pytest.raises(ValueError, match=f"{name}='s3://b/c' is an address. Pass a folder"):
+            simclr(max_epochs=1, **{name: "s3://b/c"}).fit(images[:32])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,16 @@ from sklearn_simclr import Augmentation
 from sklearn_simclr.encoders import ProjectionHead
 from sklearn_simclr.images import ImageSource
 from sklearn_simclr.losses import nt_xent
-from sklearn_simclr.training import Batch, Objective, Plan, Step, step_decay, train, warmup_cosine
+from sklearn_simclr.training import (
+    Batch,
+    KeepOnCtrlC,
+    Objective,
+    Plan,
+    Step,
+    step_decay,
+    train,
+    warmup_cosine,
+)
 from sklearn_simclr.training.classification import ClassificationObjective, Targets
 from sklearn_simclr.training.contrastive import ContrastiveObjective
 
@@ -331,6 +340,34 @@ def test_ctrl_c_in_a_callback_is_no_end_of_the_training(images, interruptible):
     with pytest.raises(KeyboardInterrupt):
         train(Regression(), images, plan(callbacks=callbacks))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class PressCtrlC(Callback):
+    """Press Ctrl-C in the second step."""
+
+    times = 1
+
+    def on_batch_end(self, net, **kwargs):
+        if len(net.history) == 1 and len(net.history[-1, "batches"]) == 2:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_keeps_what_was_learnt_if_asked(images, interruptible, tmp_path):
+    settings = {"cache": str(tmp_path / "cache"), "checkpoint": tmp_path}
+    with pytest.warns(UserWarning, match="ended the training in epoch 1 of 3; what was learnt is kept"):
+        history = train(Regression(), images, plan(callbacks=[KeepOnCtrlC(), PressCtrlC()]), **settings)
+    assert len(history.rows) == 1 and not history.repeatable
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # Neither a cache nor a checkpoint takes it for a training that has ended.
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    whole = train(Regression(), images, plan(callbacks=[KeepOnCtrlC()]), **settings)
+    losses = [[row["train_loss"] for row in h.rows] for h in (whole, train(Regression(), images, plan()))]
+    assert losses[0] == losses[1] and whole.repeatable
+    twice = PressCtrlC()
+    twice.times = 2
+    with pytest.raises(KeyboardInterrupt):
+        train(Regression(), images, plan(callbacks=[KeepOnCtrlC(), twice]))
 
 
 def test_a_handler_of_the_user_is_asked_and_put_back(images, interruptible):

@@ -1,0 +1,161 @@
+"""What scikit-learn has around estimators of this package: pipelines, column transformers, frozen ones.
+
+skops keeps it, as JSON and arrays, with marks in the places of the estimators of this package.
+"""
+
+import copy
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import FunctionTransformer
+
+__all__ = ["join", "split"]
+
+# Parameter of the mark that stands in the place of an estimator.
+_MARK = "sklearn_simclr"
+
+# Classifiers of this package that hold numbers and estimators only: skops may build them.
+_OURS = [
+    "sklearn_simclr.evaluation.label_fraction.LabelFractionClassifier",
+    "sklearn_simclr.evaluation.label_fraction.LabelFractionRegressor",
+    "sklearn_simclr.evaluation.linear_evaluation.LinearEvaluationClassifier",
+    "sklearn_simclr.evaluation.weighted_knn.WeightedKNNClassifier",
+]
+
+
+def split(estimator: BaseEstimator, is_inner: Callable[[Any], bool]) -> tuple[np.ndarray, list[Any]]:
+    """Return what is around some estimators as bytes, and these estimators.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Of scikit-learn.
+    is_inner : callable
+        Returns whether an object is one of those that are taken out.
+
+    Returns
+    -------
+    around : uint8 ndarray
+        A file of skops.
+    inner : list
+        The estimators that were taken out, each once.
+
+    Raises
+    ------
+    TypeError
+        If skops cannot keep something, or a reader would have to trust it.
+    ImportError
+        If skops is not installed.
+    """
+    io_ = _skops()
+    inner = [part for part in _parts(estimator, is_inner) if is_inner(part)]
+    marks = {id(part): FunctionTransformer(kw_args={_MARK: k}) for k, part in enumerate(inner)}
+    shell = copy.deepcopy(estimator, dict(marks))
+    for part in _parts(shell):
+        if getattr(part, "memory", None) is not None:
+            part.memory = None
+    try:
+        data = io_.dumps(shell)
+        unknown = sorted(set(io_.get_untrusted_types(data=data)) - set(_OURS))
+    except Exception as error:
+        raise TypeError(f"estimator holds what skops cannot write: {error}. {_ADVICE}") from error
+    if unknown:
+        raise TypeError(
+            f"estimator holds {', '.join(unknown)}, which a file without code cannot hold. {_ADVICE}"
+        )
+    _check(data)
+    return np.frombuffer(data, dtype=np.uint8), inner
+
+
+_ADVICE = "Save the step of this package by itself, or pickle the estimator for your own use."
+
+
+def join(around: np.ndarray, inner: list[Any]) -> tuple[Any, Any]:
+    """Undo `split`.
+
+    Parameters
+    ----------
+    around : uint8 ndarray
+        As it returned.
+    inner : list
+        The estimators to put in.
+
+    Returns
+    -------
+    estimator : estimator
+        As it was.
+    memory : object
+        A place for a cache that the file names, and that was not taken from it; None if there is none.
+
+    Raises
+    ------
+    ValueError
+        If `split` did not return that.
+    ImportError
+        If skops is not installed.
+    """
+    io_ = _skops()
+    data = around.tobytes()
+    try:
+        _check(data)
+        unknown = sorted(set(io_.get_untrusted_types(data=data)) - set(_OURS))
+        if unknown:
+            raise ValueError(f"it holds {', '.join(unknown)}, which is not read")
+        shell = io_.loads(data, trusted=_OURS)
+        places = {}
+        memory = None
+        for part in _parts(shell):
+            if isinstance(part, FunctionTransformer) and _MARK in (part.kw_args or {}):
+                places[id(part)] = inner[part.kw_args[_MARK]]
+            elif getattr(part, "memory", None) is not None:
+                memory, part.memory = part.memory, None
+        if {id(part) for part in places.values()} != {id(part) for part in inner}:
+            raise ValueError("some of its estimators have no place")
+        return copy.deepcopy(shell, dict(places)), memory
+    except Exception as error:
+        raise ValueError(f"what is around its estimators cannot be read: {error}") from error
+
+
+def _check(data: bytes) -> None:
+    """Refuse archives that are larger than they look, and sparse matrices, which skops compresses."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > len(data):
+        raise ValueError("it is larger than its file")
+    if any(not entry.filename.endswith((".json", ".npy", ".bin")) for entry in entries):
+        raise TypeError(f"estimator holds a sparse matrix, which is not written. {_ADVICE}")
+
+
+def _parts(value: Any, stop: Callable[[Any], bool] = lambda part: False) -> Iterator[Any]:
+    """Yield the objects that a value is made of, itself first; nothing of those at which to stop."""
+    pending, seen = [value], dict[int, Any]()
+    while pending:
+        part = pending.pop()
+        if id(part) in seen:
+            continue
+        seen[id(part)] = part  # kept, too: its id must not be taken by another object meanwhile
+        if isinstance(part, dict):
+            pending.extend(part.values())
+        if isinstance(part, list | tuple | set):
+            pending.extend(part)
+        elif isinstance(part, np.ndarray) and part.dtype == object:
+            pending.extend(part.ravel().tolist())
+        elif type(part).__module__.partition(".")[0] in ("sklearn", "sklearn_simclr"):
+            yield part
+            if not stop(part):
+                pending.extend(getattr(part, "__dict__", {}).values())
+
+
+def _skops() -> Any:
+    try:
+        import skops.io
+    except ImportError as error:
+        raise ImportError(
+            "Pipelines and other estimators of scikit-learn are kept by skops. Install it with: "
+            "pip install 'sklearn-simclr[skops]'"
+        ) from error
+    return skops.io
