@@ -18,8 +18,14 @@ __all__ = ["join", "split"]
 # Parameter of the mark that stands in the place of an estimator.
 _MARK = "sklearn_simclr"
 
-# Classifiers of this package that hold numbers and estimators only: skops may build them.
-_OURS = [
+# What skops may build besides the estimators of scikit-learn: classifiers of this package, which hold numbers
+# and estimators only, and the scores of scikit-learn's feature selection.
+_TRUSTED = [
+    *(
+        f"sklearn.feature_selection._univariate_selection.{name}"
+        for name in ("chi2", "f_classif", "f_regression")
+    ),
+    *(f"sklearn.feature_selection._mutual_info.mutual_info_{kind}" for kind in ("classif", "regression")),
     "sklearn_simclr.evaluation.label_fraction.LabelFractionClassifier",
     "sklearn_simclr.evaluation.label_fraction.LabelFractionRegressor",
     "sklearn_simclr.evaluation.linear_evaluation.LinearEvaluationClassifier",
@@ -60,7 +66,7 @@ def split(estimator: BaseEstimator, is_inner: Callable[[Any], bool]) -> tuple[np
             part.memory = None
     try:
         data = io_.dumps(shell)
-        unknown = sorted(set(io_.get_untrusted_types(data=data)) - set(_OURS))
+        unknown = sorted(set(io_.get_untrusted_types(data=data)) - set(_TRUSTED))
     except Exception as error:
         raise TypeError(f"estimator holds what skops cannot write: {error}. {_ADVICE}") from error
     if unknown:
@@ -102,10 +108,10 @@ def join(around: np.ndarray, inner: list[Any]) -> tuple[Any, Any]:
     data = around.tobytes()
     try:
         _check(data)
-        unknown = sorted(set(io_.get_untrusted_types(data=data)) - set(_OURS))
+        unknown = sorted(set(io_.get_untrusted_types(data=data)) - set(_TRUSTED))
         if unknown:
             raise ValueError(f"it holds {', '.join(unknown)}, which is not read")
-        shell = io_.loads(data, trusted=_OURS)
+        shell = io_.loads(data, trusted=_TRUSTED)
         places = {}
         memory = None
         for part in _parts(shell):

@@ -35,6 +35,9 @@ _OTHER_SCALE = 0.1
 # From this side on, d = 3 k^2 flat pixels are taken for a colour image whose channel order is unknown.
 _SMALLEST_FLAT_COLOR = 8
 
+# Three arrays of at least this side are taken for the channels of one photograph, not for three grey images.
+_PHOTOGRAPH = 32
+
 
 class ImageFormat(NamedTuple):
     """What fit learnt about X and transform has to find again.
@@ -297,7 +300,7 @@ def _grey_layout(shape: tuple[int, ...], image_shape: ImageShape) -> tuple[str, 
             f"X of shape {shape} looks like one colour image, not like {shape[0]} grey images "
             f"{shape[2]} pixels wide. Pass X[None] for one image, or image_shape={shape[1:]} for narrow ones."
         )
-    elif shape[0] == 3 and min(shape[1:]) > 4:
+    elif shape[0] == 3 and min(shape[1:]) >= _PHOTOGRAPH:
         raise ValueError(
             f"X of shape {shape} looks like one colour image, not like 3 grey images. Pass X[None] for one "
             f"image, or image_shape={shape[1:]} for 3 grey ones."

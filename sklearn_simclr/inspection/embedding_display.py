@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -466,6 +467,8 @@ def _thumbnail_images(estimator: Any, X: Any) -> np.ndarray:
 
 def _plain_pictures(X: Images) -> np.ndarray:
     try:
+        if hasattr(X, "columns") and math.isqrt(X.shape[1]) ** 2 != X.shape[1]:
+            raise TypeError("The columns are no pixels of a square image.")
         X = np.asarray(as_array(X))
         source = image_source(X, image_format(X))
     except TypeError as error:

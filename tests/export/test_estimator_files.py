@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
-from sklearn.feature_selection import SelectKBest
+from sklearn.feature_selection import SelectKBest, VarianceThreshold
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
@@ -173,7 +173,13 @@ def test_pipelines_and_the_like_come_back(simclr, labelled, tmp_path):
     X, y = labelled
     table = pd.DataFrame({"photo": list(X), "age": np.arange(len(X), dtype=float)})
     frozen = FrozenEstimator(simclr)
-    steps = (StandardScaler(), SelectKBest(k=20), PCA(5), LabelFractionClassifier(LogisticRegression()))
+    steps = (
+        StandardScaler(),
+        VarianceThreshold(),
+        SelectKBest(k=20),
+        PCA(5),
+        LabelFractionClassifier(LogisticRegression()),
+    )
     pipeline = make_pipeline(frozen, *steps, memory=str(tmp_path / "cache")).fit(X, y)
     columns = [
         ("photo", SimCLRTransformer(projection_dim=8, **FAST), "photo"),
@@ -211,7 +217,7 @@ def test_steps_that_a_file_cannot_hold_are_named(simclr, tmp_path):
     for step, found in (
         (FunctionTransformer(tiny), "helpers.tiny"),
         (Unknown(), "Unknown"),
-        (FunctionTransformer(kw_args={"a": scipy.sparse.csr_array(np.eye(3))}), "sparse matrix"),
+        (FunctionTransformer(kw_args={"a": scipy.sparse.csr_array(np.eye(3))}), "csr_array"),
     ):
         model = Pipeline([("simclr", frozen), ("step", step), ("clf", last)])
         with pytest.raises(TypeError, match=f"{found}.*pickle the estimator for your own use"):

@@ -97,7 +97,7 @@ def test_one_row_of_pixels_warns():
         (pixels((4, 20, 20)), "HWC", "three axes"),
         (pixels((4, 20, 20)), (20, 21), r"\(20, 20\)"),
         (pixels((480, 640, 3)), "auto", r"one colour image.*X\[None\]"),
-        (pixels((3, 20, 30)), "auto", r"one colour image.*X\[None\].*image_shape=\(20, 30\) for 3 grey"),
+        (pixels((3, 40, 50)), "auto", r"one colour image.*X\[None\].*image_shape=\(40, 50\) for 3 grey"),
         (pixels((4, 2, 3, 4, 5)), "auto", r"must have shape"),
         (pixels((4, 0, 8)), "auto", "without pixels"),
         (np.full((4, 8, 8), 0.25), "auto", "constant: every pixel is 0.25"),
