@@ -467,7 +467,8 @@ def _thumbnail_images(estimator: Any, X: Any) -> np.ndarray:
 
 def _plain_pictures(X: Images) -> np.ndarray:
     try:
-        if hasattr(X, "columns") and math.isqrt(X.shape[1]) ** 2 != X.shape[1]:
+        n_columns = len(getattr(X, "columns", ()))
+        if math.isqrt(n_columns) ** 2 != n_columns:
             raise TypeError("The columns are no pixels of a square image.")
         X = np.asarray(as_array(X))
         source = image_source(X, image_format(X))
