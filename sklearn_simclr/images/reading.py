@@ -7,10 +7,11 @@ import io
 import math
 import os
 import stat
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
@@ -42,10 +43,17 @@ from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch
 
 __all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
 
-# Seconds of reading after which it is estimated how long the rest will take. An estimate may be so many times
-# too high at the beginning; from half of the time on it is believed.
+# Seconds and images of reading after which it is estimated how long the rest will take: the first files may be
+# slow. Where so few take this part of the time, that says enough. An estimate may be so many times too high at
+# the beginning; from half of the time on it is believed.
 _ESTIMATED_AFTER = 0.5
+_FEW_IMAGES = 16
+_LONG = 0.25
 _DOUBT = 2.0
+
+# Seconds between two looks at the clock while threads decode, and at least between two marks of it.
+_LOOK = 0.2
+_BETWEEN_MARKS = 0.02
 
 # Reading that takes a larger part of the time than this is worth a word.
 _MUCH = 0.5
@@ -229,37 +237,47 @@ class _Progress:
     def __init__(self, bar: Any, total: int, max_time: float | None, kept: bool) -> None:
         self.bar, self.total, self.max_time, self.kept = bar, total, max_time, kept
         self.started = time.perf_counter()
-        # When how many images had been read. The first ones pay for what is done but once.
-        self.marks: list[tuple[float, int]] = []
-        self.done = 0
-        self.warned = False
+        self.lock = threading.Lock()
+        # How many images had been decoded when. The first ones pay for what is done but once.
+        self.decoded, self.marks = 0, [(self.started, 0)]
+        self.warned = self.over = False
 
     def skip(self, n: int) -> None:
         """Leave out images that need not be read."""
         self.bar.update(n)
         self.total -= n
 
-    def update(self, n: int) -> None:
-        """Count images."""
-        self.bar.update(n)
-        self.done += n
+    def count(self) -> None:
+        """Count an image that has been decoded, in any thread."""
+        with self.lock:
+            self.decoded += 1
+            now = time.perf_counter()
+            if now - self.marks[-1][0] > _BETWEEN_MARKS or self.decoded == 1:
+                self.marks.append((now, self.decoded))
+
+    def check(self) -> None:
+        """Warn or raise where reading takes too long."""
         if self.max_time is None:
             return
         now = time.perf_counter()
-        self.marks.append((now, self.done))
         spent = now - self.started
-        if spent > self.max_time or now - self.marks[0][0] > _ESTIMATED_AFTER:
-            self._judge(spent, spent + self._rest(now))
-
-    def _rest(self, now: float) -> float:
-        """Return the seconds that the other images will take, as the later half of those so far has."""
-        at, before = next(mark for mark in self.marks if 2 * mark[1] >= self.done)
-        if before == self.done:
-            at, before = self.marks[0]
-        return (now - at) / max(1, self.done - before) * (self.total - self.done)
+        with self.lock:
+            decoded = self.decoded
+            at, before = next(mark for mark in self.marks if 2 * mark[1] >= decoded)
+            if before == decoded:
+                at, before = self.marks[min(1, len(self.marks) - 1)]
+        if spent > self.max_time:
+            expected = spent * self.total / max(1, decoded)
+        elif now - at < _ESTIMATED_AFTER or before == decoded:
+            return
+        elif decoded < _FEW_IMAGES and spent < _LONG * self.max_time:
+            return
+        else:
+            # By the later half of what has been decoded.
+            expected = spent + (now - at) / (decoded - before) * (self.total - decoded)
+        self._judge(spent, expected)
 
     def _judge(self, spent: float, expected: float) -> None:
-        """Say that reading takes too long, where it does."""
         assert self.max_time is not None
         given = f"max_time={self.max_time:g}"
         takes = f"reading {self.total:,} of them takes about {in_words(expected)}"
@@ -269,10 +287,9 @@ class _Progress:
             if self.kept
             else "with cache_dir, decoded files are kept for the next fit."
         )
-        allowed = self.max_time * max(1.0, _DOUBT * (1 - spent / self.max_time))
-        if expected > allowed:
+        if expected > self.max_time * max(1.0, _DOUBT * (1 - spent / self.max_time)):
             raise ValueError(f"{given} is too short for these images: {takes}. {wanted}")
-        if expected > _MUCH * allowed and not self.warned:
+        if expected > _MUCH * self.max_time and not self.warned:
             self.warned = True
             warn(f"{given} is short for these images: {takes}. {wanted}", ConvergenceWarning)
 
@@ -474,18 +491,25 @@ def _decoded(
                         break
                     if alone and not waiting:
                         done: Future[_Read] = Future()
-                        done.set_result(_decode_chunk(some, target))
+                        done.set_result(_decode_chunk(some, target, progress))
                         waiting.append(done)
                     else:
-                        waiting.append(pool.submit(_decode_chunk, some, target))
+                        waiting.append(pool.submit(_decode_chunk, some, target, progress))
                 if not waiting:
                     return
+                while not wait([waiting[0]], timeout=_LOOK).done:
+                    progress.check()
                 read, seconds = waiting.popleft().result()
                 started = time.perf_counter()
-                chunk = [
-                    (i, _decode_one(item, target) if isinstance(item, bytes) else item) for i, item in read
-                ]
-                progress.update(len(chunk))
+                chunk: list[tuple[int, NDArray | ImageError]] = []
+                for i, item in read:
+                    if isinstance(item, bytes):
+                        chunk.append((i, _decode_one(item, target)))
+                        progress.count()
+                    else:
+                        chunk.append((i, item))
+                progress.bar.update(len(chunk))
+                progress.check()
                 alone = seconds < time.perf_counter() - started and isinstance(read[-1][1], bytes)
                 largest = max(
                     (image.nbytes for _, image in chunk if isinstance(image, np.ndarray)), default=0
@@ -493,6 +517,7 @@ def _decoded(
                 size = max(1, min(8 * size, _ROWS_A_CHUNK, _BYTES_A_CHUNK // max(1, largest)))
                 yield chunk
         finally:
+            progress.over = True
             for future in waiting:
                 future.cancel()
 
@@ -504,17 +529,21 @@ def _fetched(row: object, how: Callable[[Any], Any] = fetch) -> Any:
         return ImageError(f"it cannot be loaded ({type(error).__name__}: {error})")
 
 
-def _decode_chunk(chunk: list[tuple[int, Any]], target: Target | None) -> _Read:
+def _decode_chunk(chunk: list[tuple[int, Any]], target: Target | None, progress: _Progress) -> _Read:
     """Return the images of a chunk, or the bytes of those that are small, and the seconds it took."""
     started = time.perf_counter()
     images = []
     for i, item in chunk:
+        if progress.over:
+            break
         if isinstance(item, str | os.PathLike | _Recent):
             item = item.read(target) if isinstance(item, _Recent) else _read_file(os.fspath(item), target)
             if isinstance(item, bytes) and len(item) > _SMALL_FILE:
                 item = _decode_one(item, target)
         elif not isinstance(item, bytes) or len(item) > _SMALL_FILE:
             item = _decode_one(item, target)
+        if not isinstance(item, bytes):
+            progress.count()
         images.append((i, item))
     return images, time.perf_counter() - started
 

@@ -808,7 +808,7 @@ class NotFlat(nn.Module):
         ({"image_shape": (4, "a")}, ValueError, "image_shape"),
         ({"pixel_range": (1, 0)}, ValueError, "pixel_range"),
         ({"pixel_range": (1, 2, 3)}, ValueError, "pixel_range"),
-        ({"augmentation": "strong"}, ValueError, "'augmentation'"),
+        ({"augmentation": "no_up"}, ValueError, r"'augmentation'.*Augmentation\(recipe='no_up'\)"),
         ({"augmentation": Augmentation(crop_scale=(0, 2))}, ValueError, "crop_scale"),
         ({"callbacks": "early"}, ValueError, "'callbacks'"),
         ({"memory": 3}, ValueError, "memory"),

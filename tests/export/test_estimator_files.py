@@ -61,6 +61,12 @@ def round_trip(estimator, tmp_path):
     return loaded
 
 
+def test_verbose_is_of_who_watched_and_does_not_come_back(digits, tmp_path):
+    model = SimCLRTransformer(max_epochs=0, verbose=1, random_state=0).fit(digits[0][:8])
+    assert round_trip(model, tmp_path).verbose == 0
+    assert pickle.loads(pickle.dumps(model)).verbose == 1
+
+
 def test_a_transformer_comes_back_bit_by_bit(digits, tmp_path):
     X = digits[0][:32]
     model = SimCLRTransformer(

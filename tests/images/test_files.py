@@ -890,6 +890,28 @@ def test_one_broken_file_in_a_pipeline(damaged):
             assert set(model.predict(rows)) <= {0, 1}
 
 
+def test_a_pipeline_reads_files_once_and_warns_once(damaged, monkeypatch):
+    rows, good, images, _ = damaged
+    decoded = []
+    original = _reading._decode_one
+    monkeypatch.setattr(_reading, "_decode_one", lambda *args: decoded.append(1) or original(*args))
+    with pytest.warns(UserWarning, match="3 of 12 images cannot be read") as said:
+        H = PixelTransformer(on_error="grey").fit_transform(rows)
+    assert len(said) == 1 and len(decoded) <= len(rows)
+    np.testing.assert_array_equal(H[good], PixelTransformer().fit_transform(images))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [PixelTransformer, SimCLRTransformer, AutoencoderTransformer, SupervisedTransformer, SimCLRClassifier],
+)
+def test_labels_of_another_number_are_refused_before_anything_is_read(make, tmp_path):
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[3, 2\]"):
+        make().fit([tmp_path / "missing"] * 3, [0, 1])
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[3, 4\]"):
+        make().fit(np.arange(192.0).reshape(3, 8, 8), pd.Series([0, 1, 0, 1]))
+
+
 @pytest.mark.filterwarnings("ignore:.* images cannot be read")
 def test_one_broken_file_in_searches_and_classifiers(damaged):
     rows, good, images, _ = damaged

@@ -102,6 +102,11 @@ class TestAugmentationDisplay:
         np.testing.assert_allclose(again.views, display.views, atol=1e-5)
         assert not hasattr(unfitted, "image_shape_")
 
+    @pytest.mark.parametrize("n, shown", [(6, 6), (9, 4)])
+    def test_shows_all_of_few_images(self, digits, n, shown):
+        display = AugmentationDisplay.from_augmentation(None, digits[0][:n], n_views=1)
+        assert display.images_.shape == (shown, 2)
+
     def test_shows_grey_digits_between_black_and_white(self, digits):
         X = digits[0][:4]
         for given, options in ((X, {}), (X.reshape(4, 64), {}), (X.reshape(4, 64), {"image_shape": (8, 8)})):

@@ -15,6 +15,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from sklearn_simclr import Augmentation
+from sklearn_simclr._utils import container
 from sklearn_simclr.encoders import ProjectionHead
 from sklearn_simclr.images import ImageSource
 from sklearn_simclr.losses import nt_xent
@@ -290,6 +291,24 @@ def test_a_cache_that_cannot_be_written_to_is_named_and_read(images, tmp_path, m
     assert train(Regression(), images, plan(), cache=str(tmp_path)).rows == first.rows
     with pytest.raises(OSError, match="memory=.*cannot be used: Read-only file system.*or None"):
         train(Regression(), images, plan(seed=1), cache=str(tmp_path))
+
+
+@pytest.mark.parametrize("change", ["shape", "nan", "name"])
+def test_a_cached_training_is_checked_before_it_is_taken(images, tmp_path, change):
+    train(Regression(), images, plan(), cache=str(tmp_path))
+    (file,) = tmp_path.glob("sklearn_simclr/*.safetensors")
+    arrays, rows = container.read(file, "training", advice="")
+    name = next(iter(arrays))
+    if change == "name":
+        arrays["another"] = arrays.pop(name)
+    else:
+        arrays[name] = arrays[name][..., 1:] if change == "shape" else arrays[name] * float("nan")
+    container.write(file, "training", arrays, rows)
+    objective = Regression()
+    before = {key: tensor.clone() for key, tensor in objective.modules.state_dict().items()}
+    with pytest.raises(ValueError, match="no training of these networks: .*Remove it, and fit trains anew"):
+        train(objective, images, plan(), cache=str(tmp_path))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in objective.modules.state_dict().items())
 
 
 def test_nobody_waits_for_a_training_that_has_stopped(images, tmp_path, monkeypatch):

@@ -375,3 +375,44 @@ def test_reading_that_would_take_all_the_time_ends_early(hands, images, monkeypa
         model.fit(rows)
     assert encoder.sizes == []
     model.set_params(max_epochs=0).fit(rows)
+
+
+def test_cold_first_files_are_no_estimate_of_the_others(hands, images, monkeypatch):
+    rows, spent = [Image.fromarray(image) for image in images], [0.0]
+    costs = iter([2.0] * 2 + [0.02] * 298)
+
+    def decode(*args):
+        spent[0] = next(costs)
+        hands.now += spent[0]
+        return images[0][:, :, None]
+
+    monkeypatch.setattr("sklearn_simclr.images.reading._decode_one", decode)
+    model, _ = simclr(hands, 0.01, image_size=8)
+    assert not any("reading" in text for text in said_by(model, rows))
+
+
+def test_reading_that_takes_most_of_the_time_is_named_at_once(hands, images, monkeypatch):
+    rows, begun = [Image.fromarray(image) for image in images], hands.now
+    monkeypatch.setattr(
+        "sklearn_simclr.images.reading._decode_one",
+        lambda *args: (setattr(hands, "now", hands.now + 0.11), images[0][:, :, None])[1],
+    )
+    model, _ = simclr(hands, 0.01, image_size=8)
+    said = [text for text in said_by(model, rows) if "reading" in text]
+    assert len(said) == 1
+    assert re.match(
+        r"max_time=40 is short for these images: reading 300 of them takes about 33 s. Pass max_", said[0]
+    )
+    assert begun < hands.now and model.n_iter_ >= 1
+
+
+def test_setting_up_is_checked_against_the_clock(hands, images):
+    def encoder(in_channels):
+        hands.now += 50.0
+        return Slow(hands, 1.0)
+
+    model = SimCLRTransformer(encoder, max_time=40.0, projection_dim=5, random_state=0)
+    with pytest.raises(
+        ValueError, match="max_time=40 is over before the first step: .*took 50 s. Pass max_time=150"
+    ):
+        model.fit(images)
