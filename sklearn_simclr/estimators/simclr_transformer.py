@@ -177,8 +177,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         the published encoder.
     max_time : float or None, default=None
         Seconds from the beginning of fit to its end, reading included, instead of ``max_epochs``; the
-        learning rate falls over that time. Where few steps fit, a warning says so, and the batch becomes
-        smaller; where hardly one fits, an error says what to pass.
+        learning rate falls over that time. A warning says within seconds where reading files takes most of
+        it. Where few steps fit, a warning says so, and the batch becomes smaller; where hardly one fits, an
+        error says what to pass. What a step has trained is kept, also where the time ran over.
     optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
         ``"auto"`` is LARS from a batch size of 1024 on, else Muon. See :mod:`sklearn_simclr.training`.
     learning_rate : "auto" or float, default="auto"
