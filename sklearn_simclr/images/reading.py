@@ -43,9 +43,9 @@ from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch
 
 __all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
 
-# Seconds and images of reading after which it is estimated how long the rest will take: the first files may be
-# slow. Where so few take this part of the time, that says enough. An estimate may be so many times too high at
-# the beginning; from half of the time on it is believed.
+# Seconds and images of reading after which it is estimated how long the rest will take: the first files may
+# be slow. Where so few take this part of the time, that says enough. An estimate may be so many times too high
+# at the beginning; from half of the time on it is believed.
 _ESTIMATED_AFTER = 0.5
 _FEW_IMAGES = 16
 _LONG = 0.25
@@ -268,14 +268,12 @@ class _Progress:
                 at, before = self.marks[min(1, len(self.marks) - 1)]
         if spent > self.max_time:
             expected = spent * self.total / max(1, decoded)
-        elif now - at < _ESTIMATED_AFTER or before == decoded:
+            self._judge(spent, expected)
             return
-        elif decoded < _FEW_IMAGES and spent < _LONG * self.max_time:
-            return
-        else:
+        enough = decoded >= _FEW_IMAGES or spent >= _LONG * self.max_time
+        if enough and now - at >= _ESTIMATED_AFTER and decoded > before:
             # By the later half of what has been decoded.
-            expected = spent + (now - at) / (decoded - before) * (self.total - decoded)
-        self._judge(spent, expected)
+            self._judge(spent, spent + (now - at) / (decoded - before) * (self.total - decoded))
 
     def _judge(self, spent: float, expected: float) -> None:
         assert self.max_time is not None

@@ -262,7 +262,7 @@ def test_global_state_is_as_before(images, random_state):
 
 
 def test_y_is_ignored(images, fitted, labels):
-    for y in (labels, ["a"] * 40, np.full(40, np.nan), object(), labels[:7]):
+    for y in (labels, ["a"] * 40, np.full(40, np.nan), object()):
         assert same(weights(fitted), weights(make().fit(images, y)))
 
 
