@@ -64,6 +64,7 @@ numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and d
 	$(BIN)/python examples/benchmarks/digits.py
 	$(BIN)/python examples/benchmarks/rivals.py $(SOURCES) --out docs/benchmarks --readme README.md
 	$(BIN)/python examples/benchmarks/kernels.py --out docs/benchmarks
+	$(BIN)/python examples/benchmarks/forecast.py --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/ranks.py --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/recipe_search.py $(if $(CIFAR10),--folder $(CIFAR10)/train) --seconds 2 \
 	  --sources $(if $(CIFAR10),cifar grey) digits places --variants default "optimizer: AdamW" \

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -408,6 +409,46 @@ def test_savings_are_quoted_at_counts_that_were_measured():
     assert text.count("The supervised network reaches") == 1
     assert "With 5 labels per class, nothing is ahead of SimCLR (40.0%)." in text
     assert "With all 1,000 labels, supervised network (70.0%) is ahead of SimCLR (60.0%)." in text
+
+
+@pytest.mark.parametrize(
+    "name, file, hidden", [("digits", "digits", []), ("rivals cifar10", "rivals_cifar10", [1]),
+                           ("rivals clothing", "rivals_clothing", [1])]
+)  # fmt: skip
+def test_tables_of_the_readme_are_those_of_the_files(name, file, hidden):
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = page.partition(f"<!-- {name}: ")[2].partition(f"<!-- end of {name} -->")[0]
+    shown = [line.strip("| ").split("|") for line in block.splitlines() if line.startswith("|")]
+    shown = [[cell.strip() for cell in line] for line in shown if set(line[0].strip()) != {"-"}]
+    assert block and (shown or "make numbers" in block)
+    with (ROOT / "docs" / "benchmarks" / f"{file}.csv").open(newline="") as table:
+        written = [[cell for k, cell in enumerate(line) if k not in hidden] for line in csv.reader(table)]
+    for line in shown[1:]:
+        assert line in written
+
+
+def test_the_forecast_is_compared_with_what_comes(tmp_path, monkeypatch):
+    import forecast
+
+    class Trained:
+        """Its loss is 1 / epoch, and is foreseen to fall to 3/4 of that."""
+
+        def __init__(self, max_epochs, **settings):
+            self.history_ = max_epochs
+
+        def fit(self, X):
+            return self
+
+    def predict(epochs):
+        loss = 1 / epochs
+        return SimpleNamespace(loss=loss, predicted=0.75 * loss, low=0.7 * loss, high=0.8 * loss)
+
+    monkeypatch.setattr(forecast, "SimCLRTransformer", Trained)
+    monkeypatch.setattr(forecast, "predict_loss", predict)
+    forecast.main(["--epochs", "1", "--seeds", "0", "--n-images", "4", "--out", str(tmp_path)])
+    _, digits, crops = csv.reader((tmp_path / "forecast.csv").read_text().splitlines())
+    assert digits == ["digits", "1", "0", "1.00", "0.75", "0.50", "50", "no"]
+    assert crops[0] == "crops of photographs"
 
 
 def test_a_row_shows_the_round_of_its_ratio():
