@@ -253,8 +253,8 @@ def main(arguments=None):
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="with train, in it a sub-folder a class (download)")
-    parser.add_argument("--n-images", type=int, default=5000, help="training images (5000)")
-    parser.add_argument("--n-scored", type=int, default=4000, help="others to score on (4000)")
+    parser.add_argument("--n-images", type=int, default=4000, help="training images (4000)")
+    parser.add_argument("--n-scored", type=int, default=3000, help="others to score on (3000)")
     parser.add_argument(
         "--settings", nargs="*", choices=SETTINGS, default=["paper"], help="of equal steps (paper)"
     )
