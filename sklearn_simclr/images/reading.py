@@ -44,8 +44,8 @@ from .store import FileRows, FolderStore, MemoryRows, Place, StoredKind, scratch
 __all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
 
 # Seconds and images of reading after which it is estimated how long the rest will take: the first files may
-# be slow. Where so few take this part of the time, that says enough. An estimate may be so many times too high
-# at the beginning; from half of the time on it is believed.
+# be slow. Where so few take this part of the time, that says enough. An estimate may be so many times too
+# high at the beginning; from half of the time on it is believed.
 _ESTIMATED_AFTER = 0.5
 _FEW_IMAGES = 16
 _LONG = 0.25

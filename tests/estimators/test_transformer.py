@@ -738,9 +738,9 @@ INFINITE[5, 0] = -np.inf
         (np.zeros(8), ValueError, "1D array"),
         (np.zeros((2, 2, 2, 2, 2)), ValueError, "must have shape"),
         (np.array(["2020-01-01", "2020-01-02"], dtype="M8[D]").reshape(2, 1), (ValueError, TypeError), None),
-        (None, ValueError, None),
+        (None, TypeError, None),
         ("images/", ValueError, None),
-        (7, ValueError, None),
+        (7, TypeError, None),
     ],
 )
 def test_bad_images(fitted, X, error, message):

@@ -263,6 +263,7 @@ def test_the_trials_change_nothing(images, monkeypatch):
     drawn, everywhere = loop.generator.get_state(), torch.get_rng_state()
     taken = []
     monkeypatch.setattr(loop, "fit_loop", lambda *args, **kwargs: taken.append(kwargs))
+    loop.pressed_ = []
     monkeypatch.setattr(loop.objective, "end", lambda: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # on a slow machine
