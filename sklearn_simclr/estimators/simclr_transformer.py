@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -159,6 +160,15 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         one positive see :class:`PACBayesContrastiveTransformer`.
     temperature : float, default=0.2
         Temperature of NT-Xent and NT-Logistic, > 0.
+    queue_size : int, default=0
+        How many projections of earlier batches every view is compared with, besides those of its batch: the
+        memory of MoCo and SimCLRv2, which takes 65536. They were computed by an average of the network over
+        the steps and carry no gradient. Only with ``loss="nt_xent"``; it takes a second forward pass, about a
+        third more time. Each fit and partial_fit begins with an empty queue. Choose fewer than there are
+        images.
+    queue_momentum : float, default=0.999
+        Part of the averaged network that stays in each step, in [0, 1); the rest is the present network.
+        Only read with a ``queue_size``.
     projection_dim : int, default=128
         Length of the projections z that the loss compares.
     projection_layers : int, default=2
@@ -317,6 +327,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         "weights": [str, os.PathLike, enum.Enum, None],
         "loss": [StrOptions({"nt_xent", "nt_logistic", *_LOSSES}), callable],
         "temperature": [Interval(Real, 0, None, closed="neither")],
+        "queue_size": [Interval(Integral, 0, None, closed="left")],
+        "queue_momentum": [Interval(Real, 0, 1, closed="left")],
         "projection_dim": [Interval(Integral, 1, None, closed="left")],
         "projection_layers": [Interval(Integral, 0, None, closed="left")],
         "micro_batch_size": [Interval(Integral, 2, None, closed="left"), None],
@@ -338,6 +350,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         augmentation: Augmentation | ExternalViews | Callable[..., Any] | None = None,
         loss: str | Callable[[torch.Tensor], torch.Tensor] = "nt_xent",
         temperature: float = 0.2,
+        queue_size: int = 0,
+        queue_momentum: float = 0.999,
         projection_dim: int = 128,
         projection_layers: int = 2,
         batch_size: int = 256,
@@ -369,6 +383,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         self.augmentation = augmentation
         self.loss = loss
         self.temperature = temperature
+        self.queue_size = queue_size
+        self.queue_momentum = queue_momentum
         self.projection_dim = projection_dim
         self.projection_layers = projection_layers
         self.batch_size = batch_size
@@ -583,10 +599,16 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             projector,
             views,
             loss,
-            chance_level=partial(_chance_level, loss, self.loss),
+            chance_level=partial(_chance_level, loss, self.loss, self.queue_size),
             given=given,
             initialize=not warm and self.weights is None,
+            queue_size=self.queue_size,
+            queue_momentum=self.queue_momentum,
         )
+
+    def _adopt(self, objective: Objective, *args: Any, **kwargs: Any) -> None:
+        objective.modules.pop("averaged") if "averaged" in objective.modules else None
+        super()._adopt(objective, *args, **kwargs)
 
     def _mirror_pays(self, objective: Objective, images: ImageSource, warm: bool) -> bool:
         """Return whether the mean over mirror images is a better representation of these images."""
@@ -676,6 +698,11 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         }
 
     def _make_loss(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        if self.queue_size and self.loss != "nt_xent":
+            raise ValueError(
+                f"queue_size={self.queue_size} needs loss='nt_xent', which alone takes negatives of earlier "
+                f"batches; got loss={self.loss!r}. Pass queue_size=0."
+            )
         if self.loss == "nt_xent":
             return partial(nt_xent, temperature=self.temperature)
         if self.loss == "nt_logistic":
@@ -689,10 +716,12 @@ def _changes_nothing(preprocessing: Preprocessing, shape: tuple[int, ...], chann
     return whole and preprocessing.crop_fraction == 1 and preprocessing.mean is None
 
 
-def _chance_level(loss: Callable[[torch.Tensor], torch.Tensor], name: object, n_pairs: int) -> float:
-    """Return the loss of an encoder that maps every view to one point."""
+def _chance_level(
+    loss: Callable[[torch.Tensor], torch.Tensor], name: object, queue_size: int, n_pairs: int
+) -> float:
+    """Return the loss of an encoder that maps every view to one point; a queue is taken as full."""
     if name == "nt_xent":
-        return chance_level(n_pairs)
+        return math.log(math.exp(chance_level(n_pairs)) + queue_size) if queue_size else chance_level(n_pairs)
     value = loss(torch.ones(2 * min(n_pairs, 1024), 2))
     if not isinstance(value, torch.Tensor) or value.ndim:
         found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)

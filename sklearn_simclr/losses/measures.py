@@ -2,6 +2,7 @@
 
 import math
 from numbers import Integral, Real
+from typing import Literal
 
 import numpy as np
 import torch
@@ -178,7 +179,7 @@ def chance_level(n_pairs: int) -> float:
     return math.log(2 * int(n_pairs) - 1)
 
 
-def contrastive_accuracy(z: ArrayLike) -> float:
+def contrastive_accuracy(z: ArrayLike, among: Literal["all", "other_view"] = "all") -> float:
     """Return how often the row most similar to a view is the other view of its image.
 
     Parameters
@@ -186,23 +187,27 @@ def contrastive_accuracy(z: ArrayLike) -> float:
     z : array-like of shape (2N, d)
         Projections, N >= 2, an array or a torch tensor on any device; rows i and i + N are a pair. Rows are
         normalised here.
+    among : {"all", "other_view"}, default="all"
+        Among which rows the other view is looked for. ``"all"``: the 2N - 1 other rows, as in the loss, for
+        each of the 2N rows. ``"other_view"``: the N second views, for each of the N first views, which is the
+        contrastive accuracy of google-research/simclr; with fewer rows to confuse it with, it is higher.
 
     Returns
     -------
     accuracy : float
-        Fraction of the 2N anchors, in [0, 1]. Chance is 1 / (2N - 1). A tie of the other view with another
-        row (equal similarities but for rounding) counts as wrong: a collapsed representation scores 0.
+        Fraction of the anchors, in [0, 1]. Chance is 1 / (2N - 1), or 1 / N among the other view. A tie of
+        the right row with another one (equal similarities but for rounding) counts as wrong: a collapsed
+        representation scores 0.
 
     Raises
     ------
     ValueError
-        If the shape does not fit or a value is not finite.
+        If the shape does not fit, a value is not finite, or `among` is neither.
 
     References
     ----------
-    Chen et al., 2020, arXiv:2002.05709, table 5 has the contrastive accuracy of several losses. Their code
-    looks for the other view among the N rows of the other view only; here the 2N - 2 views of other images
-    compete, as they do in the loss, so that the accuracy is a little lower.
+    Chen et al., 2020, arXiv:2002.05709, table 5 has the contrastive accuracy of several temperatures, with
+    N = 4096; ``contrastive_accuracy(z, among="other_view")`` is what their code computes.
 
     Examples
     --------
@@ -214,25 +219,33 @@ def contrastive_accuracy(z: ArrayLike) -> float:
     z = _as_matrix(z, "z", 4)
     if len(z) % 2:
         raise ValueError(f"z has {len(z)} rows; pass an even number, all first views and then all second.")
-    return float(contrastive_accuracy_tensor(z))
+    if among not in ("all", "other_view"):
+        raise ValueError(f"among must be 'all' or 'other_view', got {among!r}.")
+    return float(contrastive_accuracy_tensor(z, among))
 
 
-def contrastive_accuracy_tensor(z: Tensor) -> Tensor:
+def contrastive_accuracy_tensor(z: Tensor, among: str = "all") -> Tensor:
     """Return `contrastive_accuracy` of a tensor as a 0-d tensor on its device, without waiting for it."""
     with torch.no_grad(), torch.autocast(device_type=z.device.type, enabled=False):
         unit = _unit(z.to(torch.promote_types(z.dtype, torch.float32)))
         n = len(unit)
+        anchors = n if among == "all" else n // 2
         index = torch.arange(n, device=z.device)[:, None]
         partner = index.roll(n // 2, 0)
         tie = _TIE_ROUNDINGS * torch.finfo(unit.dtype).eps
         right = torch.zeros((), dtype=unit.dtype, device=z.device)
         for start, stop in _blocks(n):
+            stop = min(stop, anchors)
+            if start >= stop:
+                break
             similarity = unit[start:stop] @ unit.T
             positive = similarity.gather(1, partner[start:stop])
             similarity.scatter_(1, index[start:stop], -math.inf)
             similarity.scatter_(1, partner[start:stop], -math.inf)
+            if among != "all":
+                similarity[:, :anchors] = -math.inf
             right += (positive[:, 0] > similarity.amax(1) + tie).sum()
-        return right / n
+        return right / anchors
 
 
 def _as_matrix(x: ArrayLike, name: str, smallest: int) -> Tensor:

@@ -35,7 +35,12 @@ _LARGEST_PLAIN_LOGIT = {torch.float32: 60.0, torch.float64: 600.0}
 
 
 def nt_xent(
-    z: Tensor, temperature: float = 0.5, *, gathered: Tensor | None = None, offset: int = 0
+    z: Tensor,
+    temperature: float = 0.5,
+    *,
+    gathered: Tensor | None = None,
+    offset: int = 0,
+    negatives: Tensor | None = None,
 ) -> Tensor:
     r"""Return the normalised temperature-scaled cross-entropy of SimCLR.
 
@@ -60,6 +65,9 @@ def nt_xent(
     offset : int, default=0
         Where the local rows stand in `gathered`: local row i < N is row offset + i there and local row N + i
         is row M + offset + i. 0 <= offset <= M - N. Only read when `gathered` is given.
+    negatives : torch.Tensor of shape (Q, d) or None, default=None
+        Further projections that every anchor is compared with, such as those of earlier batches (the memory
+        of MoCo and SimCLRv2). They are normalised here and receive no gradient. Not together with `gathered`.
 
     Returns
     -------
@@ -69,7 +77,8 @@ def nt_xent(
     Raises
     ------
     TypeError
-        If `z` or `gathered` is not a floating-point tensor, `temperature` not a number, `offset` not an int.
+        If `z`, `gathered` or `negatives` is not a floating-point tensor, `temperature` not a number, `offset`
+        not an int.
     ValueError
         If a shape, `temperature` or `offset` is out of range.
 
@@ -105,7 +114,12 @@ def nt_xent(
     _check_temperature(temperature)
     if gathered is None:
         _check_pairs(z, "z", smallest=2)
-        return _NTXent.apply(z, float(temperature))
+        if negatives is not None:
+            _check_negatives(negatives, z)
+            negatives = negatives.detach()
+        return _NTXent.apply(z, float(temperature), negatives)
+    if negatives is not None:
+        raise ValueError("negatives and gathered exclude each other. Pass one, and gather before the loss.")
     _check_pairs(z, "z", smallest=1)
     _check_pairs(gathered, "gathered", smallest=2)
     if gathered.shape[1] != z.shape[1]:
@@ -121,6 +135,17 @@ def nt_xent(
             f"ones begin at an offset in [0, {last}]."
         )
     return _GatheredNTXent.apply(z, gathered, float(temperature), int(offset))
+
+
+def _check_negatives(negatives: Tensor, z: Tensor) -> None:
+    if not isinstance(negatives, torch.Tensor) or not negatives.is_floating_point():
+        found = getattr(negatives, "dtype", type(negatives).__name__)
+        raise TypeError(f"negatives must be a floating-point torch.Tensor, got {found}.")
+    if negatives.ndim != 2 or negatives.shape[1] != z.shape[1]:
+        raise ValueError(
+            f"negatives has shape {tuple(negatives.shape)}; pass (Q, {z.shape[1]}), projections as long as "
+            "those of z."
+        )
 
 
 class _LogSums:
@@ -168,9 +193,10 @@ def _softmax_sums(
 
 class _NTXent(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, z: Tensor, temperature: float, negatives: Tensor | None) -> Tensor:
         with _no_autocast(z.device):
             unit, inverse = _normalise(z, _working_dtype(z))
+            others = None if negatives is None else _normalise(negatives, unit.dtype)[0]
             n, scale = len(unit), 1.0 / temperature
             plain = scale <= _LARGEST_PLAIN_LOGIT[unit.dtype]
             spans = _spans(n, z.device)
@@ -187,19 +213,22 @@ class _NTXent(torch.autograd.Function):
                     sums.add(slice(r0, r1), tile, 1)
                     if r0 != c0:
                         sums.add(slice(c0, c1), tile, 0)
+            if others is not None:
+                for rows, _, other in _NTXent._tiles_of_negatives(unit, others, scale):
+                    sums.add(rows, other.exp_() if plain else other, 1)
             log_sums = sums.log()
             positives = torch.linalg.vecdot(unit[: n // 2], unit[n // 2 :]).mul_(scale)
             loss = (log_sums.view(2, -1) - positives).mean()
         # A lone tile is small: keeping it saves the backward pass a product and an exponential.
         only_tile = tile if plain and len(spans) == 1 else None
-        ctx.save_for_backward(unit, inverse, log_sums, only_tile)
+        ctx.save_for_backward(unit, inverse, log_sums, only_tile, others)
         ctx.scale, ctx.plain, ctx.dtype = scale, plain, z.dtype
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None]:
-        unit, inverse, log_sums, only_tile = ctx.saved_tensors
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
+        unit, inverse, log_sums, only_tile, others = ctx.saved_tensors
         n = len(unit)
         with _no_autocast(unit.device):
             reciprocals = log_sums.neg().exp_() if ctx.plain else None
@@ -208,11 +237,28 @@ class _NTXent(torch.autograd.Function):
                 gradient = weights @ unit
             else:
                 gradient = _NTXent._gradient_in_tiles(unit, log_sums, reciprocals, ctx.scale)
+            if others is not None:
+                for rows, columns, tile in _NTXent._tiles_of_negatives(unit, others, ctx.scale):
+                    weights = _softmax_sums(tile, rows, columns, log_sums, reciprocals, None)
+                    gradient[rows].addmm_(weights, others[columns])
             # A pair is the positive of both its anchors.
             gradient[: n // 2].sub_(unit[n // 2 :], alpha=2.0)
             gradient[n // 2 :].sub_(unit[: n // 2], alpha=2.0)
             gradient = _through_normalisation(gradient, unit, inverse * (grad_loss * (ctx.scale / n)))
-        return gradient.to(ctx.dtype), None
+        return gradient.to(ctx.dtype), None, None
+
+    @staticmethod
+    def _tiles_of_negatives(
+        unit: Tensor, others: Tensor, scale: float
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yield row slice, column slice and the logits there."""
+        row_spans, column_spans = _spans(len(unit), unit.device), _spans(len(others), unit.device)
+        buffer = _buffer(row_spans[0][1], column_spans[0][1], unit) if column_spans else None
+        for r0, r1 in row_spans:
+            for c0, c1 in column_spans:
+                assert buffer is not None
+                tile = _logits(unit[r0:r1], others[c0:c1], scale, buffer(r1 - r0, c1 - c0))
+                yield slice(r0, r1), slice(c0, c1), tile
 
     @staticmethod
     def _gradient_in_tiles(

@@ -1,13 +1,16 @@
 """The objective of SimCLR: two views of each image, one forward of all of them, one loss over the batch."""
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from .._utils.warn import warn
 from ..encoders.traits import read_part
 from ..images.source import ImageSource
 from ..losses.large_batch import cached_backward
@@ -16,6 +19,7 @@ from ..views.external import Views
 from .batch import Batch
 from .objective import Epoch, Objective, Step
 from .plan import Plan
+from .queue import ProjectionQueue, move_average
 from .watch import TrainingWatch
 
 __all__ = ["ContrastiveObjective"]
@@ -46,10 +50,17 @@ class ContrastiveObjective(Objective):
         Which of ``"encoder"`` and ``"projector"`` begin with weights that somebody chose.
     initialize : bool, default=True
         Whether an encoder whose first layer is set from images is to be set.
+    queue_size : int, default=0
+        How many projections of earlier batches every view is compared with besides. They come from
+        ``modules["averaged"]``, an average of encoder and projector over the steps, and carry no gradient.
+        The loss is called with them as ``negatives`` (q, p).
+    queue_momentum : float, default=0.999
+        Part of the average that stays in each step.
 
     References
     ----------
-    Chen et al., 2020, arXiv:2002.05709, section 2.1 and algorithm 1.
+    Chen et al., 2020, arXiv:2002.05709, section 2.1 and algorithm 1; the queue: Chen et al., 2020,
+    arXiv:2006.10029, section 2.
     """
 
     title = "SimCLR"
@@ -69,13 +80,20 @@ class ContrastiveObjective(Objective):
         encoder: nn.Module,
         projector: nn.Module,
         augmentation: Views,
-        loss: Callable[[Tensor], Tensor],
+        loss: Callable[..., Tensor],
         *,
         chance_level: float | Callable[[int], float] | None = None,
         given: Iterable[str] = (),
         initialize: bool = True,
+        queue_size: int = 0,
+        queue_momentum: float = 0.999,
     ) -> None:
         modules = {"encoder": encoder, "projector": projector}
+        self.queue = ProjectionQueue(queue_size) if queue_size else None
+        self.queue_momentum = queue_momentum
+        if queue_size:
+            average = copy.deepcopy(nn.ModuleDict(modules)).requires_grad_(False)
+            modules["averaged"] = average
         super().__init__(modules, augmentation, given=given, initialize=initialize)
         self.loss = loss
         # A head without layers is no head: the loss compares whole representations.
@@ -88,8 +106,11 @@ class ContrastiveObjective(Objective):
         sizes = batch.micro_batches()
         if len(sizes) == 1:
             views = self.augmentation.apply(batch.images, draws)  # (2n, C, h, w), all first views first
+            averaged = self.project_averaged(batch, [views])
             h, z = self.project(batch, views)  # one forward of all: BatchNorm must not tell the views apart
-            return Step(self.loss(batch.gather(z)), {"h": h.detach(), "z": z.detach()})
+            loss = self.compare(batch.gather(z))
+            self.enqueue(averaged)
+            return Step(loss, {"h": h.detach(), "z": z.detach()})
 
         n = len(batch.images)
         outputs: dict[str, Tensor] = {}
@@ -116,11 +137,13 @@ class ContrastiveObjective(Objective):
         found: list[Tensor] = []
 
         def scaled_loss(z: Tensor) -> Tensor:
-            loss = self.loss(batch.gather(z))
+            loss = self.compare(batch.gather(z))
             found.append(loss.detach())
             return batch.scale(loss * batch.weight)
 
+        averaged = self.project_averaged(batch, (chunk() for chunk in chunks))
         _, outputs["z"] = cached_backward(forward, chunks, scaled_loss, module=self.modules)
+        self.enqueue(averaged)
         return Step(found[0], outputs, has_gradients=True)
 
     def project(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,13 +154,65 @@ class ContrastiveObjective(Objective):
             z = self.modules["projector"](h)
         return h, z if z.dtype == torch.float64 else z.float()  # bfloat16 holds no logits
 
+    def compare(self, z: Tensor) -> Tensor:
+        """Return the loss of the projections of a whole batch, and of what is in the queue."""
+        negatives = None if self.queue is None else self.queue.rows()
+        return self.loss(z) if negatives is None else self.loss(z, negatives=negatives)
+
+    @torch.no_grad()
+    def project_averaged(self, batch: Batch, chunks: Iterable[Tensor]) -> Tensor | None:
+        """Return projections of the views of all ranks by the averaged network, if there is a queue."""
+        if self.queue is None:
+            return None
+        average = cast(nn.ModuleDict, self.modules["averaged"])
+        encode = average["encoder"] if self.read is None else read_part(average["encoder"])
+        parts = []
+        for chunk in chunks:
+            with batch.precision():
+                # A copy: an encoder may change its input in place.
+                parts.append(average["projector"](encode(batch.lay_out(chunk.clone()))).chunk(2))
+        views = [torch.cat(part) for part in zip(*parts, strict=True)]
+        z = torch.cat(views)
+        return batch.gather(z if z.dtype == torch.float64 else z.float())
+
+    def enqueue(self, projections: Tensor | None) -> None:
+        """Put projections of this batch into the queue, for the batches to come."""
+        if self.queue is not None and projections is not None:
+            self.queue.put(projections)
+
+    def after_step(self) -> None:
+        """Move the averaged network, if there is one."""
+        if self.queue is not None:
+            average = cast(nn.ModuleDict, self.modules["averaged"])
+            for name, module in average.items():
+                move_average(module, self.modules[name], self.queue_momentum)
+
+    def state(self) -> dict[str, Any]:
+        """Return the queue."""
+        return {} if self.queue is None else {"queue": self.queue.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with a queue."""
+        if self.queue is not None:
+            self.queue.load_state(state["queue"])
+
     def identity(self) -> dict:
-        """Return what the learnt weights depend on: also the loss."""
-        return {**super().identity(), "loss": self.loss}
+        """Return what the learnt weights depend on: also the loss, and the queue if there is one."""
+        queue = {} if self.queue is None else {"queue": (self.queue.size, self.queue_momentum)}
+        return {**super().identity(), "loss": self.loss, **queue}
 
     def begin(self, images: ImageSource, plan: Plan, generator: torch.Generator) -> None:
         """Set the encoder's first layer from images, and begin to watch the training."""
         super().begin(images, plan, generator)
+        if self.queue is not None:
+            average = cast(nn.ModuleDict, self.modules["averaged"])
+            for name, module in average.items():
+                module.load_state_dict(self.modules[name].state_dict())
+            if self.queue.size > len(images) and plan.max_epochs > 0:
+                warn(
+                    f"queue_size={self.queue.size} is more than there are images, {len(images)}: views of "
+                    "the same image stand among the negatives again and again. Pass a smaller one."
+                )
         self.adapt(plan, len(images))
         if plan.max_epochs > 0 and "encoder" not in self.given:
             self.watch.see_images(len(images), plan.n_steps(len(images)))

@@ -95,6 +95,17 @@ def test_contrastive_accuracy_is_a_loop_over_anchors():
             assert found.shape == () and found.item() == pytest.approx(naive_accuracy(z))
 
 
+def test_contrastive_accuracy_among_the_other_view_is_googles():
+    first = matrix(15)
+    for spread in (0.7, 3.0):
+        z = unit(np.vstack([first, first + spread * matrix(15, seed=1)]))
+        expected = np.mean([np.argmax(z[i] @ z[15:].T) == i for i in range(15)])
+        assert contrastive_accuracy(z, among="other_view") == pytest.approx(expected)
+        assert contrastive_accuracy(z, among="other_view") >= contrastive_accuracy(z)
+    with pytest.raises(ValueError, match="among must be 'all' or 'other_view', got 'both'"):
+        contrastive_accuracy(z, among="both")
+
+
 def test_contrastive_accuracy_of_perfect_views_and_of_chance():
     assert contrastive_accuracy(np.vstack([matrix(15, 8)] * 2)) == 1.0
     accuracies = [contrastive_accuracy(matrix(20, 8, seed)) for seed in range(50)]

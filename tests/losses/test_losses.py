@@ -395,3 +395,27 @@ def test_gathered_and_offset_are_checked():
         nt_xent(z, gathered=z, offset=0.0)
     with pytest.raises(ValueError, match="offset=0 is out of range"):
         nt_xent(z, gathered=local_rows(z, 0, 6))
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.5])
+def test_negatives_of_earlier_batches_stand_beside_those_of_the_batch(tile, temperature):
+    z, earlier = projections().requires_grad_(), projections(9, seed=1).requires_grad_()
+    unit = [torch.nn.functional.normalize(x, dim=1) for x in (z, earlier.detach())]
+    logits = torch.cat([unit[0] @ unit[0].T, unit[0] @ unit[1].T], dim=1) / temperature
+    logits = logits.masked_fill(torch.eye(*logits.shape, dtype=torch.bool), -math.inf)
+    expected = torch.nn.functional.cross_entropy(logits, torch.arange(len(z)).roll(len(z) // 2))
+    found = nt_xent(z, temperature, negatives=earlier)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    torch.testing.assert_close(gradient(found, z), gradient(expected, z), rtol=1e-9, atol=1e-13)
+    assert not torch.autograd.grad(nt_xent(z, temperature, negatives=earlier), earlier, allow_unused=True)[0]
+    assert nt_xent(z, temperature, negatives=earlier[:0]) == nt_xent(z, temperature)
+
+
+def test_bad_negatives_are_named():
+    z = projections()
+    with pytest.raises(ValueError, match=r"negatives has shape \(24, 3\); pass \(Q, 7\)"):
+        nt_xent(z, negatives=z[:, :3])
+    with pytest.raises(TypeError, match="negatives must be a floating-point torch.Tensor, got list"):
+        nt_xent(z, negatives=[1.0])
+    with pytest.raises(ValueError, match="exclude each other"):
+        nt_xent(z, negatives=z, gathered=z)

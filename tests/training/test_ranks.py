@@ -65,7 +65,7 @@ def state(modules):
     return [tensor.numpy() for tensor in modules.state_dict().values()]
 
 
-def learn_in_float64(optimizer="muon", loss="nt_xent", micro=None, fault=None):
+def learn_in_float64(optimizer="muon", loss="nt_xent", micro=None, fault=None, queue=0):
     """Return weights and loss curve after 20 steps in float64 on batches of 10 images."""
     if fault == "no synced BatchNorm":
         trainer.norms_over = lambda ranks, modules: contextlib.nullcontext()
@@ -77,7 +77,7 @@ def learn_in_float64(optimizer="muon", loss="nt_xent", micro=None, fault=None):
     torch.manual_seed(0)
     head = ProjectionHead(32, 5, 2).double()
     augmentation = Augmentation().resolve((3, 8, 8))
-    objective = ContrastiveObjective(encoder(), head, augmentation, getattr(losses, loss))
+    objective = ContrastiveObjective(encoder(), head, augmentation, getattr(losses, loss), queue_size=queue)
     rate = {"muon": 0.02, "lars": 0.3}[optimizer]
     schedule = partial(warmup_cosine, warmup=0.1)
     plan = Plan(5, 10, optimizer, rate, schedule, seed=0, micro_batch_size=micro, keep_last=True, **limit)
@@ -96,13 +96,15 @@ CASES = [
     (3, "lars", "nt_logistic", None),
     (4, "muon", "margin_triplet", 5),
     (3, "lars", "nt_xent", 5),
+    (2, "lars", "nt_xent", 5, 30),
 ]
 
 
-@pytest.mark.parametrize(("size", "optimizer", "loss", "micro"), CASES)
-def test_ranks_learn_what_one_process_learns(forked, size, optimizer, loss, micro):
-    found = forked.run(size, learn_in_float64, optimizer, loss, micro)
-    alone = learn_in_float64(optimizer, loss, micro)
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_learn_what_one_process_learns(forked, case):
+    size, optimizer, loss, micro, *queue = case
+    found = forked.run(size, learn_in_float64, optimizer, loss, micro, None, *queue)
+    alone = learn_in_float64(optimizer, loss, micro, None, *queue)
     assert furthest(found[0], alone) <= 1e-12
     assert all(furthest(other, found[0]) == 0 for other in found[1:])
 
