@@ -108,7 +108,7 @@ class ContrastiveObjective(Objective):
             views = self.augmentation.apply(batch.images, draws)  # (2n, C, h, w), all first views first
             averaged = self.project_averaged(batch, [views])
             h, z = self.project(batch, views)  # one forward of all: BatchNorm must not tell the views apart
-            loss = self.compare(batch.gather(z))
+            loss = self.loss(batch.gather(z), **self.earlier())
             self.enqueue(averaged)
             return Step(loss, {"h": h.detach(), "z": z.detach()})
 
@@ -137,7 +137,7 @@ class ContrastiveObjective(Objective):
         found: list[Tensor] = []
 
         def scaled_loss(z: Tensor) -> Tensor:
-            loss = self.compare(batch.gather(z))
+            loss = self.loss(batch.gather(z), **self.earlier())
             found.append(loss.detach())
             return batch.scale(loss * batch.weight)
 
@@ -154,10 +154,10 @@ class ContrastiveObjective(Objective):
             z = self.modules["projector"](h)
         return h, z if z.dtype == torch.float64 else z.float()  # bfloat16 holds no logits
 
-    def compare(self, z: Tensor) -> Tensor:
-        """Return the loss of the projections of a whole batch, and of what is in the queue."""
+    def earlier(self) -> dict[str, Tensor]:
+        """Return what the loss is called with beside the projections: negatives of earlier batches."""
         negatives = None if self.queue is None else self.queue.rows()
-        return self.loss(z) if negatives is None else self.loss(z, negatives=negatives)
+        return {} if negatives is None else {"negatives": negatives}
 
     @torch.no_grad()
     def project_averaged(self, batch: Batch, chunks: Iterable[Tensor]) -> Tensor | None:
@@ -165,7 +165,8 @@ class ContrastiveObjective(Objective):
         if self.queue is None:
             return None
         average = cast(nn.ModuleDict, self.modules["averaged"])
-        encode = average["encoder"] if self.read is None else read_part(average["encoder"])
+        read = None if self.read is None else read_part(average["encoder"])
+        encode = average["encoder"] if read is None else read
         parts = []
         for chunk in chunks:
             with batch.precision():
@@ -198,8 +199,10 @@ class ContrastiveObjective(Objective):
 
     def identity(self) -> dict:
         """Return what the learnt weights depend on: also the loss, and the queue if there is one."""
-        queue = {} if self.queue is None else {"queue": (self.queue.size, self.queue_momentum)}
-        return {**super().identity(), "loss": self.loss, **queue}
+        found = {**super().identity(), "loss": self.loss}
+        if self.queue is not None:
+            found |= {"queue_size": self.queue.size, "queue_momentum": self.queue_momentum}
+        return found
 
     def begin(self, images: ImageSource, plan: Plan, generator: torch.Generator) -> None:
         """Set the encoder's first layer from images, and begin to watch the training."""

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_steps_are_those_of_a_naive_memory(micro):
         encoder,
         head,
         augmentation,
-        lambda z, **more: nt_xent(z, 0.3, **more),
+        partial(nt_xent, temperature=0.3),
         queue_size=19,
         queue_momentum=0.7,
     )
@@ -104,7 +105,9 @@ class StopAt(Callback):
 
 
 def simclr(**params):
-    params = {"encoder": network(0).float(), "max_epochs": 2, "batch_size": 8, "queue_size": 20, **params}
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.Tanh())
+    params = {"encoder": encoder, "max_epochs": 2, "batch_size": 8, "queue_size": 20, **params}
     return SimCLRTransformer(**params, random_state=0)
 
 
