@@ -22,6 +22,8 @@ from .workers import in_worker
 __all__ = [
     "Copies",
     "Mark",
+    "Recording",
+    "aside",
     "autocast_off",
     "by_kind",
     "check_float64",
@@ -30,6 +32,7 @@ __all__ = [
     "free_memory",
     "generator_states",
     "has_fused_optimizers",
+    "has_recordings",
     "is_cpu",
     "mark",
     "out_of_memory",
@@ -443,6 +446,53 @@ class Copies:
             current.wait_event(copied)
             tensor.record_stream(current)
         return tensor
+
+
+def has_recordings(device: torch.device) -> bool:
+    """Return whether a device records work and repeats it by itself: CUDA's graphs, and what has their form."""
+    return hasattr(_module(device), "CUDAGraph")
+
+
+class Recording:
+    """Work of a device that is recorded once and then repeated in one call, with what its memory then holds.
+
+    Parameters
+    ----------
+    device : torch.device
+        One that `has_recordings`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.module = device, _module(device)
+        self.graph = self.module.CUDAGraph()
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record what the context gives to the device, which does not do it yet."""
+        # Threads that bring images may allocate memory meanwhile.
+        with _current(self.device), self.module.graph(self.graph, capture_error_mode="thread_local"):
+            yield
+
+    def repeat(self) -> None:
+        """Let the device do what was recorded."""
+        self.graph.replay()
+
+
+@contextlib.contextmanager
+def aside(device: torch.device) -> Iterator[None]:
+    """Give work to another stream of a device, after what was given before and before what comes next.
+
+    Parameters
+    ----------
+    device : torch.device
+        One that `has_recordings`: what is to be recorded has to have been done on such a stream.
+    """
+    module = _module(device)
+    usual, other = module.current_stream(device), module.Stream(device)
+    other.wait_stream(usual)
+    with module.stream(other):
+        yield
+    usual.wait_stream(other)
 
 
 def generator_states(device: torch.device) -> dict[str, Tensor]:

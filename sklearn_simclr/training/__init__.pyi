@@ -1,5 +1,6 @@
 from .batch import Batch as Batch
 from .ctrl_c import KeepOnCtrlC as KeepOnCtrlC
+from .graphs import without_graphs as without_graphs
 from .objective import Epoch as Epoch
 from .objective import History as History
 from .objective import Objective as Objective

@@ -41,6 +41,8 @@ class Batch:
     scale : callable, optional
         The loss to what gradients are computed of: with float16 a large multiple of it, else it itself. Only
         an objective that computes gradients by itself calls it.
+    drawn : callable or None, default=None
+        Where `draw` takes draws from instead of the generator: augmentation and number of views to draws.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class Batch:
     memory_format: torch.memory_format = torch.contiguous_format
     part: Part | None = None
     scale: Callable[[Tensor], Tensor] = field(default_factory=lambda: _unscaled)
+    drawn: Callable[[Views, int], Any] | None = None
 
     def draw(self, augmentation: Views, n_views: int = 1) -> Any:
         """Draw the random numbers of views.
@@ -77,6 +80,8 @@ class Batch:
         Draws
             As ``augmentation.apply`` takes it, on the CPU: those of all first views come first.
         """
+        if self.drawn is not None:
+            return self.drawn(augmentation, n_views)
         part, shape = self.part, tuple(self.images.shape[1:])
         n = len(self.images) if part is None else part.n
         draws = augmentation.draw(n_views * n, shape, generator=self.generator)

@@ -89,6 +89,7 @@ class ClassificationObjective(Objective):
     """
 
     augmentation: Views
+    repeats = True
 
     def __init__(
         self,

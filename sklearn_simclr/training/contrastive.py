@@ -64,6 +64,7 @@ class ContrastiveObjective(Objective):
     """
 
     title = "SimCLR"
+    repeats = True
     augmentation: Views
     columns = {
         "train_loss": "loss",

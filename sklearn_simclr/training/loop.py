@@ -30,8 +30,9 @@ from .clock import Clock
 from .ctrl_c import KeepOnCtrlC, noted_ctrl_c
 from .feed import make_feed
 from .forecast import predict_loss
+from .graphs import RepeatedStep, can_be_recorded
 from .objective import Epoch, History, Objective, Step
-from .optimizers import make_optimizer
+from .optimizers import make_optimizer, never_wait
 from .pace import Pace, fit_into_time, measure_pace
 from .part import Part, part_of
 from .plan import Plan
@@ -235,6 +236,7 @@ class Loop(NeuralNet):
         per_step = any(_overrides_step(callback) for _, callback in self.callbacks_)
         self.clock_ = Clock(self.plan, len(X), objective.title, objective.chance_level, fit_params["pace"])
         position = self._resume(fit_params["state"])
+        self.repeated_ = self._repeated_step()
         self.keeps_ = any(isinstance(callback, KeepOnCtrlC) for _, callback in self.callbacks_)
         with self.clock_ as clock, noted_ctrl_c(self.keeps_) as pressed:
             self.pressed_ = pressed
@@ -297,7 +299,10 @@ class Loop(NeuralNet):
                 group["lr"] = group["initial_lr"] * self.plan.schedule(fraction)
             if per_step:
                 self.notify("on_batch_begin", batch=(index, None), training=True)
-            loss, outputs = self._step(index, images, part, per_step)
+            if self.repeated_ is not None and part.n == size:
+                loss, outputs = self.repeated_.step(index, images)
+            else:
+                loss, outputs = self._step(index, images, part, per_step)
             if self.scaler.is_enabled():
                 # A step of float16 that overflowed was left out; its loss says nothing.
                 left_out = ~loss.isfinite()
@@ -328,9 +333,23 @@ class Loop(NeuralNet):
         self._record(total[0] / (seen - total[1]), outputs, images_seen, seconds)
         self.views_watch.see_epoch(images, seconds)
 
-    def _step(self, index: torch.Tensor, images: torch.Tensor, part: Part, per_step: bool) -> tuple:
+    def _repeated_step(self) -> RepeatedStep | None:
+        """Return a step that the device repeats by itself, if it can."""
+        repeats = can_be_recorded(self.objective, self.plan)
+        never_wait(self.optimizer_, repeats or self.scaler.is_enabled())
+        if not repeats:
+            return None
+
+        def compute(index: torch.Tensor, images: torch.Tensor, drawn: Any) -> tuple:
+            return self._step(index, images, self._part(len(index)), False, drawn)
+
+        return RepeatedStep(compute, self.module_, self.optimizer_, self.generator, self.plan.device)
+
+    def _step(
+        self, index: torch.Tensor, images: torch.Tensor, part: Part, per_step: bool, drawn: Any = None
+    ) -> tuple:
         """Take one step of the optimizer; return the loss and the outputs, detached."""
-        loss, outputs = self._gradient(index, images, part)
+        loss, outputs = self._gradient(index, images, part, drawn)
         if not self.clock_.steps and not any(p.grad is not None for p in self.module_.parameters()):
             raise ValueError(
                 "The loss gives no parameter of the modules a gradient: nothing would be learnt. Compute it "
@@ -349,7 +368,9 @@ class Loop(NeuralNet):
         self.scaler.update()
         self.objective.after_step()
 
-    def _gradient(self, index: torch.Tensor, images: torch.Tensor, part: Part) -> tuple:
+    def _gradient(
+        self, index: torch.Tensor, images: torch.Tensor, part: Part, drawn: Any = None
+    ) -> tuple:
         """Compute the gradients of a batch; return its loss and outputs, detached."""
         self.optimizer_.zero_grad(set_to_none=True)
         scaled: list[bool] = []
@@ -358,8 +379,9 @@ class Loop(NeuralNet):
             scaled.append(True)
             return self.scaler.scale(loss)
 
+        layout = self.objective.memory_format
         step = self.objective.step(
-            Batch(index, images, self.generator, self.plan, self.objective.memory_format, part, scale)
+            Batch(index, images, self.generator, self.plan, layout, part, scale, drawn)
         )
         if not isinstance(step, Step):
             name = type(self.objective).__name__

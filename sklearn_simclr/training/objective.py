@@ -149,6 +149,9 @@ class Objective:
         Loss of modules that tell nothing apart, shown beside the loss.
     channels_last : bool
         Whether the encoder takes images in that memory format.
+    repeats : bool
+        Whether a step does the same with tensors of the same shapes, whatever their numbers are, and never
+        waits for a number: a GPU then records it once. Only asked of objectives of this package.
 
     See Also
     --------
@@ -175,6 +178,7 @@ class Objective:
     }
     chance_level: float | None = None
     channels_last = False
+    repeats = False
 
     def __init__(
         self,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from .._utils.devices import by_kind, has_fused_optimizers, is_cpu
+from .._utils.devices import by_kind, has_fused_optimizers
 from .._utils.ranks import current
 from .part import divide
 
-__all__ = ["LARS", "Muon", "default_learning_rate", "make_optimizer", "parameter_groups"]
+__all__ = ["LARS", "Muon", "default_learning_rate", "make_optimizer", "never_wait", "parameter_groups"]
 
 _DEFAULT_LEARNING_RATES: dict[str, Callable[[int], float]] = {
     "lars": lambda batch_size: 0.3 * batch_size / 256,  # V1 section 2.2
@@ -212,6 +212,7 @@ class Muon(torch.optim.Optimizer):
             ("weight_decay", weight_decay, weight_decay >= 0, ">= 0"),
         )
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, adapt=True))
+        self.counts_on_device = False
         self.dtype = dtype
 
     @torch.no_grad()
@@ -285,17 +286,27 @@ class Muon(torch.optim.Optimizer):
 
     def _count(self, parameters: list[Tensor]) -> dict[float | Tensor, list[int]]:
         """Count a step of some parameters; return which of them are at each."""
-        for parameter in parameters:
-            self.state[parameter].setdefault("step", torch.zeros(()))
+        self._place_counters(parameters)
         counters = {id(step): step for step in (self.state[parameter]["step"] for parameter in parameters)}
         for counter in counters.values():
             counter += 1
         rows = defaultdict(list)
         for k, parameter in enumerate(parameters):
             step = self.state[parameter]["step"]
-            # Of the CPU: no wait for the device. On the device only where nothing may be waited for.
-            rows[step if not is_cpu(step.device) else float(step)].append(k)
+            # Of the CPU: no wait for the device.
+            rows[step if self.counts_on_device else float(step)].append(k)
         return rows
+
+    def _place_counters(self, parameters: list[Tensor]) -> None:
+        """Bring the counters of steps to the device or to the CPU, one for all parameters of one count."""
+        device = parameters[0].device if self.counts_on_device else torch.device("cpu")
+        at: dict[float, Tensor] = {}
+        for parameter in parameters:
+            step = self.state[parameter].get("step")
+            if step is None or step.device != device:
+                count = 0.0 if step is None else float(step)
+                at.setdefault(count, torch.full((), count, device=device))
+                self.state[parameter]["step"] = at[count]
 
 
 def _alike(parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:
@@ -505,6 +516,23 @@ def make_optimizer(
     if name == "sgd":
         return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
     return torch.optim.AdamW(groups, lr, fused=fused)
+
+
+def never_wait(optimizer: torch.optim.Optimizer, on_device: bool = True) -> None:
+    """Let an optimizer keep on the device whatever its steps depend on, or its counters on the CPU as usual.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        As `make_optimizer` returned it, perhaps with another state.
+    on_device : bool, default=True
+        Whether learning rates may be tensors of the device, and steps be counted there.
+    """
+    if isinstance(optimizer, Muon):
+        optimizer.counts_on_device = on_device
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = on_device
 
 
 def default_learning_rate(name: str, batch_size: int) -> float:

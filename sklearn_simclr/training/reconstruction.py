@@ -36,6 +36,8 @@ class ReconstructionObjective(Objective):
         The modules that begin with weights that somebody chose.
     """
 
+    repeats = True
+
     def __init__(
         self,
         encoder: nn.Module,

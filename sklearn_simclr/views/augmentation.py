@@ -14,9 +14,9 @@ from .._utils.types import Images
 from ..images.items import as_rows
 from ..images.load import load_images
 from .google_form import CROP_TRIES, draw_google_crops
-from .linear_maps import IMPLEMENTATIONS, Draws, make_views
+from .linear_maps import IMPLEMENTATIONS, Draws, Maps, compute_maps, make_views
 
-__all__ = ["Augmentation"]
+__all__ = ["Augmentation", "maps_of", "turns_freely"]
 
 # Views up to this short side get the colours that SimCLR uses for CIFAR-10 (V1 B.9): half the strength, no
 # blur.
@@ -350,7 +350,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
             "erased": erased,
         }
 
-    def apply(self, images: Tensor, draws: Draws) -> Tensor:
+    def apply(self, images: Tensor, draws: Draws | Maps) -> Tensor:
         """Make the views that were drawn.
 
         Parameters
@@ -380,6 +380,8 @@ class Augmentation(VersionedPickles, BaseEstimator):
         >>> torch.equal(augmentation.apply(images, draws), augmentation.apply(images, draws))
         True
         """
+        if isinstance(draws, Maps):
+            return make_views(images, draws, self.size, blurs=False, implementation=self.implementation)
         n, n_views = len(images), len(draws.top)
         if n_views % n if n else n_views:
             raise ValueError(
@@ -489,6 +491,40 @@ class Augmentation(VersionedPickles, BaseEstimator):
         _check_number("jitter_probability", self.jitter_probability, 1.0)
         _check_number("grayscale_probability", self.grayscale_probability, 1.0)
         _check_number("blur_probability", self.blur_probability, 1.0, auto=True)
+
+
+def maps_of(augmentation: Augmentation, draws: Draws, image_shape: tuple[int, ...], dtype: torch.dtype) -> Maps:
+    """Return what an accelerator makes the views of, which :meth:`Augmentation.apply` takes for the draws.
+
+    Parameters
+    ----------
+    augmentation : Augmentation
+        With concrete values; it does not turn by any angle.
+    draws : Draws
+        What it drew, on the CPU.
+    image_shape : (int, int, int)
+        Channels, height and width of the images.
+    dtype : torch.dtype
+        Of the images.
+
+    Returns
+    -------
+    Maps
+        On the CPU.
+    """
+    return compute_maps(
+        draws,
+        image_shape,
+        dtype,
+        augmentation.size,
+        blurs=augmentation.blur_probability > 0,
+        implementation=augmentation.implementation,
+    )
+
+
+def turns_freely(augmentation: Augmentation) -> bool:
+    """Return whether an augmentation with concrete values turns views by any angle."""
+    return _is_real(augmentation.rotation)
 
 
 def _is_real(value: object) -> TypeGuard[float]:
