@@ -19,6 +19,7 @@ from sklearn_simclr import (
     WeightedKNNClassifier,
 )
 from sklearn_simclr.theory import PACBayesContrastiveTransformer
+from sklearn_simclr.training import graphs, without_graphs
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
 
@@ -54,6 +55,18 @@ def test_a_fit_on_the_gpu_is_that_of_the_cpu(images, optimizer, micro_batch_size
     there, here = simclr(**params).fit(images), simclr("cpu", **params).fit(images)
     np.testing.assert_allclose(there.loss_curve_, here.loss_curve_, rtol=2e-3)
     assert close(there.transform(images), here.transform(images), 0.1)
+
+
+def test_a_repeated_step_learns_what_a_computed_one_learns(images, monkeypatch):
+    repeated = []
+    repeat = graphs.Recording.repeat
+    monkeypatch.setattr(graphs.Recording, "repeat", lambda self: [repeated.append(self), repeat(self)])
+    there = simclr(max_epochs=4).fit(images)
+    assert len(repeated) > 8
+    with without_graphs():
+        computed = simclr(max_epochs=4).fit(images)
+    np.testing.assert_allclose(there.loss_curve_, computed.loss_curve_, rtol=2e-3)
+    assert close(there.transform(images), computed.transform(images), 0.1)
 
 
 @pytest.mark.parametrize("encoder", ["compact", "resnet18"])

@@ -449,7 +449,7 @@ class Copies:
 
 
 def has_recordings(device: torch.device) -> bool:
-    """Return whether a device records work and repeats it by itself: CUDA's graphs, and what has their form."""
+    """Return whether a device records work and repeats it by itself, as CUDA's graphs do."""
     return hasattr(_module(device), "CUDAGraph")
 
 

@@ -30,8 +30,8 @@ __all__ = ["RepeatedStep", "can_be_recorded", "without_graphs"]
 # Steps before the one that is recorded: libraries choose their kernels, optimizers make their buffers.
 _STEPS_BEFORE = 3
 
-# A repeated step may differ from a computed one by so much of the largest change of a tensor, and of the loss:
-# sums in another order do, and what did not follow the batch differs by more.
+# A repeated step may differ from a computed one by this share of the largest change of a tensor, and of the
+# loss: sums in another order do, and what did not follow the batch differs by more.
 _TOLERANCE, _TOLERANCE_OF_LOSS = 0.05, 1e-3
 
 # Where these come from, a step does the same whatever the numbers are, and waits for none of them.
@@ -249,8 +249,10 @@ class RepeatedStep:
         try:
             with recording.recorded():
                 self.found = self._computed()
-        except RuntimeError as e:  # the host
-            import traceback; traceback.print_exc()
+        except RuntimeError:
+            import traceback
+
+            traceback.print_exc()
             # the host has to wait for a number, or there is too little memory
             self.failed, self.found = True, None
             return
@@ -269,7 +271,7 @@ class RepeatedStep:
         tensors = self._state()
         before, random = [tensor.clone() for tensor in tensors], generator_states(self.device)
         loss, outputs = self._computed()
-        after = [tensor.clone() for tensor in tensors]
+        after, advanced = [tensor.clone() for tensor in tensors], generator_states(self.device)
         _copy(before, tensors)
         set_generator_states(random, self.device)
         again, repeated = self._repeated(recording)
@@ -283,6 +285,7 @@ class RepeatedStep:
         if self.verified:
             return again, repeated
         _copy(after, tensors)
+        set_generator_states(advanced, self.device)
         self.failed, self.recording, self.found, self.gradients = True, None, None, []
         return loss, outputs
 

@@ -368,9 +368,7 @@ class Loop(NeuralNet):
         self.scaler.update()
         self.objective.after_step()
 
-    def _gradient(
-        self, index: torch.Tensor, images: torch.Tensor, part: Part, drawn: Any = None
-    ) -> tuple:
+    def _gradient(self, index: torch.Tensor, images: torch.Tensor, part: Part, drawn: Any = None) -> tuple:
         """Compute the gradients of a batch; return its loss and outputs, detached."""
         self.optimizer_.zero_grad(set_to_none=True)
         scaled: list[bool] = []

@@ -493,7 +493,9 @@ class Augmentation(VersionedPickles, BaseEstimator):
         _check_number("blur_probability", self.blur_probability, 1.0, auto=True)
 
 
-def maps_of(augmentation: Augmentation, draws: Draws, image_shape: tuple[int, ...], dtype: torch.dtype) -> Maps:
+def maps_of(
+    augmentation: Augmentation, draws: Draws, image_shape: tuple[int, ...], dtype: torch.dtype
+) -> Maps:
     """Return what an accelerator makes the views of, which :meth:`Augmentation.apply` takes for the draws.
 
     Parameters

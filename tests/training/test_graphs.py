@@ -1,4 +1,4 @@
-"""Steps that a device repeats by itself do what computed steps do; `recorded_graph` stands for CUDA's graphs."""
+"""Steps that a device repeats do what computed steps do; `recorded_graph` stands for CUDA's graphs."""
 
 from functools import partial
 
@@ -10,6 +10,7 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from sklearn_simclr import Augmentation
+from sklearn_simclr._utils.devices import is_cpu
 from sklearn_simclr.encoders import ProjectionHead
 from sklearn_simclr.encoders.compact import CompactNet
 from sklearn_simclr.images import ImageSource
@@ -18,6 +19,7 @@ from sklearn_simclr.training import Plan, graphs, train, warmup_cosine, without_
 from sklearn_simclr.training.classification import ClassificationObjective, Targets
 from sklearn_simclr.training.contrastive import ContrastiveObjective
 from sklearn_simclr.training.reconstruction import ReconstructionObjective
+from sklearn_simclr.views import linear_maps
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (13, 3, 8, 8), dtype=np.uint8))
 
@@ -27,6 +29,8 @@ def records(monkeypatch):
     """Let the CPU record as CUDA devices do."""
     monkeypatch.setattr(torch.cpu, "CUDAGraph", RecordedGraph, raising=False)
     monkeypatch.setattr(torch.cpu, "graph", record, raising=False)
+    # Views as accelerators make them: on a CPU their number is asked for.
+    monkeypatch.setattr(linear_maps, "is_cpu", lambda device: False)
     RecordedGraph.made.clear()
 
 
@@ -44,7 +48,10 @@ def objective(name="plain"):
     if name == "pixels":
         decoder = nn.Sequential(nn.Linear(4, 192), nn.Unflatten(1, (3, 8, 8)))
         return ReconstructionObjective(network(), decoder, None)
-    more = {"sequential": {"color_mode": "sequential", "blur_probability": 0.5}, "turned": {"recipe": "no_up"}}
+    more = {
+        "sequential": {"implementation": "torchvision", "blur_probability": 0.5},
+        "turned": {"recipe": "no_up"},
+    }
     views = Augmentation(**more.get(name, {"erasing_probability": 0.5})).resolve((3, 8, 8))
     encoder = CompactNet(3, (8, 8), width=4) if name == "compact" else network()
     head = ProjectionHead(encoder.read_dim if name == "compact" else 4, 5, 2)
@@ -52,7 +59,7 @@ def objective(name="plain"):
 
 
 def learn(name="plain", optimizer="muon", epochs=10, make=objective, **options):
-    """Return weights and optimizer, and losses, after ten epochs of two or three batches and a smaller one."""
+    """Return weights and optimizer, and losses, after epochs of two or three batches and a smaller one."""
     options = {"keep_last": name != "compact", "weight_decay": 0.01, "precision": None, **options}
     rate, schedule = {"lars": 0.3}.get(optimizer, 0.02), partial(warmup_cosine, warmup=0.1)
     plan = Plan(epochs, 4 if name == "labels" else 5, optimizer, rate, schedule, seed=1, **options)
@@ -79,3 +86,46 @@ def test_repeated_steps_are_computed_steps_bit_by_bit(monkeypatch, name, optimiz
         plain, losses = learn(name, optimizer)
     assert len(RecordedGraph.made) == 1
     np.testing.assert_allclose(losses, computed, rtol=1e-3)
+
+
+def test_a_step_for_which_the_host_waits_is_computed(monkeypatch):
+    monkeypatch.setattr(linear_maps, "is_cpu", is_cpu)  # a CPU asks for the number of views to be turned
+    found, _ = learn("sequential", "sgd", epochs=4)
+    assert [graph.replays for graph in RecordedGraph.made] == [0]
+    monkeypatch.setattr(graphs, "_STEPS_BEFORE", 1000)
+    expected, _ = learn("sequential", "sgd", epochs=4)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_a_repetition_that_does_something_else_is_not_used(monkeypatch):
+    class Forgetful(RecordedGraph):
+        def replay(self):
+            self.replays += 1
+
+    monkeypatch.setattr(torch.cpu, "CUDAGraph", Forgetful)
+    found, _ = learn("plain", "sgd", epochs=4)
+    assert [graph.replays for graph in RecordedGraph.made] == [1]
+    monkeypatch.setattr(graphs, "_STEPS_BEFORE", 1000)
+    expected, _ = learn("plain", "sgd", epochs=4)
+    assert all(map(torch.equal, found, expected))
+
+
+def squared(z):
+    return z.square().mean()
+
+
+@pytest.mark.parametrize("reason", ["callback", "micro-batches", "a loss of one's own"])
+def test_steps_that_may_change_are_not_recorded(reason):
+    options = {
+        "callback": {"callbacks": [EarlyStopping("train_loss")]},
+        "micro-batches": {"micro_batch_size": 2},
+    }
+
+    def make(name):
+        made = objective(name)
+        if reason == "a loss of one's own":
+            made.loss = squared
+        return made
+
+    learn(epochs=3, make=make, **options.get(reason, {}))
+    assert RecordedGraph.made == []
