@@ -53,6 +53,11 @@ def without_graphs() -> Iterator[None]:
     known to be the same at each step. What is learnt does not depend on it; a debugger or a profiler sees
     more without it.
 
+    Yields
+    ------
+    None
+        Nothing; the context is all.
+
     See Also
     --------
     train : Trains an objective.
