@@ -1,12 +1,16 @@
 """Configuration of the documentation. A build needs no network and gives no warnings."""
 
+import inspect
 import os
 import re
+import sys
 from collections import defaultdict
+from pathlib import Path
 
 import sklearn_simclr
 
 project = "sklearn-simclr"
+REPOSITORY = "https://github.com/sklearn-simclr/sklearn-simclr"
 author = "the sklearn-simclr developers"
 copyright = f"2026, {author}"
 release = version = sklearn_simclr.__version__
@@ -15,6 +19,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.extlinks",
+    "sphinx.ext.linkcode",
     "sphinx.ext.mathjax",
     "matplotlib.sphinxext.plot_directive",
     "numpydoc",
@@ -71,13 +76,38 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"__init__\.py|/benchmarks/",
     "download_all_examples": False,
+    # "Examples using" on the pages of the API.
+    "doc_module": ("sklearn_simclr",),
+    "backreferences_dir": "reference/generated/backreferences",
     "show_memory": False,
 }
 
 html_theme = "pydata_sphinx_theme"
 html_title = project
 html_show_sourcelink = False
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 5,
+    "icon_links": [{"name": "GitHub", "url": REPOSITORY, "icon": "fa-brands fa-github"}],
+}
+html_sidebars = {"index": []}
+
+
+def linkcode_resolve(domain, info):
+    """Return the address of the lines that define an object, or None."""
+    try:
+        found = sys.modules[info["module"]]
+        for name in info["fullname"].split("."):
+            found = getattr(found, name)
+        found = inspect.unwrap(getattr(found, "fget", found))
+        lines, first = inspect.getsourcelines(found)
+        file = Path(inspect.getsourcefile(found)).relative_to(Path(sklearn_simclr.__file__).parent)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):  # no object of this package in a file
+        return None
+    return f"{REPOSITORY}/blob/main/sklearn_simclr/{file.as_posix()}#L{first}-L{first + len(lines) - 1}"
 
 
 def skip_what_others_document(app, what, name, obj, skip, options):
