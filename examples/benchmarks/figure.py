@@ -20,7 +20,8 @@ def margins(rows):
         if not row["target"] or row["ratio"] is None:
             continue
         sign, bound = row["target"].split()
-        ratios = [row[name] for name in ("ratio", "low", "high")]
+        # A single round has no quartiles.
+        ratios = [row["ratio"] if row[name] is None else row[name] for name in ("ratio", "low", "high")]
         middle, low, high = (r / float(bound) if sign == ">=" else float(bound) / r for r in ratios)
         label = f"{row['comparison']}: {row['case']}, beside {row['peer']}"
         found.append((label, middle, min(low, high), max(low, high)))
