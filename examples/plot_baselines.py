@@ -50,7 +50,7 @@ estimators = {
     "raw pixels": with_classifier(PixelTransformer()),
     "PCA": with_classifier(PixelTransformer(), PCA(20, random_state=0)),
     "HOG": with_classifier(HOGTransformer()),
-    "random encoder": with_classifier(SimCLRTransformer(max_epochs=0, random_state=0)),
+    "untrained encoder": with_classifier(SimCLRTransformer(max_epochs=0, random_state=0)),
     "autoencoder": with_classifier(
         AutoencoderTransformer(augmentation=augmentation, max_epochs=15, random_state=0)
     ),

@@ -69,10 +69,10 @@ for spine in axes[2, -1].spines.values():
 length = 2.0
 encoders = {
     "raw pixels": None,
-    "random encoder": SimCLRTransformer(max_epochs=0, random_state=0),
+    "untrained encoder": SimCLRTransformer(max_epochs=0, random_state=0),
     "SimCLR": SimCLRTransformer(max_epochs=30, random_state=0),
 }
-colours = dict(zip(encoders, ("C7", "C1", "C0"), strict=True))
+colours = dict(zip(encoders, ("C7", "C5", "C0"), strict=True))
 represented = {}
 for name, encoder in encoders.items():
     if encoder is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -52,6 +53,19 @@ def _free_of_overlap(boxes: Sequence[Any], ranks: np.ndarray, gap: float) -> lis
             kept.append(i)
     return sorted(kept)
 
+
+# Colours of methods that are often compared, so that each has the same one in every figure.
+_COLORS = {
+    "SimCLR": "C0",
+    "HOG": "C1",
+    "supervised": "C2",
+    "fine-tuned": "C3",
+    "autoencoder": "C4",
+    "untrained encoder": "C5",
+    "PCA": "C6",
+    "raw pixels": "C7",
+}
+_OTHER_COLORS = ("C8", "C9")
 
 # Scores that are shares of rows, shown in percent; and names that are not words.
 _SHARES = ("accuracy", "balanced_accuracy", "top_k_accuracy")
@@ -288,7 +302,9 @@ class LabelFractionDisplay:
         at : float, default=None
             Fraction of the labels that the reference is given; None is its largest.
         line_kw : dict, default=None
-            Keywords for ``Axes.plot``.
+            Keywords for ``Axes.plot``. Without ``color``, methods that are often compared (SimCLR, HOG,
+            supervised, fine-tuned, autoencoder, untrained encoder, PCA, raw pixels) have a colour each, and
+            other names those that are left.
         fill_between_kw : dict, default=None
             Keywords for ``Axes.fill_between``.
 
@@ -318,10 +334,19 @@ class LabelFractionDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         self.lines_, self.fill_between_ = {}, {}
         ax.set_xscale("log")
-        for name in results["estimator"].unique():
+        names = list(results["estimator"].unique())
+        for name, color in zip(names, _colors_of(names), strict=True):
             fractions, _, means = mean_curve(results, name)
-            style = {"marker": "o", "markersize": 4.5, "linewidth": 1.8, "label": name, "zorder": 3}
-            (line,) = ax.plot(fractions, sign * means, **{**style, **(line_kw or {})})
+            style = {
+                "color": color,
+                "marker": "o",
+                "markersize": 4.5,
+                "linewidth": 1.8,
+                "label": name,
+                "zorder": 3,
+            }
+            style = {"color": color, **style, **(line_kw or {})}
+            (line,) = ax.plot(fractions, sign * means, **style)
             self.lines_[name] = line
             self.fill_between_[name] = None
             if error is not None:
@@ -478,6 +503,14 @@ def _path(vertices: np.ndarray) -> Any:
     from matplotlib.path import Path
 
     return Path(vertices)
+
+
+def _colors_of(names: Sequence[str]) -> list[str]:
+    """Return one colour per name: the one of a known method, else the next that is free."""
+    taken = {_COLORS[name] for name in names if name in _COLORS}
+    free = [color for color in (*_COLORS.values(), *_OTHER_COLORS) if color not in taken]
+    others = itertools.cycle(free or _OTHER_COLORS)
+    return [_COLORS.get(name) or next(others) for name in names]
 
 
 def _is_taken(box: Any, paths: Iterable[tuple[Any, bool]]) -> bool:

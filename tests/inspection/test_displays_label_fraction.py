@@ -362,3 +362,13 @@ def test_from_estimators_draws_the_real_curve(digits):
         ]
         np.testing.assert_allclose(line.get_ydata(), means)
     assert display.saving_.at_least and display.saving_.factor == pytest.approx(10, rel=0.1)
+
+
+def test_a_method_has_one_colour_in_every_figure():
+    for names in (["SimCLR", "mine"], ["mine", "raw pixels", "SimCLR"], ["HOG", "SimCLR"]):
+        curves = table({name: lambda fraction: fraction for name in names})
+        lines = LabelFractionDisplay.from_results(curves).lines_
+        colors = [line.get_color() for line in lines.values()]
+        assert lines["SimCLR"].get_color() == "C0" and len(set(colors)) == len(colors)
+    many = table({str(k): lambda fraction: fraction for k in range(23)})
+    assert len(LabelFractionDisplay.from_results(many).lines_) == 23
