@@ -64,7 +64,6 @@ class ContrastiveObjective(Objective):
     """
 
     title = "SimCLR"
-    repeats = True
     augmentation: Views
     columns = {
         "train_loss": "loss",
@@ -92,6 +91,7 @@ class ContrastiveObjective(Objective):
         modules = {"encoder": encoder, "projector": projector}
         self.queue = ProjectionQueue(queue_size) if queue_size else None
         self.queue_momentum = queue_momentum
+        self.repeats = not queue_size  # a queue grows, and moves after each step
         if queue_size:
             average = copy.deepcopy(nn.ModuleDict(modules)).requires_grad_(False)
             modules["averaged"] = average

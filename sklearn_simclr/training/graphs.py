@@ -107,7 +107,6 @@ def can_be_recorded(objective: Objective, plan: Plan) -> bool:
         and not plan.callbacks
         and (views is None or (type(views) is Augmentation and not turns_freely(views)))
         and _is_known(type(objective))
-        and type(objective).after_step is Objective.after_step
         and all(_all_known(value) for name, value in vars(objective).items() if name != "augmentation")
     )
 
@@ -254,11 +253,7 @@ class RepeatedStep:
         try:
             with recording.recorded():
                 self.found = self._computed()
-        except RuntimeError:
-            import traceback
-
-            traceback.print_exc()
-            # the host has to wait for a number, or there is too little memory
+        except RuntimeError:  # the host has to wait for a number, or there is too little memory
             self.failed, self.found = True, None
             return
         self.recording = recording

@@ -114,7 +114,7 @@ def squared(z):
     return z.square().mean()
 
 
-@pytest.mark.parametrize("reason", ["callback", "micro-batches", "a loss of one's own"])
+@pytest.mark.parametrize("reason", ["callback", "micro-batches", "a loss of one's own", "a queue"])
 def test_steps_that_may_change_are_not_recorded(reason):
     options = {
         "callback": {"callbacks": [EarlyStopping("train_loss")]},
@@ -125,6 +125,9 @@ def test_steps_that_may_change_are_not_recorded(reason):
         made = objective(name)
         if reason == "a loss of one's own":
             made.loss = squared
+        if reason == "a queue":
+            parts = made.modules["encoder"], made.modules["projector"], made.augmentation, made.loss
+            made = ContrastiveObjective(*parts, queue_size=4)
         return made
 
     learn(epochs=3, make=make, **options.get(reason, {}))
