@@ -151,7 +151,8 @@ class Objective:
         Whether the encoder takes images in that memory format.
     repeats : bool
         Whether a step does the same with tensors of the same shapes, whatever their numbers are, and never
-        waits for a number, and `after_step` does nothing: a GPU then records it once. Only asked of objectives of this package.
+        waits for a number, and `after_step` does nothing: a GPU then records it once. Only asked of
+        objectives of this package.
 
     See Also
     --------
