@@ -337,15 +337,8 @@ class LabelFractionDisplay:
         names = list(results["estimator"].unique())
         for name, color in zip(names, _colors_of(names), strict=True):
             fractions, _, means = mean_curve(results, name)
-            style = {
-                "color": color,
-                "marker": "o",
-                "markersize": 4.5,
-                "linewidth": 1.8,
-                "label": name,
-                "zorder": 3,
-            }
-            style = {"color": color, **style, **(line_kw or {})}
+            style = {"color": color, "marker": "o", "markersize": 4.5, "linewidth": 1.8, "zorder": 3}
+            style |= {"label": name, **(line_kw or {})}
             (line,) = ax.plot(fractions, sign * means, **style)
             self.lines_[name] = line
             self.fill_between_[name] = None
