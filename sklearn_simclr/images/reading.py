@@ -263,7 +263,8 @@ class _Progress:
         spent = now - self.started
         with self.lock:
             decoded = self.decoded
-            at, before = next(mark for mark in self.marks if 2 * mark[1] >= decoded)
+            later = (mark for mark in self.marks if 2 * mark[1] >= decoded)
+            at, before = next(later, self.marks[-1])  # many may have been decoded since the last mark
             if before == decoded:
                 at, before = self.marks[min(1, len(self.marks) - 1)]
         if spent > self.max_time:

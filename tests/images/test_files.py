@@ -1030,3 +1030,12 @@ def test_open_files_do_not_pile_up(tmp_path):
         read_rows([*paths, tmp_path / "missing"], cache_dir=tmp_path / "cache", on_error="nan")
         counts.append(len(os.listdir("/proc/self/fd")))
     assert counts[-1] <= counts[1]
+
+
+def test_many_images_decoded_between_two_looks_are_no_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(_reading, "_BETWEEN_MARKS", 1e9)  # as where a chunk takes no time
+    paths = [str(tmp_path / f"{k}.png") for k in range(40)]
+    for path in paths:
+        Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(path)
+    X = np.array(paths, dtype=object)
+    assert SimCLRTransformer(max_time=1000, max_epochs=0, image_size=8).fit(X).n_iter_ == 0
