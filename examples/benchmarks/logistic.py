@@ -26,7 +26,7 @@ from harness import Row, add_options, describe, measure, settings_of, speed_row
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
-from sklearn_simclr.evaluation._logistic import LogisticPath
+from sklearn_simclr.training.logistic import LogisticPath
 
 SOLVERS = ("lbfgs", "newton-cg", "newton-cholesky")
 DTYPES = ("float32", "float64")

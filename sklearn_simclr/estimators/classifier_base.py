@@ -131,7 +131,7 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         check_is_fitted(self, "classes_")
         warn_if_scored(self.classes_)
         source = self._read_images(X, reset=False)
-        return self._infer(_through, self._network(), source)
+        return self._infer(through, self._network(), source)
 
     def transform(self, X: Images) -> NDArray[np.float32]:
         """Return what the network gives to the linear classifier.
@@ -148,7 +148,7 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         """
         check_is_fitted(self, "encoder_")
         source = self._read_images(X, reset=False)
-        return self._infer(_through, self._network()[:-1], source)
+        return self._infer(through, self._network()[:-1], source)
 
     @property
     def _n_features_out(self) -> int:
@@ -220,7 +220,7 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         return self.classes_[logits.argmax(axis=1)]
 
 
-def _through(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
+def through(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
     """Return what modules make of images, one after the other."""
     for module in modules:
         images = module(images)

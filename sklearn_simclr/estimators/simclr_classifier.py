@@ -20,19 +20,33 @@ from .._utils.sklearn_private import Interval, fit_context
 from .._utils.types import Device, Images, Labels, Memory, OptimizerName, PathLike, Precision, RandomState
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
+from ..training.linear_start import linear_start
 from ..training.optimizers import default_learning_rate
 from ..training.plan import Plan
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
 from .base import ReadImages
-from .classifier_base import TrainedImageClassifier, is_fitted, make_classifier_head, unwrap_frozen
+from .classifier_base import (
+    TrainedImageClassifier,
+    is_fitted,
+    make_classifier_head,
+    through,
+    unwrap_frozen,
+)
 from .simclr_transformer import SimCLRTransformer
 
 __all__ = ["SimCLRClassifier"]
 
 # V1 appendix B.5: Nesterov momentum with 0.05 * batch_size / 256; V2's LARS suits batches of thousands.
 _FINE_TUNING_RATE = 0.05
+
+# From a linear classifier on, small steps of Muon gain more than SGD with the rate of V1.
+_MUON_RATE = 0.01
+
+# "auto" epochs: none with fewer labelled images per class, with which the linear classifier is the better
+# one; else so many steps, and so many passes at least. examples/benchmarks/fine_tuning.py compares.
+_LABELS_PER_CLASS, _STEPS, _PASSES = 100, 200, 20
 
 # What fine-tuning takes over from the views of pretraining.
 _GEOMETRY = (
@@ -50,7 +64,8 @@ class SimCLRClassifier(TrainedImageClassifier):
 
     ``fit`` trains a :class:`SimCLRTransformer` on all images, puts a linear layer on its representation (or
     on a hidden layer of its projection head), and trains the whole network on the labelled images with crops
-    and flips.
+    and flips. The linear layer begins as logistic regression on the standardised representations, its penalty
+    chosen by cross-validation on the labelled images [3]_.
 
     Parameters
     ----------
@@ -73,8 +88,9 @@ class SimCLRClassifier(TrainedImageClassifier):
     batch_size : int, default=256
         Images a step, at least 2. Fewer labelled images than that are one batch.
     max_epochs : "auto" or int, default="auto"
-        Passes over the labelled images; ``"auto"`` is 60 (V2), but at least 300 steps. 0 leaves the encoder
-        as it is, and the linear layer untrained.
+        Passes over the labelled images. 0 leaves the encoder as it is, and the linear layer is the linear
+        classifier that it begins as. ``"auto"`` is 0 with fewer than 100 labelled images per class, with
+        which fine-tuning did not gain on that classifier; else 20, but at least 200 steps.
     max_time : float or None, default=None
         Seconds to fine-tune for, instead of ``max_epochs``; the pretraining has its own. Reading does not
         count; too few steps are treated as in :class:`SimCLRTransformer`.
@@ -86,9 +102,9 @@ class SimCLRClassifier(TrainedImageClassifier):
     n_iter_no_change : int, default=10
         Epochs without improvement after which early stopping ends the training.
     optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
-        ``"auto"`` is SGD with Nesterov momentum (V1).
+        ``"auto"`` is Muon; V1 takes SGD with Nesterov momentum, V2 LARS.
     learning_rate : "auto" or float, default="auto"
-        Peak learning rate; ``"auto"`` is 0.05 a batch of 256 images (V1) for SGD.
+        Peak learning rate; ``"auto"`` is 0.01 for Muon, and 0.05 per batch of 256 images for SGD (V1 B.5).
     weight_decay : "auto" or float, default="auto"
         ``"auto"`` is 0 (V1, V2).
     warmup : float, default=0
@@ -149,6 +165,8 @@ class SimCLRClassifier(TrainedImageClassifier):
            Representations", ICML 2020, appendix B.5. :arxiv:`2002.05709`
     .. [2] Chen, Kornblith, Swersky, Norouzi and Hinton, "Big Self-Supervised Models are Strong
            Semi-Supervised Learners", NeurIPS 2020, section 2. :arxiv:`2006.10029`
+    .. [3] Kumar, Raghunathan, Jones, Ma and Liang, "Fine-Tuning can Distort Pretrained Features and
+           Underperform Out-of-Distribution", ICLR 2022. :arxiv:`2202.10054`
 
     Examples
     --------
@@ -311,15 +329,19 @@ class SimCLRClassifier(TrainedImageClassifier):
             views.set_params(**{name: getattr(known, name) for name in _GEOMETRY})
         return views
 
+    def _resolve_epochs(self, n_images: int) -> int:
+        if self.max_epochs != "auto":
+            return self.max_epochs
+        if self.max_time is None and n_images < _LABELS_PER_CLASS * len(self.classes_):
+            return 0
+        return max(_PASSES, -(-_STEPS // max(1, n_images // self.batch_size)))
+
     def _resolve_optimizer(self, batch_size: int) -> tuple[str, float, float]:
-        name = "sgd" if self.optimizer == "auto" else self.optimizer
+        name = "muon" if self.optimizer == "auto" else self.optimizer
         rate, decay = self.learning_rate, self.weight_decay
         if rate == "auto":
-            rate = (
-                _FINE_TUNING_RATE * batch_size / 256
-                if name == "sgd"
-                else default_learning_rate(name, batch_size)
-            )
+            rates = {"muon": _MUON_RATE, "sgd": _FINE_TUNING_RATE * batch_size / 256}
+            rate = rates[name] if name in rates else default_learning_rate(name, batch_size)
         return name, float(rate), 0.0 if decay == "auto" else float(decay)
 
     def _network(self) -> tuple[nn.Module, ...]:
@@ -331,9 +353,15 @@ class SimCLRClassifier(TrainedImageClassifier):
         begin = self.pretrained_
         encoder, head = copy.deepcopy((begin.encoder_, begin.projector_.layers[: self.head_layer]))
         in_dim = begin.projector_.layer_dim(self.head_layer)
+        hidden = nn.Sequential(*head)
         classifier = make_classifier_head(in_dim, len(self.classes_))
+        features = self._infer(through, (encoder, hidden), images)
+        start = linear_start(
+            features, targets.labels.numpy(), targets.weights.numpy(), len(self.classes_), plan.seed
+        )
+        classifier.load_state_dict({"weight": start.weight, "bias": start.bias})
         return self._objective(
-            {"encoder": encoder, "head": nn.Sequential(*head), "classifier": classifier},
+            {"encoder": encoder, "head": hidden, "classifier": classifier},
             self._views(images, encoder),
             targets,
             validation=validation,

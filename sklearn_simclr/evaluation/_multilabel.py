@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ._logistic import LogisticPath
+from ..training.logistic import LogisticPath
 from .metrics import mean_average_precision_11point
 
 __all__ = ["MultiLabelProbe"]

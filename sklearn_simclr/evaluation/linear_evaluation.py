@@ -28,7 +28,7 @@ from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Device, RandomState
 from .._utils.warn import warn
 from ..images.source import as_tensor
-from ._logistic import LogisticPath
+from ..training.logistic import LogisticPath
 from ._validation import validation_splits
 
 __all__ = ["LinearEvaluationClassifier"]

@@ -7,8 +7,11 @@ from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_simclr import Augmentation, SimCLRClassifier, SimCLRTransformer
+from sklearn_simclr.training.linear_start import linear_start
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +36,38 @@ def pretrained(digits):
 def test_fine_tuning_learns_from_few_labels(digits, few, pretrained):
     X, y = digits
     before = state(pretrained.encoder_, pretrained.projector_)
-    model = SimCLRClassifier(pretrained, max_epochs=100, random_state=0).fit(X, few)
-    # Over seeds 0.91 to 0.95 in float32 and 0.89 to 0.95 in bfloat16, which is used where the CPU has AMX.
-    assert model.score(X[40:], y[40:]) > 0.87
+    model = SimCLRClassifier(pretrained, max_epochs=100, optimizer="sgd", random_state=0).fit(X, few)
+    assert model.score(X[40:], y[40:]) > 0.77
     assert equal(state(pretrained.encoder_, pretrained.projector_), before)
     assert not equal(state(model.encoder_), state(pretrained.encoder_))
     assert model.pretrained_ is pretrained
+
+
+def test_with_few_labels_it_is_the_linear_classifier_it_starts_from(digits, few, pretrained):
+    X, y = digits
+    model = SimCLRClassifier(FrozenEstimator(pretrained), random_state=0).fit(X, few)
+    assert model.n_iter_ == 0 and equal(state(model.encoder_), state(pretrained.encoder_))
+    H = model.transform(X)
+    penalty = linear_start(H[:40], y[:40], np.ones(40, dtype=np.float32), 4, 0).penalty
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=2000, tol=1e-8))
+    linear.fit(H[:40].astype(np.float64), y[:40])
+    np.testing.assert_allclose(model.predict_proba(X), linear.predict_proba(H), atol=0.03)
+    # With many labels the network is trained, from there.
+    tuned = SimCLRClassifier(pretrained, random_state=0).fit(X[:500], y[:500])
+    assert tuned.n_iter_ >= 20 and not equal(state(tuned.encoder_), state(pretrained.encoder_))
+    linear.fit(H[:500], y[:500])
+    assert tuned.score(X[500:], y[500:]) >= linear.score(H[500:], y[500:]) - 0.02
+
+
+def test_a_linear_start_with_a_class_of_no_row_and_one_class():
+    rng = np.random.default_rng(0)
+    H, codes = rng.normal(size=(30, 5)).astype(np.float32), np.repeat([0, 2], 15)
+    H[codes == 2] += 3
+    start = linear_start(H, codes, np.ones(30, dtype=np.float32), 3, 0)
+    logits = H @ start.weight.numpy().T + start.bias.numpy()
+    assert (logits.argmax(axis=1) == codes).all() and not start.weight[1].any()
+    alone = linear_start(H[:3], codes[:3], np.ones(3, dtype=np.float32), 3, 0)
+    assert not alone.weight.any() and not alone.bias.any()
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3])
@@ -46,8 +75,9 @@ def test_any_layer_of_the_head_can_be_kept(digits, few, pretrained, layer):
     X = digits[0]
     model = SimCLRClassifier(pretrained, head_layer=layer, max_epochs=0).fit(X, few)
     assert model.classifier_.in_features == pretrained.projector_.layer_dim(layer)
-    # The linear layer starts at zero: put another in its place to see what it is given.
+    # Put another linear layer in the place of the one it starts with, to see what it is given.
     torch.nn.init.eye_(model.classifier_.weight)
+    torch.nn.init.zeros_(model.classifier_.bias)
     expected = clone(pretrained).set_params(output=layer)
     expected.__dict__.update({k: v for k, v in pretrained.__dict__.items() if k != "output"})
     np.testing.assert_allclose(
@@ -137,7 +167,8 @@ def test_other_views_can_be_asked_for(digits, few, pretrained):
 
 
 def test_the_learning_rate_is_the_papers(digits, few, pretrained):
-    model = SimCLRClassifier(pretrained, max_epochs=4, random_state=0).fit(digits[0], few)
+    params = {"max_epochs": 4, "optimizer": "sgd", "random_state": 0}
+    model = SimCLRClassifier(pretrained, **params).fit(digits[0], few)
     first = model.history_["learning_rate"].iloc[0]
     assert first == pytest.approx(0.05 * 40 / 256 * (1 + np.cos(np.pi / 8)) / 2)
 

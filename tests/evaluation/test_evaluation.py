@@ -14,10 +14,10 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import PredefinedSplit, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_simclr.evaluation._logistic import LogisticPath
 from sklearn_simclr.evaluation._validation import validation_splits
 from sklearn_simclr.evaluation.linear_evaluation import LinearEvaluationClassifier
 from sklearn_simclr.evaluation.weighted_knn import WeightedKNNClassifier
+from sklearn_simclr.training.logistic import LogisticPath
 
 
 def features(n, d, n_classes, seed=0, noise=0.5, dtype=np.float64):
