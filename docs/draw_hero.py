@@ -1,11 +1,12 @@
 """Draw the first picture of README and site: pairs of views, and accuracy by number of labels.
 
-The curves are those of ``docs/benchmarks/few_labels_clothing.csv``, which a benchmark writes; the photographs
+The curves are those of ``docs/benchmarks/rivals_clothing.csv``, which ``make numbers`` writes; the photographs
 are of the same collection (CC0, github.com/alexeygrigorev/clothing-dataset-small).
 
     python docs/draw_hero.py
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -21,11 +22,12 @@ from sklearn_simclr import Augmentation, load_images
 
 HERE = Path(__file__).resolve().parent
 PHOTOGRAPHS = sorted((HERE / "images" / "clothing").glob("*.jpg"))
-# Name in the table: label, colour, width.
+N_CLASSES = 10
+# Name in the table: colour and width of its curve.
 CURVES = {
     "SimCLR": ("C0", 2.6),
     "HOG": ("C1", 1.6),
-    "supervised": ("C2", 1.6),
+    "supervised network": ("C2", 1.6),
     "raw pixels": ("C7", 1.6),
 }
 
@@ -45,40 +47,48 @@ def draw_views(axes):
         ax.set_title(title, fontsize=10)
 
 
-def draw_curves(ax, table):
+def read_curves():
+    """Return the numbers of labels, and accuracy in percent by method."""
+    table = pd.read_csv(HERE / "benchmarks" / "rivals_clothing.csv", index_col="method").iloc[:, 1:]
+    labels = [
+        int(re.sub(r"\D", "", name)) * (1 if name.startswith("all") else N_CLASSES) for name in table.columns
+    ]
+    return labels, table.loc[list(CURVES)].map(lambda cell: float(str(cell).split()[0]))
+
+
+def draw_curves(ax):
     """Draw accuracy by number of labels, one curve per method."""
+    labels, accuracy = read_curves()
+    ends = accuracy.iloc[:, -1].to_dict()
+    places = dict(zip(sorted(ends, key=ends.get), spread(sorted(ends.values()), 3.0), strict=True))
     for name, (color, width) in CURVES.items():
-        rows = table[table["method"] == name]
-        ax.plot(rows["labels"], rows["accuracy"], "o-", color=color, lw=width, ms=4)
-        last = rows.iloc[-1]
-        ax.annotate(
-            name,
-            (last["labels"], last["accuracy"]),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=color,
-            weight="bold" if name == "SimCLR" else "normal",
-        )
+        ax.plot(labels, accuracy.loc[name], "o-", color=color, lw=width, ms=4)
+        style = {"color": color, "weight": "bold" if name == "SimCLR" else "normal", "va": "center"}
+        ax.annotate(name, (labels[-1] * 1.12, places[name]), annotation_clip=False, **style)
     ax.set_xscale("log")
-    ticks = sorted(table["labels"].unique())
-    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.set_xticks(labels, [f"{n:,}" for n in labels])
     ax.minorticks_off()
     ax.set(xlabel="labelled photographs", ylabel="accuracy (%)")
-    ax.margins(x=0.02)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(alpha=0.25)
+
+
+def spread(values, gap):
+    """Return rising values that are at least `gap` apart."""
+    places = []
+    for value in values:
+        places.append(value if not places else max(value, places[-1] + gap))
+    return places
 
 
 def draw(path, ink):
     """Draw the picture on no background, with text of the colour `ink`."""
     keys = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    table = pd.read_csv(HERE / "benchmarks" / "few_labels_clothing.csv")
     with plt.rc_context(dict.fromkeys(keys, ink)):
         figure = plt.figure(figsize=(10, 3.9), layout="constrained")
         left, right = figure.subfigures(1, 2, width_ratios=[1, 1.5])
         draw_views(left.subplots(len(PHOTOGRAPHS), 3))
-        draw_curves(right.subplots(), table)
+        draw_curves(right.subplots())
         figure.savefig(path, dpi=110, transparent=True)
         plt.close(figure)
 
