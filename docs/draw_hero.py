@@ -1,7 +1,7 @@
 """Draw the first picture of README and site: pairs of views, and accuracy by number of labels.
 
-The curves are those of ``docs/benchmarks/rivals_clothing.csv``, which ``make numbers`` writes; the photographs
-are of the same collection (CC0, github.com/alexeygrigorev/clothing-dataset-small).
+The curves are those of ``docs/benchmarks/rivals_clothing.csv``, which ``make numbers`` writes. The
+photographs are of the same collection (CC0, github.com/alexeygrigorev/clothing-dataset-small).
 
     python docs/draw_hero.py
 """

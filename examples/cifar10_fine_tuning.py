@@ -121,7 +121,7 @@ def load(options):
 
 
 def summarise(results):
-    """Return accuracy in percent, mean and standard deviation over draws, a row an estimator."""
+    """Return accuracy in percent, mean and standard deviation over draws, one row per estimator."""
     scores = 100 * results.set_index(["estimator", "fraction"])["score"]
     groups = scores.groupby(level=["estimator", "fraction"], sort=False)
     mean, std = groups.mean(), groups.std().fillna(0)
@@ -171,7 +171,7 @@ def compare(results):
 
 
 def draw(results, path):
-    """A bar an estimator and fraction, with a point a draw."""
+    """One bar per estimator and fraction, with one point per draw."""
     import matplotlib.pyplot as plt
 
     names, fractions = results["estimator"].unique(), sorted(results["fraction"].unique())

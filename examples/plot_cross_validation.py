@@ -60,9 +60,9 @@ scores = {
 # %%
 # The fold table
 # --------------
-# A row a fold and a column a score; ``log loss`` is negated so that greater is better, as scikit-learn has
-# it. The folds differ by several points in both models, and in the same direction: the last one is the
-# hardest. Differences within a fold say more than those of the means: by all four scores, and in all three
+# One row per fold and one column per score. ``log loss`` is negated so that greater is better, as in
+# scikit-learn. The folds differ by several points in both models, and in the same direction: the last one is
+# the hardest. Differences within a fold say more than those of the means: by all four scores, and in all three
 # folds, SimCLR's lines rise.
 
 table = pd.concat(

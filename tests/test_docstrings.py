@@ -1,7 +1,9 @@
 """Every public name has a complete numpydoc docstring, an example, and a place in the API reference."""
 
+import ast
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from numpydoc.validate import validate
 import sklearn_simclr
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "sklearn_simclr"
 
 IGNORED = {
     "GL01",  # the summary stands on the line of the opening quotes, as in scikit-learn
@@ -146,3 +149,32 @@ def test_the_check_itself_refuses_and_accepts():
     assert not has_doctest(undocumented)
     assert complaints(f"{__name__}.documented") == []
     assert has_doctest(documented)
+
+
+def docstrings_of(path):
+    """Return [(line, docstring)] of a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    found = [(getattr(node, "lineno", 1), ast.get_docstring(node)) for node in nodes]
+    return [(line, text) for line, text in found if text]
+
+
+_NOT_A_VERB = re.compile(r"(What|Where|Whether|How|Which|Who|When|Of|Its|It|They)\b")
+_DISTRIBUTIVE = re.compile(
+    r"\b(?:(?:a|one) (?:row|column|class|label|value|entry|point|draw) (?:a|an|each)"
+    r"|(?:once|steps|copy|entries|entry) an?) "
+    r"(?:row|image|fit|class|epoch|fold|tuple|label|point|score|draw|step|second|fraction|batch)\b"
+)
+
+
+def test_summaries_begin_with_a_verb_or_a_noun_and_per_is_said_where_it_is_meant():
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for line, text in docstrings_of(path):
+            if _NOT_A_VERB.match(text):
+                found.append(f"{path.name}:{line}: {text.splitlines()[0]}")
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        found += [f"{path.name}: {match[0]}" for match in _DISTRIBUTIVE.finditer(text)]
+    assert found == []
+    assert _NOT_A_VERB.match("Whether it is.") and _DISTRIBUTIVE.search("a row each fit")

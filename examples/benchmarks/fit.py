@@ -123,7 +123,7 @@ def lightly_loop(simclr, images, batch_size, device):
 
 
 def compare(name, encoder, batch_size, steps, rounds, device, precision="float32"):
-    """Return the rows of one encoder: images a second beside the bare step and beside lightly."""
+    """Return the rows of one encoder: images per second beside the bare step and beside lightly."""
     images = crops(batch_size * steps, SIZE)
     simclr = untrained(encoder, images)
     autocast = resolve_precision(precision, torch.device(device))
@@ -161,7 +161,7 @@ def run(settings):
     rounds = settings.rounds(3)
     if settings.quick:
         return compare("ResNet (8 layers)", resnet20(blocks=1), 8, 2, rounds, settings.device)
-    # (batch size, steps an epoch), of each encoder: an epoch of few steps would measure its bookkeeping.
+    # (batch size, steps per epoch), of each encoder: an epoch of few steps would measure its bookkeeping.
     small, large = ((128, 8), (32, 6)) if settings.device == "cpu" else ((256, 20), (256, 20))
     rows = [
         *compare("ResNet-20", resnet20(), *small, rounds, settings.device),

@@ -54,7 +54,7 @@ def run(settings):
         points.append(point("n", "images", SPEED, encoder, n, found))
     for batch_size in (8,) if quick else (32, 64, 128, 256, 512):
         found = speeds(crops(16 if quick else 512, 32), 2, device, batch_size=batch_size)
-        points.append(point("batch size", "images a step", SPEED, encoder, batch_size, found))
+        points.append(point("batch size", "images per step", SPEED, encoder, batch_size, found))
     for size, n in ((24, 8),) if quick else [(size, 256) for size in (16, 32, 48, 64, 96, 224)]:
         found = speeds(crops(n, size), 2, device, batch_size=min(128, n))
         points.append(point("image size", "side (pixels)", SPEED, encoder, size, found))

@@ -53,7 +53,7 @@ def lightly(size):
 
 
 def kornia(size):
-    """Return kornia's augmentation of a batch (N, C, H, W) of floats, a draw an image."""
+    """Return kornia's augmentation of a batch (N, C, H, W) of floats, one draw per image."""
     K = optional("kornia").augmentation
     steps = [
         K.RandomResizedCrop((size, size), scale=SCALE, ratio=RATIO),

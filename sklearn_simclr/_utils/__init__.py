@@ -1,1 +1,1 @@
-"""What every room needs and no room owns."""
+"""Tools that every room needs and no room owns."""

@@ -1,4 +1,4 @@
-"""What is labelled, and nested balanced draws from it."""
+"""Find the labelled rows, and draw nested balanced subsets of the labels."""
 
 import numbers
 
@@ -99,11 +99,11 @@ def _one_dimensional(y: Labels | None, fitted: str) -> tuple[NDArray, bool]:
         y = y.ravel()
     if y.ndim != 1:
         raise ValueError(
-            f"y should be a 1d array with one label a row, found shape {y.shape}. Multilabel and multioutput "
-            f"targets are not supported: fit one {fitted} an output (MultiOutput{fitted.title()})."
+            f"y should be a 1d array with one label per row, found shape {y.shape}. "
+            f"Multilabel and multioutput targets are not supported: fit one {fitted} an output (MultiOutput{fitted.title()})."
         )
     if y.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: y has dtype {y.dtype}; pass one label a row.")
+        raise ValueError(f"Complex data not supported: y has dtype {y.dtype}; pass one label per row.")
     if y.dtype.kind not in "biufUO":
         raise TypeError(f"y has dtype {y.dtype}; pass numbers, booleans or strings.")
     return y, dtype is not None

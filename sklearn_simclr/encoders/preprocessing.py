@@ -27,7 +27,7 @@ _FITS = ("crop", "resize", "squash", "border")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What becomes of images before they enter a pretrained network; call it on a batch.
+    """Preprocess a batch of images as a pretrained network expects.
 
     Images are brought to the size that the network was trained with, clipped to [0, 1] and, if there are a
     mean and a standard deviation, normalised.

@@ -205,7 +205,7 @@ class ResNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """What both kinds of block share: ``relu(residual(x) + shortcut(x))``."""
+    """Base of both kinds of block: ``relu(residual(x) + shortcut(x))``."""
 
     expansion: int
 

@@ -1,4 +1,4 @@
-"""What all image estimators share: reading X, seeds and devices, batched inference, state without tensors."""
+"""Base of all image estimators: read X, choose devices, infer in batches, hold state without tensors."""
 
 from __future__ import annotations
 

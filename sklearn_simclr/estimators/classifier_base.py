@@ -1,4 +1,4 @@
-"""What the classifiers of images share: labels and weights, the training with them, predictions."""
+"""Base of the image classifiers: labels and weights, training with them, predictions."""
 
 from __future__ import annotations
 

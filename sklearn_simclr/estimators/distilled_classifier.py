@@ -236,8 +236,8 @@ class DistilledClassifier(TrainedImageClassifier):
         X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
             At least two images.
         y : array-like of shape (n,) or None, default=None
-            A class an image; -1, None or NaN where there is none. Needed where the teacher is to be fitted,
-            alpha is less than 1, or for early stopping.
+            One class per image; -1, None or NaN where there is none. Needed where the teacher is to be
+            fitted, alpha is less than 1, or for early stopping.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the images in the loss with the labels, >= 0.
 

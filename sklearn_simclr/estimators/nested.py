@@ -118,7 +118,7 @@ def trained_step(estimator: Any, caller: str) -> ImageStep:
 
 
 class _Columns:
-    """What a ColumnTransformer gives one of its transformers."""
+    """Columns that a ColumnTransformer gives to one of its transformers."""
 
     def __init__(self, columns: Any) -> None:
         self.columns = columns

@@ -223,7 +223,7 @@ class SupervisedTransformer(TrainedImageClassifier):
         X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
             Images.
         y : array-like of shape (n,)
-            A class an image; -1, None or NaN where there is none.
+            One class per image; -1, None or NaN where there is none.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the images in the loss, >= 0.
 

@@ -1,4 +1,4 @@
-"""What all estimators with trained modules share: parameters, plan, encoder, and what they adopt."""
+"""Base of the estimators with trained modules: parameters, plan, encoder, adopted results."""
 
 import copy
 from functools import partial

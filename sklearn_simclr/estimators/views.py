@@ -1,4 +1,4 @@
-"""Which views a training draws: what an augmentation leaves to the images is decided here."""
+"""Decide which views a training draws, where the augmentation leaves it to the images."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a label-fraction study will do with each estimator, and on which rows."""
+"""Plan a label-fraction study: the steps and the rows of each estimator."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Plan:
 
     @property
     def mark(self) -> float | None:
-        """What marks an unlabelled row: as for `hide_labels`."""
+        """Return the mark of an unlabelled row, as for `hide_labels`."""
         if is_regressor(self.estimator):
             return np.nan
         last = self.estimator.steps[-1][1] if isinstance(self.estimator, Pipeline) else self.estimator
@@ -66,12 +66,12 @@ class Plan:
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether two fits on the same rows are the same."""
+        """Return whether two fits on the same rows are the same."""
         return not get_tags(self.estimator).non_deterministic
 
 
 def target_kind(named: dict[str, Any], y: Labels) -> TargetKind:
-    """What y holds, "classes" or "numbers"; "auto" where the estimators do not say."""
+    """Return what y holds, "classes" or "numbers"; "auto" where the estimators do not say."""
     kinds: dict[str, TargetKind] = {
         name: "classes" if is_classifier(e) else "numbers" if is_regressor(e) else "auto"
         for name, e in named.items()
@@ -296,7 +296,7 @@ def make_folds(
 
 
 def numbers_of_labels(fractions: Any, folds: list[Fold], is_classes: bool) -> tuple[np.ndarray, list[float]]:
-    """How many labels each fraction is in each fold, and what part of the labels it is called.
+    """Return the number of labels of each fraction in each fold, and the name of the fraction.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which steps of an estimator all draws of labels can share, and keys that are equal for equal steps."""
+"""Find the steps of an estimator that all draws of labels share, and make equal keys for equal steps."""
 
 import inspect
 import numbers
@@ -33,17 +33,17 @@ _WITH_SOME_SCORES = (SelectKBest, SelectPercentile)
 
 
 def marks_with_minus_one(estimator: Any) -> bool:
-    """Whether the only mark of an unlabelled row that the estimator knows is -1."""
+    """Return whether the only mark of an unlabelled row that the estimator knows is -1."""
     return isinstance(estimator, _SEMI_SUPERVISED)
 
 
 def learns_from_unlabelled(estimator: Any) -> bool:
-    """Whether `fit` takes rows without a label, and learns from them."""
+    """Return whether `fit` takes rows without a label, and learns from them."""
     return bool(getattr(estimator, "learns_from_unlabelled", False)) or marks_with_minus_one(estimator)
 
 
 def needs_labels(step: Any) -> bool:
-    """Whether the step of a Pipeline, or a part of it, learns from labels."""
+    """Return whether the step of a Pipeline, or a part of it, learns from labels."""
     return not hasattr(step, "transform") or _is_supervised(step)
 
 
@@ -81,7 +81,7 @@ def _parts(step: Any) -> Iterator[Any]:
 
 
 def shared_steps(estimator: Any, name: str) -> tuple[int, bool]:
-    """How many steps, from the first on, need no labels; and whether the rest learns from unlabelled rows.
+    """Count the first steps that need no labels, and tell whether the rest learns from unlabelled rows.
 
     Parameters
     ----------

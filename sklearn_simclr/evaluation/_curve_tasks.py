@@ -1,4 +1,4 @@
-"""What the workers of a label-fraction study do: fit shared steps once a fold, fit and score on draws."""
+"""Work of a label-fraction study: fit shared steps once per fold, fit and score on draws."""
 
 import time
 import traceback
@@ -17,7 +17,7 @@ __all__ = ["Fit", "Fold", "FoldData", "Outcome", "SharedStep", "is_cached", "run
 
 @dataclass
 class SharedStep:
-    """A step that is fitted once a fold, with the parameters of its `fit` and the like for all rows."""
+    """A step that is fitted once per fold, with the parameters of its `fit` and the like for all rows."""
 
     name: str
     transformer: Any
@@ -40,7 +40,7 @@ class Fold:
 
 @dataclass
 class FoldData:
-    """What the steps after the shared ones learn from and are tested on."""
+    """Data that the steps after the shared ones learn from and are tested on."""
 
     train: Any = None
     test: Any = None
@@ -87,7 +87,7 @@ class _NotToKeep(Exception):
 
 
 def is_cached(memory: Any, fit: Fit) -> bool:
-    """Whether the outcome of the fit is in the cache."""
+    """Return whether the outcome of the fit is in the cache."""
     if not isinstance(memory, Memory) or memory.location is None:
         return False
     return memory.cache(_fit_and_score, ignore=["fit", "fold", "data"]).check_call_in_cache(

@@ -1,4 +1,4 @@
-"""What the classifier and the regressor that train on a fraction of the labels share."""
+"""Base of the classifier and the regressor that learn from a fraction of the labels."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class BaseLabelFraction(MetaEstimatorMixin, VersionedPickles, BaseEstimator):
             Labels. For classes, -1, None or NaN is none; for numbers, NaN or None.
         **params : dict
             Parameters for the `fit` of `estimator`, such as `sample_weight`; with metadata routing enabled,
-            those that it requests. What has one entry a row is reduced to the rows trained on.
+            those that it requests. What has one entry per row is reduced to the rows trained on.
 
         Returns
         -------

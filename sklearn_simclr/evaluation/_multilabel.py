@@ -1,4 +1,4 @@
-"""Several labels an image, as in VOC 2007: a linear classifier of features."""
+"""Several labels per image, as in VOC 2007: a linear classifier of features."""
 
 from __future__ import annotations
 

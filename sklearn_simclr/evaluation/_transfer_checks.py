@@ -53,7 +53,7 @@ def check_metric(metric: str, n_dims: int) -> str:
     if (metric == "mean_average_precision") != (n_dims == 2):
         raise ValueError(
             f"metric={metric!r} does not go with y of {n_dims} dimensions: mean average precision is of a "
-            "matrix of labels, the accuracies are of one class an image. Pass metric='auto'."
+            "matrix of labels, the accuracies are of one class per image. Pass metric='auto'."
         )
     return metric
 
@@ -90,8 +90,8 @@ def check_targets(
     for name, values, length in (("y", y, n), ("y_test", y_test, n_test)):
         if values.ndim not in (1, 2) or len(values) != length:
             raise ValueError(
-                f"{name} has the shape {values.shape} for {length} images; pass one class an image, or a row "
-                "of 0 and 1 an image."
+                f"{name} has the shape {values.shape} for {length} images; pass one class per image, or one "
+                "row of 0 and 1 per image."
             )
     if y.ndim != y_test.ndim or y.shape[1:] != y_test.shape[1:]:
         raise ValueError(
@@ -100,7 +100,7 @@ def check_targets(
     if y.ndim == 2:
         for name, values in (("y", y), ("y_test", y_test)):
             if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
-                raise ValueError(f"{name} has two dimensions and must hold 0 and 1 alone, a column a label.")
+                raise ValueError(f"{name} has two dimensions and must hold 0 and 1, one column per label.")
         return y.astype(np.int64), y_test.astype(np.int64), np.arange(y.shape[1])
     for name, values in (("y", y), ("y_test", y_test)):
         missing = np.array([value is None or value != value for value in values.tolist()])

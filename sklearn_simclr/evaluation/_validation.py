@@ -1,4 +1,4 @@
-"""Which rows a parameter is chosen on: a share drawn class by class, given rows, folds, or any splitter."""
+"""Choose the rows that a parameter is validated on: a stratified share, given rows, folds or a splitter."""
 
 import hashlib
 import numbers
@@ -103,7 +103,7 @@ def _row_indices(validation: Any, n: int) -> np.ndarray | None:
     if array.dtype.kind == "b":
         if len(array) != n:
             raise ValueError(
-                f"validation is a mask of {len(array)} entries for {n} rows; pass one entry a row."
+                f"validation is a mask of {len(array)} entries for {n} rows; pass one entry per row."
             )
         return np.flatnonzero(array)
     outside = (array < 0) | (array >= n)

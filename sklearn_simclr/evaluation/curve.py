@@ -67,7 +67,7 @@ def label_fraction_curve(
 
     In each fold of a cross-validation every estimator is fitted on balanced, nested draws of the labels of
     the training set, and scored on the test set. The first steps of a Pipeline, those that need no labels,
-    are fitted once a fold, on all training rows, whatever the number of fractions and draws; Pipelines that
+    are fitted once per fold, on all training rows, whatever the number of fractions and draws; Pipelines that
     begin with equal steps share them.
 
     Parameters
@@ -100,7 +100,7 @@ def label_fraction_curve(
     params : dict or None, default=None
         What to pass on. With metadata routing enabled: to the estimators, scorers and splitter that request
         it. Otherwise to `fit`: ``step__name`` of a Pipeline's step, ``name`` of other estimators; each gets
-        what it knows. What has one entry a row is sliced.
+        what it knows. What has one entry per row is sliced.
     groups : array-like of shape (n_samples,) or None, default=None
         Groups for `cv`. With metadata routing enabled, pass them in `params`.
     error_score : "raise" or float, default=nan
@@ -122,7 +122,7 @@ def label_fraction_curve(
     Returns
     -------
     results : DataFrame
-        A row a fit, ordered by estimator, fraction, fold and draw, with the columns
+        One row per fit, ordered by estimator, fraction, fold and draw, with the columns
 
         - ``estimator`` (name), ``fraction``, ``n_labels``, ``fold`` and ``draw`` (from 0 on). For numbers of
           labels, ``fraction`` is the share of the labels in the largest training set;

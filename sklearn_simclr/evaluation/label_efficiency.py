@@ -1,4 +1,4 @@
-"""How many times fewer labels one estimator needs than another for the same score."""
+"""Compute how many times fewer labels one estimator needs than another for the same score."""
 
 from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +14,7 @@ _COLUMNS = ("estimator", "fraction", "n_labels", "score")
 
 
 class LabelSaving(NamedTuple):
-    """How many times fewer labels one estimator needs than another.
+    """Ratio of the labels that two estimators need for the same score.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def label_saving(
     ----------
     results : DataFrame
         Columns ``estimator``, ``fraction`` (in (0, 1]), ``n_labels`` (> 0) and ``score`` (greater is
-        better), a row each fit. Rows without a score are left out.
+        better), one row per fit. Rows without a score are left out.
     estimator : str
         Whose labels are counted.
     reference : str
@@ -150,7 +150,7 @@ def check_results(results: "pd.DataFrame") -> "pd.DataFrame":
     """Return the rows that have a score."""
     if not hasattr(results, "columns"):
         raise TypeError(
-            "results must be a DataFrame with a row each fit, as label_fraction_curve returns it, got "
+            "results must be a DataFrame with one row per fit, as label_fraction_curve returns it, got "
             f"{type(results).__name__}."
         )
     missing = [name for name in _COLUMNS if name not in results.columns]

@@ -40,7 +40,7 @@ def label_subset(y: Labels, fraction: float, *, random_state: RandomState = None
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        One class label a row: numbers, booleans or strings. Rows without a label are never drawn: those
+        One class label per row: numbers, booleans or strings. Rows without a label are never drawn: those
         where numeric `y` is -1, and those where `y` is None, NaN or ``pandas.NA``. Numeric labels that are
         exactly {-1, 1} are read as two classes, with a warning (see Notes).
     fraction : float in (0, 1]
@@ -266,7 +266,7 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
         Returns
         -------
         decisions : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            One column a class in the order of `classes_`; for two classes, one number a row that is
+            One column per class in the order of `classes_`; for two classes, one number per row that is
             positive for ``classes_[1]``.
 
         Raises

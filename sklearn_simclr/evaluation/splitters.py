@@ -213,7 +213,7 @@ class SemiSupervisedKFold(BaseCrossValidator):
 
 
 def is_continuous(y: Any) -> bool:
-    """Whether `y` holds floats that are not all whole."""
+    """Return whether `y` holds floats that are not all whole."""
     if hasattr(y, "detach"):
         y = y.detach().cpu().numpy()
     values = np.asarray(y)
@@ -239,7 +239,7 @@ def _light_rows(X: Any, rows: np.ndarray) -> Any:
 
 
 def _tested_groups(groups: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Which rows are of a group that is tested, if training and test rows share no group; none otherwise."""
+    """Return the rows of a tested group, if training and test rows share no group; none otherwise."""
     tested = np.unique(groups[test])
     if np.isin(groups[train], tested).any():
         return np.zeros(len(groups), dtype=bool)

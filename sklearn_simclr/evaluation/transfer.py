@@ -80,7 +80,7 @@ def transfer_evaluation(
     X : array-like or list of n_samples images
         Training images, as `estimator` takes them.
     y : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Their classes; or a matrix of 0 and 1, a column a label, where labels do not exclude each other.
+        Their classes; or a matrix of 0 and 1, one column per label, where labels do not exclude each other.
     X_test : array-like or list of n_test images
         Test images.
     y_test : array-like of shape (n_test,) or (n_test, n_labels)
@@ -148,7 +148,7 @@ def transfer_evaluation(
     The linear protocol uses no augmentation and takes no labels of the test set; nor do the others. The paper
     trains BatchNorm with a momentum that depends on the number of steps; here that of the network stays.
 
-    Several labels an image are learnt by a sigmoid each: in the linear protocol with one penalty for all.
+    Several labels per image are learnt by a sigmoid each: in the linear protocol with one penalty for all.
 
     References
     ----------

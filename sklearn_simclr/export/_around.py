@@ -1,4 +1,4 @@
-"""What scikit-learn has around estimators of this package: pipelines, column transformers, frozen ones.
+"""Save the scikit-learn estimators around those of this package: pipelines, column transformers, frozen ones.
 
 skops keeps it, as JSON and arrays, with marks in the places of the estimators of this package.
 """

@@ -30,7 +30,7 @@ def indexable(X: Any, name: str = "X") -> tuple[Any, int]:
         return X, shape[0]
     if shape is not None or not isinstance(X, Sized) or isinstance(X, (str, bytes, Mapping, Set)):
         raise TypeError(
-            f"{name} must hold one entry a row, found {type(X).__name__}. Pass an array, a DataFrame or a "
+            f"{name} must hold one entry per row, found {type(X).__name__}. Pass an array, a DataFrame or a "
             "list."
         )
     return X, len(X)
@@ -56,7 +56,7 @@ def take_columns(X: Any, columns: NDArray[np.integer]) -> Any:
 
 def length_mismatch(n: int, n_y: int) -> str:
     """Return the message for X of n rows and y of n_y."""
-    return f"X has {n} rows and y has {n_y}; pass one label a row, with -1 or None where it is unknown."
+    return f"X has {n} rows and y has {n_y}; pass one label per row, with -1 or None where it is unknown."
 
 
 def take_if_aligned(value: Any, rows: NDArray[np.integer], n: int) -> Any:

@@ -71,7 +71,7 @@ def as_rows(X: Any) -> list[Any] | None:
     if isinstance(X, str | bytes | os.PathLike) or is_pillow(X):
         what = "one image" if isinstance(X, bytes) or is_pillow(X) else f"one path, {shortened(str(X))!r}"
         raise ValueError(
-            f"X is {what}. Pass a list with a row an image: [X], or load_image_paths(X).data for a folder."
+            f"X is {what}. Pass a list with one row per image: [X], or load_image_paths(X).data for a folder."
         )
     with naming_errors(X):
         return _as_rows(rows_of_column(X))

@@ -40,7 +40,7 @@ _PHOTOGRAPH = 32
 
 
 class ImageFormat(NamedTuple):
-    """What fit learnt about X and transform has to find again.
+    """Properties of X that fit learnt and transform has to find again.
 
     Parameters
     ----------

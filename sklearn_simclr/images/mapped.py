@@ -20,7 +20,7 @@ _DROPS = hasattr(mmap, "MADV_DONTNEED") and hasattr(mmap.mmap, "madvise")
 
 
 class MappedRows:
-    """Where the rows of an array are in the file that it is mapped from.
+    """Find the rows of a memory-mapped array in its file.
 
     Parameters
     ----------

@@ -393,7 +393,7 @@ def _of_kind(
 
 
 class _Found:
-    """What is wrong with images, until it is said."""
+    """Faults of images, collected until they are reported."""
 
     def __init__(self, n: int, rows: list[Any], on_error: OnError, advice: str) -> None:
         self.n, self.rows, self.on_error, self.advice = n, rows, on_error, advice

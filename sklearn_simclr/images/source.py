@@ -81,7 +81,7 @@ class ImageSource:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """Source of images."""
         return self.pixels.device
 
     @property

@@ -1,4 +1,4 @@
-"""Where decoded images live: in memory, in a temporary file, or in a folder for next time."""
+"""Store decoded images in memory, in a temporary file, or in a folder for next time."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""What numbers about an encoder mean, in plain words."""
+"""Explain numbers about an encoder in plain words."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -220,9 +220,9 @@ def _no_better(course: dict[str, Any], found: str) -> tuple[Verdict, Finding]:
         return "undertrained", Finding(
             "problem",
             f"hardly begun to learn: {_epochs(course)} of training, only {counted}",
-            f"{no_better} Raise max_epochs, or lower batch_size for more steps an epoch.",
+            f"{no_better} Raise max_epochs, or lower batch_size for more steps per epoch.",
         )
-    more = "Raise max_epochs, or lower batch_size for more steps an epoch. " if steps < _FEW_STEPS else ""
+    more = "Raise max_epochs, or lower batch_size for more steps per epoch. " if steps < _FEW_STEPS else ""
     return "untrained", Finding(
         "problem",
         f"learnt nothing in {_epochs(course)}" + (f", which are {counted}" if more else ""),

@@ -1,4 +1,4 @@
-"""What can be measured of a fitted encoder, and of untrained twins: views, representations, neighbours."""
+"""Measure a fitted encoder and its untrained twins: views, representations, neighbours."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What the displays share: matplotlib on demand, axes to draw in, images as matplotlib takes them."""
+"""Tools of the displays: matplotlib on demand, axes to draw in, images as matplotlib takes them."""
 
 import math
 from collections.abc import Sequence

@@ -183,7 +183,7 @@ def representation_report(
 
 
 class RepresentationReport:
-    """What `representation_report` found.
+    """Findings about an encoder, made by `representation_report`.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ class RepresentationReport:
     measures : Measures
         Of its encoder and of untrained networks.
     history : DataFrame or None
-        Of its training, a row an epoch.
+        Of its training, one row per epoch.
     steps : int, default=0
         Of its training, at least about so many.
     by_labels : bool, default=False

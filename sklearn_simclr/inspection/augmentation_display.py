@@ -1,4 +1,4 @@
-"""What the random views of images look like."""
+"""Draw random views of images."""
 
 from __future__ import annotations
 

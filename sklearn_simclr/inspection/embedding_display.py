@@ -485,7 +485,7 @@ def _check_labels_fit(y: Any, n: int) -> None:
         return
     shape = np.shape(y)
     if len(shape) != 1 or shape[0] != n:
-        raise ValueError(f"y must have shape ({n},), a label a point, got {shape}.")
+        raise ValueError(f"y must have shape ({n},), one label per point, got {shape}.")
 
 
 def _read_labels(y: Labels | None, n: int) -> tuple[str, Any, np.ndarray]:

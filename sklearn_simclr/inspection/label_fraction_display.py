@@ -82,7 +82,7 @@ class LabelFractionDisplay:
     ----------
     results : DataFrame
         Columns ``estimator`` (names, the curves in order of appearance), ``fraction`` (in (0, 1]),
-        ``n_labels`` (> 0), ``score`` and, if there are several, ``fold``; a row each fit.
+        ``n_labels`` (> 0), ``score`` and, if there are several, ``fold``; one row per fit.
     score_name : str, default=None
         What the scores are, for the axis. None is what ``results`` says in ``attrs``, as those of
         ``label_fraction_curve`` do: an accuracy is then shown in percent.
@@ -161,7 +161,7 @@ class LabelFractionDisplay:
         ----------
         results : DataFrame
             What ``label_fraction_curve`` returns: columns ``estimator``, ``fraction``, ``n_labels``,
-            ``score`` and perhaps ``fold``, a row each fit.
+            ``score`` and perhaps ``fold``, one row per fit.
         score_name : str, default=None
             What the scores are, for the axis.
         ax : matplotlib Axes, default=None
@@ -507,7 +507,7 @@ def _colors_of(names: Sequence[str]) -> list[str]:
 
 
 def _is_taken(box: Any, paths: Iterable[tuple[Any, bool]]) -> bool:
-    """Whether a path meets a box."""
+    """Return whether a path meets a box."""
     return any(path.intersects_bbox(box, filled=filled) for path, filled in paths)
 
 

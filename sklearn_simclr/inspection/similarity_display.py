@@ -1,4 +1,4 @@
-"""How similar an encoder finds the random views of images, before and after training."""
+"""Draw the similarities of random views before and after training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a training went: loss, contrastive accuracy and effective rank, epoch by epoch."""
+"""Draw a training epoch by epoch: loss, contrastive accuracy and effective rank."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
@@ -202,7 +202,7 @@ class TrainingDisplay:
         history = self.history
         if not hasattr(history, "columns"):
             raise TypeError(
-                "history must be a DataFrame with a row an epoch, such as history_ after fit, got "
+                "history must be a DataFrame with one row per epoch, such as history_ after fit, got "
                 f"{type(history).__name__}."
             )
         if columns is None:

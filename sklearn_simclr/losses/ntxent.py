@@ -149,7 +149,7 @@ def _check_negatives(negatives: Tensor, z: Tensor) -> None:
 
 
 class _LogSums:
-    """The logarithm of a growing sum of exponentials, a value a row."""
+    """The logarithm of a growing sum of exponentials, one value per row."""
 
     def __init__(self, n: int, like: Tensor, plain: bool) -> None:
         self.plain = plain

@@ -107,7 +107,7 @@ class BoundObjective(Objective):
 
     @property
     def posterior(self) -> GaussianPosterior:
-        """What is trained, under the name that all encoders have."""
+        """Return the trained network, under the name that all encoders have."""
         return cast(GaussianPosterior, self.modules["encoder"])
 
     def begin(self, images: Any, plan: Plan, generator: torch.Generator) -> None:

@@ -435,7 +435,7 @@ def contrastive_risk(margins: ArrayLike) -> float:
     """
     margins = np.asarray(margins, dtype=np.float64)
     if margins.ndim != 2 or margins.size == 0:
-        raise ValueError(f"margins has shape {margins.shape}; pass (M, k), a row a tuple.")
+        raise ValueError(f"margins has shape {margins.shape}; pass (M, k), one row per tuple.")
     return float((margins < 0).mean())
 
 

@@ -167,7 +167,7 @@ def supervised_loss(
         k >= 1; 1 is the average over pairs of classes.
     classifier : {"mean", "best"} or array-like of shape (n_classes, d), default="mean"
         ``"mean"`` is :func:`mean_classifier` (:math:`L^\mu_{sup}`), ``"best"`` the linear classifier of the
-        smallest loss, found anew for each task (:math:`L_{sup}`; logistic or hinge). An array has a row a
+        smallest loss, found anew for each task (:math:`L_{sup}`; logistic or hinge). An array has one row per
         class, for instance the means of other images.
     loss : {"logistic", "hinge", "zero_one"}, default="logistic"
         See :func:`.theory.margin_loss`; ``"zero_one"`` is the share of errors.
@@ -214,7 +214,7 @@ def supervised_loss(
         W = np.asarray(classifier, dtype=np.float64)
         if W.shape != (n_classes, H.shape[1]):
             raise ValueError(
-                f"classifier has shape {W.shape}; pass {(n_classes, H.shape[1])}, a row a class."
+                f"classifier has shape {W.shape}; pass {(n_classes, H.shape[1])}, one row per class."
             )
     elif _check_choice("classifier", classifier, ("mean", "best")) == "mean":
         W, _ = mean_classifier(H, y)

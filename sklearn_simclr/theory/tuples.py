@@ -1,4 +1,4 @@
-r"""What the theory of contrastive learning is about, measured on representations with known classes.
+r"""Measure the losses of contrastive theory on representations with known classes.
 
 The framework is that of Arora et al. (2019), "CURL". Each class c has a probability :math:`\rho(c)` and a
 distribution of images :math:`D_c`. Contrastive training sees an anchor x and a positive x+ of one class, and

@@ -24,7 +24,7 @@ _VALIDATION_ROWS = 256
 
 @dataclass(frozen=True)
 class Targets:
-    """What a classifier learns from, one row for each image.
+    """Training data of a classifier, one row per image.
 
     Parameters
     ----------

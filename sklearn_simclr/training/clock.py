@@ -1,4 +1,4 @@
-"""How far a training is, by its steps or by the time, and the progress bar that shows it."""
+"""Measure the progress of a training by steps or by time, and draw its bar."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ _ANNOUNCED_STEPS = 3
 
 
 class Clock:
-    """How far the training is, by steps or by the time; draws the progress bar.
+    """Progress of a training by steps or by time, with its bar.
 
     Parameters
     ----------

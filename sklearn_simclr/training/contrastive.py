@@ -27,7 +27,7 @@ __all__ = ["ContrastiveObjective"]
 # Views of a large batch take at most this many bytes to be kept for the second time they are needed.
 _KEPT_BYTES = 2**26
 
-# Rows that the effective rank and the contrastive accuracy are estimated from, once an epoch.
+# Rows that the effective rank and the contrastive accuracy are estimated from, once per epoch.
 _ROWS = 256
 
 

@@ -21,7 +21,7 @@ _AHEAD = 2
 
 
 class Feed(Protocol):
-    """What hands out batches of images on the device where they are needed."""
+    """Source of batches of images on the device that needs them."""
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield each index tensor of `order` and the images in its rows, both on the device."""

@@ -29,7 +29,7 @@ _CONFIDENCE = 0.99
 
 @dataclass(frozen=True)
 class LossPrediction:
-    """What a loss curve says about a longer training; `predict_loss` makes it.
+    """Prediction for a longer training from a loss curve, made by `predict_loss`.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class LossPrediction:
 
     @property
     def gain(self) -> float:
-        """How much lower the loss would be."""
+        """Return how much lower the loss would be."""
         return self.loss - self.predicted
 
     def __str__(self) -> str:

@@ -306,7 +306,7 @@ class LogisticPath:
         return -q
 
     def _unit_of_tolerance(self, theta: torch.Tensor, value: float, alpha: float) -> float:
-        """What the suboptimality at which to stop is relative to.
+        """Return the scale of the suboptimality at which to stop.
 
         Strong convexity bounds the error of V by alpha / 2 |V - V*|^2 <= f - f*: relative to the penalty, tol
         is the squared relative error of V. Where the penalty hardly counts, a hundredth of the loss takes its

@@ -16,7 +16,7 @@ __all__ = ["Epoch", "History", "Objective", "Step"]
 
 
 class Step(NamedTuple):
-    """What one step gives the training loop.
+    """Result of one step for the training loop.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Step(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """How far the training is at the end of an epoch.
+    """State of a training at the end of an epoch.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Epoch(NamedTuple):
 
 
 class History(NamedTuple):
-    """What a training leaves beside the trained modules.
+    """Results of a training besides the trained modules.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def _named_modules(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
 
 
 class Objective:
-    """What a training minimises. Subclasses write `step`, and the other methods where they need them.
+    """Objective of a training. Subclasses write `step`, and the other methods where they need them.
 
     Parameters
     ----------

@@ -573,7 +573,7 @@ def default_learning_rate(name: str, batch_size: int) -> float:
     """
     _check_name(name)
     if not batch_size >= 1:
-        raise ValueError(f"batch_size={batch_size} is out of range; pass the number of images a step, >= 1.")
+        raise ValueError(f"batch_size={batch_size} is out of range; pass the images per step, >= 1.")
     return _DEFAULT_LEARNING_RATES[name](batch_size)
 
 

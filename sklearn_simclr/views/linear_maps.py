@@ -1,4 +1,4 @@
-"""How views are computed from what was drawn for them: linear maps along rows and columns, then colours."""
+"""Compute views from their random draws: linear maps along rows and columns, then colours."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -778,7 +778,7 @@ class TestFailures:
             ({"estimators": {1: GaussianNB()}}, TypeError, "names of estimators must be strings"),
             ({"estimators": [("a", GaussianNB()), ("a", GaussianNB())]}, ValueError, "a name twice"),
             ({"estimators": [GaussianNB(), Ridge()]}, ValueError, "mixes classifiers and regressors"),
-            ({"y": np.eye(150, 2)}, ValueError, "1d array with one label a row.*Multilabel"),
+            ({"y": np.eye(150, 2)}, ValueError, "1d array with one label per row.*Multilabel"),
             ({"y": np.zeros(3)}, ValueError, "X has 150 rows and y has 3"),
             ({"y": np.full(150, -1)}, ValueError, "y has no labelled row"),
             ({"params": {"clf__sample_weight": 1}}, ValueError, r"params has \['clf__sample_weight'\]"),

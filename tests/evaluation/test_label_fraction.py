@@ -452,7 +452,7 @@ class TestFit:
 
     @pytest.mark.parametrize("X", [None, 3, "abc", np.array(3), {"a": [1, 2]}])
     def test_X_without_rows(self, X):
-        with pytest.raises(TypeError, match="X must hold one entry a row"):
+        with pytest.raises(TypeError, match="X must hold one entry per row"):
             LabelFractionClassifier(Recorder()).fit(X, [0, 1])
 
     def test_not_fitted(self):

@@ -189,7 +189,7 @@ def test_a_transformer_that_learnt_more_scores_higher(digits):
     assert test.pvalue < 0.05
 
 
-# ---- Several labels an image -----------------------------------------------------------------
+# ---- Several labels per image -----------------------------------------------------------------
 
 
 def test_several_labels_an_image(encoder, labels):

@@ -86,7 +86,7 @@ def test_saving_counts_from_the_first_crossing():
 
 def test_saving_counts_labels_not_fractions():
     results = table({"better": log_linear(0.8), "reference": log_linear(0.7)})
-    # At least one label a class: the smallest fraction has more than its share.
+    # At least one label per class: the smallest fraction has more than its share.
     results.loc[results["fraction"] == 0.001, "n_labels"] = 50
     results["score"] -= 0.1 * (results["estimator"] == "better")
     assert label_saving(results, "better", "reference", at=0.001).factor == pytest.approx(1.0)

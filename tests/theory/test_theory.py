@@ -190,7 +190,7 @@ def test_the_collision_loss_lies_between_the_bounds_of_lemma_4_4(loss, seed):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: sample_tuples([[0, 1]], 1), r"one label a row, found shape \(1, 2\)"),
+        (lambda: sample_tuples([[0, 1]], 1), r"one label per row, found shape \(1, 2\)"),
         (lambda: sample_tuples([0.5, 1.0], 1), "class labels are whole numbers or strings"),
         (lambda: sample_tuples([0, 1], 0), "n_tuples=0"),
         (lambda: sample_tuples([0, 1], 1, n_negatives=1.5), "n_negatives=1.5"),

@@ -81,7 +81,7 @@ def _axes(n_dims: int) -> tuple[int, ...]:
 
 
 def _scope(bundle: TensorBundle, prefix: Path, ema: bool) -> str:
-    """What stands before the names of the network: "", "ema_model/", or the scope of a hub module."""
+    """Return the prefix of the names of the network: "", "ema_model/", or the scope of a hub module."""
     first = "base_model/conv2d/kernel"
     scopes = [name.removesuffix(first) for name in bundle if name.endswith(first)]
     chosen = [scope for scope in scopes if ("ema_model/" in scope) == ema]

@@ -183,7 +183,7 @@ def _group(name: str) -> str:
 
 
 def _is_idle(stored: StoredWeights, name: str, names: dict[str, str]) -> bool:
-    """Whether a variable is the shift of Separius' last BatchNorm, which the authors do not have: zero."""
+    """Return whether a variable is the shift of Separius' last BatchNorm, a zero that the authors lack."""
     norm, _, key = name.rpartition(".")
     is_shift = key == "bias" and norm.startswith("head.") and f"{norm}.running_mean" in names.values()
     return is_shift and not stored.read(name).any()

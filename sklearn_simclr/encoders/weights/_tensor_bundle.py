@@ -46,7 +46,7 @@ _BFLOAT16 = "bfloat16"
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where a variable lies and what it is, as the table of a bundle says.
+    """Place, type and shape of a variable, from the table of a bundle.
 
     Parameters
     ----------

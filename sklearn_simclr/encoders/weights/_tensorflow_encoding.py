@@ -25,7 +25,7 @@ _MAX_KEYS = 1 << 24
 
 
 class Malformed(Exception):
-    """What is wrong with a message or block."""
+    """Fault of a message or block."""
 
 
 def masked_crc32c(data: bytes | np.ndarray) -> int:

@@ -109,7 +109,7 @@ class Pretrained:
         Returns
         -------
         logits : torch.Tensor of shape (n, n_classes)
-            One column a class; the authors' are the 1000 of ImageNet in the order of their synsets.
+            One column per class; the authors' are the 1000 of ImageNet in the order of their synsets.
 
         Raises
         ------
