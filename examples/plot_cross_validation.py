@@ -62,8 +62,8 @@ scores = {
 # --------------
 # One row per fold and one column per score. ``log loss`` is negated so that greater is better, as in
 # scikit-learn. The folds differ by several points in both models, and in the same direction: the last one is
-# the hardest. Differences within a fold say more than those of the means: by all four scores, and in all three
-# folds, SimCLR's lines rise.
+# the hardest. Differences within a fold say more than those of the means: by all four scores, and in all
+# three folds, SimCLR's lines rise.
 
 table = pd.concat(
     {

@@ -100,7 +100,8 @@ def _one_dimensional(y: Labels | None, fitted: str) -> tuple[NDArray, bool]:
     if y.ndim != 1:
         raise ValueError(
             f"y should be a 1d array with one label per row, found shape {y.shape}. "
-            f"Multilabel and multioutput targets are not supported: fit one {fitted} an output (MultiOutput{fitted.title()})."
+            "Multilabel and multioutput targets are not supported: "
+            f"fit one {fitted} per output (MultiOutput{fitted.title()})."
         )
     if y.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: y has dtype {y.dtype}; pass one label per row.")
