@@ -17,6 +17,7 @@ from .estimators import PixelTransformer as PixelTransformer
 from .estimators import SimCLRClassifier as SimCLRClassifier
 from .estimators import SimCLRTransformer as SimCLRTransformer
 from .estimators import SupervisedTransformer as SupervisedTransformer
+from .estimators import paper_settings as paper_settings
 from .evaluation import LabelFractionClassifier as LabelFractionClassifier
 from .evaluation import LabelFractionRegressor as LabelFractionRegressor
 from .evaluation import LinearEvaluationClassifier as LinearEvaluationClassifier

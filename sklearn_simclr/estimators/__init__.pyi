@@ -2,6 +2,7 @@ from .autoencoder_transformer import AutoencoderTransformer as AutoencoderTransf
 from .distilled_classifier import DistilledClassifier as DistilledClassifier
 from .fixed_features import HOGTransformer as HOGTransformer
 from .fixed_features import PixelTransformer as PixelTransformer
+from .paper_settings import paper_settings as paper_settings
 from .self_supervised import SelfSupervisedTransformer as SelfSupervisedTransformer
 from .simclr_classifier import SimCLRClassifier as SimCLRClassifier
 from .simclr_transformer import SimCLRTransformer as SimCLRTransformer

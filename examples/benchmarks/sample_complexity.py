@@ -1,0 +1,98 @@
+"""Print how separable digits are in two dimensions, and how the mean classifier errs with few tuples.
+
+The second table: a linear representation of the pixels, of length 1, is trained by the contrastive loss of
+CURL on M tuples of training images. For test images: its contrastive loss, the loss and the error of the mean
+classifier, and the bound of theorem 4.1 on that loss.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_simclr import SimCLRTransformer
+from sklearn_simclr.theory import (
+    collision_probability,
+    mean_classifier,
+    pair_bound,
+    sample_tuples,
+    supervised_loss,
+    unsupervised_loss,
+)
+
+
+def accuracy_in_the_plane(H, y, H_test, y_test):
+    """Return the test accuracy of a linear classifier of two principal components."""
+    model = make_pipeline(StandardScaler(), PCA(2), LogisticRegression(max_iter=1000))
+    return model.fit(H, y).score(H_test, y_test)
+
+
+def train_on_tuples(X, tuples, steps, seed):
+    """Return a matrix that maps pixels to 8 dimensions, trained by the logistic loss on tuples."""
+    torch.manual_seed(seed)
+    weight = (0.1 * torch.randn(X.shape[1], 8)).requires_grad_()
+    optimizer = torch.optim.Adam([weight], lr=0.01)
+    pixels = torch.from_numpy(X).float()
+    anchor = torch.from_numpy(tuples.anchor)
+    positive, negative = (torch.from_numpy(t) for t in (tuples.positive[:, 0], tuples.negative[:, 0, 0]))
+    for _ in range(steps):
+        rows = torch.randint(len(anchor), (512,))
+        h = 2 * torch.nn.functional.normalize(pixels @ weight, dim=1)
+        margin = (h[anchor[rows]] * (h[positive[rows]] - h[negative[rows]])).sum(1)
+        optimizer.zero_grad()
+        torch.nn.functional.softplus(-margin).mean().backward()
+        optimizer.step()
+    return weight.detach().numpy()
+
+
+def represent(X, weight):
+    """Return representations of length 2."""
+    H = X @ weight
+    return 2 * H / np.linalg.norm(H, axis=1, keepdims=True)
+
+
+def main():
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tuples", type=int, nargs="+", default=[10, 100, 1_000, 10_000])
+    args = parser.parse_args()
+    digits = load_digits()
+    images, images_test, y, y_test = train_test_split(
+        digits.images, digits.target, test_size=500, stratify=digits.target, random_state=0
+    )
+    X, X_test = (part.reshape(len(part), -1) for part in (images, images_test))
+    print("two dimensions: test accuracy")
+    print(f"{'pixels':>12} {accuracy_in_the_plane(X, y, X_test, y_test):.3f}")
+    for name, epochs in (("untrained", 0), ("SimCLR", args.epochs)):
+        simclr = SimCLRTransformer(max_epochs=epochs, random_state=0).fit(images)
+        H, H_test = simclr.transform(images), simclr.transform(images_test)
+        print(f"{name:>12} {accuracy_in_the_plane(H, y, H_test, y_test):.3f}")
+    scale = StandardScaler(with_std=False).fit(X)
+    X, X_test = scale.transform(X) / 16, scale.transform(X_test) / 16
+    tau = collision_probability(np.bincount(y_test) / len(y_test))
+    pairs = sample_tuples(y_test, 50_000, random_state=0)
+    print("tuples  contrastive loss  bound  loss of the mean classifier  its error in ten classes")
+    for n_tuples in args.tuples:
+        rows = []
+        for seed in range(args.seeds):
+            tuples = sample_tuples(y, n_tuples, random_state=seed)
+            H = represent(X_test, train_on_tuples(X, tuples, args.steps, seed))
+            loss = float(unsupervised_loss(H, pairs).total)
+            means, classes = mean_classifier(H, y_test)
+            error = float((classes[(H @ means.T).argmax(axis=1)] != y_test).mean())
+            rows.append([loss, pair_bound(loss, tau).total, supervised_loss(H, y_test), error])
+        loss, bound, supervised, error = np.mean(rows, axis=0)
+        print(f"{n_tuples:>6}  {loss:16.3f}  {bound:5.3f}  {supervised:27.3f}  {error:24.3f}")
+
+
+if __name__ == "__main__":
+    main()
