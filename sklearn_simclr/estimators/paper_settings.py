@@ -78,8 +78,8 @@ def paper_settings(
         Epochs, >= 1; the fraction of warm-up follows it. None is the paper's.
     rate : {"linear", "sqrt"} or None, default=None
         How the learning rate follows the batch size N. ``"linear"``: 0.3 N / 256 (V1 section 2.2).
-        ``"sqrt"``: 0.075 sqrt(N) for V1, which is better for small batches and few epochs (B.1), and 0.1 sqrt(N) for V2.
-        None: linear for V1, square root for V2; for CIFAR-10, 1.0 at every batch size.
+        ``"sqrt"``: 0.075 sqrt(N) for V1, which is better for small batches and few epochs (B.1), and
+        0.1 sqrt(N) for V2. None: linear for V1, square root for V2; for CIFAR-10, 1.0 at every batch size.
 
     Returns
     -------
