@@ -331,7 +331,8 @@ def conclusions(rows, seconds, n_train):
             if not method.startswith(OURS) and cells.get(count, 0) > value
         ]
         known = f"all {n_train:,} labels" if count is None else f"{count} labels per class"
-        text.append(f"With {known}, {' and '.join(better) or 'nothing'} is ahead of SimCLR ({value:.1f}%).")
+        ahead = f"{' and '.join(better) or 'nothing'} {'are' if len(better) > 1 else 'is'} ahead of SimCLR"
+        text.append(f"With {known}, {ahead} ({value:.1f}%).")
     return " ".join(text)
 
 
