@@ -108,6 +108,12 @@ def test_every_public_name_is_in_the_api_reference():
         )
 
 
+def test_the_api_reference_groups_the_parameters_of_the_main_class():
+    page = (ROOT / "docs" / "reference" / "api.rst").read_text(encoding="utf-8")
+    parameters = sklearn_simclr.SimCLRTransformer().get_params(deep=False)
+    assert [name for name in parameters if f"``{name}``" not in page] == []
+
+
 def undocumented(a, b):
     """Return the sum.
 
