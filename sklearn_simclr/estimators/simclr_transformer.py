@@ -226,7 +226,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         Folder in which fit keeps the state of the training, after every epoch and every minute. A fit that
         was interrupted goes on from there when it is called again with the same images and parameters, and
         on a CPU ends with the weights, bit by bit, of one that was not; one that had ended is not repeated.
-        A folder serves one training: of other images or parameters it is refused. Callbacks start anew.
+        A folder serves one training: of other images or parameters it is refused. Only ``max_epochs`` or
+        ``max_time`` may be larger: the training goes on, with the learning rates of the longer one.
+        Callbacks start anew.
     callbacks : list or None, default=None
         Callbacks of skorch, such as ``EarlyStopping(monitor="train_loss")`` or
         ``Checkpoint(monitor="train_loss_best")``.

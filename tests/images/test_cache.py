@@ -9,8 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import CountTrainings, tiny, trainings
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
 
+from sklearn_simclr import SimCLRTransformer
 from sklearn_simclr.images import reading as _reading
 from sklearn_simclr.images.decode import decode
 from sklearn_simclr.images.reading import read_rows
@@ -162,6 +167,22 @@ def test_a_file_that_changes_while_others_are_decoded(tmp_path, monkeypatch):
     assert read([path], cache) == [10]
     write(path, 200)
     assert read([path], cache) == [200]
+
+
+def test_a_search_decodes_each_file_and_trains_each_encoder_once(tmp_path, decoded, settled):
+    paths, y = [write(tmp_path / f"{i}.bmp", 20 * i) for i in range(12)], np.arange(12) % 2
+    settings = {"max_epochs": 1, "batch_size": 4, "random_state": 0}
+    SimCLRTransformer(tiny, **settings).fit_transform(paths)
+    assert len(decoded) == 12
+    decoded.clear()
+    memory, log = str(tmp_path / "memory"), tmp_path / "log"
+    places = {"memory": memory, "cache_dir": tmp_path / "cache", "callbacks": [CountTrainings(log)]}
+    model = Pipeline(
+        [("simclr", SimCLRTransformer(tiny, **settings, **places)), ("clf", LogisticRegression())]
+    )
+    grid = {"simclr__augmentation__crop_scale": [(0.2, 1.0), (0.5, 1.0)], "clf__C": [0.1, 1.0]}
+    GridSearchCV(model, grid, cv=2, refit=False, error_score="raise").fit(paths, y)
+    assert len(decoded) == 12 and trainings(log) == 4
 
 
 def test_files_are_not_decoded_again_once_they_are_old(tmp_path, decoded, monkeypatch):
