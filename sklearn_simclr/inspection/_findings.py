@@ -14,6 +14,9 @@ __all__ = ["Finding", "judge"]
 
 Verdict: TypeAlias = Literal["collapsed", "untrained", "undertrained", "trained"]
 
+# The thresholds were chosen by hand, between the numbers of networks whose state is known:
+# examples/benchmarks/thresholds.py prints these numbers beside the verdicts.
+
 # Views that lie so close together are one point; and so are views that lie a little less close, if the other
 # view is found at most so many times as often as by chance.
 _ONE_POINT = 1e-6
