@@ -1,8 +1,8 @@
 """Print what the thresholds of `representation_report` are compared with, for networks whose state is known.
 
-Networks that are pulled in learn to bring two views together and nothing else, which ends in collapse (RankMe near
-1) long before all views are one point; others have random weights, or
-were trained briefly, or for long. For each there are the verdict and the numbers behind it. A second
+Networks that are pulled in learn to bring two views together and nothing else, which ends in collapse: RankMe
+is near 1 long before all views are one point. Others have random weights, or were trained briefly, or for
+long. For each there are the verdict and the numbers behind it. A second
 table has the effective rank (RankMe) of representations for several temperatures and batch sizes.
 Digits are those of scikit-learn; `--folder` adds photographs, in a sub-folder for each class:
 
