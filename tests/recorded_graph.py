@@ -22,18 +22,22 @@ def storage(tensor):
     return vars(tensor).get("inner", tensor).untyped_storage().data_ptr()
 
 
+class Count:
+    replays = 0
+
+
 class RecordedGraph:
     """What torch.cuda.CUDAGraph is."""
 
-    made = []  # all graphs, to be looked at by tests
+    made = []  # how often each graph was replayed, to be looked at by tests
 
     def __init__(self):
         self.calls, self.views = [], []
-        self.replays = 0
-        self.made.append(self)
+        self.count = Count()
+        self.made.append(self.count)
 
     def replay(self):
-        self.replays += 1
+        self.count.replays += 1
         with torch.no_grad():
             for operator, args, kwargs, outputs in self.calls:
                 found = tensors_of(operator(*args, **kwargs))
@@ -49,7 +53,8 @@ class record(TorchDispatchMode):  # noqa: N801, as in torch
         super().__init__()
         assert capture_error_mode == "thread_local"
         self.graph, self.before, self.made = graph, [], set()
-        self.random = torch.get_rng_state()
+        self.modules = [torch, *([torch.pretended] if hasattr(torch, "pretended") else [])]
+        self.random = [module.get_rng_state() for module in self.modules]
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -80,7 +85,8 @@ class record(TorchDispatchMode):  # noqa: N801, as in torch
 
     def __exit__(self, *error):
         super().__exit__(*error)
-        torch.set_rng_state(self.random)
+        for module, state in zip(self.modules, self.random, strict=True):
+            module.set_rng_state(state)
         with torch.no_grad():
             for tensor, value in reversed(self.before):
                 tensor.copy_(value)

@@ -1,6 +1,8 @@
 """A small encoder that learns quickly on a CPU: a data-driven first layer and plain convolutions."""
 
 import math
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -264,19 +266,41 @@ def _pooled(x: Tensor, pool: float) -> Tensor:
 
 def _averages(x: Tensor, grid: int) -> Tensor:
     """Return means of maps (N, C, H, W) over the image and in the cells of a grid: (N, 1 + grid**2, C)."""
-    height, width = x.shape[2:]
-    weights = x.new_full((1, height * width), 1 / (height * width))
-    if grid:
-        cells = _cells(height, grid, x)[:, None, :, None] * _cells(width, grid, x)[:, None, :]
-        weights = torch.cat([weights, cells.reshape(grid**2, height * width)])
+    height, width = (int(length) for length in x.shape[2:])
+    weights = _kept(_mean_and_cells)(height, width, grid, x.device, x.dtype)
     # One product of matrices reads the maps once, in the order in which convolutions leave them.
     return weights @ x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
+def _mean_and_cells(height: int, width: int, grid: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return weights (1 + grid**2, H * W): of all pixels, and of those in each cell."""
+    weights = torch.full((1, height * width), 1 / (height * width), device=device, dtype=dtype)
+    if grid:
+        down, across = (_weights_of_cells(n, grid, device, dtype) for n in (height, width))
+        cells = down[:, None, :, None] * across[:, None, :]
+        weights = torch.cat([weights, cells.reshape(grid**2, height * width)])
+    return weights
+
+
 def _cells(n: int, grid: int, like: Tensor) -> Tensor:
     """Return weights (grid, n), each row with the sum 1: the part of each of n pixels that is in a cell."""
-    precise = torch.promote_types(like.dtype, torch.float32)
-    pixel = torch.arange(n, device=like.device, dtype=precise)
-    edge = torch.arange(grid + 1, device=like.device, dtype=precise)[:, None] * (n / grid)
+    return _kept(_weights_of_cells)(int(n), grid, like.device, like.dtype)
+
+
+def _weights_of_cells(n: int, grid: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    precise = torch.promote_types(dtype, torch.float32)
+    pixel = torch.arange(n, device=device, dtype=precise)
+    edge = torch.arange(grid + 1, device=device, dtype=precise)[:, None] * (n / grid)
     inside = (torch.minimum(edge[1:], pixel + 1) - torch.maximum(edge[:-1], pixel)).clamp(min=0)
-    return (inside * (grid / n)).to(like.dtype)
+    return (inside * (grid / n)).to(dtype)
+
+
+def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return what makes weights, the same tensor each time; what is traced or compiled makes its own."""
+    return make if torch.jit.is_tracing() or torch.compiler.is_compiling() else partial(_made_once, make)
+
+
+@lru_cache(maxsize=256)
+def _made_once(make: Callable[..., Tensor], *sizes: object) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        return make(*sizes)

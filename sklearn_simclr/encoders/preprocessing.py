@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._utils.devices import by_kind
+from .._utils.devices import by_kind, is_cpu
 from .traits import traits
 
 __all__ = ["PreprocessedNetwork", "Preprocessing", "input_channels", "network_of_views", "view_size"]
@@ -185,6 +186,11 @@ class Preprocessing:
             If it has another shape, the channels do not fit, or floats lie outside [0, 1].
         """
         images = _check_batch(images, channels, self.mean)
+        # What is traced or compiled has no values to look at.
+        if images.is_floating_point() and not torch.compiler.is_compiling() and images.numel():
+            low, high = (value.item() for value in torch.aminmax(images))
+            if not (low >= 0 and high <= 1):
+                raise ValueError(f"float images must lie in [0, 1], got values from {low:g} to {high:g}.")
         return self._apply(images, channels)
 
     def _apply(self, images: Tensor, channels: int) -> Tensor:
@@ -195,8 +201,8 @@ class Preprocessing:
             batch = self._central(self._resized(images, self._covering(images.shape[-2:])))
         batch = batch.expand(-1, channels, -1, -1)
         if self.mean is not None:
-            mean, std = batch.new_tensor(self.mean), batch.new_tensor(self.std)
-            batch = (batch - mean[:, None, None]) / std[:, None, None]
+            mean, std = (_of_channels(numbers, batch) for numbers in (self.mean, self.std))
+            batch = (batch - mean) / std
         if self.fit == "border":
             # Normalised, the mean colour is zero.
             below, right = (side - int(n) for side, n in zip(self.sides, batch.shape[-2:], strict=True))
@@ -244,6 +250,22 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def _of_channels(numbers: Sequence[float] | None, like: Tensor) -> Tensor:
+    """Return one number for each channel, (C, 1, 1), where a batch is."""
+    numbers = tuple(numbers or ())
+    # What is traced or compiled makes its own.
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return like.new_tensor(numbers)[:, None, None]
+    return _made_of(numbers, like.device)
+
+
+@lru_cache(maxsize=64)
+def _made_of(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return numbers on a device, which the host waits for the first time only."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers).to(device)[:, None, None]
+
+
 def _check_batch(images: Tensor, channels: int, mean: tuple[float, ...] | None) -> Tensor:
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images must be a torch.Tensor (n, C, H, W), got {type(images).__name__}.")
@@ -255,11 +277,6 @@ def _check_batch(images: Tensor, channels: int, mean: tuple[float, ...] | None) 
         raise ValueError(f"images have {images.shape[1]} channels, and the network takes {channels}.")
     if mean is not None and len(mean) != channels:
         raise ValueError(f"mean has {len(mean)} numbers, and the network takes {channels} channels.")
-    # What is traced or compiled has no values to look at.
-    if images.is_floating_point() and not torch.compiler.is_compiling() and images.numel():
-        low, high = (value.item() for value in torch.aminmax(images))
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"float images must lie in [0, 1], got values from {low:g} to {high:g}.")
     return images
 
 
@@ -304,6 +321,8 @@ class PreprocessedNetwork(nn.Module):
             return self._represent(images)
         pixels = by_kind(images.device, cpu=_PIXELS, accelerator=_PIXELS_GPU)
         rows = max(_FEWEST, pixels // math.prod(self.preprocessing.sides))
+        if not is_cpu(images.device):
+            return torch.cat([self._represent(part) for part in images.split(rows)])
         done: list[Tensor] = []
         black: dict[int, Tensor] = {}
         for part in images.split(rows):
@@ -321,7 +340,11 @@ class PreprocessedNetwork(nn.Module):
         return repr(self.preprocessing)
 
     def _represent(self, images: Tensor) -> Tensor:
-        return self.network(self.preprocessing(images, channels=self.channels))
+        if is_cpu(images.device):
+            return self.network(self.preprocessing(images, channels=self.channels))
+        # To look at the values would wait for them.
+        checked = _check_batch(images, self.channels, self.preprocessing.mean)
+        return self.network(self.preprocessing._apply(checked, self.channels))
 
 
 def view_size(network: nn.Module) -> tuple[int, int] | None:

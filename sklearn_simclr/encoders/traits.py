@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from .compiled import compiled_as, plain
+
 __all__ = ["Traits", "read_part", "traits"]
 
 
@@ -41,4 +43,8 @@ def traits(network: nn.Module) -> Traits:
 
 def read_part(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """Return what computes only that part of representations which a head reads, if anything does."""
-    return None if traits(network).read_dim is None else getattr(network, "read", None)
+    if traits(network).read_dim is None:
+        return None
+    # Attributes of a compiled network are those of the plain one.
+    read = getattr(plain(network), "read", None)
+    return None if read is None else compiled_as(network, read)

@@ -38,6 +38,7 @@ from .._utils.types import (
     RandomState,
 )
 from .._utils.warn import warn
+from ..encoders.compiled import compiled_as
 from ..encoders.description import encoder_name
 from ..encoders.heads import ProjectionHead
 from ..encoders.libraries import with_channels
@@ -587,6 +588,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if warm:
             self._check_same_architecture()
             encoder, projector = copy.deepcopy((self.encoder_, self.projector_))
+            encoder = compiled_as(self.encoder, encoder)
             given: tuple[str, ...] = ("encoder", "projector")
         else:
             encoder, projector, given = self._build_modules(images)

@@ -15,6 +15,7 @@ from .._utils.devices import resolve_device, resolve_precision
 from .._utils.progress import setting_up
 from .._utils.ranks import current
 from .._utils.sklearn_private import Checked, Interval, StrOptions, clone_by_parameters
+from ..encoders.compiled import plain
 from ..encoders.libraries import LibraryNetwork
 from ..encoders.make import default_encoder, make_encoder
 from ..images.source import ImageSource
@@ -269,7 +270,7 @@ class TrainedImageEstimator(BaseImageEstimator):
 
         for name, module in objective.modules.items():
             # Plain, where the user had a network compiled: it can be pickled and saved.
-            setattr(self, f"{name}_", getattr(module, "_orig_mod", module))
+            setattr(self, f"{name}_", plain(module))
         self.augmentation_ = cast("Augmentation | ExternalViews | None", objective.augmentation)
         self._architecture = self._describe_architecture()
         self._encoder_takes_channels_last = objective.channels_last

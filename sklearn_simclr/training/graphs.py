@@ -13,6 +13,7 @@ from .._utils.devices import (
     Recording,
     aside,
     generator_states,
+    has_fused_optimizers,
     has_recordings,
     pack,
     pins_memory,
@@ -20,6 +21,7 @@ from .._utils.devices import (
     unpack,
 )
 from .._utils.ranks import current
+from ..encoders.compiled import is_compiled
 from ..views.augmentation import Augmentation, maps_of, turns_freely
 from ..views.external import Views
 from .objective import Objective
@@ -37,8 +39,9 @@ _TOLERANCE, _TOLERANCE_OF_LOSS = 0.05, 1e-3
 # Where these come from, a step does the same whatever the numbers are, and waits for none of them.
 _KNOWN = ("sklearn_simclr", "torch")
 
-# torch's optimizers without a fused form take the learning rate as a number.
-_OPTIMIZERS = frozenset({"adamw", "lars", "muon", "sgd"})
+# These do not wait for a learning rate that is a tensor; the second ones only in their fused form.
+_OWN_OPTIMIZERS = frozenset({"lars", "muon"})
+_FUSED_OPTIMIZERS = frozenset({"adamw", "sgd"})
 
 _allowed: ContextVar[bool] = ContextVar("_allowed", default=True)
 
@@ -95,13 +98,13 @@ def can_be_recorded(objective: Objective, plan: Plan) -> bool:
     bool
         Whether the device records, and all of that is given.
     """
-    views = objective.augmentation
+    views, fused = objective.augmentation, has_fused_optimizers(plan.device)
     return (
         _allowed.get()
         and has_recordings(plan.device)
         and current().size == 1
         and objective.repeats
-        and plan.optimizer in _OPTIMIZERS
+        and plan.optimizer in _OWN_OPTIMIZERS | (_FUSED_OPTIMIZERS if fused else frozenset())
         and plan.precision is not torch.float16
         and plan.micro_batch_size is None
         and not plan.callbacks
@@ -120,7 +123,7 @@ def _all_known(value: object) -> bool:
 
 def _is_plain(module: nn.Module) -> bool:
     hooks = (value for name, value in vars(module).items() if name.endswith("_hooks"))
-    changed = "_orig_mod" in module._modules or "forward" in vars(module)
+    changed = is_compiled(module) or "forward" in vars(module)
     return _is_known(type(module)) and not changed and not any(hooks)
 
 

@@ -236,9 +236,8 @@ class Loop(NeuralNet):
         per_step = any(_overrides_step(callback) for _, callback in self.callbacks_)
         self.clock_ = Clock(self.plan, len(X), objective.title, objective.chance_level, fit_params["pace"])
         position = self._resume(fit_params["state"])
-        self.repeated_ = self._repeated_step()
         self.keeps_ = any(isinstance(callback, KeepOnCtrlC) for _, callback in self.callbacks_)
-        with self.clock_ as clock, noted_ctrl_c(self.keeps_) as pressed:
+        with self.clock_ as clock, noted_ctrl_c(self.keeps_) as pressed, self._repeating():
             self.pressed_ = pressed
             while not self._agreed(clock.over() or objective.enough(len(self.history)) or bool(pressed)):
                 self.notify("on_epoch_begin", dataset_train=X, dataset_valid=None)
@@ -333,8 +332,16 @@ class Loop(NeuralNet):
         self._record(total[0] / (seen - total[1]), outputs, images_seen, seconds)
         self.views_watch.see_epoch(images, seconds)
 
+    @contextlib.contextmanager
+    def _repeating(self) -> Iterator[None]:
+        """Let the device repeat steps by itself, if it can, until the context ends."""
+        self.repeated_ = self._repeated_step()
+        try:
+            yield
+        finally:
+            self.repeated_ = None  # holds this loop, and memory of the device
+
     def _repeated_step(self) -> RepeatedStep | None:
-        """Return a step that the device repeats by itself, if it can."""
         repeats = can_be_recorded(self.objective, self.plan)
         never_wait(self.optimizer_, repeats or self.scaler.is_enabled())
         if not repeats:

@@ -1,8 +1,9 @@
 """Optimizers of contrastive training: LARS, Muon, parameter groups and default learning rates."""
 
+import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -103,6 +104,7 @@ class LARS(torch.optim.Optimizer):
             lr=lr, momentum=momentum, weight_decay=weight_decay, eta=eta, nesterov=nesterov, adapt=True
         )
         super().__init__(params, defaults)
+        self._step_supports_amp_scaling = True
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -122,9 +124,10 @@ class LARS(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for parameters in _alike(group["params"]):
-                self._update(parameters, group)
+        with _unless_overflown(self):
+            for group in self.param_groups:
+                for parameters in _alike(group["params"]):
+                    self._update(parameters, group)
         return loss
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
@@ -213,6 +216,7 @@ class Muon(torch.optim.Optimizer):
         )
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, adapt=True))
         self.counts_on_device = False
+        self._step_supports_amp_scaling = True
         self.dtype = dtype
 
     @torch.no_grad()
@@ -233,10 +237,15 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            update = self._orthogonal_step if group["adapt"] else self._adam_step
-            for parameters in _alike(group["params"]):
-                update(parameters, [p.grad for p in parameters if p.grad is not None], group)
+        counted = [p for p, known in self.state.items() if "step" in known]
+        if getattr(self, "found_inf", None) is not None:  # none knows yet whether this step counts
+            self.counts_on_device = True
+            self._place_counters(counted) if counted else None
+        with _unless_overflown(self):
+            for group in self.param_groups:
+                update = self._orthogonal_step if group["adapt"] else self._adam_step
+                for parameters in _alike(group["params"]):
+                    update(parameters, [p.grad for p in parameters if p.grad is not None], group)
         return loss
 
     def _orthogonal_step(
@@ -307,6 +316,36 @@ class Muon(torch.optim.Optimizer):
                 count = 0.0 if step is None else float(step)
                 at.setdefault(count, torch.full((), count, device=device))
                 self.state[parameter]["step"] = at[count]
+
+
+@contextlib.contextmanager
+def _unless_overflown(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Undo a step whose scaled gradients are not finite, where a GradScaler asks for it; no host waits.
+
+    ``torch.amp.GradScaler`` gives optimizers with ``_step_supports_amp_scaling`` the scale and 0 or 1 as
+    attributes for the time of a step.
+    """
+    found: Tensor | None = getattr(optimizer, "found_inf", None)
+    if found is None:
+        yield
+        return
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    scale: Tensor | None = optimizer.grad_scale  # type: ignore[attr-defined]
+    if scale is not None:
+        torch._foreach_mul_([p.grad for p in parameters], scale.reciprocal())
+    known = {p: dict(optimizer.state[p]) for p in parameters}
+    kept = [(p, p.clone()) for p in parameters]
+    for state in known.values():
+        kept += [(value, value.clone()) for value in state.values()]
+    yield
+    skip = found > 0
+    for tensor, before in kept:
+        tensor.copy_(torch.where(skip, before, tensor))
+    # What a first step has made begins at zero.
+    for p in parameters:
+        for name, value in optimizer.state[p].items():
+            if name not in known[p]:
+                value.masked_fill_(skip, 0)
 
 
 def _alike(parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:

@@ -34,6 +34,8 @@ from sklearn_simclr import (
     LabelFractionClassifier,
     SimCLRTransformer,
 )
+from sklearn_simclr.encoders.compact import CompactNet
+from sklearn_simclr.encoders.traits import read_part
 from sklearn_simclr.losses import margin_triplet, nt_xent
 
 # An encoder that is to learn something needs more; most tests here do not ask for that.
@@ -908,3 +910,16 @@ def test_a_compiled_encoder_is_trained_compiled_and_left_plain():
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_allclose(again.transform(X), plain.transform(X), rtol=1e-5, atol=1e-6)
     assert list(fitted.history_["loss"]) == pytest.approx(list(plain.history_["loss"]), rel=1e-5)
+    compiled.clear()
+    torch.compiler.reset()
+    fitted.partial_fit(X)
+    assert compiled and type(fitted.encoder_) is nn.Sequential
+    fitted.set_params(warm_start=True, max_epochs=1).fit(X)
+    assert type(fitted.encoder_) is nn.Sequential
+
+
+def test_what_a_head_reads_of_a_compiled_network_is_compiled():
+    network = torch.compile(CompactNet(3, (8, 8), width=4), backend=eager_backend)
+    compiled.clear()
+    read = read_part(network)(torch.zeros(2, 3, 8, 8))
+    assert compiled and read.shape == (2, network.read_dim)

@@ -99,6 +99,9 @@ class Stream:
         event.record(self)
         return event
 
+    def wait_stream(self, stream):
+        assert stream.device == self.device
+
     def wait_event(self, event):
         assert event.device is not None, "an event is waited for that was never recorded"
 

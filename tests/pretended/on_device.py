@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import fitted_modules
 from pretended.device import DEVICE, OTHER, SETTINGS, SYNCS, Settings
+from recorded_graph import RecordedGraph, record
 from torch import nn
 
 from sklearn_simclr import (
@@ -18,8 +19,11 @@ from sklearn_simclr import (
     SimCLRTransformer,
     SupervisedTransformer,
 )
+from sklearn_simclr.encoders import Preprocessing
+from sklearn_simclr.encoders.preprocessing import PreprocessedNetwork
 from sklearn_simclr.estimators.multilabel_classifier import MultiLabelFineTuning
 from sklearn_simclr.theory import PACBayesContrastiveTransformer
+from sklearn_simclr.training import graphs
 
 torch.set_num_threads(1)
 
@@ -47,6 +51,13 @@ def tiny(in_channels):
     pool = nn.AdaptiveAvgPool2d(1)
     norm, last = nn.BatchNorm2d(8), nn.Linear(8, 6, bias=False)
     return nn.Sequential(convolution, norm, nn.ReLU(), nn.Dropout(0.1), pool, nn.Flatten(), last)
+
+
+def preprocessed(in_channels):
+    """Return such an encoder behind the preprocessing of published weights."""
+    network = tiny(in_channels)
+    network.out_dim = 6
+    return PreprocessedNetwork(network, Preprocessing(9, mean=(0.5,) * 3, std=(0.2,) * 3))
 
 
 def new(make, device, **changed):
@@ -93,6 +104,7 @@ ESTIMATORS = {
         for name in ("nt_logistic", "margin_triplet", "curl_logistic", "curl_hinge")
     },
     "simclr, own loss": (simclr, {"loss": plain_loss}, None),
+    "simclr, preprocessed": (simclr, {"encoder": preprocessed}, None),
     "simclr, micro-batches": (simclr, {"micro_batch_size": 2}, None),
     "simclr, sequential": (
         simclr,
@@ -140,12 +152,43 @@ def test_a_fit_is_that_of_the_cpu_and_no_step_waits(name):
     assert {line: n - few.get(line, 0) for line, n in many.items() if n > few.get(line, 0)} == {}
 
 
-def test_inference_waits_once_for_all_batches(monkeypatch):
+@pytest.mark.parametrize("optimizer", ["lars", "muon"])
+def test_no_step_in_float16_waits(optimizer):
+    def waits(batch_size):
+        SYNCS.clear()
+        options = {"optimizer": optimizer, "precision": "float16", "batch_size": batch_size}
+        new(simclr, DEVICE, **options).fit(X)
+        return dict(SYNCS)
+
+    few, many = waits(12), waits(4)
+    assert {line: n - few.get(line, 0) for line, n in many.items() if n > few.get(line, 0)} == {}
+
+
+@pytest.mark.parametrize("name", ["simclr, sequential", "simclr, no up", "classifier", "autoencoder"])
+def test_recorded_steps_are_computed_steps(name, monkeypatch):
+    module = type(torch.get_device_module(DEVICE))
+    monkeypatch.setattr(module, "CUDAGraph", RecordedGraph, raising=False)
+    monkeypatch.setattr(module, "graph", record, raising=False)
+    make, params, y = ESTIMATORS[name]
+    params = {**params, "batch_size": 4, "optimizer": "muon"}
+    RecordedGraph.made.clear()
+    fitted = [new(make, DEVICE, **params).fit(X, y)]
+    assert [graph.replays for graph in RecordedGraph.made] == [2 * 6 - 4]
+    monkeypatch.setattr(graphs, "_STEPS_BEFORE", 1000)
+    fitted.append(new(make, DEVICE, **params).fit(X, y))
+    assert len(RecordedGraph.made) == 1
+    for found, other in zip(*(fitted_modules(f).values() for f in fitted), strict=True):
+        for tensor, expected in zip(found.state_dict().values(), other.state_dict().values(), strict=True):
+            assert torch.equal(tensor, expected)
+
+
+@pytest.mark.parametrize("encoder", [tiny, preprocessed])
+def test_inference_waits_once_for_all_batches(encoder, monkeypatch):
     from sklearn_simclr.estimators import base
 
     monkeypatch.setattr(base, "_PIXELS_ELSEWHERE", 5 * 12 * 12)
     monkeypatch.setattr(base, "_IMAGES", 5)
-    fitted = new(simclr, DEVICE).fit(X)
+    fitted = new(simclr, DEVICE, encoder=encoder).fit(X)
     expected = fitted.set_params(device="cpu").transform(X)
     fitted.set_params(device=DEVICE).transform(X)
     SYNCS.clear()
@@ -181,6 +224,23 @@ def test_exhausted_memory_is_no_score_in_silence():
     probe = new(SimCLRClassifier, DEVICE, pretrained=pretrained())
     with pytest.raises(ValueError, match="All the 2 fits failed[^$]*micro_batch_size"):
         cross_validate(probe, X, Y, cv=2)
+
+
+def test_exhausted_memory_in_some_fits_of_a_search_is_a_warning_that_says_what_to_pass():
+    from sklearn.exceptions import FitFailedWarning
+    from sklearn.model_selection import GridSearchCV
+
+    SETTINGS.largest = 6 * 8 * 12 * 12 * 4
+    probe = new(SimCLRClassifier, DEVICE, pretrained=pretrained(), max_epochs=1)
+    search = GridSearchCV(probe, {"batch_size": [4, 12]}, cv=2, refit=False, scoring="accuracy")
+    with (
+        pytest.warns(
+            FitFailedWarning, match="batch_size=12, micro_batch_size=None[^$]*Pass a micro_batch_size"
+        ),
+        pytest.warns(UserWarning, match="non-finite"),
+    ):
+        search.fit(X, Y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("first, second", [(DEVICE, "cpu"), ("cpu", DEVICE)])

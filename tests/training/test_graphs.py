@@ -100,7 +100,7 @@ def test_a_step_for_which_the_host_waits_is_computed(monkeypatch):
 def test_a_repetition_that_does_something_else_is_not_used(monkeypatch):
     class Forgetful(RecordedGraph):
         def replay(self):
-            self.replays += 1
+            self.count.replays += 1
 
     monkeypatch.setattr(torch.cpu, "CUDAGraph", Forgetful)
     found, _ = learn("plain", "sgd", epochs=4)

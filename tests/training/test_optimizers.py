@@ -415,3 +415,29 @@ def test_muon_state_round_trips():
 def test_muon_refuses_numbers_out_of_range(params):
     with pytest.raises(ValueError, match=f"^{next(iter(params))}="):
         Muon([nn.Parameter(torch.zeros(2, 2))], **{"lr": 0.1, **params})
+
+
+@pytest.mark.parametrize("name", ["lars", "muon"])
+def test_a_step_whose_scaled_gradients_overflow_changes_nothing(name):
+    def trained(overflows, scaled):
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 2)
+        optimizer = make_optimizer(name, layer, lr=0.1, weight_decay=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0, enabled=scaled)
+        for k in range(4):
+            optimizer.zero_grad()
+            loss = (layer(torch.full((1, 3), k + 1.0)) ** 2).sum()
+            scaler.scale(loss).backward()
+            if overflows(k):
+                layer.weight.grad[0, 0] = math.inf
+            if scaled or not overflows(k):
+                scaler.step(optimizer)
+            scaler.update()
+        known = [value for state in optimizer.state.values() for value in state.values()]
+        return [*layer.parameters(), *known]
+
+    def some(k):
+        return k in (0, 2)
+
+    for found, expected in zip(trained(some, True), trained(some, False), strict=True):
+        torch.testing.assert_close(found, expected)
