@@ -143,6 +143,11 @@ class CompactNet(nn.Module):
         )
 
     @property
+    def blocks(self) -> list[tuple[str, ...]]:
+        """Name the parts that are trained, first to last: each a convolution and its normalisation."""
+        return [(f"convs.{k}", f"norms.{k}") for k in range(len(self.convs))]
+
+    @property
     def _edge_cells(self) -> int:
         return _EDGE_CELLS if self.means_of_pooled else _EDGE_CELLS // 2
 

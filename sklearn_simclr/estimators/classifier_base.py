@@ -21,6 +21,7 @@ from .._utils.labels import labelled_rows
 from .._utils.scoring import LabelledScoreMixin, warn_if_scored
 from .._utils.sklearn_private import Interval, StrOptions
 from .._utils.types import Images, Labels
+from ..encoders.mirror import MirroredNetwork
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
 from ..views.augmentation import Augmentation
@@ -124,6 +125,11 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         """Return the modules that images go through, to logits."""
         return self.encoder_, self.classifier_
 
+    def _served(self) -> tuple[nn.Module, ...]:
+        """Return the modules that predictions are made by: the same, perhaps for mirror images as well."""
+        encoder, *rest = self._network()
+        return (MirroredNetwork(encoder) if getattr(self, "mirror_", False) else encoder, *rest)
+
     def _default_augmentation(self) -> Augmentation:
         return Augmentation(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
 
@@ -131,7 +137,7 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         check_is_fitted(self, "classes_")
         warn_if_scored(self.classes_)
         source = self._read_images(X, reset=False)
-        return self._infer(through, self._network(), source)
+        return self._infer(through, self._served(), source)
 
     def transform(self, X: Images) -> NDArray[np.float32]:
         """Return what the network gives to the linear classifier.
@@ -148,7 +154,7 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         """
         check_is_fitted(self, "encoder_")
         source = self._read_images(X, reset=False)
-        return self._infer(through, self._network()[:-1], source)
+        return self._infer(through, self._served()[:-1], source)
 
     @property
     def _n_features_out(self) -> int:

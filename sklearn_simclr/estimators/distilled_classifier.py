@@ -19,6 +19,7 @@ from .._utils.ranks import together
 from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Device, Images, Labels, Memory, OptimizerName, PathLike, Precision, RandomState
+from ..encoders.traits import traits
 from ..images.indexing import indexable, take
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
@@ -126,6 +127,9 @@ class DistilledClassifier(TrainedImageClassifier):
         Pixels of an image, times channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
+    mirror_ : bool
+        Whether predictions are of the mean of the representations of an image and of its mirror image: by the
+        compact network, if views are mirrored.
     n_iter_ : int
         Epochs done.
     loss_curve_ : list of float
@@ -281,6 +285,9 @@ class DistilledClassifier(TrainedImageClassifier):
             )
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
             self._adopt(objective, history, plan, images)
+            views = self.augmentation_
+            flips = isinstance(views, Augmentation) and views.flip_probability > 0
+            self.mirror_ = flips and traits(self.encoder_).mirror_pays
         return self
 
     def _check_teacher(self, y: Labels | None) -> None:

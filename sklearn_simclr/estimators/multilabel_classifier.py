@@ -16,7 +16,7 @@ __all__ = ["MultiLabelFineTuning"]
 class MultiLabelFineTuning(SimCLRClassifier):
     """SimCLRClassifier for a matrix y (n, n_labels) of 0 and 1, with one logit for each label.
 
-    Without early stopping and class weights.
+    The linear layer begins with weights of zero. Without early stopping and class weights.
     """
 
     _objective = MultiLabelObjective

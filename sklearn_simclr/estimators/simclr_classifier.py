@@ -16,8 +16,10 @@ from torch import nn
 
 from .._utils.ranks import together
 from .._utils.seeds import draw_seed
-from .._utils.sklearn_private import Interval, fit_context
+from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Device, Images, Labels, Memory, OptimizerName, PathLike, Precision, RandomState
+from ..encoders.blocks import parts_to_freeze
+from ..encoders.mirror import MirroredNetwork
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
 from ..training.linear_start import linear_start
@@ -80,6 +82,15 @@ class SimCLRClassifier(TrainedImageClassifier):
     head_layer : int, default=0
         Layer of the projection head that the linear layer is put on: 0 is the representation h. V2 found 1
         best with few labels, for a head of 3 layers.
+    start : {"linear", "zero"}, default="linear"
+        How the linear layer begins: as that logistic regression, or with weights of zero, as V2's does (near
+        zero).
+    trainable : "all", int or sequence of str, default="all"
+        Which part of the encoder is trained: all of it, so many of its last blocks (0 is none), or its
+        modules of these names, as ``encoder_.named_modules()`` has them. The other parts keep their weights
+        and the statistics of their BatchNorm. Blocks of the compact network are its four convolutions, blocks
+        of a ResNet its stages and what is before them, and of another network its children that have
+        parameters. Layers of the head and the linear layer are always trained.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
@@ -90,7 +101,8 @@ class SimCLRClassifier(TrainedImageClassifier):
     max_epochs : "auto" or int, default="auto"
         Passes over the labelled images. 0 leaves the encoder as it is, and the linear layer is the linear
         classifier that it begins as. ``"auto"`` is 0 with fewer than 100 labelled images per class, with
-        which fine-tuning did not gain on that classifier; else 20, but at least 200 steps.
+        which fine-tuning did not gain on that classifier; else 20, but at least 200 steps. With
+        ``start="zero"`` it is 60 (V2), but at least 300 steps.
     max_time : float or None, default=None
         Seconds to fine-tune for, instead of ``max_epochs``; the pretraining has its own. Reading does not
         count; too few steps are treated as in :class:`SimCLRTransformer`.
@@ -102,7 +114,7 @@ class SimCLRClassifier(TrainedImageClassifier):
     n_iter_no_change : int, default=10
         Epochs without improvement after which early stopping ends the training.
     optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
-        ``"auto"`` is Muon; V1 takes SGD with Nesterov momentum, V2 LARS.
+        ``"auto"`` is Muon, with ``start="zero"`` SGD with Nesterov momentum, as in V1. V2 takes LARS.
     learning_rate : "auto" or float, default="auto"
         Peak learning rate; ``"auto"`` is 0.01 for Muon, and 0.05 per batch of 256 images for SGD (V1 B.5).
     weight_decay : "auto" or float, default="auto"
@@ -146,6 +158,9 @@ class SimCLRClassifier(TrainedImageClassifier):
         Pixels of an image, times channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
+    mirror_ : bool
+        Whether predictions are of the mean of the representations of an image and of its mirror image, as
+        the transformer's are.
     n_iter_ : int
         Epochs of fine-tuning done.
     loss_curve_ : list of float
@@ -189,6 +204,8 @@ class SimCLRClassifier(TrainedImageClassifier):
             **TrainedImageClassifier._classification_constraints,
             "pretrained": [object, None],
             "head_layer": [Interval(Integral, 0, None, closed="left")],
+            "start": [StrOptions({"linear", "zero"})],
+            "trainable": [StrOptions({"all"}), Interval(Integral, 0, None, closed="left"), tuple, list],
         }.items()
         if name not in ("encoder", "image_shape", "pixel_range")
     }
@@ -198,6 +215,8 @@ class SimCLRClassifier(TrainedImageClassifier):
         pretrained: BaseEstimator | None = None,
         *,
         head_layer: int = 0,
+        start: Literal["linear", "zero"] = "linear",
+        trainable: Literal["all"] | int | Sequence[str] = "all",
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         augmentation: Augmentation | ExternalViews | Callable[..., Any] | None = None,
         batch_size: int = 256,
@@ -220,6 +239,8 @@ class SimCLRClassifier(TrainedImageClassifier):
     ) -> None:
         self.pretrained = pretrained
         self.head_layer = head_layer
+        self.start = start
+        self.trainable = trainable
         self.class_weight = class_weight
         self.augmentation = augmentation
         self.batch_size = batch_size
@@ -285,6 +306,7 @@ class SimCLRClassifier(TrainedImageClassifier):
                     f"{layers}."
                 )
             self._take_format(self.pretrained_)
+            self.mirror_ = isinstance(self.pretrained_._served_encoder(), MirroredNetwork)
             started = time.perf_counter()
             validation = self._held_out(images.select(held), self._labelled(labels, weights, held))
             images, targets = images.select(rows), self._labelled(labels, weights, rows)
@@ -330,14 +352,15 @@ class SimCLRClassifier(TrainedImageClassifier):
         return views
 
     def _resolve_epochs(self, n_images: int) -> int:
-        if self.max_epochs != "auto":
-            return self.max_epochs
+        if self.max_epochs != "auto" or self.start == "zero":
+            return super()._resolve_epochs(n_images)
         if self.max_time is None and n_images < _LABELS_PER_CLASS * len(self.classes_):
             return 0
         return max(_PASSES, -(-_STEPS // max(1, n_images // self.batch_size)))
 
     def _resolve_optimizer(self, batch_size: int) -> tuple[str, float, float]:
-        name = "muon" if self.optimizer == "auto" else self.optimizer
+        usual = "sgd" if self.start == "zero" else "muon"
+        name = usual if self.optimizer == "auto" else self.optimizer
         rate, decay = self.learning_rate, self.weight_decay
         if rate == "auto":
             rates = {"muon": _MUON_RATE, "sgd": _FINE_TUNING_RATE * batch_size / 256}
@@ -355,11 +378,15 @@ class SimCLRClassifier(TrainedImageClassifier):
         in_dim = begin.projector_.layer_dim(self.head_layer)
         hidden = nn.Sequential(*head)
         classifier = make_classifier_head(in_dim, len(self.classes_))
-        features = self._infer(through, (encoder, hidden), images)
-        start = linear_start(
-            features, targets.labels.numpy(), targets.weights.numpy(), len(self.classes_), plan.seed
-        )
-        classifier.load_state_dict({"weight": start.weight, "bias": start.bias})
+        trainable = int(self.trainable) if isinstance(self.trainable, Integral) else self.trainable
+        frozen = parts_to_freeze(encoder, trainable)
+        if self.start == "linear" and targets.labels.ndim == 1:
+            served = MirroredNetwork(encoder) if self.mirror_ else encoder
+            features = self._infer(through, (served, hidden), images)
+            start = linear_start(
+                features, targets.labels.numpy(), targets.weights.numpy(), len(self.classes_), plan.seed
+            )
+            classifier.load_state_dict({"weight": start.weight, "bias": start.bias})
         return self._objective(
             {"encoder": encoder, "head": hidden, "classifier": classifier},
             self._views(images, encoder),
@@ -368,4 +395,5 @@ class SimCLRClassifier(TrainedImageClassifier):
             n_classes=len(self.classes_),
             given=("encoder", "head"),
             initialize=False,  # the first layer stays as it was pretrained
+            frozen=frozen,
         )

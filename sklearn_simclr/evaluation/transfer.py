@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,11 +17,13 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, recall_score
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.seeds import draw_seed
 from .._utils.types import Device, Images, RandomState
+from ..encoders.preprocessing import PreprocessedNetwork
 from ..estimators.multilabel_classifier import MultiLabelFineTuning
 from ..estimators.simclr_classifier import SimCLRClassifier
 from ..estimators.simclr_transformer import SimCLRTransformer
@@ -86,8 +88,11 @@ def transfer_evaluation(
     y_test : array-like of shape (n_test,) or (n_test, n_labels)
         Their classes or labels.
     protocols : tuple of {"linear", "fine_tuned", "random_init"}, default=all three
-        - ``"linear"``: :class:`LinearEvaluationClassifier` on what ``estimator.transform`` gives;
-        - ``"fine_tuned"``: :class:`SimCLRClassifier` from the weights of the encoder, with SGD;
+        - ``"linear"``: :class:`LinearEvaluationClassifier` on the representations. A network with published
+          weights sees all of the shorter side, as the paper has it, and not the central 87.5% that
+          ``estimator.transform`` may show it;
+        - ``"fine_tuned"``: :class:`SimCLRClassifier` from the weights of the encoder, with SGD, and a new
+          linear layer; test images are shown to it as ``estimator.transform`` does;
         - ``"random_init"``: the same from random weights of the same network, for twice as long.
     metric : {"auto", "accuracy", "mean_per_class", "mean_average_precision"}, default="auto"
         What is chosen by and reported. The paper's is mean per-class accuracy for Pets, Caltech-101, Flowers
@@ -126,8 +131,8 @@ def transfer_evaluation(
           ``weight_decay``, ``n_epochs``, ``validation_score``, ``seconds``. ``weight_decay`` is before the
           division; the score is NaN where training diverged;
         - ``predictions``: dict, by protocol: classes (n_test,), or scores (n_test, n_labels);
-        - ``estimators``: dict, by protocol: the models that were fitted on all training rows. Of classes they
-          predict places in ``classes``;
+        - ``estimators``: dict, by protocol: the models that were fitted on all training rows, all of which
+          take images. Of classes they predict places in ``classes``;
         - ``classes``: the sorted classes, or numbers of the labels; ``y_test`` and ``metric``.
 
     Raises
@@ -253,6 +258,7 @@ def _linear(
 ) -> tuple[list[dict[str, Any]], Any, np.ndarray]:
     """Return the candidates, the model of all rows, and its outputs for the test rows."""
     started = time.perf_counter()
+    estimator = _of_whole_images(estimator)
     features, test_features = (np.asarray(estimator.transform(images)) for images in (task.X, task.X_test))
     if task.y.ndim == 2:
         from ._multilabel import MultiLabelProbe
@@ -272,7 +278,22 @@ def _linear(
         {"penalty": float(penalty), "validation_score": float(value), "seconds": seconds}
         for penalty, value in zip(penalties, model.validation_scores_, strict=True)
     ]
-    return candidates, model, outputs
+    return candidates, make_pipeline(FrozenEstimator(estimator), model), outputs
+
+
+def _of_whole_images(estimator: SimCLRTransformer) -> SimCLRTransformer:
+    """Return a transformer whose network sees the square as large as the shorter side, not a part of it.
+
+    V1 appendix B.8 cuts 224 pixels out of 256 to test a network that was fine-tuned, and nothing off before a
+    linear classifier.
+    """
+    encoder = estimator.encoder_
+    if not isinstance(encoder, PreprocessedNetwork) or encoder.preprocessing.crop_fraction == 1:
+        return estimator
+    whole = copy.copy(estimator)
+    preprocessing = replace(encoder.preprocessing, crop_fraction=1.0)
+    whole.encoder_ = PreprocessedNetwork(encoder.network, preprocessing).eval()
+    return whole
 
 
 def _tuned(
@@ -335,6 +356,7 @@ def _classifier(
     kind = SimCLRClassifier if y.ndim == 1 else MultiLabelFineTuning
     model = kind(
         FrozenEstimator(begin),
+        start="zero",
         optimizer="sgd",
         learning_rate=float(rate),
         weight_decay=float(decay / rate),

@@ -122,7 +122,7 @@ def export_onnx(estimator: Any, path: PathLike, input_dtype: str) -> str:
         layers = [estimator._served_encoder()]
         layers += estimator.projector_.layers[: estimator._check_output()]
     elif isinstance(estimator, TrainedImageClassifier) and not isinstance(estimator, SupervisedTransformer):
-        layers = [*estimator._network(), torch.nn.Softmax(dim=1)]
+        layers = [*estimator._served(), torch.nn.Softmax(dim=1)]
         output = "probabilities"
     fmt = estimator._format
     if input_dtype == "auto":

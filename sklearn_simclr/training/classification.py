@@ -86,6 +86,8 @@ class ClassificationObjective(Objective):
         The modules that begin with weights that somebody chose.
     initialize : bool, default=True
         Whether an encoder whose first layer is set from images is to be set.
+    frozen : iterable of torch.nn.Module, default=()
+        Parts of the modules whose own parameters and statistics stay as they are.
     """
 
     augmentation: Views
@@ -104,8 +106,11 @@ class ClassificationObjective(Objective):
         n_classes: int = 2,
         given: Iterable[str] = (),
         initialize: bool = True,
+        frozen: Iterable[nn.Module] = (),
     ) -> None:
         super().__init__(modules, augmentation, given=given, initialize=initialize)
+        self.frozen = list(frozen)
+        self.thawed: list[nn.Parameter] = []  # parameters that are trainable again in the end
         self.targets = targets
         self.teacher = teacher
         self.alpha = alpha
@@ -121,6 +126,8 @@ class ClassificationObjective(Objective):
     def step(self, batch: Batch) -> Step:
         """Return the cross-entropy of a view of each image, with the labels and with the teacher."""
         views = batch.lay_out(batch.views(self.augmentation))
+        for module in self.frozen:
+            module.training = False  # not of the modules within, which may be trained
         with batch.precision():
             logits = self.predict(views)
         logits = logits.float()
@@ -160,6 +167,7 @@ class ClassificationObjective(Objective):
             "teacher": teacher,
             "alpha": self.alpha,
             "temperature": self.temperature,
+            "frozen": [name for name, part in self.modules.named_modules() if part in self.frozen],
             "validation": held and [held.images, held.targets.labels, held.targets.weights, held.patience],
         }
         return {**super().identity(), **known}
@@ -172,6 +180,10 @@ class ClassificationObjective(Objective):
         if self.validation is not None:
             self.validation = replace(self.validation, targets=self.validation.targets.to(plan.device))
         self.plan = plan
+        own = (parameter for part in self.frozen for parameter in part.parameters(recurse=False))
+        self.thawed = [parameter for parameter in own if parameter.requires_grad]
+        for parameter in self.thawed:
+            parameter.requires_grad_(False)
         super().begin(images, plan, generator)
 
     def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
@@ -211,9 +223,11 @@ class ClassificationObjective(Objective):
         return self.validation is not None and n_epochs - self.best["epoch"] >= self.validation.patience
 
     def end(self) -> None:
-        """Take the weights that did best on the validation images, if there are any."""
+        """Take the weights that did best on the validation images, if any; all parts can be trained again."""
         if self.best["module"] is not None:
             self.modules.load_state_dict(self.best["module"])
+        for parameter in self.thawed:
+            parameter.requires_grad_(True)
 
     def state(self) -> dict[str, Any]:
         """Return the best weights so far, for a checkpoint."""

@@ -11,6 +11,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_simclr import Augmentation, SimCLRClassifier, SimCLRTransformer
+from sklearn_simclr.encoders import Preprocessing, make_encoder
+from sklearn_simclr.encoders.blocks import blocks
+from sklearn_simclr.encoders.preprocessing import PreprocessedNetwork
 from sklearn_simclr.training.linear_start import linear_start
 
 
@@ -36,8 +39,9 @@ def pretrained(digits):
 def test_fine_tuning_learns_from_few_labels(digits, few, pretrained):
     X, y = digits
     before = state(pretrained.encoder_, pretrained.projector_)
-    model = SimCLRClassifier(pretrained, max_epochs=100, optimizer="sgd", random_state=0).fit(X, few)
-    assert model.score(X[40:], y[40:]) > 0.77
+    model = SimCLRClassifier(pretrained, start="zero", max_epochs=100, random_state=0).fit(X, few)
+    # Over seeds 0.91 to 0.95 in float32 and 0.89 to 0.95 in bfloat16, which is used where the CPU has AMX.
+    assert model.score(X[40:], y[40:]) > 0.87
     assert equal(state(pretrained.encoder_, pretrained.projector_), before)
     assert not equal(state(model.encoder_), state(pretrained.encoder_))
     assert model.pretrained_ is pretrained
@@ -167,7 +171,7 @@ def test_other_views_can_be_asked_for(digits, few, pretrained):
 
 
 def test_the_learning_rate_is_the_papers(digits, few, pretrained):
-    params = {"max_epochs": 4, "optimizer": "sgd", "random_state": 0}
+    params = {"max_epochs": 4, "start": "zero", "random_state": 0}
     model = SimCLRClassifier(pretrained, **params).fit(digits[0], few)
     first = model.history_["learning_rate"].iloc[0]
     assert first == pytest.approx(0.05 * 40 / 256 * (1 + np.cos(np.pi / 8)) / 2)
@@ -213,3 +217,49 @@ def test_parameters_of_an_unfitted_transformer_are_checked(digits, few):
     with pytest.raises(ValueError, match="'max_epochs' parameter of SimCLRTransformer"):
         model.fit(digits[0], few)
     assert not hasattr(model, "pretrained_")
+
+
+@pytest.mark.parametrize(
+    ("trainable", "moved"),
+    [
+        (0, set()),
+        (1, {"convs.3", "norms.3"}),
+        (["norms.0", "convs.2"], {"norms.0", "convs.2"}),
+        ("all", {f"{kind}.{k}" for kind in ("convs", "norms") for k in range(4)}),
+    ],
+)
+def test_only_the_chosen_part_of_the_encoder_is_trained(digits, few, pretrained, trainable, moved):
+    model = SimCLRClassifier(pretrained, trainable=trainable, max_epochs=2, random_state=0)
+    model.fit(digits[0], few)
+    before, after = pretrained.encoder_.state_dict(), model.encoder_.state_dict()
+    found = {name.rpartition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert found == moved  # with the statistics of BatchNorm, which are in the state
+    assert model.classifier_.weight.abs().sum() > 0
+    needs = [p.requires_grad for p in model.encoder_.parameters()]
+    assert needs == [p.requires_grad for p in pretrained.encoder_.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("trainable", "message"),
+    [(5, "trainable=5, but the encoder has 4 blocks"), (["layer4"], "\\['layer4'\\], names of no module")],
+)
+def test_parts_that_the_encoder_does_not_have(digits, few, pretrained, trainable, message):
+    with pytest.raises(ValueError, match=message):
+        SimCLRClassifier(pretrained, trainable=trainable).fit(digits[0], few)
+
+
+def test_blocks_of_other_networks():
+    resnet = make_encoder("resnet18", 3, (8, 8))[0]
+    names = [("conv1",), ("bn1",), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
+    assert blocks(resnet) == names
+    assert blocks(PreprocessedNetwork(resnet, Preprocessing(8))) == [(f"network.{n}",) for (n,) in names]
+    assert blocks(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2))) == [("1",)]
+
+
+def test_mirror_images_count_where_they_do_for_the_transformer(digits, few):
+    X = digits[0]
+    transformer = SimCLRTransformer(max_epochs=0, mirror=True, random_state=0).fit(X)
+    model = SimCLRClassifier(transformer, random_state=0).fit(X, few)
+    assert model.mirror_
+    np.testing.assert_array_equal(model.transform(X), transformer.transform(X))
+    np.testing.assert_allclose(model.predict_proba(X), model.predict_proba(X[..., ::-1]), atol=1e-5)

@@ -1,5 +1,6 @@
 """The transfer protocol, on digits, against the steps done by hand; and the script that uses it."""
 
+import copy
 import importlib.util
 import itertools
 from pathlib import Path
@@ -24,7 +25,9 @@ from sklearn_simclr import (
     export_encoder,
     transfer_evaluation,
 )
+from sklearn_simclr.encoders import Preprocessing
 from sklearn_simclr.encoders import resnet as _resnet
+from sklearn_simclr.encoders.preprocessing import PreprocessedNetwork
 from sklearn_simclr.estimators.multilabel_classifier import MultiLabelFineTuning
 from sklearn_simclr.evaluation import mean_average_precision_11point
 from sklearn_simclr.evaluation._multilabel import MultiLabelProbe
@@ -105,6 +108,25 @@ def test_linear_is_linear_evaluation_of_frozen_features(result, encoder, data):
     assert trials["penalty"].tolist() == probe.penalties_.tolist()
     assert trials["validation_score"].tolist() == probe.validation_scores_.tolist()
     assert result.scores["penalty"][0] == probe.penalty_
+    answers = np.unique(data["y"])[result.estimators["linear"].predict(data["X_test"])]
+    assert np.array_equal(answers, result.predictions["linear"])
+
+
+def test_before_a_linear_classifier_nothing_is_cut_off_images(encoder, data):
+    def sees(part):
+        other = copy.copy(encoder)
+        network = copy.deepcopy(encoder.encoder_)
+        network.out_dim = 24
+        other.encoder_ = PreprocessedNetwork(network, Preprocessing(8, part)).eval()
+        return other
+
+    given = sees(0.5)
+    found = transfer_evaluation(given, **data, protocols="linear", validation=HELD)
+    probe = LinearEvaluationClassifier(validation=HELD).fit(sees(1.0).transform(data["X"]), data["y"])
+    expected = probe.predict(sees(1.0).transform(data["X_test"]))
+    assert np.array_equal(expected, found.predictions["linear"])
+    assert given.encoder_.preprocessing.crop_fraction == 0.5  # of fine-tuning, and of transform
+    assert not np.array_equal(given.transform(data["X"]), sees(1.0).transform(data["X"]))
 
 
 def test_fine_tuning_is_chosen_on_the_validation_rows_and_fitted_again(result, encoder, data):
@@ -112,7 +134,11 @@ def test_fine_tuning_is_chosen_on_the_validation_rows_and_fitted_again(result, e
     scores = {}
     for rate, decay in QUICK["grid"]:
         model = SimCLRClassifier(
-            FrozenEstimator(encoder), optimizer="sgd", learning_rate=rate, weight_decay=decay / rate
+            FrozenEstimator(encoder),
+            start="zero",
+            optimizer="sgd",
+            learning_rate=rate,
+            weight_decay=decay / rate,
         ).set_params(max_epochs=2, random_state=0)
         tuned = model.fit(data["X"][TRAINING], y[TRAINING])
         scores[rate] = np.mean(tuned.predict(data["X"][HELD]) == y[HELD])
