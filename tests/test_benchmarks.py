@@ -587,7 +587,7 @@ def test_losses_of_the_recipe_search_are_those_of_loops():
 def test_the_recipe_search_keeps_what_it_has_and_compares_equal_seeds(tmp_path, monkeypatch):
     import recipe_search
 
-    monkeypatch.setattr(recipe_search, "SECONDS", dict.fromkeys(recipe_search.SECONDS, 2.0))
+    monkeypatch.setattr(recipe_search, "SECONDS", dict.fromkeys(recipe_search.SECONDS, 3.0))
     arguments = ["--n-images", "300", "--sources", "digits", "places", "--out", str(tmp_path)]
     names = ["default", "loss: decoupled", "views of 5/8 of the side"]
     recipe_search.main([*arguments, "--variants", *names, "--seeds", "0"])

@@ -493,14 +493,15 @@ def test_the_script_on_files_and_published_weights(script, tmp_path):
             pixels = rng.integers(0, 100, (10, 12, 3), dtype=np.uint8) + np.uint8(100 * number)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
     X = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
-    export_encoder(SimCLRTransformer(max_epochs=0).fit(X), tmp_path / "simclr")
-    export_encoder(SupervisedTransformer(max_epochs=0).fit(X, np.arange(40) % 2), tmp_path / "supervised")
+    export_encoder(SimCLRTransformer(max_epochs=0, random_state=0).fit(X), tmp_path / "simclr")
+    supervised = SupervisedTransformer(max_epochs=0, random_state=0).fit(X, np.arange(40) % 2)
+    export_encoder(supervised, tmp_path / "supervised")
     table, _ = run(
         script, tmp_path / "out", "--data", "folder", tmp_path / "images", "--image-size", 8, "--draws", 1,
         "--fractions", 1.0, "--encoders", "published", "--simclr-weights", tmp_path / "simclr",
         "--supervised-weights", tmp_path / "supervised",
     )  # fmt: skip
-    assert (table["score"] > 0.9).all()
+    assert (table["score"] > 0.7).all()  # chance is 0.5
 
 
 @pytest.mark.parametrize(
