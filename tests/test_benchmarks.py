@@ -562,26 +562,6 @@ def test_solvers_are_compared_on_the_penalties_that_both_finished(monkeypatch):
     assert (equal.ratio, equal.verdict) == (1.0, "missed") and equal.note.startswith("12 of 20")
 
 
-def test_losses_of_the_recipe_search_are_those_of_loops():
-    import recipe_search
-
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(8, 5))
-    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
-    s = unit @ unit.T / 0.2
-    plain, hard = 0.0, 0.0
-    for i in range(8):
-        positive = (i + 4) % 8
-        negatives = [s[i, j] for j in range(8) if j not in (i, positive)]
-        plain += np.log(np.sum(np.exp(negatives))) - s[i, positive]
-        weights = np.exp(0.5 * np.array(negatives))
-        weights *= len(negatives) / weights.sum()
-        total = np.exp(s[i, positive]) + np.sum(weights * np.exp(negatives))
-        hard += np.log(total) - s[i, positive]
-    found = [loss(torch.tensor(z)).item() for loss in (recipe_search.decoupled, recipe_search.hard_negatives)]
-    np.testing.assert_allclose(found, [plain / 8, hard / 8], rtol=1e-5)
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # a second or two are too short
 def test_the_recipe_search_keeps_what_it_has_and_compares_equal_seeds(tmp_path, monkeypatch):

@@ -13,10 +13,10 @@ import argparse
 import csv
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from photographs import from_folder, probe, some
 from PIL import Image
 from run import describe_machine, machine
@@ -26,6 +26,7 @@ from sklearn.model_selection import train_test_split
 from sklearn_simclr import Augmentation, SimCLRTransformer, load_image_paths, load_images
 from sklearn_simclr.encoders import make_encoder
 from sklearn_simclr.encoders.compact import CompactNet
+from sklearn_simclr.losses import hard_nt_xent
 
 # Seconds of each training.
 SECONDS = {
@@ -36,30 +37,6 @@ SECONDS = {
     "digits": 4.0,
     "places": 10.0,
 }
-
-
-def similarities(z, temperature):
-    """Return of each of 2N views the logit of its partner, (2N,), and those of the others, (2N, 2N)."""
-    z = torch.nn.functional.normalize(z.float(), dim=1)
-    n = len(z) // 2
-    logits = z @ z.T / temperature
-    positive = torch.cat([logits.diagonal(n), logits.diagonal(-n)])
-    hidden = torch.eye(2 * n, dtype=torch.bool, device=z.device)
-    return positive, logits.masked_fill(hidden | hidden.roll(n, dims=1), -torch.inf)
-
-
-def decoupled(z, temperature=0.2):
-    """NT-Xent without the positive in the denominator (Yeh et al., 2022)."""
-    positive, negatives = similarities(z, temperature)
-    return (negatives.logsumexp(dim=1) - positive).mean()
-
-
-def hard_negatives(z, temperature=0.2, beta=0.5):
-    """NT-Xent whose negatives count by how similar they are (Robinson et al., 2021, without the prior)."""
-    positive, negatives = similarities(z, temperature)
-    weights = (beta * negatives).softmax(dim=1) * (len(z) - 2)
-    weighted = (negatives + weights.log()).logsumexp(dim=1)
-    return (torch.logaddexp(weighted, positive) - positive).mean()
 
 
 def unpooled(in_channels, image_size):
@@ -107,8 +84,8 @@ VARIANTS = {
     "temperature 0.1": params(temperature=0.1),
     "temperature 0.5": params(temperature=0.5),
     "loss: NT-Logistic": params(loss="nt_logistic"),
-    "loss: decoupled": params(loss=decoupled),
-    "loss: hard negatives": params(loss=hard_negatives),
+    "loss: decoupled": params(loss="dcl"),
+    "loss: hard negatives": params(loss=partial(hard_nt_xent, temperature=0.2, beta=0.5)),
     "head of 1 layer": params(projection_layers=1),
     "head of 3 layers": params(projection_layers=3),
     "projection to 64": params(projection_dim=64),

@@ -210,7 +210,10 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
     ) -> ImageSource:
         """Return the images of X that can be read, at least two where nothing is known yet."""
         smallest = smallest if reset else 1
-        images = self._read_images(X, reset=reset, smallest=smallest, max_time=max_time, y=y)
+        return self._readable(self._read_images(X, reset=reset, smallest=smallest, max_time=max_time, y=y))
+
+    def _readable(self, images: ImageSource) -> ImageSource:
+        """Return the images that can be read, at least two."""
         images = images.without_bad()
         if len(images) < 2:
             raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")

@@ -298,7 +298,7 @@ class SimCLRClassifier(TrainedImageClassifier):
             labels, weights = self._read_labels(y, sample_weight, images)
             seed = draw_seed(self.random_state)
             rows, held = self._split_validation(np.flatnonzero(weights > 0), labels, seed)
-            self.pretrained_ = begin if fitted else begin.fit(ReadImages(images, self))
+            self.pretrained_ = begin if fitted else begin.fit(ReadImages(images, self), y)
             layers = self.pretrained_.projector_.n_layers
             if self.head_layer > layers:
                 raise ValueError(

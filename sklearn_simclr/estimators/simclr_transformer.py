@@ -16,9 +16,11 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from .._utils.labels import labelled_rows
 from .._utils.pickling import arrays_to_tensors, tensors_to_arrays
 from .._utils.progress import setting_up
 from .._utils.ranks import together
@@ -53,9 +55,12 @@ from ..encoders.traits import traits
 from ..encoders.weights.pretrained import load_pretrained
 from ..images.source import ImageSource
 from ..losses.curl import curl_hinge, curl_logistic
-from ..losses.measures import chance_level, contrastive_accuracy
+from ..losses.labelled import takes_labels, without_labels
+from ..losses.measures import contrastive_accuracy
 from ..losses.ntxent import nt_xent
 from ..losses.pairwise import margin_triplet, nt_logistic
+from ..losses.reweighted import dcl, hard_nt_xent
+from ..losses.supervised import supcon
 from ..training.contrastive import ContrastiveObjective
 from ..training.objective import Objective
 from ..training.plan import Plan
@@ -65,19 +70,27 @@ from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
 from .base import BaseImageTransformer
 from .trained_base import TrainedImageEstimator
-from .views import drawn_views, is_open
+from .views import drawn_views, is_open, smaller_views
 
 __all__ = ["SimCLRTransformer"]
 
 # Pairs of views among which score looks for the positive one.
 _SCORE_PAIRS = 256
 
-# Losses without a temperature.
 _LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "nt_xent": nt_xent,
+    "nt_logistic": nt_logistic,
     "margin_triplet": margin_triplet,
     "curl_logistic": curl_logistic,
     "curl_hinge": curl_hinge,
+    "supcon": supcon,
+    "dcl": dcl,
+    "hard_nt_xent": hard_nt_xent,
 }
+_WITH_TEMPERATURE = ("nt_xent", "nt_logistic", "supcon", "dcl", "hard_nt_xent")
+
+# With 2N equal rows, these losses are the logarithm of 2N minus a number.
+_CHANCE = {"nt_xent": 1, "supcon": 1, "hard_nt_xent": 1, "dcl": 2}
 
 
 class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
@@ -153,14 +166,22 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         The random views; None is ``Augmentation()``, a recipe chosen by the size of the images. A callable,
         such as a transform of torchvision, kornia or albumentations, makes one view: see
         :class:`ExternalViews`.
+    small_views : int, default=0
+        Further views of each image, of half the side, each of which is compared with the two others: the loss
+        is the mean over these 1 + 2 ``small_views`` pairs of views [3]_. Their crops have a third of the
+        smallest area of the others (``crop_scale``) up to that area. Each costs about a quarter of another
+        view.
     loss : str or callable, default="nt_xent"
-        Contrastive loss: ``"nt_xent"``, ``"nt_logistic"``, ``"margin_triplet"``, ``"curl_logistic"`` or
-        ``"curl_hinge"`` of :mod:`sklearn_simclr.losses`. A callable takes projections
-        (2N, projection_dim), rows i and i + N of which belong together, and returns a scalar tensor;
-        ``partial(curl_logistic, n_negatives=1)`` sets the number of negatives. For blocks of more than
-        one positive see :class:`PACBayesContrastiveTransformer`.
+        Contrastive loss of :mod:`sklearn_simclr.losses`: ``"nt_xent"``, ``"dcl"`` (which learns more from
+        small batches), ``"hard_nt_xent"`` (similar negatives count for more), ``"nt_logistic"``,
+        ``"margin_triplet"``, ``"curl_logistic"`` or ``"curl_hinge"``; or ``"supcon"``, which also learns from
+        the labels in y. A callable takes projections (2N, projection_dim), rows i and i + N of which belong
+        together, and returns a scalar tensor; ``partial(curl_logistic, n_negatives=1)`` sets the number of
+        negatives. If it has an argument ``labels``, it is given the numbers of the classes (N,), -1 where
+        there is none. A torch.nn.Module with parameters is trained with the encoder, as a copy. For blocks of
+        more than one positive see :class:`PACBayesContrastiveTransformer`.
     temperature : float, default=0.2
-        Temperature of NT-Xent and NT-Logistic, > 0.
+        Temperature of ``"nt_xent"``, ``"dcl"``, ``"hard_nt_xent"``, ``"supcon"`` and ``"nt_logistic"``, > 0.
     queue_size : int, default=0
         How many projections of earlier batches every view is compared with, besides those of its batch: the
         memory of MoCo and SimCLRv2, which takes 65536. They were computed by an average of the network over
@@ -296,6 +317,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
            Representations", ICML 2020. :arxiv:`2002.05709`
     .. [2] Chen, Kornblith, Swersky, Norouzi and Hinton, "Big Self-Supervised Models are Strong
            Semi-Supervised Learners", NeurIPS 2020. :arxiv:`2006.10029`
+    .. [3] Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
+           NeurIPS 2020, section 3.3. :arxiv:`2006.09882`
 
     Examples
     --------
@@ -328,7 +351,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     _parameter_constraints = {
         **TrainedImageEstimator._training_constraints,
         "weights": [str, os.PathLike, enum.Enum, None],
-        "loss": [StrOptions({"nt_xent", "nt_logistic", *_LOSSES}), callable],
+        "loss": [StrOptions(set(_LOSSES)), callable],
+        "small_views": [Interval(Integral, 0, None, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "queue_size": [Interval(Integral, 0, None, closed="left")],
         "queue_momentum": [Interval(Real, 0, 1, closed="left")],
@@ -351,7 +375,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         cache_dir: PathLike | None = None,
         on_error: OnError = "raise",
         augmentation: Augmentation | ExternalViews | Callable[..., Any] | None = None,
-        loss: str | Callable[[torch.Tensor], torch.Tensor] = "nt_xent",
+        small_views: int = 0,
+        loss: str | Callable[..., torch.Tensor] = "nt_xent",
         temperature: float = 0.2,
         queue_size: int = 0,
         queue_momentum: float = 0.999,
@@ -384,6 +409,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         self.cache_dir = cache_dir
         self.on_error = on_error
         self.augmentation = augmentation
+        self.small_views = small_views
         self.loss = loss
         self.temperature = temperature
         self.queue_size = queue_size
@@ -421,7 +447,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             any has colours, transparent parts white, 8 bits 16 if any has 16. See
             :mod:`sklearn_simclr.images`.
         y : array-like of shape (n,) or None, default=None
-            Not used; of another length than X it is refused.
+            Classes, for a ``loss`` that learns from labels: -1, None or NaN where there is none. Else not
+            used; of another length than X it is refused.
 
         Returns
         -------
@@ -437,11 +464,15 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             If there is no such file of ``weights``, or those of torchvision or timm cannot be fetched.
         """
         started = time.perf_counter()
+        self._learns_from_labels(y)  # an error of it comes before files are read
         warm = self.warm_start and hasattr(self, "encoder_")
         with together():
-            images = self._read_training_images(X, reset=not warm, max_time=self._time(), y=y)
+            images = self._read_images(
+                X, reset=not warm, smallest=1 if warm else 2, max_time=self._time(), y=y
+            )
+            labels, images = self._loss_labels(y, images), self._readable(images)
             plan = self._plan(len(images), draw_seed(self.random_state), started, warm=warm)
-            objective = self._new_objective(images, plan, warm=warm)
+            objective = self._new_objective(images, plan, warm=warm, labels=labels)
             mirror = self._mirror_pays(objective, images, warm)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
             self._adopt(objective, history, plan, images)
@@ -460,7 +491,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         X : array-like
             At least two images, as in fit.
         y : array-like of shape (n,) or None, default=None
-            Not used; of another length than X it is refused.
+            As in fit. Classes are numbered anew in each call.
 
         Returns
         -------
@@ -470,14 +501,15 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         started = time.perf_counter()
         warm = hasattr(self, "encoder_")
         with together():
-            images = self._read_training_images(X, reset=not warm, y=y)
+            images = self._read_images(X, reset=not warm, smallest=1 if warm else 2, y=y)
+            labels, images = self._loss_labels(y, images), self._readable(images)
             if not warm or not hasattr(self, "_seed"):
                 self._seed = draw_seed(self.random_state)
             plan = self._plan(len(images), self._seed, started, warm=warm)
             warmup = self.warmup * self.max_epochs
             schedule = partial(warmup_constant, warmup=warmup, done=plan.epochs_before)
             plan = replace(plan, max_epochs=1, max_time=None, schedule=schedule)
-            objective = self._new_objective(images, plan, warm=warm)
+            objective = self._new_objective(images, plan, warm=warm, labels=labels)
             mirror = self._mirror_pays(objective, images, warm)
             state = getattr(self, "_optimizer_state", None) if warm else None
             history = train(objective, images, plan, optimizer_state=arrays_to_tensors(state))
@@ -551,6 +583,12 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             hits += contrastive_accuracy(z) * len(part)
         return hits / len(source)
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        loss = _LOSSES.get(self.loss) if isinstance(self.loss, str) else self.loss
+        tags.target_tags.required = callable(loss) and takes_labels(loss)
+        return tags
+
     @property
     def _n_features_out(self) -> int:
         output = self._check_output()
@@ -584,7 +622,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             )
         return int(self.output)
 
-    def _make_objective(self, images: ImageSource, plan: Plan, *, warm: bool = False) -> ContrastiveObjective:
+    def _make_objective(
+        self, images: ImageSource, plan: Plan, *, warm: bool = False, labels: torch.Tensor | None = None
+    ) -> ContrastiveObjective:
         if warm:
             self._check_same_architecture()
             encoder, projector = copy.deepcopy((self.encoder_, self.projector_))
@@ -597,12 +637,15 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         # Views that are neither trained on nor decide about mirror images need no look at the images.
         look = plan.max_epochs > 0 or traits(encoder).mirror_pays
         views = self._views(images, encoder, self.augmentation_ if warm and self.n_iter_ else None, look=look)
-        loss = self._make_loss()
+        loss = self._make_loss(trained=warm)
         return ContrastiveObjective(
             encoder,
             projector,
             views,
             loss,
+            labels=labels,
+            small=smaller_views(views, encoder, images.shape) if self.small_views else None,
+            n_small=self.small_views,
             chance_level=partial(_chance_level, loss, self.loss, self.queue_size),
             given=given,
             initialize=not warm and self.weights is None,
@@ -701,17 +744,41 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             "projection_dim": layers and self.projection_dim,
         }
 
-    def _make_loss(self) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _make_loss(self, *, trained: bool = False) -> Callable[..., torch.Tensor]:
+        """Return the loss; of one with parameters a copy, on request of the trained one."""
         if self.queue_size and self.loss != "nt_xent":
             raise ValueError(
                 f"queue_size={self.queue_size} needs loss='nt_xent', which alone takes negatives of earlier "
                 f"batches; got loss={self.loss!r}. Pass queue_size=0."
             )
-        if self.loss == "nt_xent":
-            return partial(nt_xent, temperature=self.temperature)
-        if self.loss == "nt_logistic":
-            return partial(nt_logistic, temperature=self.temperature)
-        return self.loss if callable(self.loss) else _LOSSES[self.loss]
+        if isinstance(self.loss, str):
+            loss = _LOSSES[self.loss]
+            return partial(loss, temperature=self.temperature) if self.loss in _WITH_TEMPERATURE else loss
+        if isinstance(self.loss, nn.Module):
+            return copy.deepcopy(getattr(self, "loss_", self.loss) if trained else self.loss)
+        return self.loss
+
+    def _learns_from_labels(self, y: Any) -> bool:
+        """Return whether the loss takes labels; raise if there are none."""
+        loss = _LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+        if not takes_labels(loss):
+            return False
+        if y is None:
+            name = repr(self.loss) if isinstance(self.loss, str) else type(self.loss).__name__
+            raise ValueError(
+                f"loss={name} learns from labels, but y is None. Pass y to fit, with -1 where there is no "
+                "label, or loss='nt_xent'."
+            )
+        return True
+
+    def _loss_labels(self, y: Any, images: ImageSource) -> torch.Tensor | None:
+        """Return the class number of each readable image, -1 for none, if the loss takes labels."""
+        if y is None or not self._learns_from_labels(y):
+            return None
+        rows, labels, n = labelled_rows(y)
+        numbers = np.full(n, -1, dtype=np.int64)
+        numbers[rows] = np.unique(labels, return_inverse=True)[1]
+        return torch.from_numpy(np.delete(numbers, images.bad))
 
 
 def _changes_nothing(preprocessing: Preprocessing, shape: tuple[int, ...], channels: int) -> bool:
@@ -720,13 +787,13 @@ def _changes_nothing(preprocessing: Preprocessing, shape: tuple[int, ...], chann
     return whole and preprocessing.crop_fraction == 1 and preprocessing.mean is None
 
 
-def _chance_level(
-    loss: Callable[[torch.Tensor], torch.Tensor], name: object, queue_size: int, n_pairs: int
-) -> float:
+def _chance_level(loss: Callable[..., torch.Tensor], name: object, queue_size: int, n_pairs: int) -> float:
     """Return the loss of an encoder that maps every view to one point; a queue is taken as full."""
-    if name == "nt_xent":
-        return math.log(math.exp(chance_level(n_pairs)) + queue_size) if queue_size else chance_level(n_pairs)
-    value = loss(torch.ones(2 * min(n_pairs, 1024), 2))
+    if isinstance(name, str) and name in _CHANCE:
+        return math.log(2 * n_pairs - _CHANCE[name] + queue_size)
+    device = next((p.device for p in loss.parameters()), None) if isinstance(loss, nn.Module) else None
+    with torch.no_grad():
+        value = without_labels(loss, torch.ones(2 * min(n_pairs, 1024), 2, device=device))
     if not isinstance(value, torch.Tensor) or value.ndim:
         found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
         raise ValueError(f"loss must return a scalar tensor computed from z, got {found}. Take the mean.")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from sklearn.base import clone
 from torch import nn
 
 from ..encoders.make import takes_size
@@ -14,7 +15,7 @@ from ..images.source import ImageSource
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews, Views, as_views
 
-__all__ = ["drawn_views", "given_size", "is_open", "resolve_views"]
+__all__ = ["drawn_views", "given_size", "is_open", "resolve_views", "smaller_views"]
 
 
 def is_open(augmentation: Any) -> bool:
@@ -83,6 +84,38 @@ def resolve_views(
         elif look and not mirror_images_fit_in(source):
             views.set_params(flip_probability=0.0)
     return views
+
+
+def smaller_views(views: Any, network: nn.Module, shape: tuple[int, int, int]) -> Augmentation:
+    """Return an augmentation that makes small views of small crops, for a network that also sees larger ones.
+
+    Parameters
+    ----------
+    views : Augmentation
+        Makes the larger ones, with concrete values.
+    network : torch.nn.Module
+        The encoder.
+    shape : (int, int, int)
+        Channels, height and width of the images.
+
+    Returns
+    -------
+    Augmentation
+        Of half the side, and crops of a third of the smallest area to the smallest area.
+    """
+    if not isinstance(views, Augmentation):
+        raise ValueError(
+            "small_views are made by the built-in Augmentation, and augmentation is a "
+            f"{type(views).__name__}. Pass small_views=0, or an Augmentation."
+        )
+    height, width = (max(1, side // 2) for side in views.size)
+    if not takes_size(network, shape[0], (height, width)):
+        raise ValueError(
+            f"small_views of {height} x {width} pixels are not taken by encoder: {type(network).__name__}. "
+            "Pass small_views=0, or another encoder."
+        )
+    low = views.crop_scale[0]
+    return clone(views).set_params(size=(height, width), crop_scale=(low / 3, low))
 
 
 def _check_size(network: nn.Module, shape: tuple[int, int, int], size: tuple[int, int], advice: str) -> None:

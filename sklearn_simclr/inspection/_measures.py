@@ -18,6 +18,7 @@ from ..estimators.views import drawn_views
 from ..images.computed import ComputedImages
 from ..images.indexing import row_blocks
 from ..images.source import ImageSource, as_float
+from ..losses.labelled import without_labels
 from ..losses.measures import alignment, contrastive_accuracy, rankme, uniformity
 from ..losses.ntxent import nt_xent
 from ..training.watch import spread
@@ -262,12 +263,13 @@ def _augmentation(step: Any, shape: tuple[int, ...]) -> Views:
 def _loss(step: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     origin = getattr(step, "pretrained_", step)
     if hasattr(origin, "_make_loss"):
-        return origin._make_loss()
+        return origin._make_loss(trained=True)
     return partial(nt_xent, temperature=_TEMPERATURE)
 
 
 def _value(loss: Callable[[torch.Tensor], torch.Tensor], z: np.ndarray) -> float:
-    return float(loss(torch.as_tensor(z, dtype=torch.float32)))
+    with torch.no_grad():
+        return float(without_labels(loss, torch.as_tensor(z, dtype=torch.float32)))
 
 
 def _represent(

@@ -19,6 +19,7 @@ def cached_backward(
     loss_fn: Callable[[Tensor], Tensor],
     *,
     module: nn.Module,
+    n_views: int = 2,
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradients of a loss over all chunks with the memory of one.
 
@@ -29,28 +30,31 @@ def cached_backward(
     Parameters
     ----------
     forward : callable
-        ``forward(x)`` returns the projections of x, of shape (2 m, d), a row for each row of x in its order.
+        ``forward(x)`` returns the projections of x, of shape (v m, d): the first views of m images, then
+        their second views and so on.
     chunks : sequence of callable
-        ``chunks[k]()`` returns the input of chunk k, 2 m_k rows: the first views of its m_k images, then
-        their second views. Called up to twice, with the same random state, and has to return the same.
+        ``chunks[k]()`` returns the input of chunk k, views of its m_k images. Called up to twice, with the
+        same random state, and has to return the same.
     loss_fn : callable
-        Takes the projections of all images, of shape (2N, d), all first views and then all second views, and
-        returns a scalar. It sees them as a leaf and may have parameters of its own.
+        Takes the projections of all images, of shape (v N, d), all first views, then all second views and so
+        on, and returns a scalar. It sees them as a leaf and may have parameters of its own.
     module : torch.nn.Module
         The network that `forward` runs (encoder and head), in the mode it is to run in.
+    n_views : int, default=2
+        v, the views of each image.
 
     Returns
     -------
     loss : torch.Tensor of shape ()
         Detached. Gradients were added to ``.grad``, as by ``loss.backward()``.
-    z : torch.Tensor of shape (2N, d)
+    z : torch.Tensor of shape (v N, d)
         What `loss_fn` was given, detached.
 
     Raises
     ------
     ValueError
-        If there are no chunks, a chunk has an odd number of projections, or the second computation of a chunk
-        has another shape than the first.
+        If there are no chunks, the projections of a chunk are not `n_views` of each image, or the second
+        computation of a chunk has another shape than the first.
 
     Notes
     -----
@@ -94,16 +98,19 @@ def cached_backward(
     parts.append(last.detach())
 
     for k, part in enumerate(parts):
-        if len(part) % 2:
-            raise ValueError(f"chunk {k} gave {len(part)} projections; pass two views of every image.")
-    z = torch.cat([part[: len(part) // 2] for part in parts] + [part[len(part) // 2 :] for part in parts])
+        if len(part) % n_views:
+            count = "two" if n_views == 2 else n_views
+            raise ValueError(f"chunk {k} gave {len(part)} projections; pass {count} views of every image.")
+    sizes = [len(part) // n_views for part in parts]
+    z = torch.cat([part.unflatten(0, (n_views, -1)) for part in parts], dim=1).flatten(0, 1)
     with torch.enable_grad():
         leaf = z.requires_grad_()
         loss = loss_fn(leaf)
         loss.backward()
     # A loss may depend on parameters of its own only.
     gradient_of_z = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-    gradients = _to_chunks(gradient_of_z, [len(part) // 2 for part in parts])
+    by_chunk = gradient_of_z.unflatten(0, (n_views, -1)).split(sizes, dim=1)
+    gradients = [gradient.flatten(0, 1) for gradient in by_chunk]
 
     last.backward(gradients[-1])
     del last
@@ -122,12 +129,6 @@ def cached_backward(
     finally:
         _set_random_states(after)
     return loss.detach(), leaf.detach()
-
-
-def _to_chunks(gradient: Tensor, sizes: list[int]) -> list[Tensor]:
-    """Undo the pair layout: return for each chunk the rows of its first and then of its second views."""
-    first, second = gradient.chunk(2)
-    return [torch.cat(views) for views in zip(first.split(sizes), second.split(sizes), strict=True)]
 
 
 def _random_states(devices: Collection[torch.device]) -> list[tuple[torch.device, dict[str, Tensor]]]:

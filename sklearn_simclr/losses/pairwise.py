@@ -1,24 +1,14 @@
 """NT-Logistic and the margin triplet loss, with which SimCLR compares NT-Xent (V1, table 2)."""
 
 import math
-from collections.abc import Callable
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-from ._tiles import (
-    _check_pairs,
-    _check_temperature,
-    _no_autocast,
-    _normalise,
-    _through_normalisation,
-    _tile_side,
-    _working_dtype,
-)
+from ._rowwise import _mean_over_anchors, _negatives, _partners
+from ._tiles import _check_pairs, _check_temperature
 
 __all__ = ["margin_triplet", "nt_logistic"]
 
@@ -74,13 +64,14 @@ def nt_logistic(z: Tensor, temperature: float = 0.5, *, semi_hard: bool = False)
     _check_pairs(z, "z", smallest=2)
     scale = 1.0 / float(temperature)
 
-    def anchors(similarity: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    def anchors(similarity: Tensor, rows: Tensor) -> Tensor:
+        positive, negative = _split(similarity, rows)
         attraction = softplus(-scale * positive)
         if semi_hard:
             return attraction + softplus(scale * _closest_farther(similarity, positive, negative))
         return attraction + _mean_over(softplus(scale * similarity), negative)
 
-    return _RowwiseLoss.apply(z, anchors, z.requires_grad and torch.is_grad_enabled())
+    return _mean_over_anchors(z, anchors)
 
 
 def margin_triplet(z: Tensor, margin: float = 0.8, *, semi_hard: bool = False) -> Tensor:
@@ -138,57 +129,18 @@ def margin_triplet(z: Tensor, margin: float = 0.8, *, semi_hard: bool = False) -
     _check_pairs(z, "z", smallest=2)
     margin = float(margin)
 
-    def anchors(similarity: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    def anchors(similarity: Tensor, rows: Tensor) -> Tensor:
+        positive, negative = _split(similarity, rows)
         if semi_hard:
             return torch.relu(_closest_farther(similarity, positive, negative) - positive + margin)
         return _mean_over(torch.relu(similarity - positive[:, None] + margin), negative)
 
-    return _RowwiseLoss.apply(z, anchors, z.requires_grad and torch.is_grad_enabled())
+    return _mean_over_anchors(z, anchors)
 
 
-class _RowwiseLoss(torch.autograd.Function):
-    """Mean of `anchors(similarity, positive, negative)` over the 2N anchors, for a block of rows at a time.
-
-    These losses need nothing from other rows, so that the gradient is found in the forward pass.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, anchors: Callable[[Tensor, Tensor, Tensor], Tensor], differentiate: bool
-    ) -> Tensor:
-        with _no_autocast(z.device):
-            unit, inverse = _normalise(z, _working_dtype(z))
-            n = len(unit)
-            side = _tile_side(z.device)
-            step = max(side * side // n, 1)
-            index = torch.arange(n, device=z.device)
-            partner = index.roll(n // 2)[:, None]
-            total = unit.new_zeros(())
-            gradient = torch.zeros_like(unit) if differentiate else None
-            for start in range(0, n, step):
-                rows = slice(start, start + step)
-                similarity = unit[rows] @ unit.T
-                negative = torch.ones_like(similarity, dtype=torch.bool)
-                negative.scatter_(1, partner[rows], False).scatter_(1, index[rows, None], False)
-                with torch.set_grad_enabled(differentiate):
-                    similarity.requires_grad_(differentiate)
-                    loss = anchors(similarity, similarity.gather(1, partner[rows])[:, 0], negative).sum()
-                total += loss.detach()
-                if gradient is not None:
-                    (weights,) = torch.autograd.grad(loss, similarity)
-                    gradient[rows].addmm_(weights, unit)
-                    gradient.addmm_(weights.T, unit[rows])
-            if gradient is not None:
-                gradient = _through_normalisation(gradient, unit, inverse / n)
-        ctx.save_for_backward(gradient)
-        ctx.dtype = z.dtype
-        return total / n
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return (gradient * grad_loss).to(ctx.dtype), None, None
+def _split(similarity: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the similarities (m,) of anchors with their positives, and a mask (m, 2N) of their negatives."""
+    return similarity.gather(1, _partners(rows, similarity))[:, 0], _negatives(rows, similarity)
 
 
 def _mean_over(values: Tensor, mask: Tensor) -> Tensor:

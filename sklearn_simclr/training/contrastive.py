@@ -43,7 +43,15 @@ class ContrastiveObjective(Objective):
     augmentation : Augmentation or ExternalViews
         With concrete values.
     loss : callable
-        Projections (2N, p), rows i and i + N of one image, to a tensor of shape ().
+        Projections (2N, p), rows i and i + N of one image, to a tensor of shape (). A torch.nn.Module with
+        parameters is trained, too.
+    labels : int64 tensor of shape (n_images,) or None, default=None
+        Numbers of the classes of the images, -1 where there is none: the loss is given those of its N images
+        as ``labels``. None: it is given none.
+    small : Augmentation or None, default=None
+        With concrete values: makes further, smaller views, each of which is compared with the two others.
+    n_small : int, default=0
+        Small views of each image.
     chance_level : float, callable or None, default=None
         Loss of an encoder that maps all views to one point. A callable takes the number of images of a batch.
     given : iterable of str, default=()
@@ -57,10 +65,16 @@ class ContrastiveObjective(Objective):
     queue_momentum : float, default=0.999
         Part of the average that stays in each step.
 
+    Notes
+    -----
+    With V small views there are 1 + 2V pairs of views: the two large ones, and each small one with each large
+    one. The loss is the mean over the pairs of the loss of their 2N projections, so that a small view has the
+    large ones as positives, and views of its pair of all other images as negatives.
+
     References
     ----------
     Chen et al., 2020, arXiv:2002.05709, section 2.1 and algorithm 1; the queue: Chen et al., 2020,
-    arXiv:2006.10029, section 2.
+    arXiv:2006.10029, section 2; small views: Caron et al., 2020, arXiv:2006.09882, section 3.3.
     """
 
     title = "SimCLR"
@@ -82,6 +96,9 @@ class ContrastiveObjective(Objective):
         augmentation: Views,
         loss: Callable[..., Tensor],
         *,
+        labels: Tensor | None = None,
+        small: Views | None = None,
+        n_small: int = 0,
         chance_level: float | Callable[[int], float] | None = None,
         given: Iterable[str] = (),
         initialize: bool = True,
@@ -89,12 +106,22 @@ class ContrastiveObjective(Objective):
         queue_momentum: float = 0.999,
     ) -> None:
         modules = {"encoder": encoder, "projector": projector}
+        # Kinds of views, with how many there are of each image.
+        self.kinds = [(augmentation, 2)]
+        if small is not None and n_small:
+            self.kinds.append((small, n_small))
+        self.n_views = sum(count for _, count in self.kinds)
+        self.labels = labels
         self.queue = ProjectionQueue(queue_size) if queue_size else None
         self.queue_momentum = queue_momentum
-        self.repeats = not queue_size  # a queue grows, and moves after each step
+        # A queue grows, and moves after each step.
+        self.repeats = not queue_size and labels is None and len(self.kinds) == 1
         if queue_size:
             average = copy.deepcopy(nn.ModuleDict(modules)).requires_grad_(False)
             modules["averaged"] = average
+        if isinstance(loss, nn.Module) and loss.state_dict():
+            modules["loss"] = loss  # its numbers are trained with the others
+            given = (*given, "loss")
         super().__init__(modules, augmentation, given=given, initialize=initialize)
         self.loss = loss
         # A head without layers is no head: the loss compares whole representations.
@@ -102,50 +129,62 @@ class ContrastiveObjective(Objective):
         self._chance = chance_level
 
     def step(self, batch: Batch) -> Step:
-        """Return the loss of two views of each image."""
-        draws = batch.draw(self.augmentation, n_views=2)
-        sizes = batch.micro_batches()
-        if len(sizes) == 1:
-            views = self.augmentation.apply(batch.images, draws)  # (2n, C, h, w), all first views first
-            averaged = self.project_averaged(batch, [views])
-            h, z = self.project(batch, views)  # one forward of all: BatchNorm must not tell the views apart
-            loss = self.loss(batch.gather(z), **self.earlier())
-            self.enqueue(averaged)
-            return Step(loss, {"h": h.detach(), "z": z.detach()})
-
-        n = len(batch.images)
+        """Return the loss of two views of each image, and of the small ones."""
+        n, sizes = len(batch.images), batch.micro_batches()
+        drawn = [(views, count, batch.draw(views, n_views=count)) for views, count in self.kinds]
         outputs: dict[str, Tensor] = {}
-        kept: dict[int, Tensor] = {}
+        kept: dict[int, list[Tensor]] = {}
 
-        def chunk(start: int, size: int) -> Tensor:
-            """Return the views of some images, the same ones each time."""
+        def chunk(start: int, size: int) -> list[Tensor]:
+            """Return the views of some images, the same ones each time: those of one size, then others."""
             if start in kept:
                 return kept.pop(start)
-            part = torch.arange(start, start + size)
-            rows = draws.rows(torch.cat([part, part + n]))
-            views = self.augmentation.apply(batch.images[start : start + size], rows)
-            if views.nbytes * n <= _KEPT_BYTES * len(part):
-                kept[start] = views.clone()  # an encoder may change its input in place
-            return views
+            images, part = batch.images[start : start + size], torch.arange(start, start + size)
+            made = []
+            for views, count, draws in drawn:
+                rows = (torch.arange(count)[:, None] * n + part).flatten()
+                made.append(views.apply(images, draws if size == n else draws.rows(rows)))
+            if len(sizes) > 1 and sum(views.nbytes for views in made) * n <= _KEPT_BYTES * size:
+                kept[start] = [views.clone() for views in made]  # an encoder may change its input in place
+            return made
 
-        def forward(views: Tensor) -> Tensor:
-            h, z = self.project(batch, views)
-            outputs["h"] = h.detach()
-            return z
+        def forward(views: list[Tensor]) -> Tensor:
+            # One forward of all views of a size: BatchNorm must not tell them apart.
+            found = [self.project(batch, some) for some in views]
+            outputs["h"] = found[0][0].detach()
+            return torch.cat([z for _, z in found]) if len(found) > 1 else found[0][1]
+
+        if len(sizes) == 1:
+            made = chunk(0, n)
+            averaged = self.project_averaged(batch, [made[0]])
+            z = forward(made)
+            loss = self.compare(batch, z)
+            self.enqueue(averaged)
+            return Step(loss, {**outputs, "z": z[: 2 * n].detach()})
 
         starts = itertools.accumulate(sizes[:-1], initial=0)
         chunks = [partial(chunk, start, size) for start, size in zip(starts, sizes, strict=True)]
         found: list[Tensor] = []
 
         def scaled_loss(z: Tensor) -> Tensor:
-            loss = self.loss(batch.gather(z), **self.earlier())
+            loss = self.compare(batch, z)
             found.append(loss.detach())
             return batch.scale(loss * batch.weight)
 
-        averaged = self.project_averaged(batch, (chunk() for chunk in chunks))
-        _, outputs["z"] = cached_backward(forward, chunks, scaled_loss, module=self.modules)
+        averaged = self.project_averaged(batch, (chunk()[0] for chunk in chunks))
+        _, z = cached_backward(forward, chunks, scaled_loss, module=self.modules, n_views=self.n_views)
         self.enqueue(averaged)
-        return Step(found[0], outputs, has_gradients=True)
+        return Step(found[0], {**outputs, "z": z[: 2 * n]}, has_gradients=True)
+
+    def compare(self, batch: Batch, z: Tensor) -> Tensor:
+        """Return the loss of projections (v n, p): the mean over the pairs of views that are compared."""
+        views = batch.gather(z).chunk(self.n_views)
+        known = self.earlier()
+        if self.labels is not None:
+            known["labels"] = batch.gather(self.labels[batch.index])
+        pairs = [(0, 1), *((large, small) for small in range(2, self.n_views) for large in (0, 1))]
+        losses = [self.loss(torch.cat([views[one], views[other]]), **known) for one, other in pairs]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def project(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor]:
         """Return representations h, or what the head reads of them, and projections z of views."""
@@ -200,7 +239,8 @@ class ContrastiveObjective(Objective):
 
     def identity(self) -> dict:
         """Return what the learnt weights depend on: also the loss, and the queue if there is one."""
-        found = {**super().identity(), "loss": self.loss}
+        found = {**super().identity(), "loss": self.loss, "labels": self.labels}
+        found["kinds of views"] = self.kinds[1:]
         if self.queue is not None:
             found |= {"queue_size": self.queue.size, "queue_momentum": self.queue_momentum}
         return found
@@ -208,6 +248,8 @@ class ContrastiveObjective(Objective):
     def begin(self, images: ImageSource, plan: Plan, generator: torch.Generator) -> None:
         """Set the encoder's first layer from images, and begin to watch the training."""
         super().begin(images, plan, generator)
+        if self.labels is not None:
+            self.labels = self.labels.to(plan.device)
         if self.queue is not None:
             average = cast(nn.ModuleDict, self.modules["averaged"])
             for name, module in average.items():

@@ -77,7 +77,10 @@ def learn_in_float64(optimizer="muon", loss="nt_xent", micro=None, fault=None, q
     torch.manual_seed(0)
     head = ProjectionHead(32, 5, 2).double()
     augmentation = Augmentation().resolve((3, 8, 8))
-    objective = ContrastiveObjective(encoder(), head, augmentation, getattr(losses, loss), queue_size=queue)
+    more = {"queue_size": queue}
+    if loss == "supcon":  # with all that it can be combined with: labels, further views
+        more |= {"labels": torch.from_numpy(np.where(Y == 2, -1, Y)), "small": augmentation, "n_small": 1}
+    objective = ContrastiveObjective(encoder(), head, augmentation, getattr(losses, loss), **more)
     rate = {"muon": 0.02, "lars": 0.3}[optimizer]
     schedule = partial(warmup_cosine, warmup=0.1)
     plan = Plan(5, 10, optimizer, rate, schedule, seed=0, micro_batch_size=micro, keep_last=True, **limit)
@@ -94,7 +97,7 @@ def furthest(found, expected):
 CASES = [
     (2, "muon", "nt_xent", None),
     (3, "lars", "nt_logistic", None),
-    (4, "muon", "margin_triplet", 5),
+    (4, "muon", "supcon", 5),
     (3, "lars", "nt_xent", 5),
     (2, "lars", "nt_xent", 5, 30),
 ]
