@@ -54,7 +54,6 @@ SPINE = [
 
 # Calls in whose place those that they make are drawn.
 OPENED = {
-    "estimators/base.py:BaseImageEstimator._read_images",
     "estimators/base.py:BaseImageEstimator._read_rows",
     "estimators/base.py:BaseImageEstimator._read_arrays",
     "estimators/trained_base.py:TrainedImageEstimator._views",
@@ -67,12 +66,15 @@ OPENED = {
     "training/loop.py:Loop._gradient",
     "training/loop.py:Loop._update",
     "training/batch.py:Batch.draw",
+    "training/contrastive.py:ContrastiveObjective.compare",
+    "training/contrastive.py:ContrastiveObjective.make_views",
     "training/contrastive.py:ContrastiveObjective.project",
+    "training/contrastive.py:ContrastiveObjective.project_all",
 }
 
 # Calls under which those that they make are drawn.
 EXPLAINED = {
-    "estimators/base.py:BaseImageEstimator._read_training_images",
+    "estimators/base.py:BaseImageEstimator._read_images",
     "estimators/trained_base.py:TrainedImageEstimator._new_objective",
 }
 
@@ -108,7 +110,11 @@ HANDED = {
         "training/optimizers.py:make_optimizer",
     ),
     ("Loop._gradient", "loss.backward"): ("torch:loss.backward", "training/loop.py:Loop._gradient"),
-    ("ContrastiveObjective.step", "self.loss"): (
+    ("ContrastiveObjective.make_views", "views.apply"): (
+        "views/augmentation.py:Augmentation.apply",
+        "estimators/views.py:resolve_views",
+    ),
+    ("ContrastiveObjective.compare", "self.loss"): (
         "losses/ntxent.py:nt_xent",
         "estimators/simclr_transformer.py:SimCLRTransformer._make_loss",
     ),

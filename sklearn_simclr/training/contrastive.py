@@ -131,36 +131,37 @@ class ContrastiveObjective(Objective):
     def step(self, batch: Batch) -> Step:
         """Return the loss of two views of each image, and of the small ones."""
         n, sizes = len(batch.images), batch.micro_batches()
-        drawn = [(views, count, batch.draw(views, n_views=count)) for views, count in self.kinds]
+        draws = [batch.draw(views, n_views=count) for views, count in self.kinds]
+        if len(sizes) == 1:
+            views = self.make_views(batch.images, draws)
+            averaged = self.project_averaged(batch, [views[0]])
+            h, z = self.project_all(batch, views)
+            loss = self.compare(batch, z)
+            self.enqueue(averaged)
+            return Step(loss, {"h": h.detach(), "z": z[: 2 * n].detach()})
+
         outputs: dict[str, Tensor] = {}
         kept: dict[int, list[Tensor]] = {}
 
         def chunk(start: int, size: int) -> list[Tensor]:
-            """Return the views of some images, the same ones each time: those of one size, then others."""
+            """Return the views of some images, the same ones each time."""
             if start in kept:
                 return kept.pop(start)
-            images, part = batch.images[start : start + size], torch.arange(start, start + size)
-            made = []
-            for views, count, draws in drawn:
-                rows = (torch.arange(count)[:, None] * n + part).flatten()
-                made.append(views.apply(images, draws if size == n else draws.rows(rows)))
-            if len(sizes) > 1 and sum(views.nbytes for views in made) * n <= _KEPT_BYTES * size:
-                kept[start] = [views.clone() for views in made]  # an encoder may change its input in place
-            return made
+            part = torch.arange(start, start + size)
+            some = [
+                drawn.rows((torch.arange(count)[:, None] * n + part).flatten())
+                for drawn, (_, count) in zip(draws, self.kinds, strict=True)
+            ]
+            views = self.make_views(batch.images[start : start + size], some)
+            if sum(of_a_size.nbytes for of_a_size in views) * n <= _KEPT_BYTES * size:
+                # A copy: an encoder may change its input in place.
+                kept[start] = [of_a_size.clone() for of_a_size in views]
+            return views
 
         def forward(views: list[Tensor]) -> Tensor:
-            # One forward of all views of a size: BatchNorm must not tell them apart.
-            found = [self.project(batch, some) for some in views]
-            outputs["h"] = found[0][0].detach()
-            return torch.cat([z for _, z in found]) if len(found) > 1 else found[0][1]
-
-        if len(sizes) == 1:
-            made = chunk(0, n)
-            averaged = self.project_averaged(batch, [made[0]])
-            z = forward(made)
-            loss = self.compare(batch, z)
-            self.enqueue(averaged)
-            return Step(loss, {**outputs, "z": z[: 2 * n].detach()})
+            h, z = self.project_all(batch, views)
+            outputs["h"] = h.detach()
+            return z
 
         starts = itertools.accumulate(sizes[:-1], initial=0)
         chunks = [partial(chunk, start, size) for start, size in zip(starts, sizes, strict=True)]
@@ -185,6 +186,16 @@ class ContrastiveObjective(Objective):
         pairs = [(0, 1), *((large, small) for small in range(2, self.n_views) for large in (0, 1))]
         losses = [self.loss(torch.cat([views[one], views[other]]), **known) for one, other in pairs]
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def make_views(self, images: Tensor, draws: list[Any]) -> list[Tensor]:
+        """Return the views of images: a tensor for each size, in each all first views first."""
+        return [views.apply(images, drawn) for (views, _), drawn in zip(self.kinds, draws, strict=True)]
+
+    def project_all(self, batch: Batch, views: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return representations of the large views, and projections of all views."""
+        # One forward of all views of a size: BatchNorm must not tell them apart.
+        h, z = self.project(batch, views[0])
+        return h, torch.cat([z, *(self.project(batch, small)[1] for small in views[1:])])
 
     def project(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor]:
         """Return representations h, or what the head reads of them, and projections z of views."""
