@@ -1,4 +1,4 @@
-"""Whether a loss takes labels, and what it says of projections without any."""
+"""Losses with and without labels: tell which take them, and call those on projections without any."""
 
 import inspect
 from collections.abc import Callable
