@@ -64,6 +64,7 @@ from ..losses.supervised import supcon
 from ..training.contrastive import ContrastiveObjective
 from ..training.objective import Objective
 from ..training.plan import Plan
+from ..training.probe import OnlineProbe
 from ..training.schedule import warmup_constant
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
@@ -254,6 +255,11 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     callbacks : list or None, default=None
         Callbacks of skorch, such as ``EarlyStopping(monitor="train_loss")`` or
         ``Checkpoint(monitor="train_loss_best")``.
+    online_probe : bool, default=False
+        Whether ``fit`` watches labels while the encoder learns without them. A linear classifier of what the
+        head reads learns along from views of the labelled images in y. The column ``probe_accuracy`` of
+        ``history_`` is its accuracy on these views, each predicted before the classifier learns from it. The
+        encoder learns the same as without. ``partial_fit`` does not watch.
     warm_start : bool, default=False
         Whether fit continues from the weights of the last fit.
     verbose : int, default=0
@@ -291,7 +297,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         Mean loss of each epoch.
     history_ : pandas.DataFrame
         One row for each epoch: loss, chance_level, contrastive_accuracy, effective_rank, images_per_second,
-        learning_rate, seconds. Accuracy and rank are those of its last batch.
+        learning_rate, seconds. Accuracy and rank are those of its last batch. With ``online_probe=True``
+        also probe_accuracy, over the epoch.
 
     See Also
     --------
@@ -360,6 +367,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         "projection_layers": [Interval(Integral, 0, None, closed="left")],
         "micro_batch_size": [Interval(Integral, 2, None, closed="left"), None],
         "output": [StrOptions({"encoder", "projection"}), Interval(Integral, 0, None, closed="left")],
+        "online_probe": ["boolean"],
         "mirror": [StrOptions({"auto"}), "boolean"],
         "warm_start": ["boolean"],
     }
@@ -397,6 +405,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         memory: Memory = None,
         checkpoint_dir: PathLike | None = None,
         callbacks: Sequence[Any] | None = None,
+        online_probe: bool = False,
         warm_start: bool = False,
         verbose: int = 0,
         random_state: RandomState = None,
@@ -431,6 +440,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         self.memory = memory
         self.checkpoint_dir = checkpoint_dir
         self.callbacks = callbacks
+        self.online_probe = online_probe
         self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
@@ -447,8 +457,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             any has colours, transparent parts white, 8 bits 16 if any has 16. See
             :mod:`sklearn_simclr.images`.
         y : array-like of shape (n,) or None, default=None
-            Classes, for a ``loss`` that learns from labels: -1, None or NaN where there is none. Else not
-            used; of another length than X it is refused.
+            Classes, for a ``loss`` that learns from labels and for ``online_probe=True``: -1, None or NaN
+            where there is none. Else not used; of another length than X it is refused.
 
         Returns
         -------
@@ -465,14 +475,20 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         """
         started = time.perf_counter()
         self._learns_from_labels(y)  # an error of it comes before files are read
+        if self.online_probe and y is None:
+            raise ValueError(
+                "online_probe=True watches labels, but the target y is None. Pass y, -1 where there is no "
+                "label, or online_probe=False."
+            )
         warm = self.warm_start and hasattr(self, "encoder_")
         with together():
             images = self._read_images(
                 X, reset=not warm, smallest=1 if warm else 2, max_time=self._time(), y=y
             )
-            labels, images = self._loss_labels(y, images), self._readable(images)
+            labels, probe = self._loss_labels(y, images), self._make_probe(y, images)
+            images = self._readable(images)
             plan = self._plan(len(images), draw_seed(self.random_state), started, warm=warm)
-            objective = self._new_objective(images, plan, warm=warm, labels=labels)
+            objective = self._new_objective(images, plan, warm=warm, labels=labels, probe=probe)
             mirror = self._mirror_pays(objective, images, warm)
             history = train(objective, images, plan, cache=self.memory, checkpoint=self.checkpoint_dir)
             self._adopt(objective, history, plan, images)
@@ -623,7 +639,13 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         return int(self.output)
 
     def _make_objective(
-        self, images: ImageSource, plan: Plan, *, warm: bool = False, labels: torch.Tensor | None = None
+        self,
+        images: ImageSource,
+        plan: Plan,
+        *,
+        warm: bool = False,
+        labels: torch.Tensor | None = None,
+        probe: OnlineProbe | None = None,
     ) -> ContrastiveObjective:
         if warm:
             self._check_same_architecture()
@@ -651,6 +673,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             initialize=not warm and self.weights is None,
             queue_size=self.queue_size,
             queue_momentum=self.queue_momentum,
+            probe=probe,
         )
 
     def _adopt(self, objective: Objective, *args: Any, **kwargs: Any) -> None:
@@ -773,12 +796,19 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     def _loss_labels(self, y: Any, images: ImageSource) -> torch.Tensor | None:
         """Return the class number of each readable image, -1 for none, if the loss takes labels."""
-        if y is None or not self._learns_from_labels(y):
-            return None
-        rows, labels, n = labelled_rows(y)
-        numbers = np.full(n, -1, dtype=np.int64)
-        numbers[rows] = np.unique(labels, return_inverse=True)[1]
-        return torch.from_numpy(np.delete(numbers, images.bad))
+        return None if y is None or not self._learns_from_labels(y) else _class_numbers(y, images)
+
+    def _make_probe(self, y: Any, images: ImageSource) -> OnlineProbe | None:
+        """Return what watches labels of the readable images, if it is asked for."""
+        return OnlineProbe(_class_numbers(y, images)) if self.online_probe else None
+
+
+def _class_numbers(y: Any, images: ImageSource) -> torch.Tensor:
+    """Return the class number of each readable image, -1 for none."""
+    rows, labels, n = labelled_rows(y)
+    numbers = np.full(n, -1, dtype=np.int64)
+    numbers[rows] = np.unique(labels, return_inverse=True)[1]
+    return torch.from_numpy(np.delete(numbers, images.bad))
 
 
 def _changes_nothing(preprocessing: Preprocessing, shape: tuple[int, ...], channels: int) -> bool:

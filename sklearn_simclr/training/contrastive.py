@@ -19,6 +19,7 @@ from ..views.external import Views
 from .batch import Batch
 from .objective import Epoch, Objective, Step
 from .plan import Plan
+from .probe import OnlineProbe
 from .queue import ProjectionQueue, move_average
 from .watch import TrainingWatch
 
@@ -64,6 +65,8 @@ class ContrastiveObjective(Objective):
         The loss is called with them as ``negatives`` (q, p).
     queue_momentum : float, default=0.999
         Part of the average that stays in each step.
+    probe : OnlineProbe or None, default=None
+        What watches the representations; the modules learn the same with and without.
 
     Notes
     -----
@@ -104,6 +107,7 @@ class ContrastiveObjective(Objective):
         initialize: bool = True,
         queue_size: int = 0,
         queue_momentum: float = 0.999,
+        probe: OnlineProbe | None = None,
     ) -> None:
         modules = {"encoder": encoder, "projector": projector}
         # Kinds of views, with how many there are of each image.
@@ -114,8 +118,11 @@ class ContrastiveObjective(Objective):
         self.labels = labels
         self.queue = ProjectionQueue(queue_size) if queue_size else None
         self.queue_momentum = queue_momentum
-        # A queue grows, and moves after each step.
-        self.repeats = not queue_size and labels is None and len(self.kinds) == 1
+        # A queue grows, and moves after each step; a probe begins in the first one.
+        self.repeats = not queue_size and labels is None and len(self.kinds) == 1 and probe is None
+        self.probe = probe
+        if probe is not None:
+            self.columns = {**self.columns, "probe_accuracy": "probe_accuracy"}
         if queue_size:
             average = copy.deepcopy(nn.ModuleDict(modules)).requires_grad_(False)
             modules["averaged"] = average
@@ -138,6 +145,7 @@ class ContrastiveObjective(Objective):
             h, z = self.project_all(batch, views)
             loss = self.compare(batch, z)
             self.enqueue(averaged)
+            self.show_probe(h, batch.index)
             return Step(loss, {"h": h.detach(), "z": z[: 2 * n].detach()})
 
         outputs: dict[str, Tensor] = {}
@@ -175,6 +183,7 @@ class ContrastiveObjective(Objective):
         averaged = self.project_averaged(batch, (chunk()[0] for chunk in chunks))
         _, z = cached_backward(forward, chunks, scaled_loss, module=self.modules, n_views=self.n_views)
         self.enqueue(averaged)
+        self.show_probe(outputs["h"], batch.index[-sizes[-1] :])  # of the last micro-batch
         return Step(found[0], {**outputs, "z": z[: 2 * n]}, has_gradients=True)
 
     def compare(self, batch: Batch, z: Tensor) -> Tensor:
@@ -232,6 +241,11 @@ class ContrastiveObjective(Objective):
         if self.queue is not None and projections is not None:
             self.queue.put(projections)
 
+    def show_probe(self, h: Tensor, index: Tensor) -> None:
+        """Show representations of some images to the probe, if there is one."""
+        if self.probe is not None:
+            self.probe.see(h, index)
+
     def after_step(self) -> None:
         """Move the averaged network, if there is one."""
         if self.queue is not None:
@@ -240,13 +254,16 @@ class ContrastiveObjective(Objective):
                 move_average(module, self.modules[name], self.queue_momentum)
 
     def state(self) -> dict[str, Any]:
-        """Return the queue."""
-        return {} if self.queue is None else {"queue": self.queue.state()}
+        """Return the queue, and what the probe has learnt."""
+        parts = {"queue": self.queue, "probe": self.probe}
+        return {name: part.state() for name, part in parts.items() if part is not None}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on with a queue."""
+        """Go on with a queue and a probe."""
         if self.queue is not None:
             self.queue.load_state(state["queue"])
+        if self.probe is not None:
+            self.probe.load_state(state["probe"])
 
     def identity(self) -> dict:
         """Return what the learnt weights depend on: also the loss, and the queue if there is one."""
@@ -254,6 +271,8 @@ class ContrastiveObjective(Objective):
         found["kinds of views"] = self.kinds[1:]
         if self.queue is not None:
             found |= {"queue_size": self.queue.size, "queue_momentum": self.queue_momentum}
+        if self.probe is not None:  # of what is recorded
+            found["probe"] = self.probe.labels
         return found
 
     def begin(self, images: ImageSource, plan: Plan, generator: torch.Generator) -> None:
@@ -294,7 +313,9 @@ class ContrastiveObjective(Objective):
         accuracy = contrastive_accuracy_tensor(views).item()
         self.watch.see_views(h, views, accuracy, epoch.steps)
         self.watch.see_loss(epoch.loss, epoch.steps, epoch.fraction)
+        watched = {} if self.probe is None else {"probe_accuracy": self.probe.accuracy()}
         return {
+            **watched,
             "chance_level": math.nan if self.chance_level is None else self.chance_level,
             "contrastive_accuracy": accuracy,
             "effective_rank": float(rankme(h.float())),
