@@ -43,6 +43,9 @@ __all__ = ["SimCLRClassifier"]
 # V1 appendix B.5: Nesterov momentum with 0.05 * batch_size / 256; V2's LARS suits batches of thousands.
 _FINE_TUNING_RATE = 0.05
 
+# V1 appendix B.6, linear evaluation: twice that rate, and 90 epochs.
+_FROZEN_RATE, _FROZEN_EPOCHS = 0.1, 90
+
 # From a linear classifier on, small steps of Muon gain more than SGD with the rate of V1.
 _MUON_RATE = 0.01
 
@@ -90,7 +93,8 @@ class SimCLRClassifier(TrainedImageClassifier):
         modules of these names, as ``encoder_.named_modules()`` has them. The other parts keep their weights
         and the statistics of their BatchNorm. Blocks of the compact network are its four convolutions, blocks
         of a ResNet its stages and what is before them, and of another network its children that have
-        parameters. Layers of the head and the linear layer are always trained.
+        parameters. Layers of the head and the linear layer are always trained. With ``start="zero"``, 0 is
+        the linear evaluation of V1, appendix B.6, whose ``batch_size`` is 4096.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
@@ -102,7 +106,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         Passes over the labelled images. 0 leaves the encoder as it is, and the linear layer is the linear
         classifier that it begins as. ``"auto"`` is 0 with fewer than 100 labelled images per class, with
         which fine-tuning did not gain on that classifier; else 20, but at least 200 steps. With
-        ``start="zero"`` it is 60 (V2), but at least 300 steps.
+        ``start="zero"`` it is 60 (V2), but at least 300 steps, and 90 for linear evaluation (V1 B.6).
     max_time : float or None, default=None
         Seconds to fine-tune for, instead of ``max_epochs``; the pretraining has its own. Reading does not
         count; too few steps are treated as in :class:`SimCLRTransformer`.
@@ -116,7 +120,8 @@ class SimCLRClassifier(TrainedImageClassifier):
     optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
         ``"auto"`` is Muon, with ``start="zero"`` SGD with Nesterov momentum, as in V1. V2 takes LARS.
     learning_rate : "auto" or float, default="auto"
-        Peak learning rate; ``"auto"`` is 0.01 for Muon, and 0.05 per batch of 256 images for SGD (V1 B.5).
+        Peak learning rate; ``"auto"`` is 0.01 for Muon, and for SGD 0.05 per batch of 256 images (V1 B.5),
+        or 0.1 for linear evaluation (V1 B.6).
     weight_decay : "auto" or float, default="auto"
         ``"auto"`` is 0 (V1, V2).
     warmup : float, default=0
@@ -352,6 +357,8 @@ class SimCLRClassifier(TrainedImageClassifier):
         return views
 
     def _resolve_epochs(self, n_images: int) -> int:
+        if self.max_epochs == "auto" and self._evaluates_linearly():
+            return _FROZEN_EPOCHS
         if self.max_epochs != "auto" or self.start == "zero":
             return super()._resolve_epochs(n_images)
         if self.max_time is None and n_images < _LABELS_PER_CLASS * len(self.classes_):
@@ -363,9 +370,15 @@ class SimCLRClassifier(TrainedImageClassifier):
         name = usual if self.optimizer == "auto" else self.optimizer
         rate, decay = self.learning_rate, self.weight_decay
         if rate == "auto":
-            rates = {"muon": _MUON_RATE, "sgd": _FINE_TUNING_RATE * batch_size / 256}
+            of_sgd = _FROZEN_RATE if self._evaluates_linearly() else _FINE_TUNING_RATE
+            rates = {"muon": _MUON_RATE, "sgd": of_sgd * batch_size / 256}
             rate = rates[name] if name in rates else default_learning_rate(name, batch_size)
         return name, float(rate), 0.0 if decay == "auto" else float(decay)
+
+    def _evaluates_linearly(self) -> bool:
+        """Return whether a linear layer is all that is trained, from zero."""
+        none = isinstance(self.trainable, Integral) and self.trainable == 0
+        return self.start == "zero" and none and self.head_layer == 0
 
     def _network(self) -> tuple[nn.Module, ...]:
         return self.encoder_, self.head_, self.classifier_

@@ -121,6 +121,7 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
 
     See Also
     --------
+    SimCLRClassifier : The evaluation of appendix B.6, by SGD on crops: ``start="zero", trainable=0``.
     WeightedKNNClassifier : The evaluation that trains nothing.
     sklearn.linear_model.LogisticRegression : One penalty.
 

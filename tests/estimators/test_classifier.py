@@ -263,3 +263,24 @@ def test_mirror_images_count_where_they_do_for_the_transformer(digits, few):
     assert model.mirror_
     np.testing.assert_array_equal(model.transform(X), transformer.transform(X))
     np.testing.assert_allclose(model.predict_proba(X), model.predict_proba(X[..., ::-1]), atol=1e-5)
+
+
+def test_linear_evaluation_is_a_naive_loop_of_sgd_with_nesterov_momentum(digits, few, pretrained):
+    X, y = digits
+    whole = Augmentation(size=(8, 8), crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip_probability=0.0)
+    whole.set_params(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
+    model = SimCLRClassifier(pretrained, start="zero", trainable=0, augmentation=whole, random_state=0)
+    model.set_params(precision="float32").fit(X, few)
+    assert model.n_iter_ == 90 and equal(state(model.encoder_), state(pretrained.encoder_))
+    h = model.transform(X[:40]).astype(np.float64)
+    W, b = np.zeros((4, h.shape[1])), np.zeros(4)
+    moving = [np.zeros_like(W), np.zeros_like(b)]
+    for step in range(90):  # one batch an epoch, whose rate is that of its middle
+        rate = 0.1 * 40 / 256 * (1 + np.cos(np.pi * (step + 0.5) / 90)) / 2
+        odds = np.exp(h @ W.T + b)
+        residual = (odds / odds.sum(1, keepdims=True) - np.eye(4)[y[:40]]) / 40
+        for k, (parameter, gradient) in enumerate(((W, residual.T @ h), (b, residual.sum(0)))):
+            moving[k] = 0.9 * moving[k] + gradient
+            parameter -= rate * (gradient + 0.9 * moving[k])
+    np.testing.assert_allclose(model.classifier_.weight.detach(), W, atol=1e-3 * np.abs(W).max())
+    np.testing.assert_allclose(model.classifier_.bias.detach(), b, atol=1e-3)
