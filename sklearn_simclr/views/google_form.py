@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._utils.devices import is_cpu
+from .hsv import from_hue, to_hue
 
 __all__ = ["CROP_TRIES", "bicubic_matrices", "bicubic_taps", "draw_google_crops", "google_colors"]
 
@@ -176,21 +177,9 @@ def _changed_in_hsv(views: Tensor, turn: Tensor, saturation: Tensor, hue: Tensor
 
 
 def _in_hsv(views: Tensor, turn: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-    value, lowest = views.amax(dim=1), views.amin(dim=1)
-    chroma = value - lowest
-    red, green, blue = views.unbind(dim=1)
-    safe = torch.where(chroma > 0, chroma, 1.0)
-    sector = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
+    value, chroma, sector = to_hue(views)
     saturates = (turn == 2).view(-1, 1, 1)
     part = torch.where(value > 0, chroma / torch.where(value > 0, value, 1.0), 0.0)
     chroma = torch.where(saturates, value * (part * saturation.view(-1, 1, 1)).clamp(0, 1), chroma)
     angle = sector + torch.where(saturates, 0.0, 6 * hue.view(-1, 1, 1))
-    channels = []
-    for offset in (5.0, 3.0, 1.0):  # channel c is value - chroma * max(0, min(k, 4 - k, 1))
-        k = (angle + offset) % 6
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(channels, dim=1)
+    return from_hue(value, chroma, angle)

@@ -12,6 +12,7 @@ from torch.nn.functional import affine_grid, channel_shuffle, embedding_bag, gri
 
 from .._utils.devices import is_cpu, send
 from .google_form import bicubic_matrices, bicubic_taps, google_colors
+from .hsv import from_hue, to_hue
 
 __all__ = ["IMPLEMENTATIONS", "Draws", "Maps", "compute_maps", "make_views"]
 
@@ -796,19 +797,5 @@ def _turned_where(chosen: Tensor, views: Tensor, shift: Tensor) -> Tensor:
 
 def _turned(views: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue by a fraction of the colour circle in HSV space."""
-    value, lowest = views.amax(dim=1), views.amin(dim=1)
-    chroma = value - lowest
-    red, green, blue = views.unbind(dim=1)
-    safe = torch.where(chroma > 0, chroma, 1.0)
-    sector = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    hue = sector + 6 * shift
-    # HSV to RGB without branches: channel c is value - chroma * max(0, min(k, 4 - k, 1)).
-    channels = []
-    for offset in (5.0, 3.0, 1.0):
-        k = (hue + offset) % 6
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
-    return torch.stack(channels, dim=1)
+    value, chroma, hue = to_hue(views)
+    return from_hue(value, chroma, hue + 6 * shift)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sklearn_simclr
-from sklearn_simclr import Augmentation, SimCLRTransformer, paper_settings
+from sklearn_simclr import Augmentation, SimCLRClassifier, SimCLRTransformer, paper_settings
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "explanation"
 
@@ -80,7 +80,8 @@ def test_every_name_on_the_pages_exists(page):
         found = sklearn_simclr
         for part in name.removeprefix("sklearn_simclr.").split("."):
             found = getattr(found, part)
-    parameters = set(SimCLRTransformer().get_params()) | set(Augmentation().get_params())
+    estimators = (SimCLRTransformer(), SimCLRClassifier(), Augmentation())
+    parameters = {name for estimator in estimators for name in estimator.get_params()}
     assert set(re.findall(r"``(\w+)=", text)) <= parameters | {"among", "rate", "paper", "data", "metric"}
     for script in re.findall(r"``(examples/[\w/]+\.py)``", text):
         assert (PAGES.parents[1] / script).is_file(), script

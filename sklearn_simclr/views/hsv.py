@@ -1,0 +1,53 @@
+"""Colours by hue, saturation and value, without branches."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["from_hue", "to_hue"]
+
+
+def to_hue(views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return value, chroma and hue of colours.
+
+    Parameters
+    ----------
+    views : tensor of shape (n, 3, H, W)
+        Red, green and blue in [0, 1].
+
+    Returns
+    -------
+    value, chroma : tensor of shape (n, H, W)
+        The largest channel, and how much the smallest one is below it.
+    hue : tensor of shape (n, H, W)
+        In sixths of the colour circle, from -1 to 5; 0 for grey.
+    """
+    value, lowest = views.amax(dim=1), views.amin(dim=1)
+    chroma = value - lowest
+    red, green, blue = views.unbind(dim=1)
+    safe = torch.where(chroma > 0, chroma, 1.0)
+    hue = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    return value, chroma, hue
+
+
+def from_hue(value: Tensor, chroma: Tensor, hue: Tensor) -> Tensor:
+    """Undo `to_hue`.
+
+    Parameters
+    ----------
+    value, chroma, hue : tensor of shape (n, H, W)
+        As `to_hue` returns them; any hue, since the circle closes after 6.
+
+    Returns
+    -------
+    tensor of shape (n, 3, H, W)
+        Red, green and blue.
+    """
+    channels = []
+    for offset in (5.0, 3.0, 1.0):  # channel c is value - chroma * max(0, min(k, 4 - k, 1))
+        k = (hue + offset) % 6
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
+    return torch.stack(channels, dim=1)
