@@ -70,6 +70,8 @@ numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and d
 	  --sources $(if $(CIFAR10),cifar grey) digits places --variants default "optimizer: AdamW" \
 	  "learning rate doubled" "batch 128" "temperature 0.1" "loss: decoupled" "crops from 40%" \
 	  "encoder half as wide again" --out docs/benchmarks
+	$(if $(CIFAR10),$(BIN)/python examples/benchmarks/additions.py --folder $(CIFAR10)/train --out docs/benchmarks)
+	$(if $(CLOTHING),$(BIN)/python examples/benchmarks/image_size.py --folder $(CLOTHING) --out docs/benchmarks)
 
 gpu: $(STAMP)-test ## On a machine with a GPU: its tests, the benchmarks, two GPUs; write docs/benchmarks/gpu.md
 	$(BIN)/python examples/benchmarks/gpu.py -- $(BENCH_OPTIONS)

@@ -653,3 +653,57 @@ def test_two_gpus_are_not_tried_where_there_is_one():
 
     passed, text = gpu.ranks(1)
     assert passed and text == ["Not tried: torch finds 1 GPU."]
+
+
+def test_additions_are_compared_with_the_default_of_their_seed(photographs, tmp_path, monkeypatch):
+    import additions
+
+    trained = []
+
+    class Trained:
+        """Learns as well as its parameters say, in an instant."""
+
+        n_iter_ = 1
+
+        def __init__(self, **params):
+            trained.append(params)
+
+        def fit(self, X):
+            return self
+
+        def transform(self, X):
+            return X
+
+    scores = iter(np.arange(14) / 100)
+    monkeypatch.setattr(additions, "SimCLRTransformer", Trained)
+    monkeypatch.setattr(additions, "probe", lambda *args: next(scores))
+    arguments = ["--folder", str(photographs / "train"), "--n-images", "40", "--seeds", "0", "1"]
+    additions.main([*arguments, "--out", str(tmp_path)])
+    assert [sorted(params)[0] for params in trained] == ["max_epochs"] + ["max_epochs", "max_time"] * 3 + [
+        "max_epochs"
+    ] + ["max_epochs", "max_time"] * 3
+    header, *lines = csv.reader((tmp_path / "additions.csv").read_text().splitlines())
+    assert [line[:3] for line in lines[::4]] == [["steps", "default", "2"], ["time", "default", "2"]]
+    assert [line[-1] for line in lines[1:4]] == ["+1.0 ± 0.0", "+3.0 ± 0.0", "+5.0 ± 0.0"]
+    assert [line[-1] for line in lines[5:]] == ["+2.0 ± 0.0", "+4.0 ± 0.0", "+6.0 ± 0.0"]
+    for params in additions.additions(4).values():
+        from sklearn_simclr import SimCLRTransformer
+
+        SimCLRTransformer(**params)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_sizes_are_measured_on_photographs(photographs, tmp_path, monkeypatch):
+    import image_size
+    import rivals
+
+    monkeypatch.setattr(rivals, "GRID", np.array([1e-2]))
+    monkeypatch.setattr(image_size, "in_fresh_process", lambda module, name, **kw: image_size.measure(**kw))
+    image_size.main(
+        ["--folder", str(photographs), "--sizes", "8", "12:8", "--epochs", "1", "--n-images", "16",
+         "--n-scored", "20", "--seeds", "0", "--out", str(tmp_path)]
+    )  # fmt: skip
+    header, *lines = csv.reader((tmp_path / "image_size.csv").read_text().splitlines())
+    assert header[-1] == "accuracy with all labels (%), 1 epochs"
+    assert [line[:2] for line in lines] == [["8", "default"], ["12", "8"]]
+    assert all(float(line[-1]) == 100 and float(line[3]) > 0 for line in lines)
