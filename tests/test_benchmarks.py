@@ -374,14 +374,15 @@ def test_rivals_write_the_tables_of_the_readme(photographs, tmp_path, monkeypatc
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- rivals sea: x -->\nold\n<!-- end of rivals sea -->\nb\n")
     arguments = [f"sea={photographs}", "--epochs", "0", "--labels", "2", "all", "--n-images", "24",
-                 "--n-scored", "12", "--n-centres", "3", "--out", str(tmp_path),
-                 "--readme", str(readme)]  # fmt: skip
+                 "--n-scored", "12", "--n-centres", "3", "--draws", "2",
+                 "--out", str(tmp_path), "--readme", str(readme)]  # fmt: skip
     rivals.main([*arguments, "--seeds", "0", "--methods", "raw", "SimCLR", "supervised"])
     rivals.main([*arguments, "--seeds", "0", "1"])
     rows = json.loads((tmp_path / "rivals.json").read_text())["rows"]
-    keys = [(row["method"], row["labels"], row["seed"]) for row in rows]
+    keys = [(row["method"], row["labels"], row["seed"], row["draw"]) for row in rows]
     # All labels are the same for every seed: what depends on no other random numbers is scored on them once.
-    assert len(set(keys)) == len(keys) == 5 * 4 + 4 * 3
+    # The supervised network is trained for one draw.
+    assert len(set(keys)) == len(keys) == 4 * 6 + 4 * 5 + 4
     text = readme.read_text()
     assert text.startswith("a\n<!-- rivals sea: x -->\n|  | 2 per class | all (24) |\n") and "old" not in text
     assert text.endswith("<!-- end of rivals sea -->\nb\n")

@@ -5,7 +5,8 @@ all training images, the supervised one on the labelled rows alone. Answers are 
 mirror image, for every method. A logistic regression on the numbers of a method has the C and the scaling
 that are best by cross-validation on its labelled rows (five folds, three from 500 rows on, one from 2,000
 on): all numbers divided by one factor, or each by its own deviation; neither needs labels. The supervised
-network answers by its own last layer. A seed is a draw of the labels and of all random weights.
+network answers by its own last layer. A seed is a draw of all random weights; with each seed a part of the
+labels is drawn ``--draws`` times, once for the supervised network, which is trained anew for each draw.
 
 A source is NAME=FOLDER. Images of its sub-folder ``train`` are trained on; those that are scored are in
 ``validation``, or without it, others of ``train``, or with ``--test`` in ``test``. ``cifar10`` without a
@@ -95,11 +96,11 @@ def read(part, n):
     return from_folder(part, n) if small else some(paths, y, n)
 
 
-def labelled_rows(y, count, seed):
+def labelled_rows(y, count, seed, draw=0):
     """Return `count` rows of each class, or all; those of a smaller count are among those of a larger one."""
     if count is None:
         return np.arange(len(y))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, draw])
     return np.concatenate([rng.permutation(np.flatnonzero(y == name))[:count] for name in np.unique(y)])
 
 
@@ -225,9 +226,15 @@ def measure(options, results, source):
 
     def missing(method, seconds, seeds):
         known = {"source": name, "images": [len(y), len(y_new)], "method": method, "seconds": seconds}
-        keys = [{**known, "labels": count, "seed": seed} for seed in seeds for count in options.labels]
-        if method in SEEDLESS:
+        draws = 1 if method == SUPERVISED else options.draws
+        keys = [
+            {**known, "labels": count, "seed": seed, "draw": draw}
+            for seed in seeds
+            for count in options.labels
             # With all labels there is nothing to draw.
+            for draw in range(1 if count is None else draws)
+        ]
+        if method in SEEDLESS:
             keys = [key for key in keys if key["labels"] is not None or key["seed"] == options.seeds[0]]
         return [key for key in keys if results.lacks(**key)]
 
@@ -256,12 +263,12 @@ def measure(options, results, source):
                 found[f"{OURS}, learnt means only"] = H[:, :width], H_new[:, :width]
             for part, (A, B) in found.items():
                 for key in missing(part, seconds, seeds):
-                    rows = labelled_rows(y, key["labels"], key["seed"])
+                    rows = labelled_rows(y, key["labels"], key["seed"], key["draw"])
                     results.add(**key, fit=spent, **evaluate(A, B, rows, y, y_new, key["seed"]))
             yield
         for seconds in options.seconds if wanted(SUPERVISED) else ():
             for key in missing(SUPERVISED, seconds, [seed]):
-                rows = labelled_rows(y, key["labels"], seed)
+                rows = labelled_rows(y, key["labels"], seed, key["draw"])
                 started = time.perf_counter()
                 model = SupervisedTransformer(**budget_of(options, seconds, seed)).fit(X[rows], y[rows])
                 spent = round(time.perf_counter() - started, 1)
@@ -272,7 +279,7 @@ def measure(options, results, source):
 
 
 def means(rows):
-    """Return {(method, seconds): {labels: accuracies of the seeds}}, in the order of the table."""
+    """Return {(method, seconds): {labels: accuracies of seeds and draws}}, in the order of the table."""
     table = {}
     for row in rows:
         cells = table.setdefault((row["method"], row["seconds"]), {})
@@ -288,7 +295,7 @@ def counts_of(table):
 
 
 def wide(rows, n_train):
-    """Return header and lines of a table: mean and deviation over the seeds."""
+    """Return header and lines of a table: mean and deviation over seeds and draws."""
     table = means(rows)
     counts = counts_of(table)
     header = ["method", "training (s)", *("all" if c is None else f"{c} per class" for c in counts)]
@@ -351,13 +358,15 @@ def write(options, results, sources):
             seconds = min(options.seconds)
             kept = [[line[0], *line[2:]] for line in lines if line[1] in ("", f"{seconds:g}")]
             seeds = len({row["seed"] for row in rows})
+            draws = max(row["draw"] for row in rows) + 1
             minutes = sum(row["took"] for row in rows) / 60
             text = [
                 markdown(["", *header[2:]], kept),
                 conclusions(rows, seconds, n_train),
                 f"Accuracy in percent on {n_new:,} other images: mean ± standard deviation over {seeds} "
-                f"seeds, each with its own draw of labels and weights. {seconds:g} s of training for each "
-                f"network, {minutes:.0f} minutes for the table. `{COMMAND}` on {where}",
+                f"seeds of the weights, each with {draws} draws of the labels (supervised network: one). "
+                f"{seconds:g} s of training for each network, {minutes:.0f} minutes for the table. "
+                f"`{COMMAND}` on {where}",
             ]
             text = "\n\n".join(text)
             put(options.readme, f"rivals {name}", text)
@@ -378,6 +387,7 @@ def main(arguments=None):
     parser.add_argument("--seconds", type=float, nargs="+", default=[40.0], help="for each training (40)")
     parser.add_argument("--epochs", type=int, help="of each training, instead: shows that it runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--draws", type=int, default=5, help="of a part of the labels, with each seed (5)")
     parser.add_argument("--methods", nargs="*", help="only those that begin with one of these words")
     parser.add_argument("--n-images", type=int, default=10_000, help="training images at most (10000)")
     parser.add_argument("--n-scored", type=int, default=4_000, help="of train, held out; or of test (4000)")
