@@ -13,8 +13,9 @@ from .._utils.pickling import VersionedPickles
 from .._utils.types import Images
 from ..images.items import as_rows
 from ..images.load import load_images
-from .google_form import CROP_TRIES, draw_google_crops
-from .linear_maps import IMPLEMENTATIONS, Draws, Maps, compute_maps, make_views
+from .by_matrices import Maps, compute_maps
+from .draws import Draws, draw_views
+from .make import IMPLEMENTATIONS, make_views
 
 __all__ = ["Augmentation", "maps_of", "turns_freely"]
 
@@ -25,13 +26,6 @@ _SMALL_VIEW = 64
 # From this short side of the images on, views are smaller than images.
 _SMALLEST_PART = 28
 _VIEW_PART = 0.75
-
-_CROP_TRIES = 10
-
-# Area, as a fraction of the view's, and aspect ratio of what is erased: those of Zhong et al., but half of
-# their largest area since SimCLR crops already.
-_ERASED_AREA = (0.02, 0.2)
-_ERASED_RATIO = (0.3, 1 / 0.3)
 
 
 class Augmentation(VersionedPickles, BaseEstimator):
@@ -272,83 +266,8 @@ class Augmentation(VersionedPickles, BaseEstimator):
         >>> bool((draws.top + draws.height <= 32).all())
         True
         """
-        draws = self.resolve(image_shape)._draw(n, image_shape, generator)
+        draws = draw_views(self.resolve(image_shape), n, image_shape, generator)
         return draws if device is None else draws.to(device)
-
-    def _draw(self, n: int, image_shape: tuple[int, ...], generator: torch.Generator | None) -> Draws:
-        """Draw for n views where the generator is; the parameters are concrete."""
-        _, height, width = image_shape
-        device = "cpu" if generator is None else generator.device
-        # One call for all random numbers: small calls cost more than the numbers.
-        google = self.implementation.startswith("google")
-        tries = CROP_TRIES if google else _CROP_TRIES
-        counts = (tries, tries, 1, 1, 1, 4, 4, 1, 1, 1, 1)
-        numbers = torch.rand(n * sum(counts), generator=generator, device=device)
-        area, ratio, v, h, jitter, factors, order, blur, flip, grey, sigma = (
-            part.view(count, n) if i == 5 else part if count == 1 else part.view(n, count)
-            for i, (count, part) in enumerate(
-                zip(counts, numbers.split([n * count for count in counts]), strict=True)
-            )
-        )
-        turns = self._draw_turns(n, flip, generator, device)
-        draw_crops = _draw_as_google if google else _draw_crops
-        top, left, crop_height, crop_width = draw_crops(
-            area, ratio, v, h, height, width, self, turns["transposed"]
-        )
-        strength = float(self.color_strength)
-        low, high = max(0.0, 1.0 - 0.8 * strength), 1.0 + 0.8 * strength
-        jittered = jitter < self.jitter_probability
-        one = torch.ones((), device=device)
-        added = 1.0 + 0.8 * strength * (2.0 * factors[0] - 1.0)  # V1's, 1 + U(-0.8 s, 0.8 s)
-        brightness, contrast, saturation = torch.where(jittered, _between(factors[:3], low, high), one)
-        if self.implementation == "google_v1":
-            brightness = torch.where(jittered, added, one)
-        hue = torch.where(jittered, _between(factors[3], -0.2 * strength, 0.2 * strength), 0.0 * one)
-        blurred = blur < self.blur_probability
-        return Draws(
-            top=top,
-            left=left,
-            height=crop_height,
-            width=crop_width,
-            brightness=brightness,
-            contrast=contrast,
-            saturation=saturation,
-            hue=hue,
-            order=order.argsort(dim=1),
-            grayscale=grey < self.grayscale_probability,
-            sigma=torch.where(blurred, _between(sigma, *self.blur_sigma), 0.0 * one),
-            **turns,
-        )
-
-    def _draw_turns(
-        self, n: int, flip: Tensor, generator: torch.Generator | None, device: torch.device | str
-    ) -> dict[str, Any]:
-        """Draw how n views are mirrored, turned and erased; only what is asked for takes random numbers."""
-
-        def uniform(count: int = 1) -> Tensor:
-            return torch.rand(count, n, generator=generator, device=device)
-
-        flipped: Tensor = flip < self.flip_probability
-        vertical = transposed = angle = erased = None
-        if self.vertical_flip_probability > 0:
-            vertical = uniform()[0] < self.vertical_flip_probability
-        if self.rotation == "quarter":
-            # A quarter turn counterclockwise is a mirroring, then an exchange of rows and columns.
-            turn = (4 * uniform()[0]).floor_()
-            transposed = turn % 2 == 1
-            flipped = flipped ^ ((turn == 1) | (turn == 2))
-            vertical = (turn >= 2) if vertical is None else vertical ^ (turn >= 2)
-        elif self.rotation is not None:
-            angle = _between(uniform()[0], -self.rotation, self.rotation)
-        if self.erasing_probability > 0:
-            erased = _draw_erased(uniform(5), self.erasing_probability, *self.size)
-        return {
-            "flip": flipped,
-            "vertical_flip": vertical,
-            "transposed": transposed,
-            "angle": angle,
-            "erased": erased,
-        }
 
     def apply(self, images: Tensor, draws: Draws | Maps) -> Tensor:
         """Make the views that were drawn.
@@ -456,7 +375,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
             raise TypeError(f"images must be uint8 or floating point in [0, 1], got {images.dtype}.")
         shape = tuple(images.shape[1:])
         resolved = self.resolve(shape)
-        draws = resolved._draw(n_views * len(images), shape, generator)
+        draws = draw_views(resolved, n_views * len(images), shape, generator)
         return resolved._apply(images, draws)
 
     def _check(self) -> None:
@@ -473,9 +392,9 @@ class Augmentation(VersionedPickles, BaseEstimator):
             raise ValueError(f"size must be 'auto', a positive int or a pair of them, got {size!r}.")
         if not _is_auto(size) and len(sizes) not in (1, 2):
             raise ValueError(f"size must be 'auto', a positive int or a pair of them, got {size!r}.")
-        _check_range("crop_scale", self.crop_scale, 0.0, 1.0, auto=True, open_low=True)
-        _check_range("crop_ratio", self.crop_ratio, 0.0, math.inf, open_low=True)
-        _check_range("blur_sigma", self.blur_sigma, 0.0, math.inf, open_low=True)
+        _check_range("crop_scale", self.crop_scale, 1.0, auto=True)
+        _check_range("crop_ratio", self.crop_ratio, math.inf)
+        _check_range("blur_sigma", self.blur_sigma, math.inf)
         _check_number("flip_probability", self.flip_probability, 1.0, auto=True)
         _check_number("vertical_flip_probability", self.vertical_flip_probability, 1.0, auto=True)
         rotation = self.rotation
@@ -498,21 +417,7 @@ def maps_of(
 ) -> Maps:
     """Return what an accelerator makes the views of, which :meth:`Augmentation.apply` takes for the draws.
 
-    Parameters
-    ----------
-    augmentation : Augmentation
-        With concrete values; it does not turn by any angle.
-    draws : Draws
-        What it drew, on the CPU.
-    image_shape : (int, int, int)
-        Channels, height and width of the images.
-    dtype : torch.dtype
-        Of the images.
-
-    Returns
-    -------
-    Maps
-        On the CPU.
+    The augmentation has concrete values and does not turn by any angle; draws and maps are on the CPU.
     """
     return compute_maps(
         draws,
@@ -544,114 +449,16 @@ def _check_number(name: str, value: float | str, high: float, auto: bool = False
         raise ValueError(f"{name} must be a number in [0, {high:g}]{auto * ' or auto'}, got {value!r}.")
 
 
-def _check_range(
-    name: str,
-    value: tuple[float, float] | str,
-    low: float,
-    high: float,
-    auto: bool = False,
-    open_low: bool = False,
-) -> None:
+def _check_range(name: str, value: tuple[float, float] | str, high: float, auto: bool = False) -> None:
     if auto and _is_auto(value):
         return
-    left = "(" if open_low else "["
     message = (
         f"{name} must be {auto * 'auto or '}a pair (low, high) with low <= high, "
-        f"both in {left}{low:g}, {high:g}{']' if math.isfinite(high) else ')'}, got {value!r}."
+        f"both in (0, {high:g}{']' if math.isfinite(high) else ')'}, got {value!r}."
     )
     try:
         first, second = (float(v) for v in value)
     except (TypeError, ValueError):
         raise ValueError(message) from None
-    above = first > low if open_low else first >= low
-    if not (above and first <= second <= high and math.isfinite(second)):
+    if not (0 < first <= second <= high and math.isfinite(second)):
         raise ValueError(message)
-
-
-def _between(u: Tensor, low: float, high: float) -> Tensor:
-    """Stretch numbers in [0, 1) to [low, high), in place."""
-    return u.mul_(high - low).add_(low)
-
-
-def _draw_crops(
-    area: Tensor,
-    ratio: Tensor,
-    vertical: Tensor,
-    horizontal: Tensor,
-    height: int,
-    width: int,
-    resolved: Augmentation,
-    transposed: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Make boxes of numbers in [0, 1) as torchvision's RandomResizedCrop does.
-
-    A box is the first of ten (the columns of ``area`` and ``ratio``) that fits, or a central one. Its ratio
-    is relative to that of the image. The ratio of those that are to be transposed is such that they are
-    stretched as much as the others.
-    """
-    aspect = width / height
-    ratios = [r * aspect for r in resolved.crop_ratio]
-    stretch = (resolved.size[0] / resolved.size[1]) ** 2
-    area = _between(area, *resolved.crop_scale).mul_(height * width)
-    ratio = _between(ratio, *(math.log(r) for r in ratios)).exp_()
-    if transposed is not None:
-        ratio = torch.where(transposed[:, None], ratio * stretch, ratio)
-    crop_width = (area * ratio).sqrt_().round_()
-    crop_height = (area / ratio).sqrt_().round_()
-    fits = (crop_width > 0) & (crop_width <= width) & (crop_height > 0) & (crop_height <= height)
-    first = fits.to(torch.int8).argmax(dim=1, keepdim=True)
-    any_fits = fits.any(dim=1)
-    central = _central_crop(height, width, *ratios)
-    if transposed is not None:
-        other = _central_crop(height, width, *(r * stretch for r in ratios))
-        central = [torch.where(transposed, *sides) for sides in zip(other, central, strict=True)]
-    crop_height = torch.where(any_fits, crop_height.gather(1, first)[:, 0], central[0])
-    crop_width = torch.where(any_fits, crop_width.gather(1, first)[:, 0], central[1])
-    room_v, room_h = height - crop_height, width - crop_width
-    # u < 1, but u * (room + 1) can round up to room + 1.
-    top = torch.minimum((vertical * (room_v + 1)).floor_(), room_v)
-    left = torch.minimum((horizontal * (room_h + 1)).floor_(), room_h)
-    top = torch.where(any_fits, top, (height - central[0]) // 2)
-    left = torch.where(any_fits, left, (width - central[1]) // 2)
-    return top, left, crop_height, crop_width
-
-
-def _draw_as_google(
-    tall: Tensor,
-    ratio: Tensor,
-    vertical: Tensor,
-    horizontal: Tensor,
-    height: int,
-    width: int,
-    resolved: Augmentation,
-    transposed: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Make boxes as Google's code does; their ratio is relative to that of the view."""
-    aspect = torch.full_like(vertical, resolved.size[1] / resolved.size[0])
-    if transposed is not None:
-        aspect = torch.where(transposed, 1 / aspect, aspect)
-    low, high = (r * aspect for r in resolved.crop_ratio)
-    size, area = (height, width), resolved.crop_scale
-    return draw_google_crops(tall, ratio, vertical, horizontal, size, area, (low, high))
-
-
-def _central_crop(height: int, width: int, low: float, high: float) -> list[Any]:
-    """Return height and width of the central crop of torchvision: the image, cut to the nearest ratio."""
-    if width / height < low:
-        height = max(1, round(width / low))
-    elif width / height > high:
-        width = max(1, round(height * high))
-    return [float(height), float(width)]
-
-
-def _draw_erased(numbers: Tensor, probability: float, height: int, width: int) -> Tensor:
-    """Make rectangles (n, 4) of numbers (5, n): first and last row and column, the last ones excluded."""
-    chosen, area, ratio, vertical, horizontal = numbers
-    area = _between(area, *_ERASED_AREA).mul_(height * width)
-    ratio = _between(ratio, *(math.log(r) for r in _ERASED_RATIO)).exp_()
-    tall = (area * ratio).sqrt_().round_().clamp_(1, height)
-    wide = (area / ratio).sqrt_().round_().clamp_(1, width)
-    top = torch.minimum((vertical * (height - tall + 1)).floor_(), height - tall)
-    left = torch.minimum((horizontal * (width - wide + 1)).floor_(), width - wide)
-    box = torch.stack([top, left, top + tall, left + wide], dim=1)
-    return torch.where((chosen < probability)[:, None], box, 0.0)

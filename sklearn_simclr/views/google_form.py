@@ -1,14 +1,23 @@
 """The operations on views as google-research/simclr computes them on TensorFlow 1, for both papers."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .._utils.devices import is_cpu
-from .hsv import from_hue, to_hue
+from .hsv import change_chosen, from_hue, to_hue
 
-__all__ = ["CROP_TRIES", "bicubic_matrices", "bicubic_taps", "draw_google_crops", "google_colors"]
+if TYPE_CHECKING:
+    from .draws import Draws
+
+__all__ = [
+    "CROP_TRIES",
+    "bicubic_matrices",
+    "bicubic_taps",
+    "draw_google_crops",
+    "google_colors",
+    "is_googles",
+]
 
 CROP_TRIES = 100
 
@@ -19,6 +28,11 @@ _LEAST_COVERED = 0.1
 # The parameter of TensorFlow's cubic kernel, and the steps into which the distance from a pixel is rounded.
 _CUBIC = -0.75
 _CUBIC_STEPS = 1024
+
+
+def is_googles(implementation: str) -> bool:
+    """Return whether an implementation of `Augmentation` computes as Google's code does."""
+    return implementation.startswith("google")
 
 
 def draw_google_crops(
@@ -123,7 +137,7 @@ def bicubic_matrices(start: Tensor, length: Tensor, place: Tensor, n_in: int) ->
     return matrix
 
 
-def google_colors(views: Tensor, draws: Any, *, additive: bool) -> Tensor:
+def google_colors(views: Tensor, draws: "Draws", *, additive: bool) -> Tensor:
     """Apply TensorFlow's colour operations in the order that was drawn, clipped after each.
 
     Contrast is about the mean of each channel; saturation and hue are changed in HSV space. Views whose
@@ -158,7 +172,7 @@ def google_colors(views: Tensor, draws: Any, *, additive: bool) -> Tensor:
             offset = offset + torch.where(turn == 0, brightness - 1, 0.0).view(-1, 1, 1, 1)
         changed = views * factor.view(-1, 1, 1, 1) + offset
         if channels == 3:
-            changed = _changed_in_hsv(changed, turn, draws.saturation, draws.hue)
+            changed = change_chosen(changed, turn >= 2, _in_hsv, turn, draws.saturation, draws.hue)
         views = torch.where(jittered, changed.clamp(0, 1), views)
     if channels == 3:
         red, green, blue = views.unbind(dim=1)
@@ -167,16 +181,8 @@ def google_colors(views: Tensor, draws: Any, *, additive: bool) -> Tensor:
     return views.clamp(0, 1)
 
 
-def _changed_in_hsv(views: Tensor, turn: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-    """Multiply the saturation of views whose turn is 2, and turn the hue of those whose turn is 3."""
-    if is_cpu(views.device) and not views.requires_grad:
-        chosen = (turn >= 2).nonzero()[:, 0]
-        views[chosen] = _in_hsv(views[chosen], turn[chosen], saturation[chosen], hue[chosen])
-        return views
-    return torch.where((turn >= 2).view(-1, 1, 1, 1), _in_hsv(views, turn, saturation, hue), views)
-
-
 def _in_hsv(views: Tensor, turn: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+    """Multiply the saturation of views whose turn is 2, and turn the hue of those whose turn is 3."""
     value, chroma, sector = to_hue(views)
     saturates = (turn == 2).view(-1, 1, 1)
     part = torch.where(value > 0, chroma / torch.where(value > 0, value, 1.0), 0.0)

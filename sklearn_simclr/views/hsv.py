@@ -1,9 +1,13 @@
 """Colours by hue, saturation and value, without branches."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["from_hue", "to_hue"]
+from .._utils.devices import is_cpu
+
+__all__ = ["change_chosen", "from_hue", "to_hue"]
 
 
 def to_hue(views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,3 +55,13 @@ def from_hue(value: Tensor, chroma: Tensor, hue: Tensor) -> Tensor:
         k = (hue + offset) % 6
         channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
     return torch.stack(channels, dim=1)
+
+
+def change_chosen(views: Tensor, chosen: Tensor, change: Callable[..., Tensor], *drawn: Tensor) -> Tensor:
+    """Return ``change(views, *drawn)`` for the views that are chosen (V,), and the others as they are."""
+    if is_cpu(views.device) and not views.requires_grad:
+        index = chosen.nonzero()[:, 0]
+        views[index] = change(views[index], *(numbers[index] for numbers in drawn))
+        return views
+    # All views are changed: on an accelerator, choosing some would wait for their number.
+    return torch.where(chosen.view(-1, 1, 1, 1), change(views, *drawn), views)

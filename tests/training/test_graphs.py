@@ -19,7 +19,7 @@ from sklearn_simclr.training import Plan, graphs, train, warmup_cosine, without_
 from sklearn_simclr.training.classification import ClassificationObjective, Targets
 from sklearn_simclr.training.contrastive import ContrastiveObjective
 from sklearn_simclr.training.reconstruction import ReconstructionObjective
-from sklearn_simclr.views import linear_maps
+from sklearn_simclr.views import hsv, make
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (13, 3, 8, 8), dtype=np.uint8))
 
@@ -30,7 +30,8 @@ def records(monkeypatch):
     monkeypatch.setattr(torch.cpu, "CUDAGraph", RecordedGraph, raising=False)
     monkeypatch.setattr(torch.cpu, "graph", record, raising=False)
     # Views as accelerators make them: on a CPU their number is asked for.
-    monkeypatch.setattr(linear_maps, "is_cpu", lambda device: False)
+    for module in (make, hsv):
+        monkeypatch.setattr(module, "is_cpu", lambda device: False)
     RecordedGraph.made.clear()
 
 
@@ -89,7 +90,7 @@ def test_repeated_steps_are_computed_steps_bit_by_bit(monkeypatch, name, optimiz
 
 
 def test_a_step_for_which_the_host_waits_is_computed(monkeypatch):
-    monkeypatch.setattr(linear_maps, "is_cpu", is_cpu)  # a CPU asks for the number of views to be turned
+    monkeypatch.setattr(hsv, "is_cpu", is_cpu)  # a CPU asks for the number of views to be turned
     found, _ = learn("sequential", "sgd", epochs=4)
     assert [graph.replays for graph in RecordedGraph.made] == [0]
     monkeypatch.setattr(graphs, "_STEPS_BEFORE", 1000)

@@ -13,7 +13,9 @@ from sklearn.base import clone
 
 from sklearn_simclr import Augmentation
 from sklearn_simclr._utils.devices import pack, unpack
-from sklearn_simclr.views import linear_maps as _views
+from sklearn_simclr.views import by_rows, make
+from sklearn_simclr.views.by_matrices import compute_maps, views_by_matrices
+from sklearn_simclr.views.by_rows import views_by_rows
 
 NOTHING = {
     "crop_scale": (1.0, 1.0),
@@ -402,9 +404,9 @@ def test_both_ways_of_computing_give_the_same_views(shape, size, implementation)
     draws = augmentation.draw(12, shape, generator=generator(1))
     assert 0 < (draws.sigma > 0).sum() < 12
     keywords = {"blurs": True, "implementation": implementation}
-    by_rows = _views._views_by_rows(images, draws, size, *keywords.values())
-    maps = _views.compute_maps(draws, images.shape, images.dtype, size, **keywords)
-    dense = _views._views_by_matrices(images, maps, size, implementation)
+    by_rows = views_by_rows(images, draws, size, **keywords)
+    maps = compute_maps(draws, images.shape, images.dtype, size, **keywords)
+    dense = views_by_matrices(images, maps, size, implementation)
     assert by_rows.shape == dense.shape == (12, shape[0], *size)
     if implementation == "linear":
         torch.testing.assert_close(by_rows, dense, atol=1e-5, rtol=0)
@@ -486,8 +488,8 @@ def test_a_view_does_not_depend_on_its_company(shape, implementation, monkeypatc
         rows = draws.rows(torch.cat([part, part + 10]))
         assert torch.equal(augmentation.apply(images[part], rows), views[torch.cat([part, part + 10])])
     for group, large in ((1, 0), (50_000, 10**9), (10**9, 0), (10**9, 10**9)):
-        monkeypatch.setattr(_views, "_GROUP", group)
-        monkeypatch.setattr(_views, "_LARGE", large)
+        monkeypatch.setattr(by_rows, "_GROUP", group)
+        monkeypatch.setattr(by_rows, "_LARGE", large)
         assert torch.equal(augmentation.apply(images, draws), views)
 
 
@@ -850,7 +852,7 @@ def test_a_turned_view_does_not_depend_on_its_company(shape, turned, monkeypatch
     augmentation = Augmentation(**turned)
     draws = augmentation.draw(20, shape, generator=generator(1))
     views = augmentation.apply(images, draws)
-    monkeypatch.setattr(_views, "_ROTATED", 1)
+    monkeypatch.setattr(make, "_ROTATED", 1)
     assert torch.equal(augmentation.apply(images, draws), views)
     part = torch.tensor([9, 2, 4, 0])
     rows = draws.rows(torch.cat([part, part + 10]))
