@@ -15,13 +15,18 @@ __all__ = ["Finding", "judge"]
 Verdict: TypeAlias = Literal["collapsed", "untrained", "undertrained", "trained"]
 
 # The thresholds were chosen by hand, between the numbers of networks whose state is known:
-# examples/benchmarks/thresholds.py prints these numbers beside the verdicts.
+# examples/benchmarks/thresholds.py writes these numbers beside the verdicts.
 
 # Views that lie so close together are one point; and so are views that lie a little less close, if the other
 # view is found at most so many times as often as by chance.
 _ONE_POINT = 1e-6
 _NEARLY_ONE_POINT = 1e-3
 _BY_CHANCE = 2.0
+
+# So are images for an encoder that is no better than an untrained one, if the spread of its representations
+# is at most this part of an untrained one's. Networks that were trained to pull views together and nothing
+# else are far below. The spread of projections would not do: it shrinks in the first steps of any training.
+_SHRUNK = 0.05
 
 # An encoder is better than an untrained one from so much on: in the loss as a share of the chance level, in
 # the contrastive accuracy and in standard errors of it, and in the votes of neighbours, in standard errors.
@@ -161,17 +166,15 @@ def _verdict(
     limit = _NEARLY_ONE_POINT if by_chance else _ONE_POINT
     if min(trained.spread, trained.spread_representations) < limit:
         if trained.spread_representations < limit:
-            title = "collapsed: every view maps to one point"
-        else:
-            title = "collapsed: every projection is one point"
-        return "collapsed", Finding(
-            "problem",
-            title,
-            "Nothing can be told apart by it. Lower learning_rate or weight_decay, raise warmup or "
-            "batch_size, use projection_layers=2, and fit again; a loss of your own must push views of "
-            "different images apart.",
-        )
+            return _collapsed("every view maps to one point", "Nothing can be told apart by it.")
+        return _collapsed("every projection is one point", "Nothing can be told apart by it.")
     if not _is_better(measures, course):
+        shrunk = _shrunk(measures) if course["epochs"] > 0 else None
+        if shrunk is not None:
+            title = (
+                f"all images lie {1 / max(shrunk, 1e-9):,.0f} times as close together as with random weights"
+            )
+            return _collapsed(title, found)
         return _no_better(course, found)
     epochs, steps = course["epochs"], course["steps"]
     trained_for = _epochs(course)
@@ -193,6 +196,22 @@ def _verdict(
             + ". Raise max_epochs.",
         )
     return "trained", Finding("good", "it has learnt to tell images apart", found)
+
+
+def _collapsed(title: str, found: str) -> tuple[Verdict, Finding]:
+    return "collapsed", Finding(
+        "problem",
+        f"collapsed: {title}",
+        f"{found} Lower learning_rate or weight_decay, raise warmup, use projection_layers=2, and fit again; "
+        "a loss of your own must push views of different images apart.",
+    )
+
+
+def _shrunk(measures: "Measures") -> float | None:
+    """Return the spread as a part of that of untrained networks, None where it is much of it."""
+    before = min(twin.spread_representations for twin in measures.untrained)
+    part = measures.trained.spread_representations / max(before, _ONE_POINT)
+    return part if part < _SHRUNK else None
 
 
 def _no_better(course: dict[str, Any], found: str) -> tuple[Verdict, Finding]:

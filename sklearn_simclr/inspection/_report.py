@@ -203,8 +203,8 @@ class RepresentationReport:
     Attributes
     ----------
     verdict : {"collapsed", "untrained", "undertrained", "trained"}
-        In a word: one point for all views; no better than random weights; better, but much better with more
-        epochs; or none of these.
+        In a word: one point for all views, or hardly more and no better than random weights; no better than
+        random weights; better, but much better with more epochs; or none of these.
     findings : list of Finding
         Each with ``level`` ("good", "note" or "problem"), ``title`` and ``advice``: the verdict's, then the
         others, the worst first.

@@ -514,3 +514,21 @@ def test_labels_that_say_nothing_are_noted(good, images):
 def test_directions_of_a_handful_of_images_are_not_counted(good, images):
     report = representation_report(good, images[:10])
     assert not any("directions" in finding.title for finding in report.findings)
+
+
+def test_pulled_together_without_negatives_is_collapsed(images):
+    """Long before all views are one point, and though the few differences that are left tell some apart."""
+
+    def together(z):
+        first, second = torch.nn.functional.normalize(z, dim=1).chunk(2)
+        return (first - second).square().sum(1).mean()
+
+    settings = {"encoder": plain_encoder, "projection_layers": 0}
+    fitted = fit(images[:128], 25, loss=together, optimizer="adamw", learning_rate=0.01, **settings)
+    found = representation_report(fitted, images[:200])
+    assert found.verdict == "collapsed" and found.measures.trained.spread > 1e-6
+    assert "times as close together as with random weights" in found.findings[0].title
+    assert "push views of different images apart" in found.findings[0].advice
+    assert "batch_size" not in found.findings[0].advice
+    # The same network without training is as it was before.
+    assert representation_report(fit(images[:128], 0, **settings), images[:200]).verdict == "untrained"
