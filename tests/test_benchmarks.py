@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from sklearn_simclr import SimCLRTransformer
+
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("lightly", "kornia", "pytorch_metric_learning")
 
@@ -370,19 +372,29 @@ def test_rivals_have_the_accuracy_of_a_plain_classifier_with_what_was_chosen():
 def test_rivals_write_the_tables_of_the_readme(photographs, tmp_path, monkeypatch):
     import rivals
 
+    from sklearn_simclr.export import export_encoder
+
     monkeypatch.setattr(rivals, "GRID", np.array([1e-3, 1e-1]))
+    candidates = {"autoencoder": ({}, {"encoder": "compactx0.5"}), "k-means of patches": ({}, {"side": 4})}
+    monkeypatch.setattr(rivals, "CANDIDATES", candidates)
+    weights = tmp_path / "published.safetensors"
+    X = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 3)).astype(np.uint8)
+    export_encoder(SimCLRTransformer("compactx0.5", max_epochs=0, random_state=0).fit(X), weights)
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- rivals sea: x -->\nold\n<!-- end of rivals sea -->\nb\n")
     arguments = [f"sea={photographs}", "--epochs", "0", "--labels", "2", "all", "--n-images", "24",
                  "--n-scored", "12", "--n-centres", "3", "--draws", "2",
-                 "--out", str(tmp_path), "--readme", str(readme)]  # fmt: skip
+                 "--imagenet", str(weights), "--out", str(tmp_path), "--readme", str(readme)]  # fmt: skip
     rivals.main([*arguments, "--seeds", "0", "--methods", "raw", "SimCLR", "supervised"])
     rivals.main([*arguments, "--seeds", "0", "1"])
     rows = json.loads((tmp_path / "rivals.json").read_text())["rows"]
     keys = [(row["method"], row["labels"], row["seed"], row["draw"]) for row in rows]
     # All labels are the same for every seed: what depends on no other random numbers is scored on them once.
     # The supervised network is trained for one draw.
-    assert len(set(keys)) == len(keys) == 4 * 6 + 4 * 5 + 4
+    assert len(set(keys)) == len(keys) == 4 * 6 + 5 * 5 + 4
+    for method, settings in candidates.items():
+        found = [row["setting"] for row in rows if row["method"] == method]
+        assert found[0] in settings and found.count(found[0]) == len(found)
     text = readme.read_text()
     assert text.startswith("a\n<!-- rivals sea: x -->\n|  | 2 per class | all (24) |\n") and "old" not in text
     assert text.endswith("<!-- end of rivals sea -->\nb\n")
@@ -391,6 +403,7 @@ def test_rivals_write_the_tables_of_the_readme(photographs, tmp_path, monkeypatc
     assert lines[0][0] == "raw pixels" and lines[0][2].startswith("100.0")
     for line in lines:
         assert "| " + " | ".join([line[0], *line[2:]]) + " |" in text
+    assert "Settings chosen by cross-validation: k-means of patches " in text and "; autoencoder " in text
 
 
 def test_savings_are_quoted_at_counts_that_were_measured():
@@ -687,10 +700,8 @@ def test_additions_are_compared_with_the_default_of_their_seed(photographs, tmp_
     assert [line[:3] for line in lines[::4]] == [["steps", "default", "2"], ["time", "default", "2"]]
     assert [line[-1] for line in lines[1:4]] == ["+1.0 ± 0.0", "+3.0 ± 0.0", "+5.0 ± 0.0"]
     assert [line[-1] for line in lines[5:]] == ["+2.0 ± 0.0", "+4.0 ± 0.0", "+6.0 ± 0.0"]
-    for params in additions.additions(4).values():
-        from sklearn_simclr import SimCLRTransformer
-
-        SimCLRTransformer(**params)
+    for params in additions.SETTINGS.values():
+        SimCLRTransformer(**params).get_params()
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -701,10 +712,40 @@ def test_sizes_are_measured_on_photographs(photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(rivals, "GRID", np.array([1e-2]))
     monkeypatch.setattr(image_size, "in_fresh_process", lambda module, name, **kw: image_size.measure(**kw))
     image_size.main(
-        ["--folder", str(photographs), "--sizes", "8", "12:8", "--epochs", "1", "--n-images", "16",
+        ["--folder", str(photographs), "--sizes", "12:8", "--epochs", "1", "--n-images", "16",
          "--n-scored", "20", "--seeds", "0", "--out", str(tmp_path)]
     )  # fmt: skip
     header, *lines = csv.reader((tmp_path / "image_size.csv").read_text().splitlines())
     assert header[-1] == "accuracy with all labels (%), 1 epochs"
-    assert [line[:2] for line in lines] == [["8", "default"], ["12", "8"]]
+    assert [line[:2] for line in lines] == [["12", "8"]]
     assert all(float(line[-1]) == 100 and float(line[3]) > 0 for line in lines)
+
+
+def test_the_thresholds_are_beside_the_verdicts(tmp_path, monkeypatch):
+    import thresholds
+
+    monkeypatch.setattr(thresholds, "TEMPERATURES", (0.2,))
+    monkeypatch.setattr(thresholds, "BATCH_SIZES", (32,))
+    every = thresholds.networks
+    monkeypatch.setattr(thresholds, "networks", lambda *args: list(every(*args))[:2])
+    thresholds.main(["--n-images", "12", "--epochs", "1", "--seeds", "1", "--out", str(tmp_path)])
+    header, *lines = csv.reader((tmp_path / "thresholds.csv").read_text().splitlines())
+    assert [line[3] for line in lines] == ["collapsed", "untrained"]
+    random = dict(zip(header, lines[1], strict=True))
+    assert random["verdict"] == "untrained" and 0.5 < float(random["spread / random weights"]) < 2
+    _, (images, temperature, *found) = csv.reader((tmp_path / "temperatures.csv").read_text().splitlines())
+    assert (images, temperature) == ("digits", "0.2") and all(1 < float(rank) < 36 for rank in found)
+
+
+def test_few_tuples_are_measured(tmp_path):
+    import sample_complexity
+
+    sample_complexity.main(
+        ["--epochs", "0", "--steps", "20", "--seeds", "1", "--tuples", "50", "--out", str(tmp_path)]
+    )
+    _, pixels, *_ = csv.reader((tmp_path / "two_dimensions.csv").read_text().splitlines())
+    assert pixels[0] == "pixels" and 30 < float(pixels[1]) < 80
+    _, (tuples, loss, bound, mean, error) = csv.reader((tmp_path / "tuples.csv").read_text().splitlines())
+    # The bound holds, and is (loss - tau) / (1 - tau) with the tau of ten about equally frequent classes.
+    assert tuples == "50" and float(mean) < float(bound) < 2 and 0 < float(error) < 100
+    assert float(bound) == pytest.approx((float(loss) - 0.1) / 0.9, abs=2e-3)

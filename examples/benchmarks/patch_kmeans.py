@@ -1,14 +1,20 @@
 """Features that need no network: patches compared with k-means centres (Coates and Ng, 2011)."""
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.cluster import MiniBatchKMeans
 
+from sklearn_simclr import load_images
 
-class PatchKMeans:
-    """Features of Coates and Ng (2011): how near the patches of each quarter are to centres of patches."""
 
-    def __init__(self, n_centres=800, side=6, seed=0):
-        self.n_centres, self.side, self.seed = n_centres, side, seed
+class PatchKMeans(BaseEstimator):
+    """Features of Coates and Ng (2011): how near the patches of each quarter are to centres of patches.
+
+    Images in files are read at `image_size` pixels.
+    """
+
+    def __init__(self, n_centres=800, side=6, seed=0, image_size=64):
+        self.n_centres, self.side, self.seed, self.image_size = n_centres, side, seed, image_size
 
     def _patches(self, images):
         # (n, rows, columns, patch), each patch with mean 0 and deviation 1.
@@ -20,6 +26,9 @@ class PatchKMeans:
 
     def fit(self, images):
         """Find the whitening and the centres."""
+        if np.asarray(images[:1]).ndim < 4:
+            images = load_images(images, image_size=self.image_size)
+        self.image_shape_ = images.shape[1:]
         rng = np.random.default_rng(self.seed)
         some = images[rng.permutation(len(images))[:2000]]
         patches = self._patches(some).reshape(-1, self.side**2 * images.shape[3])
@@ -35,8 +44,9 @@ class PatchKMeans:
     def transform(self, images):
         """Return four times as many features as there are centres."""
         found = []
-        for start in range(0, len(images), 50):
-            patches = self._patches(images[start : start + 50])
+        step = max(1, 50_000 // (images.shape[1] * images.shape[2]))
+        for start in range(0, len(images), step):
+            patches = self._patches(images[start : start + step])
             x = (patches - self.mean.astype(np.float32)) @ self.whiten.astype(np.float32)
             squares = (x**2).sum(-1, keepdims=True) - 2 * x @ self.centres.T + (self.centres**2).sum(1)
             distances = np.sqrt(np.maximum(squares, 0))

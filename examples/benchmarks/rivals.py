@@ -5,7 +5,9 @@ all training images, the supervised one on the labelled rows alone. Answers are 
 mirror image, for every method. A logistic regression on the numbers of a method has the C and the scaling
 that are best by cross-validation on its labelled rows (five folds, three from 500 rows on, one from 2,000
 on): all numbers divided by one factor, or each by its own deviation; neither needs labels. The supervised
-network answers by its own last layer. A seed is a draw of all random weights; with each seed a part of the
+network answers by its own last layer. The settings of the autoencoder and of k-means are those that are best
+in cross-validation on labelled rows of the source, 100 per class where so many are asked for; SimCLR has its
+defaults. A seed is a draw of all random weights; with each seed a part of the
 labels is drawn ``--draws`` times, once for the supervised network, which is trained anew for each draw.
 
 A source is NAME=FOLDER. Images of its sub-folder ``train`` are trained on; those that are scored are in
@@ -30,6 +32,7 @@ from patch_kmeans import PatchKMeans
 from photographs import from_folder, some
 from PIL import Image
 from run import describe_machine, machine
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -52,8 +55,15 @@ FOLDS = {500: 5, 2000: 3}
 # Images up to this side are read as arrays, larger ones by each method at its own size.
 SMALL = 64
 OURS, SUPERVISED = "SimCLR", "supervised network"
+AUTOENCODER, K_MEANS = "autoencoder", "k-means of patches"
+# What the settings of a rival are chosen from: of the autoencoder optimizer, learning rate and size of the
+# representation, of k-means the number of centres and the side of a patch.
+CANDIDATES = {
+    AUTOENCODER: ({}, {"optimizer": "adamw"}, {"learning_rate": 0.02}, {"encoder": "compactx0.5"}),
+    K_MEANS: ({}, {"n_centres": 400}, {"side": 8}),
+}
 # Fitted once, and scored on the labels that each seed draws.
-SEEDLESS = ("raw pixels", "PCA", "HOG", "k-means of patches", "frozen ImageNet features")
+SEEDLESS = ("raw pixels", "PCA", "HOG", K_MEANS, "frozen ImageNet features")
 COMMAND = "make numbers"
 
 
@@ -149,7 +159,7 @@ def chosen(H, y, seed):
 
 
 def evaluate(H, H_new, rows, y, y_new, seed):
-    """Return the accuracy on new images with the labels of some rows, the C and the scaling, as chosen."""
+    """Return the accuracy on new images with the labels of some rows, and how C and scaling were chosen."""
 
     def prepared(each):
         A, B = scaled(H, H_new, each)
@@ -166,7 +176,22 @@ def evaluate(H, H_new, rows, y, y_new, seed):
     each = found[1][0] > found[0][0]
     (A, B), (_, C) = choices[each], found[each]
     *_, accuracy = accuracies(A, y[rows], B, y_new, GRID[GRID <= C][-3:])
-    return {"accuracy": 100 * accuracy, "C": C, "scaling": "each" if each else "one"}
+    scaling = "each" if each else "one"
+    return {"accuracy": 100 * accuracy, "validation": 100 * found[each][0], "C": C, "scaling": scaling}
+
+
+def fitted(model, candidates, X, y, count):
+    """Return the fitted model whose setting is best in cross-validation on labelled rows, and the setting."""
+    if len(candidates) == 1:
+        return model.set_params(**candidates[0]).fit(X), candidates[0]
+    rows, best = labelled_rows(y, count, 0), (-1.0, None, None)
+    for setting in candidates:
+        tried = clone(model).set_params(**setting).fit(X)
+        H = both_sides(tried, X)
+        found = evaluate(H, H[rows], rows, y, y[rows], 0)["validation"]
+        print(f"{type(model).__name__}, {setting}: {found:.1f}% in cross-validation", flush=True)
+        best = max(best, (found, tried, setting), key=lambda choice: choice[0])
+    return best[1:]
 
 
 class Results:
@@ -205,8 +230,7 @@ def methods(options, X, seed):
     if seed == options.seeds[0]:
         yield "raw pixels", None, PixelTransformer()
         yield "HOG", None, HOGTransformer()
-        if X.ndim == 4:
-            yield "k-means of patches", None, PatchKMeans(options.n_centres)
+        yield K_MEANS, None, PatchKMeans(options.n_centres)
         if options.imagenet:
             frozen = SimCLRTransformer(weights=options.imagenet, max_epochs=0, mirror=False, random_state=0)
             yield "frozen ImageNet features", None, frozen
@@ -215,7 +239,7 @@ def methods(options, X, seed):
         # Of photographs it would see less than all in that time; SimCLR's views are of 48 pixels, too.
         size = "auto" if X.ndim == 4 else 48
         known = budget_of(options, seconds, seed)
-        yield "autoencoder", seconds, AutoencoderTransformer(image_size=size, **known)
+        yield AUTOENCODER, seconds, AutoencoderTransformer(image_size=size, **known)
         # Of all methods alike the answers are means over mirror images: both_sides.
         yield OURS, seconds, SimCLRTransformer(mirror=False, **budget_of(options, seconds, seed))
 
@@ -246,9 +270,13 @@ def measure(options, results, source):
             seeds = options.seeds if method in SEEDLESS else [seed]
             if not wanted(method) or not missing(method, seconds, seeds):
                 continue
+            here = (row for row in results.rows if (row["source"], row["method"]) == (name, method))
+            known = [row["setting"] for row in here if "setting" in row]
+            candidates = known[-1:] or CANDIDATES.get(method, ({},))
             started = time.perf_counter()
             try:
-                model.fit(X)
+                count = max((count for count in options.labels if count is not None), default=None)
+                model, setting = fitted(model, candidates, X, y, count)
             except ValueError as error:  # a step takes longer than the time
                 print(f"{method} is left out: {error}", flush=True)
                 continue
@@ -264,7 +292,8 @@ def measure(options, results, source):
             for part, (A, B) in found.items():
                 for key in missing(part, seconds, seeds):
                     rows = labelled_rows(y, key["labels"], key["seed"], key["draw"])
-                    results.add(**key, fit=spent, **evaluate(A, B, rows, y, y_new, key["seed"]))
+                    scores = evaluate(A, B, rows, y, y_new, key["seed"])
+                    results.add(**key, setting=setting, fit=spent, **scores)
             yield
         for seconds in options.seconds if wanted(SUPERVISED) else ():
             for key in missing(SUPERVISED, seconds, [seed]):
@@ -274,7 +303,7 @@ def measure(options, results, source):
                 spent = round(time.perf_counter() - started, 1)
                 answers = model.classes_[both_sides(model, X_new, "predict_proba").argmax(axis=1)]
                 accuracy = 100 * float(np.mean(answers == y_new))
-                results.add(**key, fit=spent, accuracy=accuracy, C=None, scaling=None)
+                results.add(**key, setting={}, fit=spent, accuracy=accuracy, C=None, scaling=None)
                 yield
 
 
@@ -285,7 +314,7 @@ def means(rows):
         cells = table.setdefault((row["method"], row["seconds"]), {})
         cells.setdefault(row["labels"], []).append(row["accuracy"])
     means_only = f"{OURS}, learnt means only"
-    order = [*SEEDLESS, "untrained network", "autoencoder", SUPERVISED, means_only, OURS]
+    order = [*SEEDLESS, "untrained network", AUTOENCODER, SUPERVISED, means_only, OURS]
     return dict(sorted(table.items(), key=lambda item: (item[0][1] or 0, order.index(item[0][0]))))
 
 
@@ -343,6 +372,17 @@ def conclusions(rows, seconds, n_train):
     return " ".join(text)
 
 
+def chosen_settings(rows):
+    """Return a sentence that names the settings that were chosen by cross-validation."""
+    found = {row["method"]: row.get("setting") for row in rows if row["method"] in CANDIDATES}
+    texts = [
+        f"{method} {', '.join(f'{name}={value}' for name, value in setting.items()) or 'as it is by default'}"
+        for method, setting in found.items()
+        if setting is not None
+    ]
+    return f"Settings chosen by cross-validation: {'; '.join(texts)}. " if texts else ""
+
+
 def write(options, results, sources):
     """Write a table for each source, and README's where asked."""
     where = describe_machine(results.stamp["machine"])
@@ -366,7 +406,7 @@ def write(options, results, sources):
                 f"Accuracy in percent on {n_new:,} other images: mean ± standard deviation over {seeds} "
                 f"seeds of the weights, each with {draws} draws of the labels (supervised network: one). "
                 f"{seconds:g} s of training for each network, {minutes:.0f} minutes for the table. "
-                f"`{COMMAND}` on {where}",
+                f"{chosen_settings(rows)}`{COMMAND}` on {where}",
             ]
             text = "\n\n".join(text)
             put(options.readme, f"rivals {name}", text)
@@ -391,10 +431,12 @@ def main(arguments=None):
     parser.add_argument("--methods", nargs="*", help="only those that begin with one of these words")
     parser.add_argument("--n-images", type=int, default=10_000, help="training images at most (10000)")
     parser.add_argument("--n-scored", type=int, default=4_000, help="of train, held out; or of test (4000)")
-    parser.add_argument("--n-centres", type=int, default=200, help="of the k-means of patches (200)")
+    parser.add_argument("--n-centres", type=int, default=200, help="of the k-means of patches (200), or 400")
     parser.add_argument("--test", action="store_true", help="score on the folder test")
     parser.add_argument(
-        "--imagenet", help='weights to compare with, "torchvision:ResNet50_Weights.IMAGENET1K_V2"'
+        "--imagenet",
+        metavar="WEIGHTS",
+        help="frozen features to compare with: torchvision:NAME, timm:NAME, or a checkpoint",
     )
     parser.add_argument("--readme", type=Path, help="file whose tables between markers are written anew")
     parser.add_argument("--out", type=Path, default=Path("rivals"), help="folder for the results")
