@@ -51,6 +51,7 @@ test-pythons: ## Run the tests on every supported Python that is on PATH or kept
 # it is downloaded.
 CIFAR10 ?=
 CLOTHING ?=
+SOURCES_IN_TRAIN = $(patsubst %,cifar10=%/train,$(CIFAR10)) $(patsubst %,clothing=%/train,$(CLOTHING))
 SOURCES = cifar10$(addprefix =,$(CIFAR10)) $(addprefix clothing=,$(CLOTHING))
 
 bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 15 minutes; write docs/benchmarks/
@@ -63,9 +64,13 @@ bench-accuracy: $(BENCH_VENV)/.installed ## Accuracy in equal steps and equal ti
 numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and docs anew on this machine, about 2 hours
 	$(BIN)/python examples/benchmarks/digits.py
 	$(BIN)/python examples/benchmarks/rivals.py $(SOURCES) --out docs/benchmarks --readme README.md
+	$(BIN)/python docs/draw_hero.py
 	$(BIN)/python examples/benchmarks/kernels.py --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/forecast.py --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/ranks.py --out docs/benchmarks
+	$(BIN)/python examples/benchmarks/sample_complexity.py --out docs/benchmarks
+	$(BIN)/python examples/benchmarks/fine_tuning.py digits $(SOURCES_IN_TRAIN) --out docs/benchmarks
+	$(BIN)/python examples/benchmarks/thresholds.py $(if $(CIFAR10),--folder $(CIFAR10)/train) --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/recipe_search.py $(if $(CIFAR10),--folder $(CIFAR10)/train) --seconds 2 \
 	  --sources $(if $(CIFAR10),cifar grey) digits places --variants default "optimizer: AdamW" \
 	  "learning rate doubled" "batch 128" "temperature 0.1" "loss: decoupled" "crops from 40%" \

@@ -49,14 +49,26 @@ PAGES = [
     if not BUILT & set(path.relative_to(ROOT).parts) and blocks_of(path)
 ]
 
+# An expression and the number that a comment says it has.
+COMMENTED = re.compile(r"^([\w.]+(?:\(.*\))?[\w., ]*)  # (about )?(-?\d+(?:\.\d+)?)\b", flags=re.MULTILINE)
+
 
 def execute(path, blocks):
-    """Run the blocks in order as one program; a traceback shows the line of `path`."""
+    """Run the blocks in order as one program; a traceback shows the line of `path`.
+
+    Numbers in comments have to be what the expressions before them give.
+    """
     program = types.ModuleType("__main__")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "__main__", program)  # where pickle looks for its classes
         for line, code in blocks:
             exec(compile("\n" * (line - 1) + code, str(path), "exec"), vars(program))
+            for expression, about, number in COMMENTED.findall(code):
+                found = eval(expression, vars(program))
+                found = found[0] if isinstance(found, tuple) else found
+                digits = len(number.partition(".")[2])
+                allowed = 0.1 * abs(float(number)) if about else 0.5 * 10**-digits
+                assert abs(float(found) - float(number)) <= 1.01 * allowed, expression
 
 
 def test_blocks_are_found_with_their_lines():

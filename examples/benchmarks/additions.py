@@ -1,9 +1,10 @@
 """What the queue of SimCLRv2 and small views add to the default: in equal steps, and in equal time.
 
-The default trains for some epochs. Then each addition trains for as many epochs, and once more for the
+The default trains for some epochs. Then each other setting trains for as many epochs, and once more for the
 seconds that the default took with the same seed. A logistic regression on the standardised representation is
 scored on a quarter of the images, which no encoder has seen. The queue has averages of two lengths: that of
-SimCLRv2, 0.999, hardly moves in a few hundred steps.
+SimCLRv2, 0.999, hardly moves in a few hundred steps. One more setting computes colours as torchvision does,
+one operation after the other, instead of by one linear map.
 
     python examples/benchmarks/additions.py --folder cifar10/train --out docs/benchmarks
 """
@@ -18,20 +19,15 @@ from photographs import from_folder, probe
 from run import describe_machine, machine
 from sklearn.model_selection import train_test_split
 
-from sklearn_simclr import SimCLRTransformer
+from sklearn_simclr import Augmentation, SimCLRTransformer
 
 DEFAULT = "default"
-
-
-def additions(queue_size):
-    """Return parameters by the name of what they add."""
-    queue = f"queue of {queue_size:,}, average of"
-    return {
-        DEFAULT: {},
-        f"{queue} 0.9": {"queue_size": queue_size, "queue_momentum": 0.9},
-        f"{queue} 0.999": {"queue_size": queue_size, "queue_momentum": 0.999},
-        "4 small views": {"small_views": 4},
-    }
+SETTINGS = {
+    "queue of 4,096, average of 0.9": {"queue_size": 4096, "queue_momentum": 0.9},
+    "queue of 4,096, average of 0.999": {"queue_size": 4096, "queue_momentum": 0.999},
+    "4 small views": {"small_views": 4},
+    "colours one after the other": {"augmentation": Augmentation(implementation="torchvision")},
+}
 
 
 def train(parts, **params):
@@ -47,14 +43,13 @@ def train(parts, **params):
 def measure(parts, options):
     """Yield (addition, what is equal, result) in turn, seed by seed."""
     for seed in options.seeds:
-        limit = None
-        for name, params in additions(options.queue_size).items():
-            found = train(parts, max_epochs=options.epochs, random_state=seed, **params)
-            yield name, "steps", found
-            limit = found["seconds"] if limit is None else limit
-            if name != DEFAULT:
-                found = train(parts, max_time=limit, random_state=seed, **params)
-            yield name, "time", found
+        default = train(parts, max_epochs=options.epochs, random_state=seed)
+        for equal in ("steps", "time"):
+            yield DEFAULT, equal, default
+        for name in options.settings:
+            lengths = {"steps": {"max_epochs": options.epochs}, "time": {"max_time": default["seconds"]}}
+            for equal, length in lengths.items():
+                yield name, equal, train(parts, random_state=seed, **length, **SETTINGS[name])
 
 
 def table(rows):
@@ -86,7 +81,10 @@ def main(arguments=None):
     parser.add_argument("--folder", type=Path, required=True, help="images, one sub-folder per class")
     parser.add_argument("--n-images", type=int, default=10_000, help="a quarter of them to score on (10000)")
     parser.add_argument("--epochs", type=int, default=2, help="of the default (2)")
-    parser.add_argument("--queue-size", type=int, default=4096)
+    parser.add_argument(
+        "--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS)[:3], metavar="NAME",
+        help=f"beside the default, without the last unless asked for: {', '.join(SETTINGS)}",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
     parser.add_argument("--out", type=Path, default=Path("additions"), help="folder for the results")
     options = parser.parse_args(arguments)

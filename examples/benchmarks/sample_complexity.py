@@ -1,14 +1,19 @@
-"""Print how separable digits are in two dimensions, and how the mean classifier errs with few tuples.
+"""How separable digits are in two dimensions, and how the mean classifier errs with few tuples.
 
 The second table: a linear representation of the pixels, of length 1, is trained by the contrastive loss of
 CURL on M tuples of training images. For test images: its contrastive loss, the loss and the error of the mean
 classifier, and the bound of theorem 4.1 on that loss.
+
+    python examples/benchmarks/sample_complexity.py --out docs/benchmarks
 """
 
 import argparse
+import csv
+from pathlib import Path
 
 import numpy as np
 import torch
+from run import describe_machine, machine
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -57,41 +62,49 @@ def represent(X, weight):
     return 2 * H / np.linalg.norm(H, axis=1, keepdims=True)
 
 
-def main():
-    """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments=None):
+    """Train, and write both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuples", type=int, nargs="+", default=[10, 100, 1_000, 10_000])
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=Path("sample_complexity"), help="folder for the results")
+    options = parser.parse_args(arguments)
     digits = load_digits()
     images, images_test, y, y_test = train_test_split(
         digits.images, digits.target, test_size=500, stratify=digits.target, random_state=0
     )
     X, X_test = (part.reshape(len(part), -1) for part in (images, images_test))
-    print("two dimensions: test accuracy")
-    print(f"{'pixels':>12} {accuracy_in_the_plane(X, y, X_test, y_test):.3f}")
-    for name, epochs in (("untrained", 0), ("SimCLR", args.epochs)):
+    plane = [["representation", "accuracy in two dimensions (%)"]]
+    plane.append(["pixels", f"{100 * accuracy_in_the_plane(X, y, X_test, y_test):.1f}"])
+    for name, epochs in (("untrained network", 0), (f"SimCLR, {options.epochs} epochs", options.epochs)):
         simclr = SimCLRTransformer(max_epochs=epochs, random_state=0).fit(images)
         H, H_test = simclr.transform(images), simclr.transform(images_test)
-        print(f"{name:>12} {accuracy_in_the_plane(H, y, H_test, y_test):.3f}")
+        plane.append([name, f"{100 * accuracy_in_the_plane(H, y, H_test, y_test):.1f}"])
     scale = StandardScaler(with_std=False).fit(X)
     X, X_test = scale.transform(X) / 16, scale.transform(X_test) / 16
     tau = collision_probability(np.bincount(y_test) / len(y_test))
     pairs = sample_tuples(y_test, 50_000, random_state=0)
-    print("tuples  contrastive loss  bound  loss of the mean classifier  its error in ten classes")
-    for n_tuples in args.tuples:
+    few = [["tuples", "contrastive loss (bits)", "bound (bits)", "loss of the mean classifier (bits)",
+            "its error in ten classes (%)"]]  # fmt: skip
+    for n_tuples in options.tuples:
         rows = []
-        for seed in range(args.seeds):
+        for seed in range(options.seeds):
             tuples = sample_tuples(y, n_tuples, random_state=seed)
-            H = represent(X_test, train_on_tuples(X, tuples, args.steps, seed))
+            H = represent(X_test, train_on_tuples(X, tuples, options.steps, seed))
             loss = float(unsupervised_loss(H, pairs).total)
             means, classes = mean_classifier(H, y_test)
-            error = float((classes[(H @ means.T).argmax(axis=1)] != y_test).mean())
+            error = 100 * float((classes[(H @ means.T).argmax(axis=1)] != y_test).mean())
             rows.append([loss, pair_bound(loss, tau).total, supervised_loss(H, y_test), error])
-        loss, bound, supervised, error = np.mean(rows, axis=0)
-        print(f"{n_tuples:>6}  {loss:16.3f}  {bound:5.3f}  {supervised:27.3f}  {error:24.3f}")
+        *losses, error = np.mean(rows, axis=0)
+        few.append([f"{n_tuples:,}", *(f"{loss:.3f}" for loss in losses), f"{error:.1f}"])
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, lines in (("two_dimensions", plane), ("tuples", few)):
+        print(*(", ".join(line) for line in lines), sep="\n")
+        with (options.out / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(lines)
+    (options.out / "tuples_machine.txt").write_text(describe_machine(machine("cpu")) + "\n")
 
 
 if __name__ == "__main__":

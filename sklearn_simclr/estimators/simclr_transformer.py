@@ -107,13 +107,12 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
         - ``"auto"``: ``"compact"`` for images of any size; ``"resnet18"`` only where a GPU trains it on 20
           million images or more, counted as often as they are seen.
-        - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``,
-          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are as many times as wide; on two cores
-          ``"compactx1.5"`` has learnt more from about ten minutes of training on. It sees views of up to
-          48 x 48 pixels in training and shrinks images to 64 x 64 pixels in transform, or both in proportion
-          to a ``size`` of the augmentation. The first `encoder_.read_dim` numbers of a representation are
-          means over the image, which the projection head reads; the others say where in the image
-          something is.
+        - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``, ``"compactx1.5"``,
+          ``"compactx2"`` and ``"compactx4"`` are as many times as wide, and pay in longer trainings only. It
+          sees views of up to 48 x 48 pixels in training and shrinks images to 64 x 64 pixels in transform, or
+          both in proportion to a ``size`` of the augmentation. The first `encoder_.read_dim` numbers of a
+          representation are means over the image, which the projection head reads; the others say where in
+          the image something is.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``; with a width
           as in ``"resnet50x2"``, with selective kernels as in ``"resnet50-sk"``. Small images get a stem
           that keeps their resolution.
@@ -224,9 +223,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         cosine.
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         Of the encoder's forward in training; ``"auto"`` is bfloat16 on GPUs and on CPUs with AMX, where
-        it takes half to three quarters of the time for the same accuracy, float16 on GPUs that have units for
-        that only (with a gradient scaler, which waits for the device in each step), else float32. The loss
-        and transform are always computed in float32.
+        it is quicker, float16 on GPUs that have units for that only (with a gradient scaler, which waits for
+        the device in each step), else float32. The loss and transform are always computed in float32.
     device : str or torch.device, default="auto"
         Where to compute; ``"auto"`` is the accelerator that torch finds, else the CPU.
     output : {"encoder", "projection"} or int, default="encoder"
@@ -234,12 +232,11 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         of the projection head. Can be changed after fit.
     mirror : "auto" or bool, default="auto"
         Whether transform takes the mean of the representations of an image and of its mirror image (before
-        the projection head, if the output is behind it): a classifier on it errs less (photographs of
-        CIFAR-10: 2 points with 10,000 labels, none with 100), and it takes twice the time. True and False
-        hold for any encoder. ``"auto"`` does so for the compact encoder if views are mirrored
-        (``flip_probability`` above 0) and left and right do not matter in the images: a linear classifier
-        tells at most 60% of 500 of them from their mirror images, or of fewer what chance explains. Can be
-        changed after fit.
+        the projection head, if the output is behind it): with many labels a classifier on it errs less, and
+        it takes twice the time. True and False hold for any encoder. ``"auto"`` does so for the compact
+        encoder if views are mirrored (``flip_probability`` above 0) and left and right do not matter in the
+        images: a linear classifier tells at most 60% of 500 of them from their mirror images, or of fewer
+        what chance explains. Can be changed after fit.
     memory : str, joblib.Memory or None, default=None
         Folder for trained encoders. A fit on the same images with the same parameters (other than
         ``device``, ``memory``, ``mirror``, ``output`` and ``verbose``) takes the encoder from

@@ -14,8 +14,8 @@ __all__ = ["DEFAULT_SIDE", "IMAGE_SIZES", "Target", "check_image_size", "choose_
 DEFAULT_SIDE = 96
 
 # An aspect ratio up to so far from 1, which is that of most cameras, is taken for 1. Photographs of clothing
-# and of blood cells, 3:4 and 4:3, were classified better by 2 points as centred squares than as whole images
-# of as many pixels: what is in the middle is larger in them.
+# and of blood cells, 3:4 and 4:3, were classified better as centred squares than as whole images of as many
+# pixels: what is in the middle is larger in them.
 _ABOUT_SQUARE = 1.5
 
 # Sides are multiples of it, so that they can be halved twice, if they are not much smaller.

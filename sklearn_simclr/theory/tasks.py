@@ -155,7 +155,8 @@ def supervised_loss(
 ) -> float:
     r"""Return the loss of a linear classifier on representations, on average over classification tasks.
 
-    A task is to tell apart k + 1 of the classes, all equally likely.
+    A task is to tell apart k + 1 of the classes, all equally likely: the classes of the anchor and of the
+    negatives are drawn alike, so that each class of a task is the anchor's equally often.
 
     Parameters
     ----------
