@@ -42,8 +42,9 @@ def networks(epochs, channels):
     plain = nn.Sequential(
         *(nn.Conv2d(channels, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(288, 64))
     )
-    pulled = {"encoder": plain, "projection_layers": 0, "loss": only_together, "optimizer": "adamw"}
-    yield "pulled together", "collapsed", {**pulled, "max_epochs": epochs}
+    pulled = {"encoder": plain, "projection_layers": 0, "loss": only_together}
+    pulled |= {"optimizer": "adamw", "learning_rate": 0.01, "max_epochs": epochs}
+    yield "pulled together", "collapsed", pulled
     yield "random weights", "untrained", {"max_epochs": 0}
     for count in (max(1, epochs // 20), max(2, epochs // 6)):
         yield f"trained, epochs: {count}", "undertrained", {"max_epochs": count}
