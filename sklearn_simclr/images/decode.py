@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "pillow_size"]
 __all__ += ["plugin_formats", "size_of", "strict_decoders"]
 
-# Formats by content. Those that start other programs (EPS) or that have no signature (TGA) are left out.
+# Formats by content, listed in docs/how_to/files.rst. Those that start other programs (EPS) or that have no signature
+# (TGA) are left out.
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 
 # Bytes of a file in which it says how large its image is.
@@ -96,7 +97,7 @@ def decode(file: bytes | BinaryIO, target: Target | None = None) -> NDArray:
     Returns
     -------
     ndarray of shape (H, W, C)
-        uint8 or uint16, or int16 or float32 of a TIFF with such numbers; C is 1 for grey, 3 for RGB, anything
+        uint8 or uint16, or int16 or float32 of a TIFF with signed, wider or floating-point numbers; C is 1 for grey, 3 for RGB, anything
         for a TIFF of many channels or pages.
 
     Raises
@@ -373,8 +374,13 @@ def _pixels(image: PIL.Image.Image, target: Target | None) -> NDArray:
     mode = image.mode
     if mode.startswith("I"):
         array = np.asarray(image)
-        # As of `read_tiff`, if a TIFF was loaded by somebody else.
-        signed = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(339) in (2, (2,))
+        tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+        signed = tags.get(339) in (2, (2,))
+        if mode == "I" and tags.get(258) == (32,):  # as of `read_tiff`, of a TIFF that somebody else opened
+            array = array if signed else array.view(np.uint32)
+            return _resized(array.astype(np.float32)[:, :, None], target)
+        if mode.startswith("I;16") and tags.get(262) == 0:  # white is zero, which Pillow minds up to 8 bits
+            array = 65535 - array
         low, high = (-32768, 32767) if signed else (0, 65535)
         if mode == "I" and (array.min(initial=0) < low or array.max(initial=0) > high):
             raise ImageError("its pixels have 32 bits; load it as an array")

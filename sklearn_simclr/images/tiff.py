@@ -52,6 +52,7 @@ _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 # Formats and bits of the numbers that are read, and the dtype that they get.
 _DTYPES = {(_UNSIGNED, 8): "uint8", (_UNSIGNED, 16): "uint16", (_SIGNED, 8): "int16", (_SIGNED, 16): "int16"}
 _DTYPES |= {(_FLOAT, bits): "float32" for bits in (16, 32, 64)}
+_DTYPES |= {(_UNSIGNED, 32): "float32", (_SIGNED, 32): "float32"}
 
 # More pages are a film, more tiles or strips are nonsense: lists of them would take more memory than pixels.
 _MOST_PAGES = 1 << 12
@@ -141,10 +142,12 @@ def read_tiff(
     # Without a name, tifffile asks for that of the file, which may be a number.
     with tifffile.TiffFile(file, name="image.tif") as tiff:
         image = _pixels(tiff, shown, planes, most_pixels)
-    if _one(tags, _PHOTOMETRIC, _BLACK_IS_ZERO) == _WHITE_IS_ZERO and image.dtype.kind == "u":
-        image = np.iinfo(image.dtype).max - image
-    extra = tags.get(_EXTRA_SAMPLES, ())
-    if extra in ((_PREMULTIPLIED,), (_ALPHA,)) and image.shape[-1] in (2, 4) and image.dtype.kind == "u":
+    extra, whole = tags.get(_EXTRA_SAMPLES, ()), image.dtype.kind == "u"
+    has_alpha = whole and extra in ((_PREMULTIPLIED,), (_ALPHA,)) and image.shape[-1] in (2, 4)
+    if whole and _one(tags, _PHOTOMETRIC, _BLACK_IS_ZERO) == _WHITE_IS_ZERO:
+        colors = image[:, :, :-1] if has_alpha else image
+        np.subtract(np.iinfo(image.dtype).max, colors, out=colors)
+    if has_alpha:
         image = over_white(image, extra[0] == _PREMULTIPLIED)
     return _turned(image, _one(tags, _ORIENTATION, 1))
 
@@ -347,7 +350,7 @@ def _pillow_reads(tags: _Tags) -> bool:
     """Return whether Pillow gives all channels and all bits."""
     samples, photometric = _one(tags, _SAMPLES, 1), _one(tags, _PHOTOMETRIC, _BLACK_IS_ZERO)
     kind, bits = _numbers(tags)
-    if kind != _UNSIGNED and (kind, bits) in _DTYPES:
+    if (kind, bits) in _DTYPES and (kind != _UNSIGNED or bits > 16):
         return False
     if samples == 1:
         return True
@@ -357,7 +360,7 @@ def _pillow_reads(tags: _Tags) -> bool:
     if photometric == _RGB:
         return samples == 3 or samples == 4 and extra in ((_PREMULTIPLIED,), (_ALPHA,))
     if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
-        return samples == 2 and extra in ((_PREMULTIPLIED,), (_ALPHA,))
+        return samples == 2 and photometric != _WHITE_IS_ZERO and extra in ((_PREMULTIPLIED,), (_ALPHA,))
     return samples <= 4  # CMYK, YCbCr, LAB
 
 
@@ -368,8 +371,8 @@ def _check_kind(page: TiffPage) -> None:
         raise TiffError(f"its axes are {page.axes}, not those of one image; load it as an array")
     if (page.sampleformat, page.bitspersample) not in _DTYPES:
         raise TiffError(
-            f"its channels have {page.bitspersample} bits of sample format {page.sampleformat}, not 8 or 16 "
-            "bits of whole numbers or 16 to 64 of floating-point numbers; load it as an array"
+            f"its channels have {page.bitspersample} bits of sample format {page.sampleformat}, not 8, 16 "
+            "or 32 bits of whole numbers or 16 to 64 of floating-point numbers; load it as an array"
         )
     if page.compression not in _COMPRESSIONS:
         raise TiffError(
