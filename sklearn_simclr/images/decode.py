@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "pillow_size"]
 __all__ += ["plugin_formats", "size_of", "strict_decoders"]
 
-# Formats by content, listed in docs/how_to/files.rst. Those that start other programs (EPS) or that have no signature
-# (TGA) are left out.
+# Formats by content, as in docs/how_to/files.rst. Those that start other programs (EPS) or that have no
+# signature (TGA) are left out.
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 
 # Bytes of a file in which it says how large its image is.
@@ -97,8 +97,8 @@ def decode(file: bytes | BinaryIO, target: Target | None = None) -> NDArray:
     Returns
     -------
     ndarray of shape (H, W, C)
-        uint8 or uint16, or int16 or float32 of a TIFF with signed, wider or floating-point numbers; C is 1 for grey, 3 for RGB, anything
-        for a TIFF of many channels or pages.
+        uint8 or uint16, or int16 or float32 of a TIFF with signed, wider or floating-point numbers; C is 1 for
+        grey, 3 for RGB, anything for a TIFF of many channels or pages.
 
     Raises
     ------
