@@ -97,8 +97,8 @@ def decode(file: bytes | BinaryIO, target: Target | None = None) -> NDArray:
     Returns
     -------
     ndarray of shape (H, W, C)
-        uint8 or uint16, or int16 or float32 of a TIFF with signed, wider or floating-point numbers; C is 1 for
-        grey, 3 for RGB, anything for a TIFF of many channels or pages.
+        uint8 or uint16, or int16 or float32 of a TIFF with signed, wider or floating-point numbers; C is 1
+        for grey, 3 for RGB, anything for a TIFF of many channels or pages.
 
     Raises
     ------
