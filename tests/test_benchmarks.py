@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import time
@@ -750,3 +751,18 @@ def test_few_tuples_are_measured(tmp_path):
     # The bound holds, and is (loss - tau) / (1 - tau) with the tau of ten about equally frequent classes.
     assert tuples == "50" and float(mean) < float(bound) < 2 and 0 < float(error) < 100
     assert float(bound) == pytest.approx((float(loss) - 0.1) / 0.9, abs=2e-3)
+
+
+def test_every_table_of_the_pages_is_written_by_a_script_that_make_runs():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    pages = [*(ROOT / "docs").glob("*/*.rst"), *(ROOT / "docs").glob("*/*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    scripts = {path.name: path.read_text("utf-8") for path in (ROOT / "examples/benchmarks").glob("*.py")}
+    run = [code for name, code in scripts.items() if f"benchmarks/{name}" in makefile]
+    tables = set(re.findall(r"\.\./benchmarks/(\w+)\.(?:csv|txt)", text))
+    assert len(tables) > 10
+    for table in tables:
+        file = table.replace("_machine", "")
+        names = (f'"{file}', f"{file}.csv", f'"{file.partition("_")[0]}_{{')
+        assert any(name in code for code in run for name in names), table
+        assert list((ROOT / "docs" / "benchmarks").glob(f"{table}.*")), table

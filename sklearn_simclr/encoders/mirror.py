@@ -66,7 +66,7 @@ def mirror_images_fit_in(source: ImageSource) -> bool:
     -------
     bool
         Whether a linear classifier does not tell more than 60% of them from their mirror images. Of
-        photographs of animals and vehicles it tells half, which is a guess; of digits 80 to 90%.
+        photographs of animals and vehicles it tells half, which is a guess; of digits most.
     """
     most = min(_IMAGES, _NUMBERS // math.prod(source.shape))
     drawn = np.random.default_rng(0).permutation(len(source))[:most]
