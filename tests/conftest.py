@@ -24,6 +24,16 @@ def digits():
     return data.images, data.target
 
 
+@pytest.fixture(scope="session")
+def forked():
+    """Processes that are forked from one that has imported everything: each saves the seconds of a start."""
+    from forked_ranks import ForkedRanks
+
+    ranks = ForkedRanks()
+    yield ranks
+    ranks.close()
+
+
 @pytest.fixture
 def rgb_images():
     """Random images (24, 32, 32, 3), uint8, the same in every test."""

@@ -1,4 +1,4 @@
-"""Run functions on several ranks: processes that are forked from one that has imported everything.
+"""Run functions on ranks or alone: processes that are forked from one that has imported everything.
 
 Started as ``python tests/forked_ranks.py``, it reads jobs from the standard input, one JSON object per line,
 and answers each with another.
@@ -23,7 +23,7 @@ LIMIT = 30.0
 
 
 class ForkedRanks:
-    """Forks processes as a launcher starts them, and returns what a function does on each."""
+    """Forks processes as a launcher starts them, or one alone, and returns what a function does there."""
 
     def __init__(self):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
@@ -35,14 +35,21 @@ class ForkedRanks:
             env=environment,
         )
 
-    def run(self, size, function, *arguments, limit=LIMIT):
+    def run_alone(self, function, *arguments, limit=300.0):
+        """Return what ``function(*arguments)`` returns on no rank, or raise the error that it raises."""
+        (result,) = self.run(1, function, *arguments, limit=limit, launched=False)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def run(self, size, function, *arguments, limit=LIMIT, launched=True):
         """Return one result per rank: what ``function(*arguments)`` returned, or the exception it raised.
 
         None stands for a rank that was killed. The function is one of a test module.
         """
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "arguments").write_bytes(pickle.dumps(arguments))
-            job = {"size": size, "folder": folder, "limit": limit}
+            job = {"size": size, "folder": folder, "limit": limit, "launched": launched}
             job |= {"file": function.__code__.co_filename, "name": function.__name__}
             print(json.dumps(job), file=self.process.stdin, flush=True)
             late = json.loads(self.process.stdout.readline())
@@ -62,8 +69,9 @@ def run_rank(job: dict, names: dict, rank: int, port: int) -> None:
     output = os.open(folder / f"{rank}.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job["size"])}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if job["launched"]:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job["size"])}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     arguments = pickle.loads(Path(folder, "arguments").read_bytes())
     try:
         result = names[job["name"]](*arguments)

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -78,27 +77,27 @@ def test_spread_is_of_ratios_within_rounds():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the peak of the whole life is known")
-def test_peak_memory_sees_what_was_freed_again():
+def test_peak_memory_sees_what_was_freed_again(forked):
     # In a process of its own: what other tests held and give back now would hide it.
-    code = """
-import numpy as np
-from timing import PeakMemory
-
-for size in (50_000_000, 8):
-    with PeakMemory() as memory:
-        np.ones(size // 8).sum()
-    print(memory.bytes)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT / "examples" / "benchmarks",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    first, second = map(int, done.stdout.split())
+    first, second, logits = forked.run_alone(peaks)
     assert 45e6 < first < 75e6
     assert second < 5e6
+    # Logits of 2048 x 2048 in float32 are 16 MiB.
+    assert logits > 16 * 2**20
+
+
+def peaks():
+    """Return the peaks of an array of 50 MB, of one of 8 bytes, and of a dense loss of 1,024 pairs."""
+    sys.path.insert(0, str(ROOT / "examples" / "benchmarks"))
+    from loss import peak_memory
+    from timing import PeakMemory
+
+    found = []
+    for size in (50_000_000, 8):
+        with PeakMemory() as memory:
+            np.ones(size // 8).sum()
+        found.append(memory.bytes)
+    return [*found, peak_memory(name="dense torch", n=1024, device="cpu")]
 
 
 def test_rows_know_whether_the_target_is_met():
@@ -252,11 +251,11 @@ def test_losses_and_curves(quick, monkeypatch):
 def test_fresh_process_returns_the_result_and_tells_of_errors():
     from timing import in_fresh_process
 
-    held = in_fresh_process("loss", "peak_memory", name="dense torch", n=1024, device="cpu")
-    # Logits of 2048 x 2048 in float32 are 16 MiB.
-    assert held > 16 * 2**20
+    # This module imports no torch, which takes seconds.
+    table = in_fresh_process("blocks", "markdown", header=["a", "b"], rows=[[1, "2"]])
+    assert table == "| a | b |\n| --- | --- |\n| 1 | 2 |"
     with pytest.raises(RuntimeError, match="no attribute 'nothing'"):
-        in_fresh_process("timing", "nothing")
+        in_fresh_process("blocks", "nothing")
 
 
 def test_run_writes_table_numbers_and_figures_and_keeps_what_it_does_not_rerun(tmp_path, monkeypatch, capsys):

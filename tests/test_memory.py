@@ -28,12 +28,16 @@ QUICK = [
 ]
 
 
+def peak_and_bound(case):
+    sys.path.insert(0, str(FOLDER))
+    import memory
+
+    function, arguments, bound = memory.CASES[case]
+    return getattr(memory, function)(**arguments), bound
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", QUICK)
-def test_peak_is_within_its_bound(case, monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    from memory import CASES
-    from timing import in_fresh_process
-
-    function, arguments, bound = CASES[case]
-    assert in_fresh_process("memory", function, **arguments) <= bound
+def test_peak_is_within_its_bound(forked, case):
+    peak, bound = forked.run_alone(peak_and_bound, case)
+    assert peak <= bound

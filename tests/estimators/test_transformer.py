@@ -431,11 +431,25 @@ def test_augmentation_and_temperature_can_be_searched_without_labels(images):
 # ---- Pickles -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoder", [tiny, "compact", nn.Sequential(nn.Flatten(), nn.Linear(360, 4))])
-def test_pickles_hold_arrays_and_hash_stably(tmp_path, images, labels, encoder):
-    simclr = make(encoder=encoder, callbacks=[EarlyStopping(monitor="train_loss", load_best=True)])
-    pipe = make_pipeline(simclr, LogisticRegression(max_iter=2000)).fit(images, labels)
-    pipe[0].partial_fit(images)
+ENCODERS = {"tiny": tiny, "compact": "compact", "linear": nn.Sequential(nn.Flatten(), nn.Linear(360, 4))}
+
+
+@pytest.fixture(scope="module")
+def pipes(images, labels):
+    """One fitted pipeline for each kind of encoder."""
+
+    def fit(encoder):
+        simclr = make(encoder=encoder, callbacks=[EarlyStopping(monitor="train_loss", load_best=True)])
+        pipe = make_pipeline(simclr, LogisticRegression(max_iter=2000)).fit(images, labels)
+        pipe[0].partial_fit(images)
+        return pipe
+
+    return {name: fit(encoder) for name, encoder in ENCODERS.items()}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_pickles_hold_arrays_and_hash_stably(pipes, images, name):
+    pipe = pipes[name]
     dumped = pickle.dumps(pipe)
     strings = {arg for op, arg, _ in pickletools.genops(dumped) if isinstance(arg, str)}
     assert not {"_rebuild_tensor_v2", "_rebuild_parameter", "torch._utils", "torch.storage"} & strings
@@ -448,21 +462,25 @@ def test_pickles_hold_arrays_and_hash_stably(tmp_path, images, labels, encoder):
     assert all(isinstance(p, nn.Parameter) for p in loaded[0].encoder_.parameters())
     loaded[0].partial_fit(images)
 
-    joblib.dump((pipe, images), tmp_path / "pipe.joblib")
+
+def test_another_process_finds_the_hash_and_the_representations(tmp_path, pipes, images):
+    joblib.dump((pipes, images), tmp_path / "pipes.joblib")
     code = (
-        "import joblib, sys; pipe, X = joblib.load(sys.argv[1]); "
-        "print(joblib.hash(pipe[0]), float(abs(pipe[0].transform(X)).sum()))"
+        "import joblib, sys; pipes, X = joblib.load(sys.argv[1]); "
+        "[print(joblib.hash(pipe[0]), float(abs(pipe[0].transform(X)).sum())) for pipe in pipes.values()]"
     )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
     out = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "pipe.joblib")],
+        [sys.executable, "-c", code, str(tmp_path / "pipes.joblib")],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
-    ).stdout.split()
-    assert out[0] == joblib.hash(pipe[0])
-    assert float(out[1]) == pytest.approx(float(abs(pipe[0].transform(images)).sum()), rel=1e-5)
+    ).stdout.splitlines()
+    for pipe, line in zip(pipes.values(), out, strict=True):
+        key, total = line.split()
+        assert key == joblib.hash(pipe[0])
+        assert float(total) == pytest.approx(float(abs(pipe[0].transform(images)).sum()), rel=1e-5)
 
 
 def test_shared_weights_stay_shared_in_a_pickle(images):

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import subprocess
 import sys
 
 import matplotlib.pyplot as plt
@@ -641,23 +640,6 @@ class TestTrainingDisplay:
     def test_refuses_an_estimator_that_is_not_fitted(self):
         with pytest.raises(NotFittedError):
             TrainingDisplay.from_estimator(SimCLRTransformer())
-
-
-MODULES = [
-    "augmentation_display",
-    "embedding_display",
-    "label_fraction_display",
-    "similarity_display",
-    "training_display",
-]
-
-
-def test_importing_the_displays_loads_no_matplotlib():
-    code = (
-        f"import sys; import {', '.join('sklearn_simclr.inspection.' + name for name in MODULES)}; "
-        "assert 'matplotlib' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

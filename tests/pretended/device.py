@@ -12,8 +12,8 @@ it: import this in a process of its own. What a real device refuses is refused:
 
 import collections
 import contextlib
+import sys
 import threading
-import traceback
 from functools import partial
 
 import torch
@@ -239,9 +239,11 @@ class Pretended(torch.Tensor):
 
 def _line():
     """Return the line of the package that is at work."""
-    for frame in reversed(traceback.extract_stack()):
-        if "sklearn_simclr" in frame.filename.rsplit("/", 2)[-3:][0] or "/sklearn_simclr/" in frame.filename:
-            return f"{frame.filename.split('/sklearn_simclr/')[-1]}:{frame.lineno}"
+    frame = sys._getframe()
+    while frame is not None:
+        if "/sklearn_simclr/" in (name := frame.f_code.co_filename):
+            return f"{name.split('/sklearn_simclr/')[-1]}:{frame.f_lineno}"
+        frame = frame.f_back
     return "?"
 
 

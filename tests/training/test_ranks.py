@@ -11,7 +11,6 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from forked_ranks import ForkedRanks
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -40,13 +39,6 @@ from sklearn_simclr.training.part import divide
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 Y = np.arange(40) % 3
-
-
-@pytest.fixture(scope="module")
-def forked():
-    ranks = ForkedRanks()
-    yield ranks
-    ranks.close()
 
 
 class Double(nn.Module):
