@@ -106,7 +106,7 @@ HANDED = {
         "estimators/trained_base.py:TrainedImageEstimator._plan",
     ),
     ("Loop._update", "self.scaler.step"): (
-        "training/optimizers.py:Muon.step",
+        "training/muon.py:Muon.step",
         "training/optimizers.py:make_optimizer",
     ),
     ("Loop._gradient", "loss.backward"): ("torch:loss.backward", "training/loop.py:Loop._gradient"),

@@ -1,12 +1,12 @@
 from .batch import Batch as Batch
 from .ctrl_c import KeepOnCtrlC as KeepOnCtrlC
 from .graphs import without_graphs as without_graphs
+from .lars import LARS as LARS
+from .muon import Muon as Muon
 from .objective import Epoch as Epoch
 from .objective import History as History
 from .objective import Objective as Objective
 from .objective import Step as Step
-from .optimizers import LARS as LARS
-from .optimizers import Muon as Muon
 from .optimizers import default_learning_rate as default_learning_rate
 from .optimizers import make_optimizer as make_optimizer
 from .optimizers import parameter_groups as parameter_groups

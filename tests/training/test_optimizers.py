@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_simclr.training import optimizers
+from sklearn_simclr.training import LARS, Muon, muon
 from sklearn_simclr.training.optimizers import (
-    LARS,
-    Muon,
     default_learning_rate,
     make_optimizer,
     parameter_groups,
 )
+from sklearn_simclr.training.orthogonal import orthogonalize_together
 from sklearn_simclr.training.schedule import warmup_cosine
 
 
@@ -301,7 +300,7 @@ def test_muon_is_the_loop_written_naively(shape):
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_muon_computes_matrices_of_one_shape_together_as_one_by_one(channels_last, monkeypatch):
-    monkeypatch.setattr(optimizers, "_orthogonalize_each", optimizers._orthogonalize_together)  # as a GPU
+    monkeypatch.setattr(muon, "orthogonalize_each", orthogonalize_together)  # as a GPU
     rng = np.random.default_rng(0)
     shapes = [(4, 9), (4, 1, 3, 3), (9, 4), (5, 3, 2, 2), (20, 2, 2, 2), (5, 12, 1, 1), (2, 3, 4), (4, 9)]
     weights = [rng.normal(size=shape) for shape in shapes]
