@@ -22,19 +22,18 @@ from .workers import in_worker
 __all__ = [
     "Copies",
     "Mark",
-    "Recording",
-    "aside",
     "autocast_off",
     "by_kind",
     "check_float64",
+    "current_on",
     "empty_cache",
     "exact_float32",
     "free_memory",
     "generator_states",
     "has_fused_optimizers",
-    "has_recordings",
     "is_cpu",
     "mark",
+    "module_of",
     "out_of_memory",
     "pack",
     "pins_memory",
@@ -89,7 +88,7 @@ def resolve_device(device: Device) -> torch.device:
     if device.type == "meta":
         raise ValueError("device='meta' holds no numbers. Pass 'auto' or 'cpu'.")
     if device.index is None and not is_cpu(device):
-        current: int = getattr(_module(device), "current_device", int)()
+        current: int = getattr(module_of(device), "current_device", int)()
         device = torch.device(device.type, current)
     return device
 
@@ -101,7 +100,7 @@ def _accelerator() -> torch.device | None:
     found = torch.accelerator.current_accelerator()
     if found is None or not _has_float64(torch.device(found.type)):
         return None
-    n = _module(found).device_count()
+    n = module_of(found).device_count()
     rank = _local_rank()
     if rank is not None:
         if rank >= n:
@@ -129,25 +128,12 @@ def _freest(kind: str) -> int:
 
     It is chosen once for each process: what this process holds itself would make it choose another.
     """
-    devices = [torch.device(kind, k) for k in range(_module(torch.device(kind)).device_count())]
+    devices = [torch.device(kind, k) for k in range(module_of(torch.device(kind)).device_count())]
     return max(range(len(devices)), key=lambda k: (free_memory(devices[k]), -k))
 
 
 def check_float64(device: torch.device, purpose: str) -> None:
-    """Raise if a device has no float64.
-
-    Parameters
-    ----------
-    device : torch.device
-        What the parameter ``device`` means.
-    purpose : str
-        What needs float64, for the message.
-
-    Raises
-    ------
-    ValueError
-        If it has none, as MPS.
-    """
+    """Raise if a device has no float64, as MPS has none; `purpose` says what needs float64."""
     if not _has_float64(device):
         raise ValueError(f"device={str(device)!r} has no float64, which {purpose} needs. Pass device='cpu'.")
 
@@ -163,18 +149,8 @@ def _has_float64(device: torch.device) -> bool:
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype | None:
     """Return the dtype for autocast, or None for float32 throughout.
 
-    Parameters
-    ----------
-    precision : {"auto", "float32", "bfloat16", "float16"}
-        "auto" is bfloat16 on GPUs that have units for it and on CPUs that multiply matrices of it (AMX), else
-        float16 on GPUs that have units for that, else float32.
-    device : torch.device
-        Where.
-
-    Returns
-    -------
-    torch.dtype or None
-        As torch.autocast takes it.
+    "auto" is bfloat16 on GPUs that have units for it and on CPUs that multiply matrices of it (AMX), else
+    float16 on GPUs that have units for that, else float32.
     """
     if precision == "auto":
         return _fastest_dtype(device)
@@ -184,10 +160,10 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 def _fastest_dtype(device: torch.device) -> torch.dtype | None:
     if is_cpu(device):
         return torch.bfloat16 if _multiplies_bfloat16() else None
-    module = _module(device)
+    module = module_of(device)
     if not hasattr(module, "is_bf16_supported"):
         return None
-    with _current(device):
+    with current_on(device):
         # What is emulated is slower than float32.
         if module.is_bf16_supported(including_emulation=False):
             return torch.bfloat16
@@ -197,20 +173,10 @@ def _fastest_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Bring tensors to a device together.
+    """Bring tensors of one device to another.
 
-    Parameters
-    ----------
-    tensors : sequence of torch.Tensor
-        All on one device.
-    device : torch.device
-        Where they are needed.
-
-    Returns
-    -------
-    list of torch.Tensor
-        With the same values. From the CPU they come in one copy, parts of one piece of memory, and the host
-        does not wait for it where memory can be pinned.
+    From the CPU they come in one copy, parts of one piece of memory, and the host does not wait for the copy
+    where memory can be pinned.
     """
     if not tensors or tensors[0].device == device:
         return list(tensors)
@@ -221,19 +187,9 @@ def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 
 def pack(tensors: Sequence[Tensor], pinned: bool = False) -> Tensor:
-    """Return the bytes of tensors in one piece of memory.
+    """Return the bytes of tensors of the CPU in one piece of memory, as `unpack` reads it.
 
-    Parameters
-    ----------
-    tensors : sequence of torch.Tensor
-        On the CPU.
-    pinned : bool, default=False
-        Whether a device may read the memory while the host goes on.
-
-    Returns
-    -------
-    uint8 tensor of shape (m,)
-        As `unpack` reads it.
+    A device may read the memory while the host goes on if it is pinned.
     """
     flat = [tensors[k].contiguous().flatten().view(torch.uint8) for k in _by_item_size(tensors)]
     packed = torch.empty(sum(map(len, flat)), dtype=torch.uint8, pin_memory=pinned)
@@ -241,19 +197,9 @@ def pack(tensors: Sequence[Tensor], pinned: bool = False) -> Tensor:
 
 
 def unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Return the tensors that were packed, as parts of the piece of memory.
+    """Return the tensors that were packed, as parts of the piece of memory, which may lie on any device.
 
-    Parameters
-    ----------
-    packed : uint8 tensor of shape (m,)
-        What `pack` returned, on any device.
-    like : sequence of torch.Tensor
-        What was packed, or tensors of the same shapes and types.
-
-    Returns
-    -------
-    list of torch.Tensor
-        On the device of `packed`.
+    ``like`` are the tensors that were packed, or others of the same shapes and types.
     """
     order = _by_item_size(like)
     parts = dict(zip(order, packed.split([like[k].nbytes for k in order]), strict=True))
@@ -279,22 +225,7 @@ def is_cpu(device: torch.device) -> bool:
 
 
 def by_kind(device: torch.device, *, cpu: _T, accelerator: _T) -> _T:
-    """Return one of two values, such as the sizes of blocks that are fast there.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where something is computed.
-    cpu : object
-        The value for a CPU.
-    accelerator : object
-        The value for all other kinds.
-
-    Returns
-    -------
-    object
-        One of them.
-    """
+    """Return the value for a CPU, or the one for all other kinds."""
     return cpu if is_cpu(device) else accelerator
 
 
@@ -305,7 +236,7 @@ def has_fused_optimizers(device: torch.device) -> bool:
 
 def free_memory(device: torch.device) -> float:
     """Return the bytes that can still be allocated on a device; infinity where nobody tells."""
-    module = _module(device)
+    module = module_of(device)
     if hasattr(module, "mem_get_info"):
         free = module.mem_get_info(device)[0]
         # What torch keeps for later tensors is free, too.
@@ -319,7 +250,7 @@ def free_memory(device: torch.device) -> float:
 
 def total_memory(device: torch.device) -> float:
     """Return the bytes of memory of a device; infinity where nobody tells."""
-    module = _module(device)
+    module = module_of(device)
     if hasattr(module, "mem_get_info"):
         return module.mem_get_info(device)[1]
     return module.recommended_max_memory() if hasattr(module, "recommended_max_memory") else float("inf")
@@ -327,8 +258,8 @@ def total_memory(device: torch.device) -> float:
 
 def empty_cache(device: torch.device) -> None:
     """Give the memory back that torch keeps on a device for later tensors."""
-    if not is_cpu(device) and hasattr(_module(device), "empty_cache"):
-        _module(device).empty_cache()
+    if not is_cpu(device) and hasattr(module_of(device), "empty_cache"):
+        module_of(device).empty_cache()
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -343,7 +274,7 @@ def out_of_memory(error: BaseException) -> bool:
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done what it was given."""
     if not is_cpu(device):
-        module = _module(device)
+        module = module_of(device)
         module.synchronize(*_named(module, device))
 
 
@@ -365,19 +296,8 @@ class _End:
 
 
 def mark(device: torch.device) -> Mark:
-    """Mark what a device has been given so far.
-
-    Parameters
-    ----------
-    device : torch.device
-        Any. On a CPU everything is done already.
-
-    Returns
-    -------
-    Mark
-        Its ``synchronize()`` waits for all that was given before.
-    """
-    module = _module(device)
+    """Mark what a device has been given so far; on a CPU everything is done already."""
+    module = module_of(device)
     if is_cpu(device) or not hasattr(module, "current_stream"):
         return _End(device)
     event = module.Event()
@@ -392,34 +312,15 @@ def pins_memory(device: torch.device) -> bool:
 
 
 class Copies:
-    """Copies from the CPU to a device, on a stream of their own where there are streams.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where to.
-    """
+    """Copies from the CPU to a device, on a stream of their own where there are streams."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.module = _module(device)
+        self.module = module_of(device)
         self.stream = self.module.Stream(device) if pins_memory(device) else None
 
     def send(self, tensor: Tensor) -> tuple[Tensor, Any]:
-        """Begin to copy a tensor.
-
-        Parameters
-        ----------
-        tensor : Tensor
-            On the CPU.
-
-        Returns
-        -------
-        tensor : Tensor
-            On the device, to be given to `receive` before it is used.
-        copied : event or None
-            When it has arrived.
-        """
+        """Begin to copy a tensor of the CPU; return what `receive` needs before the tensor is used."""
         if self.stream is None:
             return tensor.to(self.device), None
         with self.module.stream(self.stream):
@@ -427,20 +328,7 @@ class Copies:
             return tensor, self.stream.record_event()
 
     def receive(self, tensor: Tensor, copied: Any) -> Tensor:
-        """Return a tensor that was sent: what is done with it waits for its arrival.
-
-        Parameters
-        ----------
-        tensor : Tensor
-            As `send` returned it.
-        copied : event or None
-            As `send` returned it.
-
-        Returns
-        -------
-        Tensor
-            The same.
-        """
+        """Return a tensor that was sent: what is done with it waits for its arrival."""
         if copied is not None:
             current = self.module.current_stream(self.device)
             current.wait_event(copied)
@@ -448,103 +336,32 @@ class Copies:
         return tensor
 
 
-def has_recordings(device: torch.device) -> bool:
-    """Return whether a device records work and repeats it by itself, as CUDA's graphs do."""
-    return hasattr(_module(device), "CUDAGraph")
-
-
-class Recording:
-    """Work of a device that is recorded once and then repeated in one call, with what its memory then holds.
-
-    Parameters
-    ----------
-    device : torch.device
-        One that `has_recordings`.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.module = device, _module(device)
-        self.graph = self.module.CUDAGraph()
-
-    @contextlib.contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Record what the context gives to the device, which does not do it yet."""
-        # Threads that bring images may allocate memory meanwhile.
-        with _current(self.device), self.module.graph(self.graph, capture_error_mode="thread_local"):
-            yield
-
-    def repeat(self) -> None:
-        """Let the device do what was recorded."""
-        self.graph.replay()
-
-
-@contextlib.contextmanager
-def aside(device: torch.device) -> Iterator[None]:
-    """Give work to another stream of a device, after what was given before and before what comes next.
-
-    Parameters
-    ----------
-    device : torch.device
-        One that `has_recordings`: what is to be recorded has to have been done on such a stream.
-    """
-    module = _module(device)
-    usual, other = module.current_stream(device), module.Stream(device)
-    other.wait_stream(usual)
-    with module.stream(other):
-        yield
-    usual.wait_stream(other)
-
-
 def generator_states(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of torch's global generators: that of the CPU, and that of a device.
-
-    Parameters
-    ----------
-    device : torch.device
-        Whose generator counts beside that of the CPU.
-
-    Returns
-    -------
-    dict of str to uint8 tensor
-        By kind of device.
-    """
+    """Return the states of torch's global generators, of the CPU and of a device, by kind of device."""
     states = {"cpu": torch.get_rng_state()}
     if not is_cpu(device) and device.type != "meta":  # which has no numbers, random ones neither
-        module = _module(device)
+        module = module_of(device)
         states[device.type] = module.get_rng_state(*_named(module, device))
     return states
 
 
 def set_generator_states(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put torch's global generators into the states that `generator_states` returned.
+    """Put torch's global generators, of the CPU and of a device, into states of `generator_states`.
 
-    Parameters
-    ----------
-    states : dict of str to uint8 tensor
-        By kind of device. A state for another kind than `device` means nothing there and is left out.
-    device : torch.device
-        Whose generator is set beside that of the CPU.
+    A state for another kind of device means nothing on this one and is left out.
     """
     torch.set_rng_state(states["cpu"].cpu())
     if not is_cpu(device) and device.type in states:
-        module = _module(device)
+        module = module_of(device)
         module.set_rng_state(states[device.type].cpu(), *_named(module, device))
 
 
 def seed_device(seed: int, device: torch.device) -> None:
-    """Seed torch's global generators: that of the CPU, and that of one device.
-
-    Parameters
-    ----------
-    seed : int
-        In [0, 2**63).
-    device : torch.device
-        Whose generator is seeded beside that of the CPU.
-    """
+    """Seed torch's global generators, that of the CPU and that of one device, by a number in [0, 2**63)."""
     torch.default_generator.manual_seed(seed)
     if not is_cpu(device):
-        with _current(device):
-            _module(device).manual_seed(seed)
+        with current_on(device):
+            module_of(device).manual_seed(seed)
 
 
 @contextlib.contextmanager
@@ -555,6 +372,22 @@ def autocast_off() -> Iterator[None]:
             if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def module_of(device: torch.device) -> ModuleType:
+    """Return the module of torch for a kind of device, such as ``torch.cuda``."""
+    return torch.get_device_module(device)
+
+
+def _named(module: ModuleType, device: torch.device) -> tuple[torch.device, ...]:
+    """Return the argument that names a device to functions of its module: MPS has one only."""
+    return (device,) if hasattr(module, "current_device") else ()
+
+
+def current_on(device: torch.device) -> contextlib.AbstractContextManager:
+    """Return the context in which a device is that of its kind which functions without a name mean."""
+    module = module_of(device)
+    return module.device(device) if hasattr(module, "device") else contextlib.nullcontext()
 
 
 class _Exact:
@@ -600,18 +433,3 @@ def _flags_of_float32() -> list[tuple[Any, str, Any]]:
     if hasattr(cudnn, "conv") and hasattr(cudnn.conv, "fp32_precision"):
         return [(part, "fp32_precision", "ieee") for part in (products, cudnn.conv, cudnn.rnn)]
     return [(part, "allow_tf32", False) for part in (products, cudnn)]
-
-
-def _module(device: torch.device) -> ModuleType:
-    return torch.get_device_module(device)
-
-
-def _named(module: ModuleType, device: torch.device) -> tuple[torch.device, ...]:
-    """Return the argument that names a device to functions of its module: MPS has one only."""
-    return (device,) if hasattr(module, "current_device") else ()
-
-
-def _current(device: torch.device) -> contextlib.AbstractContextManager:
-    """Return the context in which a device is that of its kind which functions without a name mean."""
-    module = _module(device)
-    return module.device(device) if hasattr(module, "device") else contextlib.nullcontext()

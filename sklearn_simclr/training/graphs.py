@@ -10,17 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.devices import (
-    Recording,
-    aside,
     generator_states,
     has_fused_optimizers,
-    has_recordings,
     pack,
     pins_memory,
     set_generator_states,
     unpack,
 )
 from .._utils.ranks import current
+from .._utils.recordings import Recording, aside, has_recordings
 from ..encoders.compiled import is_compiled
 from ..views.augmentation import Augmentation, maps_of, turns_freely
 from ..views.external import Views
