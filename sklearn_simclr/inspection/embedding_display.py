@@ -8,19 +8,17 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, clone
-from sklearn.decomposition import PCA
-from sklearn.frozen import FrozenEstimator
-from sklearn.manifold import TSNE
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.types import Images, Labels, RandomState
 from ..estimators.nested import image_steps
 from ..images.layout import image_format
 from ..images.source import as_array, image_source
-from ._plotting import new_axes, pictures, random_numbers, require_matplotlib
+from ._plane import reduce_to_plane, transformer_of
+from ._plotting import new_axes, pictures, require_matplotlib
+from ._point_labels import MOST_CLASSES, check_labels_fit, class_colors, class_name, read_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,13 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddingDisplay"]
 
-# Colours that can be told apart, and that a legend has room for.
-_MOST_CLASSES = 20
-
 _UNLABELLED = "0.8"
-
-# Of scikit-learn's t-SNE.
-_PERPLEXITY = 30
 
 # Longer side of the pictures that thumbnails are drawn from.
 _THUMBNAIL_SIDE = 128
@@ -160,7 +152,7 @@ class EmbeddingDisplay:
             If there are too few images, or a parameter cannot be used.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        estimator = _transformer(estimator)
+        estimator = transformer_of(estimator)
         if not hasattr(estimator, "transform"):
             raise TypeError(
                 f"estimator must have transform, found {type(estimator).__name__}. Pass a transformer, or a "
@@ -169,8 +161,8 @@ class EmbeddingDisplay:
         check_is_fitted(estimator)
         h = np.asarray(estimator.transform(X))
         h = h.reshape(len(h), -1)
-        _check_labels_fit(y, len(h))
-        embedding, axis_names, method = _reduce(h, reducer, random_state)
+        check_labels_fit(y, len(h))
+        embedding, axis_names, method = reduce_to_plane(h, reducer, random_state)
         images = _thumbnail_images(estimator, X) if n_thumbnails else None
         display = cls(embedding, y, images=images, axis_names=axis_names, method=method)
         return display.plot(ax, n_thumbnails=n_thumbnails, **plot_options)
@@ -259,7 +251,7 @@ class EmbeddingDisplay:
         """
         points = self._check(n_thumbnails, thumbnail_size)
         n = len(points)
-        kind, values, missing = _read_labels(self.y, n)
+        kind, values, missing = read_labels(self.y, n)
         self.ax_ = ax = new_axes(ax, (6.4, 4.8), f"{type(self).__name__}.plot")
         self.figure_ = ax.figure
         size = float(np.clip(6000 / n, 5, 30))
@@ -281,18 +273,18 @@ class EmbeddingDisplay:
             if legend:
                 self.colorbar_ = self.figure_.colorbar(drawn, ax=ax)
         else:
-            for label, color in _class_colors(values[~missing], cmap).items():
+            for label, color in class_colors(values[~missing], cmap).items():
                 members = ~missing
                 members[members] = values[members] == label  # pandas.NA equals nothing and is no bool
                 self.scatter_[label] = ax.scatter(
-                    *points[members].T, label=_name(label, target_names), **{"color": [color], **style}
+                    *points[members].T, label=class_name(label, target_names), **{"color": [color], **style}
                 )
                 edges[members] = color
         if self.axis_names is None:
             ax.set(xticks=[], yticks=[], xlabel=self.method or "")
         else:
             ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
-        classes = kind == "classes" and len(self.scatter_) - int(missing.any()) <= _MOST_CLASSES
+        classes = kind == "classes" and len(self.scatter_) - int(missing.any()) <= MOST_CLASSES
         if legend and (classes or (kind != "none" and missing.any())):
             self.legend_ = self._draw_legend(ax, classes)
         self._draw_thumbnails(points, n_thumbnails or 0, thumbnail_size, edges)
@@ -304,7 +296,7 @@ class EmbeddingDisplay:
             raise ValueError(f"embedding must have shape (n, 2), got {points.shape}.")
         if points.dtype.kind not in "fiu" or not np.isfinite(points).all():
             raise ValueError("embedding must hold finite numbers.")
-        _check_labels_fit(self.y, len(points))
+        check_labels_fit(self.y, len(points))
         if self.images is not None and len(self.images) != len(points):
             raise ValueError(f"There are {len(points)} points, but {len(self.images)} images.")
         if n_thumbnails is not None:
@@ -339,6 +331,7 @@ class EmbeddingDisplay:
         return legend
 
     def _draw_thumbnails(self, points: np.ndarray, count: int, size: float, edges: np.ndarray) -> None:
+        from matplotlib.colors import Normalize
         from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
         self.thumbnails_, self.thumbnail_rows_ = [], []
@@ -355,7 +348,7 @@ class EmbeddingDisplay:
         self.thumbnail_rows_ = _far_apart(places / boxes, count)
         for row in self.thumbnail_rows_:
             picture = self.images[row]
-            color = {} if picture.ndim == 3 else {"cmap": "gray", "norm": _unit_norm()}
+            color = {} if picture.ndim == 3 else {"cmap": "gray", "norm": Normalize(0, 1)}
             image = OffsetImage(picture, zoom=zoom, interpolation="nearest", **color)
             box = AnnotationBbox(
                 image,
@@ -366,12 +359,6 @@ class EmbeddingDisplay:
             # The layout must stay as it was when the places were measured.
             box.set_in_layout(False)
             self.thumbnails_.append(self.ax_.add_artist(box))
-
-
-def _unit_norm() -> Any:
-    from matplotlib.colors import Normalize
-
-    return Normalize(0, 1)
 
 
 def _far_apart(places: np.ndarray, count: int) -> list[int]:
@@ -389,68 +376,6 @@ def _far_apart(places: np.ndarray, count: int) -> list[int]:
         rows.append(farthest)
         distance = np.minimum(distance, np.abs(places - places[farthest]).max(axis=1))
     return rows
-
-
-def _transformer(estimator: Any) -> Any:
-    """Return what turns images into representations: of a Pipeline with a classifier, what is before it."""
-    while isinstance(estimator, FrozenEstimator) or (
-        not hasattr(estimator, "transform") and hasattr(estimator, "best_estimator_")
-    ):
-        frozen = isinstance(estimator, FrozenEstimator)
-        estimator = estimator.estimator if frozen else estimator.best_estimator_
-    if not hasattr(estimator, "transform") and hasattr(estimator, "steps") and len(estimator.steps) > 1:
-        estimator = estimator[:-1]
-    return estimator
-
-
-def _name(label: Any, names: Mapping[Any, str] | Sequence[str] | None) -> str:
-    """Return what a class is called in the legend."""
-    if names is None:
-        return str(label)
-    try:
-        if not isinstance(names, Mapping) and label < 0:
-            raise IndexError
-        return str(names[label])
-    except (IndexError, KeyError, TypeError):
-        raise ValueError(
-            f"target_names has no name for the label {label!r}. Pass a dict of all labels, or a list in "
-            "which label k has the name at place k."
-        ) from None
-
-
-def _reduce(
-    h: np.ndarray, reducer: Literal["tsne", "pca"] | BaseEstimator | None, random_state: RandomState
-) -> tuple[np.ndarray, tuple[str, str] | None, str | None]:
-    """Return points in the plane, the names of their axes, and of the method."""
-    n, d = h.shape
-    if reducer is None:
-        if d != 2:
-            raise ValueError(
-                f"reducer=None needs representations of two columns, got {d}. Pass reducer='tsne' or 'pca'."
-            )
-        return h, None, None
-    if isinstance(reducer, str):
-        if reducer not in ("tsne", "pca"):
-            raise ValueError(f"reducer must be 'tsne', 'pca', a transformer or None, got {reducer!r}.")
-        if n < 4 or d < 2:
-            raise ValueError(
-                f"reducer={reducer!r} needs at least 4 images and representations of at least 2 columns, got "
-                f"{n} images and {d} columns."
-            )
-        rng = random_numbers(random_state)
-        if reducer == "pca":
-            pca = PCA(2, random_state=rng)
-            points = pca.fit_transform(h)
-            names = [f"PC {i} ({100 * part:.0f}%)" for i, part in enumerate(pca.explained_variance_ratio_, 1)]
-            return points, (names[0], names[1]), "PCA"
-        tsne = TSNE(perplexity=min(_PERPLEXITY, (n - 1) / 3), init="pca", random_state=rng)
-        return tsne.fit_transform(h), None, "t-SNE"
-    if not hasattr(reducer, "fit_transform"):
-        raise TypeError(f"reducer must be 'tsne', 'pca', a transformer or None, got {reducer!r}.")
-    points = np.asarray(clone(reducer).fit_transform(h))
-    if points.ndim != 2 or points.shape[1] < 2:
-        raise ValueError(f"reducer must return at least two columns, got shape {points.shape}.")
-    return points[:, :2], None, type(reducer).__name__
 
 
 def _thumbnail_images(estimator: Any, X: Any) -> np.ndarray:
@@ -478,54 +403,3 @@ def _plain_pictures(X: Images) -> np.ndarray:
             "n_thumbnails=None, or the images to EmbeddingDisplay.from_embedding."
         ) from error
     return pictures(source, _THUMBNAIL_SIDE)
-
-
-def _check_labels_fit(y: Any, n: int) -> None:
-    if y is None:
-        return
-    shape = np.shape(y)
-    if len(shape) != 1 or shape[0] != n:
-        raise ValueError(f"y must have shape ({n},), one label per point, got {shape}.")
-
-
-def _read_labels(y: Labels | None, n: int) -> tuple[str, Any, np.ndarray]:
-    """Return "none", "classes" or "numbers", the labels as an array, and where they are missing."""
-    if y is None:
-        return "none", None, np.zeros(n, dtype=bool)
-    if isinstance(y, torch.Tensor):
-        y = y.detach().cpu().numpy()
-    values = np.asarray(y, dtype=object)
-    missing = np.array([_is_missing(value) for value in values], dtype=bool)
-    known = values[~missing].tolist()
-    numeric = all(isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) for value in known)
-    if not numeric:
-        return "classes", values, missing
-    numbers = np.array(known, dtype=float)
-    whole = (numbers == np.floor(numbers)).all()
-    if whole and set(numbers) != {-1.0, 1.0}:
-        missing[~missing] = numbers == -1
-        numbers = numbers[numbers != -1]
-    if not whole or len(np.unique(numbers)) > _MOST_CLASSES:
-        return "numbers", values, missing
-    values[~missing] = numbers.astype(int)
-    return "classes", values, missing
-
-
-def _is_missing(value: Any) -> bool:
-    if value is None or type(value).__name__ == "NAType":
-        return True
-    return isinstance(value, Real) and bool(value != value)
-
-
-def _class_colors(labels: np.ndarray, cmap: str | Colormap | None) -> dict[Any, Any]:
-    """Return {class: colour}, in the order of the classes."""
-    import matplotlib as mpl
-
-    classes = sorted(set(labels.tolist()), key=lambda label: (isinstance(label, str), label))
-    n = len(classes)
-    if cmap is None:
-        cmap = "tab10" if n <= 10 else "tab20" if n <= _MOST_CLASSES else "turbo"
-    colors = mpl.colormaps[cmap] if isinstance(cmap, str) else cmap
-    if hasattr(colors, "colors") and len(colors.colors) >= n and colors.N <= _MOST_CLASSES:
-        return {label: colors(i) for i, label in enumerate(classes)}
-    return {label: colors(i / max(n - 1, 1)) for i, label in enumerate(classes)}
