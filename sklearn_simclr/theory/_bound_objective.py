@@ -13,7 +13,8 @@ from ..training.batch import Batch
 from ..training.objective import Epoch, Objective, Step
 from ..training.plan import Plan
 from ._posterior import GRID_FINENESS, LARGEST_PRIOR_VARIANCE, GaussianPosterior
-from .pac_bayes import prior_grid_index, risk_bound
+from .gaussians import prior_grid_index
+from .pac_bayes import risk_bound
 
 __all__ = ["BoundObjective", "TupleImages", "margins_of"]
 

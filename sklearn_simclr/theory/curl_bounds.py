@@ -7,26 +7,24 @@ where the losses are those of the distribution, or of the images at hand taken a
 
 import math
 from dataclasses import dataclass, field
-from numbers import Integral, Real
-from typing import Any, Literal
+from numbers import Real
+from typing import Literal
+
+from ._arguments import check_count, check_least, check_surrogate
 
 __all__ = [
     "Bound",
     "block_bound",
     "competitive_bound",
     "competitive_margin",
-    "generalization_error",
     "k_negative_bound",
     "k_negative_deviation_bound",
-    "largest_loss",
     "no_collision_bound",
     "pair_bound",
 ]
 
 # c' of lemma A.1, from its proof: E|z| <= sqrt(2) sqrt(|Sigma|) E|f|; the logistic loss is in bits.
 _DEVIATION_CONSTANT = {"hinge": math.sqrt(2), "logistic": math.sqrt(2) / math.log(2)}
-
-_LIPSCHITZ = {"hinge": 1.0, "logistic": 1.0 / math.log(2)}
 
 # Part of tau that the mean loss of a sample of tuples can be expected to reach.
 _SAMPLED = 0.9
@@ -103,7 +101,7 @@ def pair_bound(loss: float, tau: float, *, generalization: float = 0.0) -> Bound
     >>> pair_bound(1.0, tau=0.1).total  # a representation that tells nothing
     1.0
     """
-    _check(loss=(loss, 0, math.inf), generalization=(generalization, 0, math.inf))
+    check_least(0, loss=loss, generalization=generalization)
     rest = _rest("tau", tau)
     _check_possible(loss, tau)
     return Bound({"loss": loss / rest, "collision": -tau / rest, "generalization": generalization / rest})
@@ -237,11 +235,7 @@ def k_negative_bound(loss: float, tau_k: float, degenerate: float, *, generaliza
     >>> round(k_negative_bound(1.2, 0.3, 1.1).total, 3)
     1.243
     """
-    _check(
-        loss=(loss, 0, math.inf),
-        degenerate=(degenerate, 0, math.inf),
-        generalization=(generalization, 0, math.inf),
-    )
+    check_least(0, loss=loss, degenerate=degenerate, generalization=generalization)
     rest = _rest("tau_k", tau_k)
     return Bound(
         {
@@ -309,13 +303,9 @@ def k_negative_deviation_bound(
     >>> round(k_negative_deviation_bound(0.5, 1.0, 0.1, 0.19, 0.01, n_negatives=2, loss="hinge").total, 3)
     0.96
     """
-    _check(
-        no_collision_loss=(no_collision_loss, 0, math.inf),
-        deviation=(deviation, 0, math.inf),
-        generalization=(generalization, 0, math.inf),
-    )
-    _check_loss(loss)
-    _check_count("n_negatives", n_negatives)
+    check_least(0, no_collision_loss=no_collision_loss, deviation=deviation, generalization=generalization)
+    check_surrogate(loss)
+    check_count("n_negatives", n_negatives)
     rest = _rest("tau_k", tau_k)
     # Sums of floats may differ in the last place.
     if not 0 <= tau_all <= tau * (1 + 1e-9) <= tau_k * (1 + 1e-8) + 1e-15:
@@ -375,10 +365,10 @@ def competitive_margin(radius: float, sigma: float, epsilon: float, *, n_negativ
     >>> round(competitive_margin(1.0, 0.2, 0.1), 3)
     1.738
     """
-    _check(radius=(radius, 0, math.inf), sigma=(sigma, 0, math.inf), epsilon=(epsilon, 0, math.inf))
+    check_least(0, radius=radius, sigma=sigma, epsilon=epsilon)
     if radius == 0 or epsilon == 0:
         raise ValueError(f"radius={radius} and epsilon={epsilon} must be > 0.")
-    _check_count("n_negatives", n_negatives)
+    check_count("n_negatives", n_negatives)
     square = max(radius, 1.0) ** 2
     if n_negatives == 1:
         return 1 + 2 * radius * sigma * math.sqrt(max(math.log(3 * square / epsilon), 0.0))
@@ -453,7 +443,8 @@ def competitive_bound(
     >>> round(competitive_bound(0.1, 0.2, 0.1, gamma=1.7, epsilon=0.1).total, 3)
     0.301
     """
-    _check(margin_loss=(margin_loss, 0, math.inf), gamma=(gamma, 1, math.inf), epsilon=(epsilon, 0, math.inf))
+    check_least(0, margin_loss=margin_loss, epsilon=epsilon)
+    check_least(1, gamma=gamma)
     if n_negatives == 1:
         tau_k, tau_all = tau, tau
     elif tau_k is None or tau_all is None:
@@ -469,134 +460,6 @@ def competitive_bound(
         generalization=generalization,
     )
     return Bound({**bound.terms, "epsilon": (1 - tau_all) / (1 - tau_k) * epsilon})
-
-
-def largest_loss(
-    radius: float, n_negatives: int = 1, *, loss: Literal["logistic", "hinge"] = "logistic"
-) -> float:
-    r"""Return the largest contrastive loss of representations of bounded norm.
-
-    Parameters
-    ----------
-    radius : float
-        R, the largest norm, >= 0.
-    n_negatives : int, default=1
-        k >= 1.
-    loss : {"logistic", "hinge"}, default="logistic"
-        Which loss.
-
-    Returns
-    -------
-    float
-        :math:`\log_2(1 + k e^{2 R^2})` or :math:`1 + 2 R^2`.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Notes
-    -----
-    A margin is the inner product of a vector of norm at most R and the difference of two, and lies in
-    [-2 R^2, 2 R^2]. Nozawa et al. write [-2 R, 2 R], which holds for R <= 1 only, and is the same for R = 1.
-
-    References
-    ----------
-    Nozawa et al., 2020, arXiv:1910.04464, theorems 7 and 11; Arora et al., 2019, arXiv:1902.09229, lemma A.2.
-
-    Examples
-    --------
-    >>> from sklearn_simclr.theory import largest_loss
-    >>> largest_loss(1.0, loss="hinge"), round(largest_loss(1.0), 3)
-    (3.0, 3.069)
-    """
-    _check(radius=(radius, 0, math.inf))
-    _check_count("n_negatives", n_negatives)
-    _check_loss(loss)
-    margin = 2.0 * radius**2
-    if loss == "hinge":
-        return 1.0 + margin
-    # log(1 + k e^m) without overflow.
-    exponent = margin + math.log(n_negatives)
-    return (exponent + math.log1p(math.exp(-exponent))) / math.log(2)
-
-
-def generalization_error(
-    radius: float,
-    complexity: float,
-    n_tuples: int,
-    *,
-    delta: float = 0.05,
-    n_negatives: int = 1,
-    loss: Literal["logistic", "hinge"] = "logistic",
-) -> float:
-    r"""Return by how much the loss of what was learnt may exceed the best there is, with explicit constants.
-
-    With probability at least 1 - delta, the representation of the smallest loss on M tuples has a loss of at
-    most that of any other of its class plus
-
-    .. math:: Gen_M = \frac{4 \sqrt 3\, \eta R \sqrt k\, \mathcal R_S(\mathcal F)}{M}
-        + 3 B \sqrt{\frac{\log(4 / \delta)}{2 M}} + 3 B \sqrt{\frac{\log(2 / \delta)}{2 M}}
-
-    Parameters
-    ----------
-    radius : float
-        R, the largest norm of a representation, >= 0.
-    complexity : float
-        :math:`\mathcal R_S(\mathcal F) = E_\sigma \sup_f \langle \sigma, f|_S \rangle` over random signs of
-        all (k + 2) d M coordinates, not divided by M; >= 0.
-    n_tuples : int
-        M >= 1.
-    delta : float, default=0.05
-        In (0, 1).
-    n_negatives : int, default=1
-        k >= 1.
-    loss : {"logistic", "hinge"}, default="logistic"
-        Decides the Lipschitz constant eta, 1 / ln 2 or 1, and the largest loss B, see :func:`largest_loss`.
-
-    Returns
-    -------
-    float
-        :math:`Gen_M`.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Notes
-    -----
-    The paper states the order; these are the constants in its proof: 2 of the Rademacher bound, sqrt(2) of
-    the vector contraction and sqrt(6) of the margins make 4 sqrt(3). Its Lipschitz constant of the logistic
-    loss, 1, is that of the natural logarithm; in base 2 it is 1 / ln 2.
-
-    References
-    ----------
-    Arora et al., 2019, arXiv:1902.09229, appendix A.3: eq. 17, theorem A.3 and the lines after eq. 20.
-
-    Examples
-    --------
-    >>> from sklearn_simclr.theory import generalization_error
-    >>> round(generalization_error(1.0, 100.0, 10_000, loss="hinge"), 3)
-    0.325
-    """
-    _check(radius=(radius, 0, math.inf), complexity=(complexity, 0, math.inf))
-    _check_count("n_tuples", n_tuples)
-    if not isinstance(delta, Real) or not 0 < delta < 1:
-        raise ValueError(f"delta={delta!r} is out of range; pass a probability in (0, 1).")
-    largest = largest_loss(radius, n_negatives, loss=loss)
-    contraction = 4 * math.sqrt(3) * _LIPSCHITZ[loss] * radius * math.sqrt(n_negatives)
-    tails = math.sqrt(math.log(4 / delta)) + math.sqrt(math.log(2 / delta))
-    return contraction * complexity / n_tuples + 3 * largest * tails / math.sqrt(2 * n_tuples)
-
-
-def _check(**numbers: tuple[Any, float, float]) -> None:
-    for name, (value, low, high) in numbers.items():
-        if not isinstance(value, Real):
-            hint = "its .total" if hasattr(value, "total") else f"a finite number >= {low}"
-            raise TypeError(f"{name} is of type {type(value).__name__}; pass {hint}.")
-        if not low <= float(value) < high:
-            raise ValueError(f"{name}={value!r} is out of range; pass a finite number >= {low}.")
 
 
 def _check_possible(loss: float, tau: float) -> None:
@@ -617,13 +480,3 @@ def _rest(name: str, tau: float) -> float:
             f"collision_probability{why}."
         )
     return 1.0 - tau
-
-
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r} is out of range; pass an int >= 1.")
-
-
-def _check_loss(loss: str) -> None:
-    if loss not in _LIPSCHITZ:
-        raise ValueError(f"loss={loss!r} is unknown; pass 'logistic' or 'hinge'.")

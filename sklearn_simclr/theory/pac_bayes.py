@@ -9,25 +9,22 @@ tuples of the sample.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any
+from numbers import Integral
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import optimize
+
+from ._arguments import check_count, check_delta, check_range
 
 __all__ = [
     "PACBayesBound",
     "catoni_phi",
-    "chi2_gaussians",
     "contrastive_risk",
     "dependent_moment",
     "f_divergence_bound",
-    "kl_gaussians",
     "mean_classifier_bound",
-    "prior_grid_index",
     "risk_bound",
 ]
 
@@ -107,9 +104,9 @@ def catoni_phi(risk: float, kl: float, m: int, lam: float, *, delta: float = 0.0
     >>> round(catoni_phi(0.1, 50.0, 10_000, 0.35), 4)
     0.1338
     """
-    _check(risk=(risk, 0, 1), kl=(kl, 0, math.inf), lam=(lam, 0, math.inf))
-    _check_delta(delta)
-    _check_size(m)
+    check_range(risk=(risk, 0, 1), kl=(kl, 0, math.inf), lam=(lam, 0, math.inf))
+    check_delta(delta)
+    check_count("m", m, "the number of tuples, an int >= 1")
     if lam == 0:
         raise ValueError(f"lam={lam} is out of range; pass a number > 0.")
     return _phi(risk, (kl - math.log(delta)) / m, lam)
@@ -175,10 +172,12 @@ def mean_classifier_bound(
     >>> round(bound.total, 3), round(bound.unsupervised, 3)
     (0.489, 0.54)
     """
-    _check(tau=(tau, 0, 1), degenerate=(degenerate, 0, math.inf), largest_loss=(largest_loss, 0, math.inf))
+    check_range(
+        tau=(tau, 0, 1), degenerate=(degenerate, 0, math.inf), largest_loss=(largest_loss, 0, math.inf)
+    )
     if tau == 1 or largest_loss == 0:
         raise ValueError(f"tau={tau} must be < 1 and largest_loss={largest_loss} > 0.")
-    _check(loss=(loss, 0, largest_loss))
+    check_range(loss=(loss, 0, largest_loss))
     if lam is None:
         bound = risk_bound(loss / largest_loss, kl, m, delta=delta)
         phi, complexity, lam = bound.total, bound.complexity, bound.lam
@@ -234,14 +233,14 @@ def f_divergence_bound(
     >>> round(f_divergence_bound(0.5, 3.0, 0.0005, tau=0.1).total, 3)
     0.667
     """
-    _check(
+    check_range(
         loss=(loss, 0, math.inf),
         divergence=(divergence, 0, math.inf),
         moment=(moment, 0, math.inf),
         tau=(tau, 0, 1),
         p=(p, 1, math.inf),
     )
-    _check_delta(delta)
+    check_delta(delta)
     if tau == 1 or p == 1:
         raise ValueError(f"tau={tau} must be < 1 and p={p} > 1.")
     complexity = (moment / delta) ** (1 - 1 / p) * (divergence + 1) ** (1 / p)
@@ -285,8 +284,8 @@ def dependent_moment(m: int, largest_loss: float, *, dependency: int = 0) -> flo
     >>> dependent_moment(100, 2.0), dependent_moment(100, 2.0, dependency=2)
     (0.01, 0.17)
     """
-    _check_size(m)
-    _check(largest_loss=(largest_loss, 0, math.inf))
+    check_count("m", m, "the number of tuples, an int >= 1")
+    check_range(largest_loss=(largest_loss, 0, math.inf))
     if not isinstance(dependency, Integral) or dependency < 0:
         raise ValueError(f"dependency={dependency!r} is out of range; pass an int >= 0.")
     return largest_loss**2 * (1 + 8 * int(dependency)) / (4 * m)
@@ -342,9 +341,9 @@ def risk_bound(
     >>> round(risk_bound(0.267, 2054, 102_600, prior_index=570).total, 3)
     0.361
     """
-    _check(risk=(risk, 0, 1), kl=(kl, 0, math.inf))
-    _check_delta(delta)
-    _check_size(m)
+    check_range(risk=(risk, 0, 1), kl=(kl, 0, math.inf))
+    check_delta(delta)
+    check_count("m", m, "the number of tuples, an int >= 1")
     logarithms = math.log(2 * math.sqrt(m) / delta)
     if prior_index is not None:
         if not isinstance(prior_index, Integral) or prior_index < 1:
@@ -360,49 +359,6 @@ def risk_bound(
         lam = _best_lambda(risk, complexity)
         total = _phi(risk, complexity, lam)
     return PACBayesBound(total, total, risk, complexity, lam)
-
-
-def prior_grid_index(prior_variance: float, *, b: float = 100, c: float = 0.1) -> tuple[int, float]:
-    r"""Return which of the variances that a learnt prior may have is the nearest.
-
-    Parameters
-    ----------
-    prior_variance : float
-        :math:`\sigma_P^2` > 0.
-    b : float, default=100
-        Fineness of the grid, > 0.
-    c : float, default=0.1
-        Upper end of the grid, > 0.
-
-    Returns
-    -------
-    index : int
-        j, the whole number >= 1 nearest to :math:`b \ln(c / \sigma_P^2)`.
-    variance : float
-        :math:`c\, e^{-j / b}`, with which KL has to be computed.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    References
-    ----------
-    Nozawa et al., 2020, arXiv:1910.04464, eq. 14 (Dziugaite and Roy, 2017, section 3.1).
-
-    Examples
-    --------
-    >>> import math
-    >>> from sklearn_simclr.theory import prior_grid_index
-    >>> index, variance = prior_grid_index(math.exp(-8))
-    >>> index, round(math.log(variance), 4)
-    (570, -8.0026)
-    """
-    _check(prior_variance=(prior_variance, 0, math.inf), b=(b, 0, math.inf), c=(c, 0, math.inf))
-    if 0 in (prior_variance, b, c):
-        raise ValueError(f"prior_variance={prior_variance}, b={b} and c={c} must all be > 0.")
-    index = max(1, round(b * math.log(c / prior_variance)))
-    return index, c * math.exp(-index / b)
 
 
 def contrastive_risk(margins: ArrayLike) -> float:
@@ -439,98 +395,6 @@ def contrastive_risk(margins: ArrayLike) -> float:
     return float((margins < 0).mean())
 
 
-def kl_gaussians(mean_q: ArrayLike, variance_q: ArrayLike, mean_p: ArrayLike, variance_p: ArrayLike) -> float:
-    r"""Return the Kullback-Leibler divergence KL(Q || P) of Gaussians with diagonal covariance.
-
-    Parameters
-    ----------
-    mean_q : array-like of shape (N,)
-        Mean of Q.
-    variance_q : float or array-like of shape (N,)
-        Variances of Q, > 0.
-    mean_p : float or array-like of shape (N,)
-        Mean of P.
-    variance_p : float or array-like of shape (N,)
-        Variances of P, > 0.
-
-    Returns
-    -------
-    float
-        In nats, >= 0.
-
-    Raises
-    ------
-    ValueError
-        If a variance is not positive.
-
-    References
-    ----------
-    Nozawa et al., 2020, arXiv:1910.04464, section 4.1.1.
-
-    Examples
-    --------
-    >>> from sklearn_simclr.theory import kl_gaussians
-    >>> kl_gaussians([1.0, 0.0], 1.0, 0.0, 1.0)
-    0.5
-    """
-    mean_q, variance_q, mean_p, variance_p = _gaussians(mean_q, variance_q, mean_p, variance_p)
-    ratio = variance_q / variance_p
-    terms = (mean_q - mean_p) ** 2 / variance_p + (ratio - 1 - np.log(ratio))
-    return float(0.5 * terms.sum())
-
-
-def chi2_gaussians(
-    mean_q: ArrayLike, variance_q: ArrayLike, mean_p: ArrayLike, variance_p: ArrayLike
-) -> float:
-    r"""Return the chi-squared divergence of Gaussians with diagonal covariance.
-
-    .. math:: \chi^2(Q \| P) = E_P[(Q / P)^2] - 1 = \prod_i \frac{\sigma_{P, i}^2}{\sigma_{Q, i} \sqrt{v_i}}
-        \exp\frac{(\mu_{Q, i} - \mu_{P, i})^2}{v_i} - 1, \quad v_i = 2 \sigma_{P, i}^2 - \sigma_{Q, i}^2
-
-    Parameters
-    ----------
-    mean_q : array-like of shape (N,)
-        Mean of Q.
-    variance_q : float or array-like of shape (N,)
-        Variances of Q, > 0.
-    mean_p : float or array-like of shape (N,)
-        Mean of P.
-    variance_p : float or array-like of shape (N,)
-        Variances of P, > 0.
-
-    Returns
-    -------
-    float
-        >= 0; infinite if a variance of Q is at least twice that of P, or beyond the range of floats.
-
-    Raises
-    ------
-    ValueError
-        If a variance is not positive.
-
-    Notes
-    -----
-    The condition for it to be finite follows from the integral; the footnote to eq. 35 of the paper states
-    the one for the divergence with P and Q exchanged.
-
-    References
-    ----------
-    Nozawa et al., 2020, arXiv:1910.04464, appendix C.
-
-    Examples
-    --------
-    >>> from sklearn_simclr.theory import chi2_gaussians
-    >>> round(chi2_gaussians([1.0], 1.0, 0.0, 1.0), 4)  # e - 1
-    1.7183
-    """
-    mean_q, variance_q, mean_p, variance_p = _gaussians(mean_q, variance_q, mean_p, variance_p)
-    v = 2 * variance_p - variance_q
-    if (v <= 0).any():
-        return math.inf
-    log = (np.log(variance_p) - 0.5 * np.log(variance_q * v) + (mean_q - mean_p) ** 2 / v).sum()
-    return float(np.expm1(log)) if log < 700 else math.inf
-
-
 def _phi(risk: float, complexity: float, lam: float) -> float:
     return math.expm1(-lam * risk - complexity) / math.expm1(-lam)
 
@@ -550,33 +414,3 @@ def _best_lambda(risk: float, complexity: float) -> float:
     while excess(start + step) < 0:
         step *= 2
     return optimize.brentq(excess, start, start + step, xtol=1e-12) - start
-
-
-def _gaussians(*values: ArrayLike) -> Sequence[NDArray[np.float64]]:
-    names = ("mean_q", "variance_q", "mean_p", "variance_p")
-    arrays: Sequence[NDArray[np.float64]] = [np.asarray(value, dtype=np.float64) for value in values]
-    try:
-        arrays = np.broadcast_arrays(*arrays)
-    except ValueError as error:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(names, arrays, strict=True))
-        raise ValueError(f"The shapes do not go together: {shapes}; pass vectors of one length.") from error
-    for name, variance in (("variance_q", arrays[1]), ("variance_p", arrays[3])):
-        if not (variance > 0).all():
-            raise ValueError(f"{name} must be > 0 everywhere; its smallest value is {variance.min()}.")
-    return arrays
-
-
-def _check(**numbers: tuple[Any, float, float]) -> None:
-    for name, (value, low, high) in numbers.items():
-        if not isinstance(value, Real) or not low <= float(value) <= high or math.isinf(value):
-            raise ValueError(f"{name}={value!r} is out of range; pass a finite number in [{low}, {high}].")
-
-
-def _check_delta(delta: Any) -> None:
-    if not isinstance(delta, Real) or not 0 < float(delta) < 1:
-        raise ValueError(f"delta={delta!r} is out of range; pass a probability in (0, 1).")
-
-
-def _check_size(m: Any) -> None:
-    if not isinstance(m, Integral) or isinstance(m, bool) or m < 1:
-        raise ValueError(f"m={m!r} is out of range; pass the number of tuples, an int >= 1.")

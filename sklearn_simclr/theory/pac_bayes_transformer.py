@@ -48,7 +48,8 @@ from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
 from ._bound_objective import BoundObjective, TupleImages, margins_of
 from ._posterior import GRID_FINENESS, LARGEST_PRIOR_VARIANCE, GaussianPosterior, make_mlp
-from .pac_bayes import contrastive_risk, kl_gaussians, prior_grid_index, risk_bound
+from .gaussians import kl_gaussians, prior_grid_index
+from .pac_bayes import contrastive_risk, risk_bound
 from .tuples import ContrastiveTuples, sample_tuples
 
 __all__ = ["PACBayesContrastiveTransformer"]

@@ -16,16 +16,16 @@ from scipy import optimize, sparse
 from sklearn.utils import check_random_state
 
 from .._utils.types import Labels, RandomState
-from .tuples import (
-    _check_choice,
-    _check_count,
-    _check_loss,
-    _check_prior,
-    _classes,
-    _matrix,
-    _prior,
-    margin_loss,
+from ._arguments import (
+    check_choice,
+    check_count,
+    check_loss,
+    check_prior,
+    class_numbers,
+    prior_of,
+    representations,
 )
+from .contrastive_loss import margin_loss
 
 __all__ = ["mean_classifier", "supervised_loss", "task_distribution"]
 
@@ -69,8 +69,8 @@ def mean_classifier(H: ArrayLike, y: Labels) -> tuple[NDArray[np.float64], NDArr
     array([[1., 0.],
            [0., 3.]])
     """
-    codes, n_classes = _classes(y)
-    H = _matrix(H, len(codes))
+    codes, n_classes = class_numbers(y)
+    H = representations(H, len(codes))
     return np.stack([H[codes == c].mean(axis=0) for c in range(n_classes)]), np.unique(np.asarray(y))
 
 
@@ -115,9 +115,9 @@ def task_distribution(
     >>> [(task, round(p, 3)) for task, p, weight in task_distribution([0.5, 0.25, 0.25])]
     [((0, 1), 0.4), ((0, 2), 0.4), ((1, 2), 0.2)]
     """
-    prior = _check_prior(class_prior)
-    _check_count("n_negatives", n_negatives)
-    _check_choice("tasks", tasks, _TASKS)
+    prior = check_prior(class_prior)
+    check_count("n_negatives", n_negatives)
+    check_choice("tasks", tasks, _TASKS)
     likely = np.flatnonzero(prior)
     sizes = [n_negatives + 1] if tasks == "distinct" else range(2, min(n_negatives + 1, len(likely)) + 1)
     number = sum(math.comb(len(likely), size) for size in sizes)
@@ -206,10 +206,10 @@ def supervised_loss(
     >>> print(f"{supervised_loss(H, y, loss='zero_one'):.2f}")
     0.02
     """
-    codes, n_classes = _classes(y)
-    H = _matrix(H, len(codes))
-    prior = _prior(class_prior, codes, n_classes)
-    _check_loss(loss)
+    codes, n_classes = class_numbers(y)
+    H = representations(H, len(codes))
+    prior = prior_of(class_prior, codes, n_classes)
+    check_loss(loss)
     W = None
     if not isinstance(classifier, str):
         W = np.asarray(classifier, dtype=np.float64)
@@ -217,7 +217,7 @@ def supervised_loss(
             raise ValueError(
                 f"classifier has shape {W.shape}; pass {(n_classes, H.shape[1])}, one row per class."
             )
-    elif _check_choice("classifier", classifier, ("mean", "best")) == "mean":
+    elif check_choice("classifier", classifier, ("mean", "best")) == "mean":
         W, _ = mean_classifier(H, y)
     elif loss == "zero_one":
         raise ValueError("classifier='best' needs a convex loss; pass loss='logistic' or 'hinge'.")
@@ -329,9 +329,9 @@ def _draw_tasks(
     n_tasks: int,
     random_state: RandomState,
 ) -> list[tuple[tuple[int, ...], float, float]]:
-    _check_count("n_tasks", n_tasks)
-    _check_count("n_negatives", k)
-    _check_choice("tasks", tasks, _TASKS)
+    check_count("n_tasks", n_tasks)
+    check_count("n_negatives", k)
+    check_choice("tasks", tasks, _TASKS)
     if np.count_nonzero(prior) < (k + 1 if tasks == "distinct" else 2):
         raise ValueError(f"n_negatives={k} asks for more classes than have a positive probability.")
     rng = check_random_state(random_state)

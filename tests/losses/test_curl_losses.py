@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sklearn_simclr.losses import _tiles, curl_hinge, curl_logistic
-from sklearn_simclr.theory.tuples import contrastive_margins, margin_loss
+from sklearn_simclr.theory import contrastive_margins, margin_loss
 
 LOSSES = {"logistic": curl_logistic, "hinge": curl_hinge}
 

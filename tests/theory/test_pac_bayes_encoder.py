@@ -14,11 +14,16 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from sklearn_simclr import Augmentation
+from sklearn_simclr.theory import (
+    PACBayesContrastiveTransformer,
+    contrastive_margins,
+    contrastive_risk,
+    kl_gaussians,
+    mean_classifier,
+    risk_bound,
+    supervised_loss,
+)
 from sklearn_simclr.theory._posterior import GaussianPosterior, make_mlp
-from sklearn_simclr.theory.pac_bayes import contrastive_risk, kl_gaussians, risk_bound
-from sklearn_simclr.theory.pac_bayes_transformer import PACBayesContrastiveTransformer
-from sklearn_simclr.theory.tasks import mean_classifier, supervised_loss
-from sklearn_simclr.theory.tuples import contrastive_margins
 
 
 @parametrize_with_checks([PACBayesContrastiveTransformer(max_epochs=1, n_posterior_samples=2)])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_simclr.theory.tuples import (
+from sklearn_simclr.theory import (
     ContrastiveTuples,
     collision_probability,
     contrastive_margins,
@@ -218,8 +218,7 @@ def test_bad_arguments_are_named(call, message):
 
 @pytest.mark.parametrize("mark", [-1, None, float("nan")])
 def test_rows_without_a_label_are_refused(mark):
-    from sklearn_simclr.theory.tasks import supervised_loss
-    from sklearn_simclr.theory.tuples import intraclass_deviation, sample_tuples
+    from sklearn_simclr.theory import intraclass_deviation, sample_tuples, supervised_loss
 
     y = [0, 1, mark, 2, mark]
     for call in (
@@ -235,7 +234,7 @@ def test_rows_without_a_label_are_refused(mark):
 
 
 def test_what_is_no_number_is_named():
-    from sklearn_simclr.theory.tuples import (
+    from sklearn_simclr.theory import (
         collision_probability,
         contrastive_margins,
         margin_loss,

@@ -6,25 +6,23 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from sklearn_simclr.theory.curl_bounds import (
+from sklearn_simclr.theory import (
     Bound,
     block_bound,
+    collision_probability,
     competitive_bound,
     competitive_margin,
+    degenerate_loss,
     generalization_error,
+    intraclass_deviation,
     k_negative_bound,
     k_negative_deviation_bound,
     largest_loss,
+    margin_loss,
     no_collision_bound,
     pair_bound,
-)
-from sklearn_simclr.theory.tasks import supervised_loss
-from sklearn_simclr.theory.tuples import (
-    collision_probability,
-    degenerate_loss,
-    intraclass_deviation,
-    margin_loss,
     sample_tuples,
+    supervised_loss,
     unsupervised_loss,
 )
 
@@ -223,7 +221,7 @@ def test_bad_arguments_are_named(call, message):
 
 
 def test_a_loss_and_a_tau_of_different_classes_are_refused():
-    from sklearn_simclr.theory.curl_bounds import pair_bound
+    from sklearn_simclr.theory import pair_bound
 
     with pytest.raises(ValueError, match="loss=0.05 is below tau=0.1"):
         pair_bound(0.05, 0.1)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from sklearn_simclr.theory.pac_bayes import (
+from sklearn_simclr.theory import (
     catoni_phi,
     chi2_gaussians,
     contrastive_risk,

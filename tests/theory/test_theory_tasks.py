@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from sklearn_simclr.theory.tasks import mean_classifier, supervised_loss, task_distribution
-from sklearn_simclr.theory.tuples import margin_loss
+from sklearn_simclr.theory import margin_loss, mean_classifier, supervised_loss, task_distribution
 
 PRIOR = np.array([0.4, 0.3, 0.2, 0.1])
 
