@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 __all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "pillow_size"]
-__all__ += ["plugin_formats", "size_of", "strict_decoders"]
+__all__ += ["plugin_formats", "size_of", "strict_decoders", "truncated_are_read"]
 
 # Formats by content, as in docs/how_to/files.rst. Those that start other programs (EPS) or that have no
 # signature (TGA) are left out.
@@ -82,6 +82,13 @@ def strict_decoders() -> Iterator[list[str]]:
         finally:
             _notes = before
             log.setLevel(level)
+
+
+def truncated_are_read() -> bool:
+    """Return whether the user, or a library, has told Pillow to read truncated files."""
+    from PIL import ImageFile
+
+    return ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def decode(file: bytes | BinaryIO, target: Target | None = None) -> NDArray:

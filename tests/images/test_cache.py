@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
 from sklearn_simclr import SimCLRTransformer
-from sklearn_simclr.images import reading as _reading
+from sklearn_simclr.images import files, reading, stored, threads
 from sklearn_simclr.images.decode import decode
 from sklearn_simclr.images.reading import read_rows
 from sklearn_simclr.images.store import FolderStore
@@ -40,14 +40,14 @@ def read(paths, cache):
 @pytest.fixture
 def settled(monkeypatch):
     """Files count as unchanged for long."""
-    monkeypatch.setattr(_reading, "_SETTLED", -(10**12))
+    monkeypatch.setattr(stored, "_SETTLED", -(10**12))
 
 
 @pytest.fixture
 def decoded(monkeypatch):
     """One entry for each image that is decoded."""
     calls = []
-    monkeypatch.setattr(_reading, "decode", lambda data, size=None: calls.append(1) or decode(data, size))
+    monkeypatch.setattr(threads, "decode", lambda data, size=None: calls.append(1) or decode(data, size))
     return calls
 
 
@@ -128,7 +128,7 @@ def linked_over(new, old):
 @pytest.mark.parametrize("is_settled", [False, True])
 def test_another_file_of_the_same_size_and_time(replace, is_settled, tmp_path, monkeypatch):
     if is_settled:
-        monkeypatch.setattr(_reading, "_SETTLED", -(10**12))
+        monkeypatch.setattr(stored, "_SETTLED", -(10**12))
     path, new = write(tmp_path / "a.bmp", 10), write(tmp_path / "b.bmp", 200)
     assert read([path], tmp_path / "cache") == [10]
     time.sleep(0.02)  # the clock of ctime has ticks of up to 10 ms
@@ -154,14 +154,14 @@ def test_edits_that_leave_no_trace(tmp_path):
 def test_a_file_that_changes_while_others_are_decoded(tmp_path, monkeypatch):
     """What is stored for a content are the pixels of that content."""
     path, cache = write(tmp_path / "a.bmp", 10), tmp_path / "cache"
-    inner = _reading._decoded
+    inner = reading.decoded
 
     def edit_first(*args):
         write(path, 200)
         return inner(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_reading, "_decoded", edit_first)
+        patch.setattr(reading, "decoded", edit_first)
         assert read([path, path], cache) == [200, 200]
     write(path, 10)
     assert read([path], cache) == [10]
@@ -189,7 +189,7 @@ def test_files_are_not_decoded_again_once_they_are_old(tmp_path, decoded, monkey
     paths = [write(tmp_path / f"{i}.bmp", 10 * i) for i in range(4)]
     cache = tmp_path / "cache"
     for settled in (10**11, 10**11, -(10**12), -(10**12), 10**11):
-        monkeypatch.setattr(_reading, "_SETTLED", settled)
+        monkeypatch.setattr(stored, "_SETTLED", settled)
         assert read(paths, cache) == [0, 10, 20, 30]
         assert len(decoded) == 4
 
@@ -197,12 +197,13 @@ def test_files_are_not_decoded_again_once_they_are_old(tmp_path, decoded, monkey
 def test_old_files_are_not_even_read(tmp_path, settled, monkeypatch):
     paths = [write(tmp_path / f"{i}.bmp", 10 * i) for i in range(4)]
     assert read(paths, tmp_path / "cache") == [0, 10, 20, 30]
-    monkeypatch.setattr(_reading, "_read_file", None)
+    for module in (files, threads):
+        monkeypatch.setattr(module, "read_file", None)
     assert read(paths, tmp_path / "cache") == [0, 10, 20, 30]
 
 
 def test_without_inodes_and_times_of_change_the_content_decides(tmp_path, settled, decoded, monkeypatch):
-    monkeypatch.setattr(_reading, "_state", lambda status: None)
+    monkeypatch.setattr(stored, "_state", lambda status: None)
     path, cache = write(tmp_path / "a.bmp", 10), tmp_path / "cache"
     assert read([path], cache) == read([path], cache) == [10]
     assert len(decoded) == 1

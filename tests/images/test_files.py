@@ -31,7 +31,7 @@ from sklearn_simclr import (
     SupervisedTransformer,
 )
 from sklearn_simclr.images import decode as _decode
-from sklearn_simclr.images import reading as _reading
+from sklearn_simclr.images import files, reading_time, threads
 from sklearn_simclr.images import store as _store
 from sklearn_simclr.images.decode import ImageError, convert, decode, strict_decoders
 from sklearn_simclr.images.folders import image_rows, load_image_paths
@@ -599,7 +599,7 @@ def test_images_that_exceed_the_memory_go_to_a_file(tmp_path, monkeypatch):
 def test_cache_decodes_each_file_once(tmp_path, monkeypatch):
     paths = [write_png(tmp_path / f"{i}.png", a) for i, a in enumerate(random_images(12))]
     decoded = []
-    monkeypatch.setattr(_reading, "decode", lambda data, size=None: decoded.append(1) or decode(data, size))
+    monkeypatch.setattr(threads, "decode", lambda data, size=None: decoded.append(1) or decode(data, size))
     cache = tmp_path / "cache"
     first = pixels(paths[:8], cache_dir=cache)
     assert len(decoded) == 8
@@ -620,7 +620,7 @@ def test_grid_search_over_files_decodes_each_once(tmp_path, monkeypatch):
     paths = np.array([write_png(tmp_path / f"{i}.png", a) for i, a in enumerate(images)], dtype=object)
     y = np.arange(24) % 2
     decoded = []
-    monkeypatch.setattr(_reading, "decode", lambda data, size=None: decoded.append(1) or decode(data, size))
+    monkeypatch.setattr(threads, "decode", lambda data, size=None: decoded.append(1) or decode(data, size))
     simclr = SimCLRTransformer(max_epochs=1, batch_size=8, random_state=0, cache_dir=str(tmp_path / "cache"))
     search = GridSearchCV(
         make_pipeline(simclr, LogisticRegression()), {"logisticregression__C": [0.1, 1.0]}, cv=2
@@ -720,7 +720,7 @@ def test_permission_denied(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(_reading.os, "open", refuse)
+    monkeypatch.setattr(files.os, "open", refuse)
     with pytest.raises(ValueError, match="permission denied"):
         read_rows([path])
 
@@ -893,8 +893,8 @@ def test_one_broken_file_in_a_pipeline(damaged):
 def test_a_pipeline_reads_files_once_and_warns_once(damaged, monkeypatch):
     rows, good, images, _ = damaged
     decoded = []
-    original = _reading._decode_one
-    monkeypatch.setattr(_reading, "_decode_one", lambda *args: decoded.append(1) or original(*args))
+    original = threads._decode_one
+    monkeypatch.setattr(threads, "_decode_one", lambda *args: decoded.append(1) or original(*args))
     with pytest.warns(UserWarning, match="3 of 12 images cannot be read") as said:
         H = PixelTransformer(on_error="grey").fit_transform(rows)
     assert len(said) == 1 and len(decoded) <= len(rows)
@@ -932,7 +932,7 @@ def test_baselines_resize_and_keep_files_as_simclr_does(tmp_path, monkeypatch):
     rows = [encoded(image, "PNG") for image in (*random_images(5, (9, 12, 3)), *random_images(5, (16, 8, 3)))]
     y = np.arange(10) % 2
     decoded = []
-    monkeypatch.setattr(_reading, "decode", lambda data, size=None: decoded.append(1) or decode(data, size))
+    monkeypatch.setattr(threads, "decode", lambda data, size=None: decoded.append(1) or decode(data, size))
     for baseline in (SupervisedTransformer, AutoencoderTransformer):
         found = baseline(image_size=8, cache_dir=tmp_path, **TINY).fit(rows, y)
         assert found.image_shape_ == (8, 8, 3)
@@ -1033,8 +1033,8 @@ def test_open_files_do_not_pile_up(tmp_path):
 
 
 def test_many_images_decoded_between_two_looks_are_no_error(monkeypatch):
-    monkeypatch.setattr(_reading, "_BETWEEN_MARKS", 1e9)  # as where a chunk takes no time
-    progress = _reading._Progress(None, total=1000, max_time=1000.0, kept=False)
+    monkeypatch.setattr(reading_time, "_BETWEEN_MARKS", 1e9)  # as where a chunk takes no time
+    progress = reading_time.Progress(None, total=1000, max_time=1000.0, kept=False)
     for _ in range(100):
         progress.count()
     progress.check()

@@ -33,7 +33,7 @@ from sklearn_simclr import (
     save_estimator,
     transfer_evaluation,
 )
-from sklearn_simclr.images import reading
+from sklearn_simclr.images import reading, threads
 from sklearn_simclr.images.layout import layout_of_mixed
 from sklearn_simclr.images.reading import read_rows
 from sklearn_simclr.images.resizing import resize_array, resize_images
@@ -132,7 +132,7 @@ def test_sizes_are_read_from_the_heads_of_files(tmp_path, monkeypatch):
         exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
     )
     decoded = []
-    monkeypatch.setattr(reading, "_decoded", lambda *args: decoded.append(args[2]) or iter(()))
+    monkeypatch.setattr(reading, "decoded", lambda *args: decoded.append(args[2]) or iter(()))
     opened = [Image.open(path) for path in paths]
     for rows, expected in [
         (paths, (68, 136)),
@@ -223,7 +223,7 @@ def test_decoded_files_in_a_folder_are_known_by_the_size_they_got(tmp_path, monk
     for image_size, found in read.items():
         np.testing.assert_array_equal(found, load_images(paths, image_size))
     # A second reading finds them there.
-    monkeypatch.setattr(reading, "decode", None)
+    monkeypatch.setattr(threads, "decode", None)
     np.testing.assert_array_equal(load_images(paths, 32, cache_dir=tmp_path / "cache"), read[32])
 
 

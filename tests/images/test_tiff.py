@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from sklearn_simclr import PixelTransformer
-from sklearn_simclr.images import load_images, reading
+from sklearn_simclr.images import files, load_images
 from sklearn_simclr.images.decode import ImageError, decode, strict_decoders
 from sklearn_simclr.images.reading import read_rows
 from sklearn_simclr.images.sizes import Target
@@ -358,7 +358,7 @@ def test_files_too_large_to_be_read_at_once(tmp_path, monkeypatch, tiff):
     array = random_bands((200, 300, 5))
     path = tmp_path / "large.tif"
     path.write_bytes(tiff(array, compression="deflate"))
-    monkeypatch.setattr(reading, "_READ_AT_ONCE", 1000)
+    monkeypatch.setattr(files, "READ_AT_ONCE", 1000)
     np.testing.assert_array_equal(read_rows([path]).pixels[0], array)
 
 

@@ -368,7 +368,7 @@ def test_reading_that_would_take_all_the_time_ends_early(hands, images, monkeypa
         hands.now += 1.0
         return images[0][:, :, None]
 
-    monkeypatch.setattr("sklearn_simclr.images.reading._decode_one", decode)
+    monkeypatch.setattr("sklearn_simclr.images.threads._decode_one", decode)
     model, encoder = simclr(hands, 1.0, image_size=8)
     with pytest.raises(
         ValueError, match="max_time=40 is too short for these images: reading 300 of them takes"
@@ -387,7 +387,7 @@ def test_cold_first_files_are_no_estimate_of_the_others(hands, images, monkeypat
         hands.now += spent[0]
         return images[0][:, :, None]
 
-    monkeypatch.setattr("sklearn_simclr.images.reading._decode_one", decode)
+    monkeypatch.setattr("sklearn_simclr.images.threads._decode_one", decode)
     model, _ = simclr(hands, 0.01, image_size=8)
     assert not any("reading" in text for text in said_by(model, rows))
 
@@ -395,7 +395,7 @@ def test_cold_first_files_are_no_estimate_of_the_others(hands, images, monkeypat
 def test_reading_that_takes_most_of_the_time_is_named_at_once(hands, images, monkeypatch):
     rows, begun = [Image.fromarray(image) for image in images], hands.now
     monkeypatch.setattr(
-        "sklearn_simclr.images.reading._decode_one",
+        "sklearn_simclr.images.threads._decode_one",
         lambda *args: (setattr(hands, "now", hands.now + 0.11), images[0][:, :, None])[1],
     )
     model, _ = simclr(hands, 0.01, image_size=8)

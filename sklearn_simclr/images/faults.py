@@ -1,0 +1,86 @@
+"""Images that cannot be read, or whose size is not that of the others, and the messages that list them."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .._utils.types import OnError
+from .._utils.warn import warn
+from .decode import ImageError
+from .files import NoSuchFile
+from .items import name_of
+from .kinds import Kind
+
+__all__ = ["Faults", "MissingImagesError"]
+
+# Bad images and odd sizes that a message lists; reading ends soon after as many were found.
+_LISTED = 10
+
+
+class MissingImagesError(FileNotFoundError, ValueError):
+    """Image files that do not exist."""
+
+
+class Faults:
+    """Images that cannot be read or have another size, collected until they are reported."""
+
+    def __init__(self, n: int, rows: list[Any], on_error: OnError, advice: str) -> None:
+        self.n, self.rows, self.on_error, self.advice = n, rows, on_error, advice
+        self.bad: dict[int, ImageError] = {}
+        # The row of the first image, -1 before there is one, and its size.
+        self.first, self.size = -1, (0, 0)
+        self.odd: list[tuple[int, tuple[int, ...]]] = []
+        self.kinds: set[Kind] = set()
+        self.seen = 0
+
+    def good(self, chunk: list[tuple[int, NDArray | ImageError]]) -> list[tuple[int, NDArray]]:
+        """Return the (row, image) of a chunk that could be read."""
+        good = []
+        for i, image in chunk:
+            self.seen += 1
+            if isinstance(image, Exception):
+                self.bad[i] = image
+            elif self.check_size(i, image.shape[:2]):
+                good.append((i, image))
+        if len(self.odd) >= _LISTED or (self.on_error == "raise" and len(self.bad) >= _LISTED):
+            self.finish(all_seen=self.seen == self.n)
+        return good
+
+    def check_size(self, i: int, size: tuple[int, int]) -> bool:
+        """Return whether the image of a row has the size of the first."""
+        if self.first < 0:
+            self.first, self.size = i, size
+        if size == self.size:
+            return True
+        self.odd.append((i, size))
+        return False
+
+    def finish(self, all_seen: bool = True) -> None:
+        """Raise what there is to raise."""
+        if self.bad:
+            lines = [f"row {i}, {name_of(self.rows[i])}: {self.bad[i]}" for i in sorted(self.bad)[:_LISTED]]
+            more = len(self.bad) - _LISTED
+            lines += [f"and {more} more" if more > 0 else ""] if all_seen else ["and perhaps more"]
+            count = f"{len(self.bad)}" if all_seen else f"At least {len(self.bad)}"
+            found = (
+                f"{count} of {self.n} images cannot be read:\n  " + "\n  ".join(filter(None, lines)) + "\n"
+            )
+            if self.on_error == "raise":
+                missing = all(isinstance(reason, NoSuchFile) for reason in self.bad.values())
+                raise (MissingImagesError if missing else ValueError)(f"{found}{self.advice}")
+            if self.on_error == "grey":
+                warn(f"{found}They are left out of a fit; transform and predict take them for grey images.")
+            else:
+                warn(
+                    f"{found}They are left out of a fit; transform gives rows of NaN for them, which many "
+                    "classifiers refuse. Pass on_error='grey' to have them taken for grey images there."
+                )
+        if self.odd:
+            lines = [f"row {i}, {name_of(self.rows[i])}: {h} x {w}" for i, (h, w) in self.odd[:_LISTED]]
+            raise ValueError(
+                f"Images of mixed sizes (height x width). Row {self.first}, "
+                f"{name_of(self.rows[self.first])}, is {self.size[0]} x {self.size[1]}, but\n  "
+                + "\n  ".join(lines)
+                + ("\n  and perhaps more" if len(self.odd) > _LISTED or not all_seen else "")
+                + "\nPass image_size='auto', the side of a square or (height, width) to have all resized."
+            )
