@@ -30,7 +30,8 @@ class PatchKMeans(BaseEstimator):
             images = load_images(images, image_size=self.image_size)
         self.image_shape_ = images.shape[1:]
         rng = np.random.default_rng(self.seed)
-        some = images[rng.permutation(len(images))[:2000]]
+        pixels = images.shape[1] * images.shape[2]
+        some = images[rng.permutation(len(images))[: max(1, 2_000_000 // pixels)]]
         patches = self._patches(some).reshape(-1, self.side**2 * images.shape[3])
         patches = patches[rng.permutation(len(patches))[:100_000]]
         self.mean = patches.mean(axis=0)
