@@ -67,14 +67,7 @@ def _at_address(address: str) -> bytes | ImageError:
 class RecentFile:
     """A file that changed a moment ago, so that its times do not tell it from what it is a moment later.
 
-    Parameters
-    ----------
-    path : str or bytes
-        Of the file.
-    name : str
-        Key of its name.
-    key : callable
-        Gives the key of its content.
+    ``name`` is the key of its name; the callable ``key`` gives that of its content.
     """
 
     def __init__(self, path: str | bytes, name: str, key: Callable[[bytes], str]) -> None:

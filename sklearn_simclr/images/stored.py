@@ -31,28 +31,13 @@ class StoredImages:
     A file is known by its path and by what the system says about its state, or by its content where it has
     changed so lately that a further change might leave no trace. So that it is not decoded again once it is
     old enough, its name is kept, too: where that is known and the state is not, the content is looked at.
-
-    Parameters
-    ----------
-    store : FolderStore
-        Where to look, and to keep what is added.
-    rows : list
-        Images.
-    target : Target or None
-        Their size.
-
-    Attributes
-    ----------
-    keys : list of str or None
-        Of the rows; None for those that have one only when they are decoded.
-    places : dict
-        {key: place} of those that are in the store.
-    recent : dict
-        {row: RecentFile} of the others that changed lately.
     """
 
+    # Of the rows; None for those that have one only when they are decoded.
     keys: list[str | None]
+    # Of the images that are in the store, by key.
     places: dict[str, Place]
+    # Files that changed lately and are not in the store, by row.
     recent: dict[int, RecentFile]
 
     def __init__(self, store: FolderStore, rows: list[Any], target: Target | None) -> None:

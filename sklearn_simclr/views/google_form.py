@@ -50,23 +50,9 @@ def draw_google_crops(
     and of the largest area. A box is the first of many that fits and covers a tenth of the image, or else the
     whole image. The last row and the last column are not reached by boxes that are smaller than the image.
 
-    Parameters
-    ----------
-    tall, ratio : tensors of shape (n, tries)
-        For height and ratio.
-    vertical, horizontal : tensors of shape (n,)
-        For the place.
-    image_size : (int, int)
-        Height and width.
-    area : (float, float)
-        Range of the area, as fractions of that of the image.
-    ratios : pair of tensors of shape (n,)
-        The lowest and the highest ratio of each view.
-
-    Returns
-    -------
-    top, left, height, width : tensors of shape (n,)
-        In pixels.
+    ``tall`` and ``ratio`` (n, tries) are for height and ratio, ``vertical`` and ``horizontal`` (n,) for the
+    place. ``area`` is a range of fractions of the image's area, ``ratios`` are the lowest and the
+    highest ratio of each view. Top, left, height and width (n,) are in pixels.
     """
     height, width = image_size
     low, high = (r[:, None] for r in ratios)
@@ -99,17 +85,8 @@ def bicubic_taps(start: Tensor, length: Tensor, place: Tensor) -> tuple[Tensor, 
     As TensorFlow 1 resizes: no antialiasing, output pixel j is at ``j * length / n_out`` of the crop (half a
     pixel beside where other libraries have it), and pixels beyond the crop are the crop's last ones.
 
-    Parameters
-    ----------
-    start, length : tensors of shape (..., 1)
-        Of the crop, in pixels.
-    place : tensor of shape (..., n_out)
-        Where the output pixels are, in pixels from the start of the crop.
-
-    Returns
-    -------
-    index, weight : tensors of shape (4, ..., n_out)
-        Index is floating point.
+    ``start`` and ``length`` (..., 1) of the crop and ``place`` (..., n_out), counted from its start, are in
+    pixels. Index, in floating point, and weight have shape (4, ..., n_out).
     """
     base = place.floor()
     beyond = ((place - base) * _CUBIC_STEPS).round_().div_(_CUBIC_STEPS)
@@ -143,19 +120,9 @@ def google_colors(views: Tensor, draws: "Draws", *, additive: bool) -> Tensor:
     Contrast is about the mean of each channel; saturation and hue are changed in HSV space. Views whose
     colours are not jittered are clipped at the end only, after they have perhaps turned grey.
 
-    Parameters
-    ----------
-    views : tensor of shape (V, C, H, W)
-        Perhaps a little outside of [0, 1], as bicubic interpolation leaves them.
-    draws : Draws
-        What was drawn for them.
-    additive : bool
-        Whether brightness - 1 is added, as for V1, instead of multiplying by brightness, as for V2.
-
-    Returns
-    -------
-    tensor of shape (V, C, H, W)
-        In [0, 1].
+    The views (V, C, H, W) may be a little outside of [0, 1], as bicubic interpolation leaves them; those that
+    are returned are not. With ``additive``, brightness - 1 is added, as for V1, instead of multiplying by
+    brightness, as for V2.
     """
     channels = views.shape[1]
     brightness, contrast = draws.brightness, draws.contrast

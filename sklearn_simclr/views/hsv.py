@@ -11,19 +11,10 @@ __all__ = ["change_chosen", "from_hue", "to_hue"]
 
 
 def to_hue(views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return value, chroma and hue of colours.
+    """Return value, chroma and hue (n, H, W) of colours (n, 3, H, W) in [0, 1].
 
-    Parameters
-    ----------
-    views : tensor of shape (n, 3, H, W)
-        Red, green and blue in [0, 1].
-
-    Returns
-    -------
-    value, chroma : tensor of shape (n, H, W)
-        The largest channel, and how much the smallest one is below it.
-    hue : tensor of shape (n, H, W)
-        In sixths of the colour circle, from -1 to 5; 0 for grey.
+    The value is the largest channel, chroma how much the smallest one is below it. The hue is in sixths of
+    the colour circle, from -1 to 5; 0 for grey.
     """
     value, lowest = views.amax(dim=1), views.amin(dim=1)
     chroma = value - lowest
@@ -38,18 +29,7 @@ def to_hue(views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def from_hue(value: Tensor, chroma: Tensor, hue: Tensor) -> Tensor:
-    """Undo `to_hue`.
-
-    Parameters
-    ----------
-    value, chroma, hue : tensor of shape (n, H, W)
-        As `to_hue` returns them; any hue, since the circle closes after 6.
-
-    Returns
-    -------
-    tensor of shape (n, 3, H, W)
-        Red, green and blue.
-    """
+    """Undo `to_hue`; any hue will do, since the circle closes after 6."""
     channels = []
     for offset in (5.0, 3.0, 1.0):  # channel c is value - chroma * max(0, min(k, 4 - k, 1))
         k = (hue + offset) % 6
