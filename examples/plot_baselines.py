@@ -2,18 +2,18 @@
 SimCLR and what it has to beat
 ==============================
 
-Is it worth it to train an encoder without labels? That depends on what one would do otherwise: classify the
-pixels, reduce them with PCA, count edges, take a network that was not trained, train it as an autoencoder, or
-train it on the few labels alone. Here all of these learn from the same draws of labels, and
-:func:`~sklearn_simclr.label_saving` says how many labels SimCLR is worth.
+Is it worth it to train an encoder without labels? That depends on the alternatives: classify the pixels,
+reduce them with PCA, count edges, take a network that was not trained, train it as an autoencoder, or train
+it on the few labels alone. Here all of these learn from the same draws of labels, and
+:func:`~sklearn_simclr.label_saving` says how many labels SimCLR saves.
 """
 
 # %%
 # The contestants
 # ---------------
-# Six of the seven are steps of a pipeline that ends in the same classifier. Training them needs no labels,
-# so that they see every training image. The network "supervised" sees only the images whose labels were
-# drawn, and is a classifier by itself; with so few, twice as many epochs make no difference to it.
+# Six of the seven are steps of a pipeline that ends in the same classifier. These six need no labels, so they
+# learn from every training image. The network "supervised" learns only from the images whose labels were
+# drawn, and is a classifier by itself.
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -82,11 +82,11 @@ print(mean.round(1).to_string())
 # %%
 # The curves
 # ----------
-# SimCLR's curve is the highest at every number of labels, and most of all where there are ten: one of each
-# digit. The autoencoder, which also learns from all images, comes second. The supervised network begins
-# beside the features that were made by hand (HOG), and overtakes them as labels are added. Pixels, PCA and
-# the untrained encoder stay behind. The arrow shows how few labels SimCLR needs to be as good as a
-# classifier of the pixels with a hundred.
+# SimCLR's curve is the highest at every number of labels, and its lead is largest with ten labels, one per
+# digit. The autoencoder comes second: it also learns from all images. The untrained encoder is close behind,
+# since random features already help on images as small as these. The supervised network and the hand-made
+# features (HOG) follow, and PCA and the raw pixels come last. The arrow shows how few labels SimCLR needs to
+# be as accurate as a classifier of the pixels with a hundred.
 
 display = LabelFractionDisplay.from_results(
     results,
@@ -98,10 +98,10 @@ display = LabelFractionDisplay.from_results(
 # %%
 # What SimCLR saves
 # -----------------
-# The same question for each of the others: with how many labels is SimCLR as good as it is with a hundred?
-# The numbers are read off the mean curves, between the measured points, and two draws are few: take them for
-# a size, not for a measurement. Against pixels, PCA and the untrained encoder, SimCLR needs less than half of
-# the labels; the autoencoder comes nearest to it.
+# The same question for each of the others: with how many labels is SimCLR as accurate as the other one with a
+# hundred? The numbers are read off the mean curves, between the measured points. Two draws of the labels are
+# few, so the numbers show a size and are no measurement. SimCLR needs less than half of the labels of the
+# pixels, PCA, HOG and the supervised network. The autoencoder comes nearest to SimCLR.
 
 n_most = int(results["n_labels"].max())
 others = [name for name in estimators if name != "SimCLR"]

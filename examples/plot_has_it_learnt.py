@@ -2,10 +2,9 @@
 Has it learnt?
 ==============
 
-A training without labels ends with a network and no accuracy. Did it learn anything? Here four encoders of
-handwritten digits are asked: one that collapsed, one that was never trained, one that was not trained for
-long enough, and one that is fine. ``representation_report`` tells them apart without a single label, and says
-what to change.
+Training without labels gives no accuracy to check. Here are four encoders of handwritten digits: one
+collapsed, one was never trained, and two were trained for 8 and for 28 epochs. ``representation_report``
+tells them apart without a single label, and says what to change.
 """
 
 # %%
@@ -37,8 +36,8 @@ views = AugmentationDisplay.from_estimator(SimCLRTransformer(), X, n_images=3, n
 #
 # Four encoders
 # -------------
-# The first is set up to fail: a network that nothing keeps in bounds, with a learning rate that is far too
-# high. Fit notices, and warns.
+# The first one is set up to fail: a network without normalisation, with a learning rate that is far too high.
+# ``fit`` notices, and warns.
 
 
 def unbounded():
@@ -62,10 +61,10 @@ for warning in caught:
     print(f"{warning.category.__name__}: {warning.message}")
 
 # %%
-# The other three differ in nothing but the number of epochs.
+# The other three differ in the number of epochs only.
 
 settings = {"batch_size": 64, "random_state": 0}
-epochs = {"untrained": 0, "undertrained": 8, "good": 28}
+epochs = {"untrained": 0, "8 epochs": 8, "28 epochs": 28}
 encoders = {"collapsed": collapsed}
 for name, max_epochs in epochs.items():
     encoders[name] = SimCLRTransformer(max_epochs=max_epochs, **settings).fit(X)
@@ -73,7 +72,8 @@ for name, max_epochs in epochs.items():
 # %%
 # What the reports say
 # --------------------
-# The reports look at images that no encoder has seen. The first line is the verdict.
+# The reports use images that no encoder has seen. The first line is the verdict. Both trained encoders are
+# "undertrained": their loss curves predict that more epochs help.
 
 reports = {name: representation_report(encoder, X_new) for name, encoder in encoders.items()}
 for name, report in reports.items():
@@ -103,25 +103,25 @@ for ax in axes[:, 0]:
 axes[0, 0].legend(title="two views of", loc="upper left", frameon=False)
 
 # %%
-# - *collapsed*: everything is as similar as can be. The encoder gives one answer to all questions.
-# - *untrained*: nearly the same picture, but the blue hill lies a little to the right: random weights, too,
+# - *collapsed*: all pairs are as similar as can be. The encoder gives one answer to every image.
+# - *untrained*: nearly the same picture, but the blue hill lies a little to the right. Random weights, too,
 #   see that views of one image have pixels in common. That is why the report compares with random weights,
 #   and not only with guessing.
-# - *undertrained*: the orange hill has moved to the left. Different images have become different.
-# - *good*: the hills have come apart. Where orange still reaches under blue, the encoder finds different
-#   images similar, often two of the same digit. Nobody told it about digits; that is what makes it useful.
+# - *8 epochs*: the orange hill has moved to the left. Different images have become different.
+# - *28 epochs*: the hills are narrower and overlap less, and the other view is found more often. Where orange
+#   still reaches under blue, the encoder finds different images similar; these may show the same digit.
 #
 # How much would more epochs help?
 # --------------------------------
-# The loss curve of the undertrained encoder predicts what twice the epochs would bring. Here we can look: we
-# train again, for twice as long.
+# The loss curve of 8 epochs predicts what 16 would bring. To see whether it is right, train again for 16
+# epochs.
 
-prediction = reports["undertrained"].prediction
+prediction = reports["8 epochs"].prediction
 print(prediction)
 longer = SimCLRTransformer(max_epochs=2 * prediction.epochs, **settings).fit(X)
 
 curves, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-short, long = encoders["undertrained"].loss_curve_, longer.loss_curve_
+short, long = encoders["8 epochs"].loss_curve_, longer.loss_curve_
 ax.axhline(longer.history_["chance_level"].iloc[-1], color="0.4", ls="--", lw=1, label="tells nothing apart")
 ax.plot(range(1, len(long) + 1), long, color="0.6", label="training for twice the epochs")
 ax.plot(range(1, len(short) + 1), short, "o-", color="C0", label="training that is known")
@@ -138,27 +138,32 @@ ax.set(xlabel="epoch", ylabel="loss", title="What a loss curve says about a long
 ax.legend(loc="upper right", bbox_to_anchor=(1, 0.94))
 
 # %%
-# Note that the blue curve flattens at its end, as if all had been learnt. It flattens because the learning
-# rate falls to zero there. The grey curve, whose learning rate falls later, goes on. The prediction takes the
-# schedule into account, and so is not deceived; its bar is the range that the blue curve leaves open. It is
-# not always as near: see :doc:`/how_to/has_it_learnt`.
+# The blue curve flattens at its end, as if all had been learnt. It flattens because the learning rate falls
+# to zero there. The grey curve, whose learning rate falls later, goes on. The prediction takes the schedule
+# into account; its bar is the range that the blue curve leaves open. :doc:`/how_to/has_it_learnt` shows how
+# near such predictions are.
 #
 # The whole report
 # ----------------
-# With the classes of some images the report also looks whether neighbours share them. A hundred labels will
-# do; ``-1`` means that there is none.
+# With labels of some images, here a hundred, the report also checks whether neighbours have the same class.
+# The label ``-1`` means that there is none.
 
 y_new[100:] = -1
-report = representation_report(encoders["good"], X_new, y_new)
+report = representation_report(encoders["28 epochs"], X_new, y_new)
 print(report)
 panels = report.plot()
 
 # %%
-# From the top left: the similarities by random weights and by this encoder; how often it finds the other view
-# of an image; the loss, with the prediction for twice the epochs; how many directions the representations use
-# (a curve that falls early means that few numbers say it all); and how often the nearest labelled images have
-# the class of an image, beside random weights and raw pixels. Digits are so small and so neatly centred that
-# raw pixels do well, too: on photographs they do not. In a notebook, ``report`` alone shows all of this, and
-# ``report.to_html("report.html")`` writes it to a file.
+# The panels from the top left:
+#
+# - similarities of views, for random weights and for this encoder;
+# - how often the other view of an image is found;
+# - the loss, with the prediction for twice the epochs;
+# - the directions that the representations use: a curve that falls early means that few numbers say it all;
+# - how often the nearest labelled images have the class of an image, compared with random weights and raw
+#   pixels. Digits are so small and so neatly centred that raw pixels do well, too; on photographs they do
+#   not.
+#
+# In a notebook, ``report`` alone shows all of this. ``report.to_html("report.html")`` writes it to a file.
 
 plt.show()

@@ -2,15 +2,15 @@
 Fifty labels and a thousand images
 ==================================
 
-``-1`` as a label means that there is none, as in :mod:`sklearn.semi_supervised`. The estimators of this
-package take such a ``y`` as it is, from the first step to the score: nothing has to be taken apart by hand.
+``-1`` as a label means that there is none, as in the module ``sklearn.semi_supervised``. The estimators of
+this package take such a ``y`` from the first step to the score, so you need not separate the images by hand.
 """
 
 # %%
 # The data
 # --------
-# A thousand handwritten digits, of which five of each are labelled: fifty labels, all that anybody ever wrote
-# down. They are shown here. The other images have -1.
+# A thousand handwritten digits. Five images of each digit have a label, fifty in all; the figure shows these.
+# The other images have the label -1.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -70,23 +70,22 @@ print(f"classes: {pipeline.classes_}")
 # %%
 # ``score`` ignores images without a label, so that the same call is right on both sets.
 
-print(f"accuracy on the labelled training images {pipeline.score(X, y):.3f}")
-print(f"accuracy on the test images {pipeline.score(X_test, y_test):.3f}")
+print(f"accuracy on the labelled training images {pipeline.score(X, y):.1%}")
+print(f"accuracy on the test images {pipeline.score(X_test, y_test):.1%}")
 
 # %%
 # Fine-tuning
 # -----------
-# :class:`~sklearn_simclr.SimCLRClassifier` also takes the ``y`` with -1. It would train an encoder on all
-# images itself; here it goes on from the one of the pipeline, and adapts the whole network to the fifty
-# labels.
+# :class:`~sklearn_simclr.SimCLRClassifier` also takes the ``y`` with -1. Here it starts from the encoder of
+# the pipeline, and adapts the whole network to the fifty labels.
 
 tuned = SimCLRClassifier(pipeline["simclr"], max_epochs=300, random_state=0).fit(X, y)
 
 # %%
-# What others make of it
-# ----------------------
-# The pixels, with the same fifty labels; and ``SelfTrainingClassifier``, which labels the images that it is
-# most sure about itself, and goes on with those.
+# Compare
+# -------
+# Two classifiers of the raw pixels have the same fifty labels. ``SelfTrainingClassifier`` also predicts
+# labels for the images that it is most sure about, and learns from these.
 
 pixels = make_pipeline(
     PixelTransformer(), StandardScaler(), LabelFractionClassifier(LogisticRegression(max_iter=2000))
@@ -104,12 +103,13 @@ accuracy = {
 full = make_pipeline(PixelTransformer(), StandardScaler(), LogisticRegression(max_iter=2000)).fit(X, y_all)
 ceiling = full.score(X_test, y_test)
 for name, value in {**accuracy, "pixels, all 1000 labels": ceiling}.items():
-    print(f"{name}: {value:.3f}")
+    print(f"{name}: {value:.1%}")
 
 # %%
-# The unlabelled images help in both ways: as guessed labels for the pixels, and more so as images for SimCLR.
-# Adapting the whole network to fifty labels does not pay here; the logistic regression on the encoder as it
-# was is better. The dashed line is what the pixels give if somebody labels the other 950 images, too.
+# The unlabelled images help twice: with guessed labels, the classifier of the pixels gains a few points; as
+# images for SimCLR, they bring about twice as much. Adapting the whole network to fifty labels does not pay
+# here: the logistic regression on the frozen encoder is better. The dashed line is the accuracy of the pixels
+# if somebody labels the other 950 images, too.
 
 bars, ax = plt.subplots(figsize=(6.8, 2.9), layout="constrained")
 drawn = ax.barh(list(accuracy), [100 * v for v in accuracy.values()], color=["C7", "C7", "C0", "C0"])
@@ -130,23 +130,22 @@ ax.set(xlabel=f"accuracy on {len(X_test)} test images (%)", xlim=(0, 103))
 # %%
 # Choosing a parameter
 # --------------------
-# Fifty labels are also what a search has to be content with. :class:`~sklearn_simclr.SemiSupervisedKFold`
-# holds out ten of them at a time and gives all unlabelled images to every training set. The encoder is
-# frozen, so that the search does not train it again.
+# A search has the same fifty labels. :class:`~sklearn_simclr.SemiSupervisedKFold` holds out ten of them at a
+# time, and gives all unlabelled images to every training set. The encoder is frozen, so that the search does
+# not train it again.
 
 search = GridSearchCV(
     Pipeline([("simclr", FrozenEstimator(pipeline["simclr"])), *pipeline.steps[1:]]),
     {"clf__estimator__C": np.logspace(-4, 1, 6)},
     cv=SemiSupervisedKFold(5, shuffle=True, random_state=0),
 ).fit(X, y)
-print(f"C = {search.best_params_['clf__estimator__C']:g}, cross-validated accuracy {search.best_score_:.3f}")
-print(f"accuracy on the test images {search.score(X_test, y_test):.3f}")
+print(f"C = {search.best_params_['clf__estimator__C']:g}, cross-validated accuracy {search.best_score_:.1%}")
+print(f"accuracy on the test images {search.score(X_test, y_test):.1%}")
 
 # %%
-# The bars are standard errors over five folds of ten labels each: they are wide, and most values of ``C``
-# cannot be told apart. The curves agree in what matters, that the smallest values are too small. The
-# cross-validated accuracy lies above that on the test images: the encoder has seen the images that are held
-# out, and fifty are a small sample.
+# The bars are standard errors over five folds of ten labels each. They are wide: most values of ``C`` cannot
+# be told apart with fifty labels. Both curves say that the smallest value is too small. Where the curves
+# differ, the test images are right, since there are many of them.
 
 found = search.cv_results_
 test = [

@@ -182,7 +182,7 @@ ax.legend(fontsize="small", ncols=2)
 # So far all images were at hand. What can be promised for tuples that were not trained on? PAC-Bayes
 # (Nozawa et al., :arxiv:`1910.04464`) gives every weight a distribution and bounds the risk by how far
 # training moved it from where it began.
-# :class:`~sklearn_simclr.theory.PACBayesContrastiveTransformer` minimises such a bound, here with
+# :class:`~sklearn_simclr.PACBayesContrastiveTransformer` minimises such a bound, here with
 # the labels as latent classes. Its parameter ``lam`` says what the loss counts for against that distance.
 # Each model may fail with a probability of 5% over their number, so that with 95% all the guarantees hold,
 # that of the best too.

@@ -76,6 +76,11 @@ class ProjectionHead(nn.Module):
     ValueError
         If a width or `n_layers` is out of range.
 
+    See Also
+    --------
+    make_encoder : Builds the network below the head.
+    sklearn_simclr.losses.nt_xent : The loss on what the head returns.
+
     Notes
     -----
     A batch of one row has no statistics of its own: in training mode it is normalised by the running ones,

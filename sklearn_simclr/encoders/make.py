@@ -112,6 +112,11 @@ def make_encoder(
     ImportError
         If the name asks for timm and it is not installed.
 
+    See Also
+    --------
+    ProjectionHead : The network on top of the encoder in training.
+    sklearn_simclr.load_pretrained : Reads an encoder that was trained elsewhere.
+
     Notes
     -----
     The output of modules, of factories and of timm's networks is found by one forward pass of two black

@@ -69,7 +69,7 @@ class Preprocessing:
 
     See Also
     --------
-    load_pretrained : Weights together with their preprocessing.
+    sklearn_simclr.load_pretrained : Weights together with their preprocessing.
 
     References
     ----------

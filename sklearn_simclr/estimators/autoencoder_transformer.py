@@ -47,7 +47,7 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
         transform gives what it gives for a grey image, with a warning.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
         Random views that are to be given back instead of the images; None is the images as they are. A
-        callable makes one view: see :class:`ExternalViews`.
+        callable makes one view: see :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
         Images a step, at least 2. A smaller X is one batch.
     max_epochs : int, default=100

@@ -69,7 +69,7 @@ class DistilledClassifier(TrainedImageClassifier):
         before the training, for any teacher. ``"auto"`` is "same" where it is possible.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
         The random views that the student sees; None is crops and flips only. A callable makes one view: see
-        :class:`ExternalViews`.
+        :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
         Images a step, at least 2.
     max_epochs : "auto" or int, default="auto"

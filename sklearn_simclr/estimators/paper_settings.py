@@ -91,6 +91,11 @@ def paper_settings(
     ValueError
         If there are no such settings, or a number is out of its range.
 
+    See Also
+    --------
+    SimCLRTransformer : Takes the settings.
+    Augmentation : Its recipes are those of the papers.
+
     Notes
     -----
     Google's code crops the original image; here the centred square of each file is first resized to 224

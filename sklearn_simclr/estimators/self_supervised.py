@@ -63,7 +63,8 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN; with ``"grey"``
         transform gives what it gives for a grey image, with a warning.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
-        The random views; None is ``Augmentation()``. A callable makes one view: see :class:`ExternalViews`.
+        The random views; None is ``Augmentation()``. A callable makes one view: see
+        :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
         Images a step, at least 2. A smaller X is one batch.
     max_epochs : int, default=100
@@ -117,7 +118,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     See Also
     --------
-    SimCLRTransformer : Learns by telling images apart.
+    sklearn_simclr.SimCLRTransformer : Learns by telling images apart.
     sklearn_simclr.training.Objective : What is learnt.
 
     Examples

@@ -99,7 +99,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         Weights of the classes in the loss, as in scikit-learn.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
         The random views that are trained on; None is crops and flips only, of the size that the encoder
-        was pretrained on. A callable makes one view: see :class:`ExternalViews`.
+        was pretrained on. A callable makes one view: see :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
         Images a step, at least 2. Fewer labelled images than that are one batch.
     max_epochs : "auto" or int, default="auto"

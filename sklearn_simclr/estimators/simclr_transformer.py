@@ -95,10 +95,10 @@ _CHANCE = {"nt_xent": 1, "supcon": 1, "hard_nt_xent": 1, "dcl": 2}
 
 
 class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
-    """Contrastive representations of images (SimCLR), learnt without labels.
+    """Learn representations of images without labels, by SimCLR.
 
-    ``fit`` trains an encoder to recognise which two of a batch of randomly augmented views come from the
-    same image; ``transform`` returns the encoder's output, on which a simple classifier needs few labels.
+    ``fit`` trains an encoder to recognise which two of many random views come from the same image.
+    ``transform`` returns the encoder's output. A simple classifier on this output needs few labels.
 
     Parameters
     ----------
@@ -106,112 +106,116 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         The network that turns images (N, C, H, W) into representations (N, d).
 
         - ``"auto"``: ``"compact"`` for images of any size; ``"resnet18"`` only where a GPU trains it on 20
-          million images or more, counted as often as they are seen.
-        - ``"compact"``: a small network that learns quickly on a CPU; ``"compactx0.5"``, ``"compactx1.5"``,
-          ``"compactx2"`` and ``"compactx4"`` are as many times as wide, and pay in longer trainings only. It
-          sees views of up to 48 x 48 pixels in training and shrinks images to 64 x 64 pixels in transform, or
-          both in proportion to a ``size`` of the augmentation. The first `encoder_.read_dim` numbers of a
-          representation are means over the image, which the projection head reads; the others say where in
-          the image something is.
+          million images or more. An image counts once per epoch.
+        - ``"compact"``: a small network that learns quickly on a CPU. ``"compactx0.5"``,
+          ``"compactx1.5"``, ``"compactx2"`` and ``"compactx4"`` are that many times as wide, and pay in
+          longer trainings only. The compact network sees views of up to 48 x 48 pixels in training and
+          shrinks images to 64 x 64 pixels in transform; a ``size`` of the augmentation changes both in
+          proportion. The first ``encoder_.read_dim`` numbers of a representation are means over the image,
+          which the projection head reads. The other numbers say where in the image something is.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``; with a width
           as in ``"resnet50x2"``, with selective kernels as in ``"resnet50-sk"``. Small images get a stem
           that keeps their resolution.
-        - ``"timm:NAME"``: a model of timm, untrained; needs the extra ``timm``.
-        - a module: a copy is trained from its present weights. A callable: returns a module. One that
-          ``torch.compile`` has wrapped is trained compiled; ``encoder_`` is the plain module.
+        - ``"timm:NAME"``: a network of timm with random weights; needs the extra ``timm``.
+        - a module: a copy is trained from its present weights. A module from ``torch.compile`` is trained
+          compiled; ``encoder_`` is the plain module.
+        - a callable that returns a module.
 
-        With ``weights`` it is what they are of: leave it at ``"auto"``.
+        If ``weights`` is given, the file determines the network; leave ``encoder="auto"``.
     weights : str, os.PathLike, torchvision weight enum or None, default=None
-        Where training starts: weights of torchvision (``"torchvision:resnet50"``) or timm (``"timm:NAME"``),
-        fetched if they are not on this machine; a checkpoint of SimCLR's authors, lightly, solo-learn or
-        MoCo; a file of :func:`~sklearn_simclr.encoders.convert_checkpoint` or
-        :func:`~sklearn_simclr.export.export_encoder`, or whatever else
-        :func:`~sklearn_simclr.encoders.load_pretrained` takes. ``max_epochs=0`` takes the encoder as it is;
-        by default fit trains it further on X. The preprocessing of the weights, such as a resize and a centre
-        crop to 224 pixels, comes before the encoder; in training, views are made at that size and nothing is
-        cut off. Grey images are repeated. For another number of channels the weights of the first layer
-        become their mean over the channels, for each channel, scaled. None: new weights.
+        Weights that training starts from; None starts from random weights. ``fit`` trains the network
+        further on X; with ``max_epochs=0`` the network stays as published.
+
+        - ``"torchvision:resnet50"``, ``"timm:NAME"``: fetched if they are not on this machine.
+        - a path: a checkpoint of SimCLR's authors, lightly, solo-learn or MoCo, or a file of
+          :func:`~sklearn_simclr.encoders.convert_checkpoint` or :func:`~sklearn_simclr.export_encoder`.
+          :func:`~sklearn_simclr.load_pretrained` lists all formats.
+
+        The preprocessing of the weights, such as a resize and a centre crop to 224 pixels, comes before the
+        encoder. In training, views are made at that size and nothing is cut off. Grey images are repeated
+        for the three channels. For any other number of channels, each channel gets the mean of the first
+        layer's weights over its channels, scaled.
     image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
-        Shape of one image: (H, W), (H, W, C) or (C, H, W). Needed where X is flat and not square and grey,
-        or where the axes are ambiguous; "HWC" and "CHW" say only what the axes of X mean.
+        Shape of one image: (H, W), (H, W, C) or (C, H, W). Needed where rows of X are flat and not square
+        grey images, or where the axes are ambiguous. "HWC" and "CHW" say only what the axes of X mean.
     pixel_range : "auto" or (float, float), default="auto"
         Values that are mapped to 0 and 1. ``"auto"``: (0, 255) for uint8, (0, 65535) for uint16,
-        (0, 1) for bool and for numbers within it; else the smallest and the largest value of X in fit.
+        (0, 1) for bool and for numbers in [0, 1]; otherwise the smallest and the largest value of X in fit.
     image_size : "auto", int, (int, int) or None, default="auto"
-        Size in pixels that images are brought to as they are read, antialiased: in fit, and the same in
-        transform, where images may have any size.
+        Size in pixels to which images are resized while they are read, with antialiasing, in fit and in
+        transform. Images for transform may have any size.
 
-        - ``"auto"``: a square of 96 pixels, to which the largest centred square of each image is resized:
-          what is in the middle is larger than in the whole image, and is classified better. If the median
-          aspect ratio of the images is beyond 3:2, boxes of that ratio and of the same area. Images that are
-          smaller are not enlarged beyond their median size, and images of one size that are no larger keep
-          it. The reason: networks learn from small views; larger images cost memory and decoding time, and
-          teach nothing more. This is for files, Pillow images and arrays of mixed sizes: an array of images
-          of one size is taken as it is.
-        - int: the side of a square. Of each image the largest centred square is resized.
-        - (height, width): the whole of each image is resized, stretched if it has another aspect ratio.
+        - ``"auto"``: files, Pillow images and arrays of mixed sizes become squares of 96 pixels; an array of
+          images of one size is taken as it is. The largest centred square of each image is resized, since
+          objects in the middle are larger there than in the whole image and are classified better. If the
+          median aspect ratio of the images is beyond 3:2, boxes of that ratio and of the same area are
+          taken instead. Smaller images are not enlarged beyond their median size. Images of one size of at
+          most 96 pixels keep it. Larger images would cost memory and decoding time and teach nothing more,
+          since networks learn from small views.
+        - int: the side of a square. The largest centred square of each image is resized.
+        - (height, width): the whole of each image is resized, and stretched if its aspect ratio differs.
         - None: images are not resized, and must have one size.
 
-        A size that is given holds for arrays, too.
+        An int or a pair holds for arrays, too.
     cache_dir : str, os.PathLike or None, default=None
-        Folder that keeps decoded image files, so that folds, searches and later runs decode each but once;
-        a file is known by its path, size and time of change. It only grows: remove it when it is not
-        needed. None decodes once a call, into memory, or into a temporary file if the images would take
-        more than a quarter of it.
+        Folder that keeps decoded image files, so that folds, searches and later runs decode each file once.
+        A file is known by its path, size and time of change. The folder only grows: remove it when it is
+        not needed any more. None decodes the files once per call, into memory, or into a temporary file if
+        the images would take more than a quarter of the memory.
     on_error : {"raise", "nan", "grey"}, default="raise"
-        What to do with image files that cannot be read: with ``"raise"`` an error says which, before any
-        training; with ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN; with
-        ``"grey"`` transform gives what it gives for a grey image, with a warning, so that a Pipeline goes on.
+        Treatment of image files that cannot be read. ``"raise"``: an error lists the files before any
+        training. ``"nan"``: fit leaves the files out, transform returns rows of NaN. ``"grey"``: fit leaves
+        the files out, transform takes them for grey images, so that a Pipeline goes on. Both warn.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
-        The random views; None is ``Augmentation()``, a recipe chosen by the size of the images. A callable,
-        such as a transform of torchvision, kornia or albumentations, makes one view: see
-        :class:`ExternalViews`.
+        The random views. None is ``Augmentation()``, a recipe chosen by the size of the images. A callable,
+        such as a transform of torchvision, kornia or albumentations, makes one view of one image; see
+        :class:`~sklearn_simclr.ExternalViews`.
     small_views : int, default=0
-        Further views of each image, of half the side, each of which is compared with the two others: the loss
-        is the mean over these 1 + 2 ``small_views`` pairs of views [3]_. Their crops have a third of the
-        smallest area of the others (``crop_scale``) up to that area. Each costs about a quarter of another
-        view.
+        Number of further views of each image, with half the side. Each small view is compared with both
+        large views; the loss is the mean over these 1 + 2 ``small_views`` pairs [3]_. The area of a small
+        crop lies between a third of ``crop_scale[0]`` and ``crop_scale[0]``. A small view takes about a
+        quarter of the time of a large one.
     loss : str or callable, default="nt_xent"
-        Contrastive loss of :mod:`sklearn_simclr.losses`: ``"nt_xent"``, ``"dcl"`` (which learns more from
-        small batches), ``"hard_nt_xent"`` (similar negatives count for more), ``"nt_logistic"``,
-        ``"margin_triplet"``, ``"curl_logistic"`` or ``"curl_hinge"``; or ``"supcon"``, which also learns from
-        the labels in y. A callable takes projections (2N, projection_dim), rows i and i + N of which belong
-        together, and returns a scalar tensor; ``partial(curl_logistic, n_negatives=1)`` sets the number of
-        negatives. If it has an argument ``labels``, it is given the numbers of the classes (N,), -1 where
-        there is none. A torch.nn.Module with parameters is trained with the encoder, as a copy. For blocks of
-        more than one positive see :class:`PACBayesContrastiveTransformer`.
+        Contrastive loss of :mod:`sklearn_simclr.losses`: ``"nt_xent"``, ``"dcl"`` (for small batches),
+        ``"hard_nt_xent"`` (similar negatives count for more), ``"nt_logistic"``, ``"margin_triplet"``,
+        ``"curl_logistic"`` or ``"curl_hinge"``; or ``"supcon"``, which also learns from the labels in y.
+        A callable takes projections (2N, projection_dim), whose rows i and i + N are the two views of image
+        i, and returns a scalar tensor; ``partial(curl_logistic, n_negatives=1)`` sets an argument. If the
+        callable has an argument ``labels``, this argument is the class numbers (N,), -1 where there is no
+        label. A torch.nn.Module is copied and trained with the encoder. For blocks of several positives see
+        :class:`~sklearn_simclr.PACBayesContrastiveTransformer`.
     temperature : float, default=0.2
         Temperature of ``"nt_xent"``, ``"dcl"``, ``"hard_nt_xent"``, ``"supcon"`` and ``"nt_logistic"``, > 0.
     queue_size : int, default=0
-        How many projections of earlier batches every view is compared with, besides those of its batch: the
-        memory of MoCo and SimCLRv2, which takes 65536. They were computed by an average of the network over
-        the steps and carry no gradient. Only with ``loss="nt_xent"``; it takes a second forward pass, about a
-        third more time. Each fit and partial_fit begins with an empty queue. Choose fewer than there are
-        images.
+        Number of projections of earlier batches that every view is compared with, in addition to those of
+        its batch: the memory of MoCo and SimCLRv2, where it is 65536. The projections come from an average
+        of the network over the steps and carry no gradient. The queue needs ``loss="nt_xent"`` and a second
+        forward pass, about a third more time. Each fit and partial_fit begins with an empty queue. Choose
+        fewer than there are images.
     queue_momentum : float, default=0.999
-        Part of the averaged network that stays in each step, in [0, 1); the rest is the present network.
-        Only read with a ``queue_size``.
+        Weight of the averaged network in each step, in [0, 1); the present network has the rest. Only used
+        with a ``queue_size``.
     projection_dim : int, default=128
         Length of the projections z that the loss compares.
     projection_layers : int, default=2
-        Layers of the projection head: 2 as in SimCLR, 3 as in SimCLRv2; 0 compares representations. A head
-        that comes with ``weights`` stays as it is.
+        Layers of the projection head: 2 as in SimCLR, 3 as in SimCLRv2; 0 compares the representations
+        themselves. A head in the file of ``weights`` keeps its layers.
     batch_size : int, default=256
-        Images a step, at least 2; each is compared with the views of all others. A smaller X is one batch.
-        An epoch leaves out what does not fill a batch, other images each time.
+        Images per step, at least 2. Each view is compared with the views of all other images of the batch.
+        A smaller X is one batch. An epoch leaves out the images that do not fill a batch, other images in
+        each epoch.
     micro_batch_size : int or None, default=None
-        Images that go through the encoder at a time. The gradient is that of the whole batch, with
-        BatchNorm over the images of a micro-batch; memory is that of a micro-batch, time is about 4/3. With
-        fewer than about 32, the statistics of so few images tell the network which views belong together
-        (V1 section 2.2), and less is learnt.
+        Images that go through the encoder at a time, to save memory; a step then takes about 4/3 of the
+        time. The gradient is that of the whole batch, with BatchNorm over the images of a micro-batch. Below
+        about 32 images, these statistics tell the network which views belong together (V1 section 2.2), and
+        less is learnt.
     max_epochs : int, default=100
-        Passes over the images. 0 leaves the encoder as it starts: the random baseline, or with ``weights``
-        the published encoder.
+        Passes over the images. 0 trains nothing: the encoder has random weights, or those of ``weights``.
     max_time : float or None, default=None
-        Seconds from the beginning of fit to its end, reading included, instead of ``max_epochs``; the
-        learning rate falls over that time. A warning says within seconds where reading files takes most of
-        it. Where few steps fit, a warning says so, and the batch becomes smaller; where hardly one fits, an
-        error says what to pass. What a step has trained is kept, also where the time ran over.
+        Seconds that fit takes, reading included, in place of ``max_epochs``. The learning rate falls over
+        that time. If reading files takes most of the time, a warning says so within seconds. If few steps
+        fit, the batch becomes smaller and a warning says so; if hardly a step fits, an error says what to
+        pass. The last step is kept even if it ends after the time.
     optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
         ``"auto"`` is LARS from a batch size of 1024 on, else Muon. See :mod:`sklearn_simclr.training`.
     learning_rate : "auto" or float, default="auto"
@@ -219,73 +223,75 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     weight_decay : "auto" or float, default="auto"
         Weight decay, not on biases and BatchNorm; ``"auto"`` depends on the optimizer.
     warmup : float, default=0.1
-        Fraction of the training over which the learning rate rises from 0; then it falls to 0 by half a
-        cosine.
+        Fraction of the training over which the learning rate rises from 0. Afterwards the rate falls to 0
+        along half a cosine.
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        Of the encoder's forward in training; ``"auto"`` is bfloat16 on GPUs and on CPUs with AMX, where
-        it is quicker, float16 on GPUs that have units for that only (with a gradient scaler, which waits for
-        the device in each step), else float32. The loss and transform are always computed in float32.
+        Precision of the encoder's forward pass in training. ``"auto"`` is bfloat16 on GPUs and on CPUs with
+        AMX, where bfloat16 is quicker. On GPUs with units for float16 only, it is float16 with a gradient
+        scaler, which waits for the device in each step. Elsewhere it is float32. The loss and transform are
+        always computed in float32.
     device : str or torch.device, default="auto"
-        Where to compute; ``"auto"`` is the accelerator that torch finds, else the CPU.
+        Device that computes; ``"auto"`` is the accelerator that torch finds, else the CPU.
     output : {"encoder", "projection"} or int, default="encoder"
-        What transform returns: the representation h, the projection z, or the output of the k-th layer
-        of the projection head. Can be changed after fit.
+        Output of transform: the representation h, the projection z, or the output of the k-th layer of the
+        projection head. Can be changed after fit.
     mirror : "auto" or bool, default="auto"
-        Whether transform takes the mean of the representations of an image and of its mirror image (before
-        the projection head, if the output is behind it): with many labels a classifier on it errs less, and
-        it takes twice the time. True and False hold for any encoder. ``"auto"`` does so for the compact
-        encoder if views are mirrored (``flip_probability`` above 0) and left and right do not matter in the
-        images: a linear classifier tells at most 60% of 500 of them from their mirror images, or of fewer
-        what chance explains. Can be changed after fit.
+        Whether transform averages the representations of an image and of its mirror image, before the
+        projection head. This takes twice the time, and with many labels a classifier errs less. True and
+        False hold for any encoder. ``"auto"`` averages for the compact encoder if views are mirrored
+        (``flip_probability`` above 0) and left and right do not matter: a linear classifier tells at most
+        60% of 500 images from their mirror images, or of fewer images no more than chance explains. Can be
+        changed after fit.
     memory : str, joblib.Memory or None, default=None
-        Folder for trained encoders. A fit on the same images with the same parameters (other than
-        ``device``, ``memory``, ``mirror``, ``output`` and ``verbose``) takes the encoder from
-        there, also where ``random_state`` is None. In a search with several workers a second worker waits
-        for the first; without ``memory`` each worker trains for itself. Remove the folder to empty it.
+        Folder that keeps trained encoders. A fit on the same images with the same parameters reads the
+        encoder from there, even if ``random_state`` is None; ``device``, ``memory``, ``mirror``, ``output``
+        and ``verbose`` may differ. In a search with several workers, a worker that wants an encoder waits
+        for the worker that trains it; without ``memory`` each worker trains for itself. Remove the folder
+        to empty it.
     checkpoint_dir : str, os.PathLike or None, default=None
-        Folder in which fit keeps the state of the training, after every epoch and every minute. A fit that
-        was interrupted goes on from there when it is called again with the same images and parameters, and
-        on a CPU ends with the weights, bit by bit, of one that was not; one that had ended is not repeated.
-        A folder serves one training: of other images or parameters it is refused. Only ``max_epochs`` or
-        ``max_time`` may be larger: the training goes on, with the learning rates of the longer one.
+        Folder in which fit keeps the state of the training, after every epoch and every minute. An
+        interrupted fit goes on from there when it is called again with the same images and parameters. On a
+        CPU its weights are then, bit by bit, those of an uninterrupted fit. A finished fit is not repeated.
+        Each folder belongs to one run; other images or parameters raise an error. Only ``max_epochs`` or
+        ``max_time`` may be larger: the training goes on, with the learning rates of the longer run.
         Callbacks start anew.
     callbacks : list or None, default=None
         Callbacks of skorch, such as ``EarlyStopping(monitor="train_loss")`` or
         ``Checkpoint(monitor="train_loss_best")``.
     online_probe : bool, default=False
-        Whether ``fit`` watches labels while the encoder learns without them. A linear classifier of what the
-        head reads learns along from views of the labelled images in y. The column ``probe_accuracy`` of
-        ``history_`` is its accuracy on these views, each predicted before the classifier learns from it. The
-        encoder learns the same as without. ``partial_fit`` does not watch.
+        Whether a linear classifier learns from y while the encoder learns without y. The classifier reads
+        the same numbers as the projection head, on views of the labelled images, and sends no gradient to
+        the encoder, which learns the same as without. The column ``probe_accuracy`` of ``history_`` is the
+        accuracy on these views, each predicted before the classifier learns from it. ``partial_fit`` trains
+        no such classifier.
     warm_start : bool, default=False
         Whether fit continues from the weights of the last fit.
     verbose : int, default=0
-        1 says how long the training will take, and shows a progress bar: images per second, time left, and
-        the loss beside the loss of an encoder that cannot tell images apart. A file gets a line for each
-        tenth.
+        1 prints how long the training will take, and shows a progress bar with images per second, time
+        left, and the loss beside its chance level. A file gets one line per tenth of the training.
     random_state : int, RandomState or None, default=None
-        Seed of weights, views and batches. The same int gives the same numbers, bit by bit on one machine
-        with one number of threads. None differs from fit to fit.
+        Seed of weights, views and batches. The same int gives the same numbers, bit by bit, on one machine
+        with one number of threads. With None every fit differs.
 
     Attributes
     ----------
     encoder_ : torch.nn.Module
-        The trained encoder, on the CPU. With ``weights`` it takes images as in X, and begins with their
-        preprocessing where that changes anything.
+        The trained encoder, on the CPU. With ``weights``, the encoder takes images as in X and begins with
+        their preprocessing where that changes anything.
     projector_ : torch.nn.Module
-        The trained projection head, on the CPU. Of no layers if the file of ``weights`` has none and fit did
-        not train.
+        The trained projection head, on the CPU. The head has no layers if the file of ``weights`` has none
+        and fit did not train.
     augmentation_ : Augmentation or ExternalViews
-        With the values that were used.
+        The views with all values that were used.
     mirror_ : bool
-        What ``mirror="auto"`` means for this encoder, found out in the first fit or partial_fit; another
-        ``mirror`` goes before it.
+        Meaning of ``mirror="auto"`` for this encoder, found in the first fit or partial_fit. True or False
+        for ``mirror`` override it.
     image_shape_ : tuple of int
         Shape of one image, as in X.
     pixel_range_ : (float, float)
         The values that are mapped to 0 and 1.
     n_features_in_ : int
-        Pixels of an image, times channels.
+        Pixels per image, times channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
     n_iter_ : int
@@ -293,24 +299,24 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     loss_curve_ : list of float
         Mean loss of each epoch.
     history_ : pandas.DataFrame
-        One row for each epoch: loss, chance_level, contrastive_accuracy, effective_rank, images_per_second,
-        learning_rate, seconds. Accuracy and rank are those of its last batch. With ``online_probe=True``
-        also probe_accuracy, over the epoch.
+        One row per epoch: loss, chance_level, contrastive_accuracy, effective_rank, images_per_second,
+        learning_rate, seconds. Accuracy and rank are those of the epoch's last batch. With
+        ``online_probe=True`` also probe_accuracy, over the epoch.
 
     See Also
     --------
     LabelFractionClassifier : Fits a classifier on a fraction of the labels.
     Augmentation : The random views.
-    sklearn_simclr.encoders.load_pretrained : The files that ``weights`` can be.
+    sklearn_simclr.load_pretrained : The files that ``weights`` can be.
 
     Notes
     -----
-    With ``max_time`` the batch may become smaller than ``batch_size``: halved, not below 32 images, until 20
-    steps fit. ``"auto"`` for optimizer, learning rate and weight decay then means the values for the smaller
-    batch.
+    With ``max_time`` the batch may become smaller than ``batch_size``: it is halved until 20 steps fit, not
+    below 32 images. ``"auto"`` for optimizer, learning rate and weight decay then means the values for the
+    smaller batch.
 
-    Published encoders were trained on pixels in [0, 1]. Use ``weights`` with images of uint8, or of floats in
-    [0, 1], or say with ``pixel_range`` what black and white are: else the extremes of X are taken for them.
+    Published encoders were trained on pixels in [0, 1]. Use ``weights`` with images of uint8 or of floats in
+    [0, 1], or pass black and white as ``pixel_range``; otherwise the extremes of X are black and white.
 
     With ``max_time``, two runs with the same seed differ, since the machine's speed decides how many steps
     they take. Only representations of the same fitted encoder can be compared with each other.

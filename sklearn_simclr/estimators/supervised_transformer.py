@@ -65,7 +65,7 @@ class SupervisedTransformer(TrainedImageClassifier):
         predict refuses them; with ``"grey"`` all three take them for grey images, with a warning.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
         The random views that are trained on; None is ``Augmentation()``, as for SimCLR. A callable makes one
-        view: see :class:`ExternalViews`.
+        view: see :class:`~sklearn_simclr.ExternalViews`.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
     batch_size : int, default=256

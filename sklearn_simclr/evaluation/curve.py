@@ -149,8 +149,8 @@ def label_fraction_curve(
 
     See Also
     --------
-    sklearn_simclr.evaluation.LabelFractionClassifier : The same for searches over parameters.
-    sklearn_simclr.evaluation.SemiSupervisedKFold : The folds.
+    sklearn_simclr.LabelFractionClassifier : The same for searches over parameters.
+    sklearn_simclr.SemiSupervisedKFold : The folds.
     sklearn.model_selection.learning_curve : Fits on fewer rows, where this one fits on fewer labels.
 
     Notes

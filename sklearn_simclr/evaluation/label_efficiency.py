@@ -33,7 +33,7 @@ class LabelSaving(NamedTuple):
 
     See Also
     --------
-    label_saving : Computes it.
+    sklearn_simclr.label_saving : Computes it.
 
     Examples
     --------

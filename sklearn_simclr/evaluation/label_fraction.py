@@ -346,7 +346,7 @@ class LabelFractionRegressor(RegressorMixin, BaseLabelFraction):
     See Also
     --------
     LabelFractionClassifier : The same for classes.
-    sklearn_simclr.evaluation.label_fraction_curve : The whole study.
+    sklearn_simclr.label_fraction_curve : The whole study.
 
     Notes
     -----

@@ -45,7 +45,7 @@ class SemiSupervisedKFold(BaseCrossValidator):
     See Also
     --------
     sklearn.model_selection.StratifiedKFold : What it is where every row has a label.
-    sklearn_simclr.evaluation.label_fraction_curve : Splits this way by itself.
+    sklearn_simclr.label_fraction_curve : Splits this way by itself.
 
     Notes
     -----

@@ -49,7 +49,7 @@ def export_encoder(
     format : {"safetensors", "torch", "onnx"}, default="safetensors"
         - ``"safetensors"``: weights of the encoder, and of its projection head or classifier, with a
           description of the network and of the images it takes. Read by :func:`load_encoder`, and that of a
-          ResNet also by :func:`~sklearn_simclr.encoders.load_pretrained`.
+          ResNet also by :func:`~sklearn_simclr.load_pretrained`.
         - ``"torch"``: the encoder's state dict. That of "resnet18" to "resnet152" for images of more than 64
           pixels and three channels fits torchvision's class of that name; with a linear classifier on the
           representation as its ``fc``.

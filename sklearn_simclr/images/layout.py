@@ -55,6 +55,12 @@ class ImageFormat(NamedTuple):
     decoded_dtype : str, default=""
         Name of the dtype of decoded files: uint8, uint16, int16 or float32; empty where X was an array.
 
+    See Also
+    --------
+    image_format : Finds the format of an array.
+    decoded_format : The format of decoded files.
+    ImageSource : Images together with their format.
+
     Examples
     --------
     >>> from sklearn_simclr.images import ImageFormat
@@ -99,6 +105,11 @@ def image_format(
     ValueError
         If X has no image shape, an ambiguous one, or another one than ``image_shape``; if its pixels
         all have one value.
+
+    See Also
+    --------
+    decoded_format : The same for decoded files.
+    image_source : Images with such a format.
 
     Examples
     --------
@@ -237,6 +248,11 @@ def decoded_format(
     ------
     ValueError
         If the images have another size than ``image_shape``, or all pixels one value.
+
+    See Also
+    --------
+    image_format : The same for arrays that were passed as X.
+    decoded_source : Images with such a format.
 
     Examples
     --------
@@ -422,6 +438,10 @@ def warn_about_range(
         What they are read with.
     found : (float, float) or None, default=None
         Their smallest and largest pixel in fit; None is to look for them.
+
+    See Also
+    --------
+    image_format : Decides the pixel range.
 
     Examples
     --------

@@ -44,6 +44,12 @@ class ImageSource:
     bad : int64 ndarray
         As given.
 
+    See Also
+    --------
+    image_source : Makes a source of an array.
+    decoded_source : Makes a source of decoded images.
+    as_array : The images of a source, as an array.
+
     Examples
     --------
     >>> import torch
@@ -261,6 +267,11 @@ def as_array(X: Any) -> Any:
     ValueError
         If the images of a list have different shapes; the message names the first odd row.
 
+    See Also
+    --------
+    image_source : The other direction.
+    sklearn_simclr.load_images : Pixels of files, as an array.
+
     Examples
     --------
     >>> import numpy as np
@@ -351,6 +362,12 @@ def image_source(X: NDArray, fmt: ImageFormat, *, fitted: bool = False) -> Image
     ValueError
         If the images of X have another shape.
 
+    See Also
+    --------
+    decoded_source : The same for decoded files.
+    image_format : The format of such a source.
+    as_array : The other direction.
+
     Examples
     --------
     >>> import numpy as np
@@ -415,6 +432,11 @@ def decoded_source(
     ------
     ValueError
         If the images have another size.
+
+    See Also
+    --------
+    image_source : The same for arrays that were passed as X.
+    decoded_format : The format of such a source.
 
     Examples
     --------

@@ -72,6 +72,10 @@ class Finding:
     advice : str
         What it means, and what to do.
 
+    See Also
+    --------
+    sklearn_simclr.RepresentationReport : Lists findings.
+
     Examples
     --------
     >>> from sklearn_simclr.inspection import Finding

@@ -218,6 +218,12 @@ class RepresentationReport:
     n_images : int
         Images that were looked at.
 
+    See Also
+    --------
+    representation_report : Makes the report.
+    TrainingDisplay : Draws the loss of each epoch.
+    SimilarityDisplay : Draws the cosines of pairs of views.
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits

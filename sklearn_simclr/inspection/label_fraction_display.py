@@ -111,7 +111,7 @@ class LabelFractionDisplay:
 
     See Also
     --------
-    sklearn_simclr.evaluation.label_saving : How many times fewer labels an estimator needs than another.
+    sklearn_simclr.label_saving : How many times fewer labels an estimator needs than another.
 
     References
     ----------

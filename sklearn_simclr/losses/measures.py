@@ -45,6 +45,11 @@ def alignment(x: ArrayLike, y: ArrayLike) -> float:
     ValueError
         If the shapes differ or do not fit, or a value is not finite.
 
+    See Also
+    --------
+    uniformity : Tells a collapsed encoder from one whose views agree.
+    sklearn_simclr.representation_report : Both, with an untrained encoder beside them.
+
     References
     ----------
     Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on the
@@ -81,6 +86,11 @@ def uniformity(x: ArrayLike, t: float = 2.0) -> float:
     ------
     ValueError
         If the shape does not fit, a value is not finite, or `t` is out of range.
+
+    See Also
+    --------
+    alignment : How close two views of an image are.
+    rankme : How many directions the representations use.
 
     Notes
     -----
@@ -131,6 +141,11 @@ def rankme(h: ArrayLike, eps: float = 1e-7) -> float:
     ValueError
         If the shape does not fit, a value is not finite, or `eps` is out of range.
 
+    See Also
+    --------
+    uniformity : How evenly images are spread over the sphere.
+    sklearn_simclr.representation_report : Both, with an untrained encoder beside them.
+
     References
     ----------
     Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised
@@ -168,6 +183,11 @@ def chance_level(n_pairs: int) -> float:
     ValueError
         If `n_pairs` is not an int >= 1.
 
+    See Also
+    --------
+    sklearn_simclr.losses.nt_xent : The loss that has this level.
+    contrastive_accuracy : How often a view finds its partner.
+
     Examples
     --------
     >>> from sklearn_simclr.inspection import chance_level
@@ -203,6 +223,11 @@ def contrastive_accuracy(z: ArrayLike, among: Literal["all", "other_view"] = "al
     ------
     ValueError
         If the shape does not fit, a value is not finite, or `among` is neither.
+
+    See Also
+    --------
+    chance_level : The loss of an encoder that tells nothing apart.
+    sklearn_simclr.representation_report : Compares the accuracy with that of an untrained encoder.
 
     References
     ----------

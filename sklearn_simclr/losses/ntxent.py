@@ -82,6 +82,13 @@ def nt_xent(
     ValueError
         If a shape, `temperature` or `offset` is out of range.
 
+    See Also
+    --------
+    dcl : Without the positive in the denominator.
+    hard_nt_xent : Similar negatives count for more.
+    supcon : Images of one class are positives of each other.
+    sklearn_simclr.inspection.chance_level : The loss of an encoder that tells nothing apart.
+
     Notes
     -----
     The similarity matrix is cut into tiles that are computed, used and overwritten, and are computed once

@@ -43,6 +43,11 @@ def nt_logistic(z: Tensor, temperature: float = 0.5, *, semi_hard: bool = False)
     ValueError
         If the shape of `z` or `temperature` is out of range.
 
+    See Also
+    --------
+    nt_xent : The default loss.
+    margin_triplet : The other loss of the paper's table 2.
+
     Notes
     -----
     V1 takes the negatives from one of the two views "for simplicity, which slightly impairs performance"
@@ -103,6 +108,11 @@ def margin_triplet(z: Tensor, margin: float = 0.8, *, semi_hard: bool = False) -
         If `z` is not a floating-point tensor or `margin` not a number.
     ValueError
         If the shape of `z` or `margin` is out of range.
+
+    See Also
+    --------
+    nt_xent : The default loss.
+    nt_logistic : The other loss of the paper's table 2.
 
     Notes
     -----

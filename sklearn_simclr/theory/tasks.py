@@ -57,6 +57,11 @@ def mean_classifier(H: ArrayLike, y: Labels) -> tuple[NDArray[np.float64], NDArr
     ValueError
         If `H` is not a finite matrix with as many rows as `y`.
 
+    See Also
+    --------
+    supervised_loss : Its loss over many tasks.
+    pair_bound : Bounds that loss without labels.
+
     References
     ----------
     Arora et al., 2019, arXiv:1902.09229, definition 2.1.
@@ -104,6 +109,10 @@ def task_distribution(
     ------
     ValueError
         If an argument is out of range, if there is no task, or if there are more than 20,000 of them.
+
+    See Also
+    --------
+    supervised_loss : The mean loss over such tasks.
 
     References
     ----------
@@ -193,6 +202,12 @@ def supervised_loss(
     ------
     ValueError
         If an argument is out of range or there are too many tasks to take them all.
+
+    See Also
+    --------
+    mean_classifier : The classifier.
+    task_distribution : The tasks that are averaged over.
+    pair_bound : Bounds this loss without labels.
 
     References
     ----------

@@ -44,6 +44,11 @@ class Batch:
     drawn : callable or None, default=None
         Where `draw` takes draws from instead of the generator: augmentation and number of views to draws.
 
+    See Also
+    --------
+    Objective : Its step gets a batch.
+    Step : What the step returns.
+
     Examples
     --------
     >>> import torch

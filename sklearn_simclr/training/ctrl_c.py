@@ -18,6 +18,10 @@ class KeepOnCtrlC(Callback):
     the training ends after the step at hand, ``fit`` returns, and a warning says how far it had come. A
     second Ctrl-C is an error again. The signal reaches trainings in the main thread only.
 
+    See Also
+    --------
+    sklearn_simclr.SimCLRTransformer : Takes callbacks.
+
     Notes
     -----
     The learning rate has not come down to 0 by then, so that a training that was planned to be as short

@@ -51,6 +51,10 @@ class LossPrediction:
     gain : float
         ``loss - predicted``, >= 0.
 
+    See Also
+    --------
+    predict_loss : Makes the prediction.
+
     Examples
     --------
     >>> from sklearn_simclr.inspection import LossPrediction
@@ -100,6 +104,11 @@ def predict_loss(history: ArrayLike | pd.DataFrame, factor: float = 2.0) -> Loss
     ------
     ValueError
         If there are too few epochs, a loss is not finite, or `factor` is out of range.
+
+    See Also
+    --------
+    LossPrediction : What is returned.
+    sklearn_simclr.TrainingDisplay : Draws the loss of each epoch.
 
     Notes
     -----

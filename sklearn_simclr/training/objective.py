@@ -27,6 +27,11 @@ class Step(NamedTuple):
     has_gradients : bool, default=False
         Whether the gradients have been added to the parameters already.
 
+    See Also
+    --------
+    Objective : Its step returns a Step.
+    Batch : What the step is given.
+
     Examples
     --------
     >>> import torch
@@ -55,6 +60,11 @@ class Epoch(NamedTuple):
     fraction : float
         Part of the training that is done, in [0, 1].
 
+    See Also
+    --------
+    Objective : Its measure gets an epoch.
+    History : A row for each epoch.
+
     Examples
     --------
     >>> from sklearn_simclr.training import Epoch
@@ -80,6 +90,11 @@ class History(NamedTuple):
     repeatable : bool, default=True
         Whether the same training would learn the same again: not one that Ctrl-C has ended, and not one that
         went on from a shorter one. Only what is repeatable is put into a cache.
+
+    See Also
+    --------
+    train : Returns the history.
+    sklearn_simclr.TrainingDisplay : Draws it.
 
     Examples
     --------

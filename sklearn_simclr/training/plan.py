@@ -63,6 +63,10 @@ class Plan:
         Another batch size to the name of the optimizer, its learning rate and its weight decay; None: they do
         not depend on it. The batch becomes smaller where few steps fit into `max_time`.
 
+    See Also
+    --------
+    train : Carries out the plan.
+
     Examples
     --------
     >>> from functools import partial

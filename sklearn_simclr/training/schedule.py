@@ -28,6 +28,11 @@ def warmup_cosine(fraction: float, warmup: float = 0.0) -> float:
     ValueError
         If `warmup` is outside [0, 1) or `fraction` is NaN.
 
+    See Also
+    --------
+    warmup_constant : A rate that stays after the warm-up.
+    step_decay : A rate that falls in steps.
+
     References
     ----------
     Chen et al., 2020, arXiv:2002.05709, section 2.2: linear warm-up, then cosine decay without restarts.
@@ -67,6 +72,11 @@ def warmup_constant(fraction: float, warmup: float = 0.0, done: float = 0.0) -> 
     multiplier : float
         In [0, 1].
 
+    See Also
+    --------
+    warmup_cosine : The default schedule.
+    step_decay : A rate that falls in steps.
+
     Examples
     --------
     >>> from sklearn_simclr.training import warmup_constant
@@ -92,6 +102,11 @@ def step_decay(fraction: float, after: float = 0.75, factor: float = 0.1) -> flo
     -------
     multiplier : float
         1 or `factor`.
+
+    See Also
+    --------
+    warmup_cosine : The default schedule.
+    warmup_constant : A rate that stays after the warm-up.
 
     Examples
     --------

@@ -61,6 +61,12 @@ def train(
     ValueError
         If the training diverges, a loss is no scalar, or the checkpoint is of another training.
 
+    See Also
+    --------
+    Objective : What is trained, by which loss.
+    Plan : How long, and in which steps.
+    History : What is returned.
+
     Examples
     --------
     >>> from functools import partial

@@ -49,7 +49,7 @@ class Pretrained:
 
     See Also
     --------
-    load_pretrained : Where these come from.
+    sklearn_simclr.load_pretrained : Where these come from.
     save_pretrained : Where they go.
 
     Examples
@@ -143,7 +143,7 @@ def save_pretrained(pretrained: Pretrained, path: str | os.PathLike) -> None:
 
     See Also
     --------
-    load_pretrained : Read it back.
+    sklearn_simclr.load_pretrained : Read it back.
 
     Examples
     --------

@@ -42,7 +42,7 @@ def load_pretrained(
           directory or the directory of a SavedModel. TensorFlow is not needed. The names of TensorFlow 1 and
           2 are both known.
         - A file of safetensors from `save_pretrained`, `convert_checkpoint` or
-          :func:`~sklearn_simclr.export.export_encoder`.
+          :func:`~sklearn_simclr.export_encoder`.
         - A ``.pth`` of tonylins/simclr-converter or Separius/SimCLRv2-Pytorch, or the same in safetensors.
         - A checkpoint of lightly, solo-learn, MoCo or sthalles/SimCLR, or another file of torch with the
           weights of a ResNet-18, 34, 50, 101 or 152 under torchvision's names, alone or as a part of a larger
@@ -87,8 +87,8 @@ def load_pretrained(
 
     See Also
     --------
-    convert_checkpoint : The same, written as one file that loads faster.
-    Preprocessing : What images go through.
+    sklearn_simclr.encoders.convert_checkpoint : The same, written as one file that loads faster.
+    sklearn_simclr.encoders.Preprocessing : What images go through.
 
     Notes
     -----
@@ -184,7 +184,7 @@ def convert_checkpoint(
 
     See Also
     --------
-    load_pretrained : Says what is known and which errors are raised.
+    sklearn_simclr.load_pretrained : Says what is known and which errors are raised.
 
     Examples
     --------
