@@ -170,7 +170,7 @@ def docstrings_of(path):
 _NOT_A_VERB = re.compile(r"(What|Where|Whether|How|Which|Who|When|Of|Its|It|They)\b")
 _DISTRIBUTIVE = re.compile(
     r"\b(?:(?:a|one) (?:row|column|class|label|value|entry|point|draw) (?:a|an|each)"
-    r"|(?:once|steps|copy|entries|entry) an?) "
+    r"|(?:once|images|steps|copy|entries|entry) an?) "
     r"(?:row|image|fit|class|epoch|fold|tuple|label|point|score|draw|step|second|fraction|batch)\b"
 )
 

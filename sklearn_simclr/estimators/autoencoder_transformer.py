@@ -49,7 +49,7 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
         Random views that are to be given back instead of the images; None is the images as they are. A
         callable makes one view: see :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
-        Images a step, at least 2. A smaller X is one batch.
+        Images per step, at least 2. A smaller X is one batch.
     max_epochs : int, default=100
         Passes over the images. 0 leaves the weights random.
     max_time : float or None, default=None
@@ -66,7 +66,7 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         As in :class:`SimCLRTransformer`.
     device : str or torch.device, default="auto"
-        Where to compute.
+        Device that computes.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained weights, keyed by images and parameters.
     checkpoint_dir : str, os.PathLike or None, default=None

@@ -71,7 +71,7 @@ class DistilledClassifier(TrainedImageClassifier):
         The random views that the student sees; None is crops and flips only. A callable makes one view: see
         :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
-        Images a step, at least 2.
+        Images per step, at least 2.
     max_epochs : "auto" or int, default="auto"
         Passes over all images, labelled or not; ``"auto"`` is 60, but at least 300 steps (V2: 400 epochs).
     max_time : float or None, default=None
@@ -95,7 +95,7 @@ class DistilledClassifier(TrainedImageClassifier):
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         As in :class:`SimCLRTransformer`.
     device : str or torch.device, default="auto"
-        Where to compute.
+        Device that computes.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained weights, keyed by images, targets and parameters.
     checkpoint_dir : str, os.PathLike or None, default=None

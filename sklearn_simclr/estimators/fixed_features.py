@@ -34,7 +34,7 @@ class _FixedFeatures(BaseImageTransformer):
         X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
             Images.
         y : array-like of shape (n,) or None, default=None
-            Not used; of another length than X it is refused.
+            Not used; another length than that of X raises an error.
 
         Returns
         -------

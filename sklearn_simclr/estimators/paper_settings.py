@@ -73,7 +73,7 @@ def paper_settings(
     data : {"imagenet", "cifar10"}, default="imagenet"
         Whose settings; those for CIFAR-10 are of the first paper (appendix B.9).
     batch_size : int or None, default=None
-        Images a step, >= 2; the learning rate follows it. None is the paper's.
+        Images per step, >= 2; the learning rate follows it. None is the paper's.
     max_epochs : int or None, default=None
         Epochs, >= 1; the fraction of warm-up follows it. None is the paper's.
     rate : {"linear", "sqrt"} or None, default=None

@@ -66,7 +66,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         The random views; None is ``Augmentation()``. A callable makes one view: see
         :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
-        Images a step, at least 2. A smaller X is one batch.
+        Images per step, at least 2. A smaller X is one batch.
     max_epochs : int, default=100
         Passes over the images. 0 leaves the weights random.
     max_time : float or None, default=None
@@ -83,7 +83,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         As in :class:`SimCLRTransformer`.
     device : str or torch.device, default="auto"
-        Where to compute.
+        Device that computes.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained weights, keyed by images and parameters.
     checkpoint_dir : str, os.PathLike or None, default=None
@@ -198,7 +198,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
         X : array-like or DataFrame of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
             At least two images.
         y : array-like of shape (n,) or None, default=None
-            Not used; of another length than X it is refused.
+            Not used; another length than that of X raises an error.
 
         Returns
         -------

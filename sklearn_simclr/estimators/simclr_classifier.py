@@ -101,7 +101,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         The random views that are trained on; None is crops and flips only, of the size that the encoder
         was pretrained on. A callable makes one view: see :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
-        Images a step, at least 2. Fewer labelled images than that are one batch.
+        Images per step, at least 2. Fewer labelled images than that are one batch.
     max_epochs : "auto" or int, default="auto"
         Passes over the labelled images. 0 leaves the encoder as it is, and the linear layer is the linear
         classifier that it begins as. ``"auto"`` is 0 with fewer than 100 labelled images per class, with
@@ -129,7 +129,7 @@ class SimCLRClassifier(TrainedImageClassifier):
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         As in :class:`SimCLRTransformer`.
     device : str or torch.device, default="auto"
-        Where to compute.
+        Device that computes.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained weights, keyed by images, labels and parameters. The pretraining has its own.
     checkpoint_dir : str, os.PathLike or None, default=None

@@ -461,7 +461,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             :mod:`sklearn_simclr.images`.
         y : array-like of shape (n,) or None, default=None
             Classes, for a ``loss`` that learns from labels and for ``online_probe=True``: -1, None or NaN
-            where there is none. Else not used; of another length than X it is refused.
+            where there is none. Else not used; another length than that of X raises an error.
 
         Returns
         -------

@@ -69,7 +69,7 @@ class SupervisedTransformer(TrainedImageClassifier):
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
     batch_size : int, default=256
-        Images a step, at least 2. Fewer labelled images than that are one batch.
+        Images per step, at least 2. Fewer labelled images than that are one batch.
     max_epochs : "auto" or int, default="auto"
         Passes over the labelled images; ``"auto"`` is 60, but at least 300 steps. 0 leaves the weights
         random.
@@ -94,7 +94,7 @@ class SupervisedTransformer(TrainedImageClassifier):
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         As in :class:`SimCLRTransformer`.
     device : str or torch.device, default="auto"
-        Where to compute.
+        Device that computes.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained weights, keyed by images, labels and parameters.
     checkpoint_dir : str, os.PathLike or None, default=None

@@ -103,9 +103,9 @@ def label_subset(y: Labels, fraction: float, *, random_state: RandomState = None
 class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
     """Train a classifier on a class-balanced, nested fraction of the labels.
 
-    Meant as the last step of a Pipeline whose first steps learn from all rows, labelled or not. Of the rows
-    given to `fit` it drops the unlabelled ones, draws a fraction of the rest as `label_subset` does, and fits
-    a clone of `estimator` on it. Searching over `label_fraction` is then a label-fraction study.
+    Meant as the last step of a Pipeline whose first steps learn from all rows, labelled or not. `fit` drops
+    the unlabelled rows, draws a fraction of the rest as `label_subset` does, and fits a clone of `estimator`
+    on the fraction. Searching over `label_fraction` is then a label-fraction study.
 
     Parameters
     ----------
@@ -312,9 +312,9 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
 class LabelFractionRegressor(RegressorMixin, BaseLabelFraction):
     """Train a regressor on a nested fraction of the targets, spread evenly over their range.
 
-    Meant as the last step of a Pipeline whose first steps learn from all rows, labelled or not. Of the rows
-    given to `fit` it drops those without a target, draws a fraction of the rest, and fits a clone of
-    `estimator` on it. Searching over `label_fraction` is then a label-fraction study.
+    Meant as the last step of a Pipeline whose first steps learn from all rows, labelled or not. `fit` drops
+    the rows without a target, draws a fraction of the rest, and fits a clone of `estimator` on the fraction.
+    Searching over `label_fraction` is then a label-fraction study.
 
     Parameters
     ----------

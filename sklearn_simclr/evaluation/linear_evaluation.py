@@ -91,7 +91,7 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
     max_iter : int, default=1000
         Most L-BFGS iterations for each penalty.
     device : "auto", str or torch.device, default="auto"
-        Where to compute; "auto" is the accelerator that torch finds if X has 16 million numbers
+        Device that computes; "auto" is the accelerator that torch finds if X has 16 million numbers
         or more, else the CPU: a small problem is many small steps.
     random_state : int, RandomState instance or None, default=None
         Seed of the split.

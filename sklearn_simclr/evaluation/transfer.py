@@ -111,11 +111,11 @@ def transfer_evaluation(
         Steps of a fine-tuning, at least 1, in whole epochs; the paper's are 20,000. ``"auto"``: 60 epochs,
         and at least 300 steps.
     batch_size : int, default=256
-        Images a step.
+        Images per step.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
         The random views in these protocols; None is crops and flips only, as in the paper.
     device : str or torch.device, default="auto"
-        Where to compute.
+        Device that computes.
     verbose : int, default=0
         1 prints a line for each trial.
     random_state : int, RandomState instance or None, default=None
@@ -409,8 +409,8 @@ def _fitted_transformer(estimator: Any) -> SimCLRTransformer:
         estimator = estimator.estimator
     if not isinstance(estimator, SimCLRTransformer):
         raise TypeError(
-            f"estimator must be a fitted SimCLRTransformer, got {type(estimator).__name__}. Of a pipeline, "
-            "pass its step."
+            f"estimator must be a fitted SimCLRTransformer, got {type(estimator).__name__}. If it is a "
+            "step of a pipeline, pass the step."
         )
     check_is_fitted(estimator, "encoder_")
     return estimator

@@ -42,7 +42,7 @@ class WeightedKNNClassifier(LabelledScoreMixin, VersionedPickles, BaseEstimator)
     temperature : float, default=0.1
         Divisor of the similarities, > 0; the smaller, the more the nearest neighbours count.
     device : "auto", str or torch.device, default="auto"
-        Where to compute; "auto" is the accelerator that torch finds, else the CPU.
+        Device that computes; "auto" is the accelerator that torch finds, else the CPU.
 
     Attributes
     ----------

@@ -110,8 +110,9 @@ def encode_estimator(
     Returns
     -------
     records : list of dict, or dict
-        JSON: one record for each estimator that this one is made of, itself the last. Of an estimator of
-        scikit-learn these records, which of them it holds, and the name of the array of what is around them.
+        JSON: one record for each estimator that this one is made of, itself the last. For an
+        estimator of scikit-learn: these records, which of them it holds, and the name of the array around
+        them.
     arrays : dict of str to tensor or ndarray
         What the records refer to.
 

@@ -94,7 +94,7 @@ def read_tiff(
 ) -> NDArray | None:
     """Return the image of a TIFF with many channels, many bits, other numbers than whole ones, or many pages.
 
-    Grey pages of one size are channels of one image, in their order. Of other pages the first is the image.
+    Grey pages of one size are channels of one image, in their order. Otherwise the first page is the image.
 
     Parameters
     ----------

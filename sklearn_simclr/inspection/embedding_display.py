@@ -121,7 +121,7 @@ class EmbeddingDisplay:
         Parameters
         ----------
         estimator : transformer, Pipeline or search
-            Fitted. Of a Pipeline that ends in a classifier, the steps before it are used.
+            Fitted. If a Pipeline ends in a classifier, the steps before it are used.
         X : array-like
             Images, as the estimator takes them.
         y : array-like of shape (n,), default=None

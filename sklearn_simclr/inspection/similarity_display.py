@@ -114,7 +114,7 @@ class SimilarityDisplay:
         Parameters
         ----------
         estimator : SimCLRTransformer, or a Pipeline or the like with one
-            Fitted. Of other estimators of images the representations are compared.
+            Fitted. For other estimators of images, the representations are compared.
         X : array-like
             Images, as for transform.
         n_images : int, default=8

@@ -124,7 +124,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     n_posterior_samples : int, default=10
         Networks drawn from Q to estimate ``risk_``, and in ``score``.
     device : str or torch.device, default="auto"
-        Where to compute; ``"auto"`` is CUDA where there is one.
+        Device that computes; ``"auto"`` is CUDA where there is one.
     memory : str, joblib.Memory or None, default=None
         Where to keep trained weights, keyed by images, tuples and parameters.
     checkpoint_dir : str, os.PathLike or None, default=None

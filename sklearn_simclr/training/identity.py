@@ -89,10 +89,10 @@ def describe(value: Any, within: tuple[int, ...] = (), known: _Known | None = No
     Returns
     -------
     object
-        Arrays and tensors are there as a digest of their content. Of a function there are its code, its
-        default arguments, what it closes over, the object it is bound to, and the globals that its code
-        names. Of a class there are its methods and attributes, of another object its class and what pickle
-        keeps of it. Libraries are there by name and version.
+        Arrays and tensors become a digest of their content. A function becomes its code, its default
+        arguments, what it closes over, the object it is bound to, and the globals that its code names. A
+        class becomes its methods and attributes, another object its class and what pickle keeps of it.
+        Libraries become their name and version.
 
     Raises
     ------

@@ -235,9 +235,9 @@ class Objective:
         Returns
         -------
         dict
-            Of arrays, tensors, modules, functions, numbers, strings and containers of them. Cache and
-            checkpoint are keyed by its content. Of a class of your own all attributes are there; subclasses
-            in this package add what they were made with.
+            Arrays, tensors, modules, functions, numbers, strings and containers of them. Their content is
+            the key of cache and checkpoint. For a class of your own, all attributes are in it; subclasses in
+            this package add what they were made with.
         """
         own = type(self).__module__.partition(".")[0] != __name__.partition(".")[0]
         return {

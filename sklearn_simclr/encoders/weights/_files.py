@@ -108,7 +108,7 @@ def open_file(path: Path, ema: bool = False) -> StoredWeights:
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return open_torch(path, ema)
     raise ValueError(
-        f"{path} is no file of weights that is known: neither safetensors nor a torch file. Of a TensorFlow "
+        f"{path} is no file of weights that is known: neither safetensors nor a torch file. For a TensorFlow "
         'checkpoint, pass the path without ".index".'
     )
 
