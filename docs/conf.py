@@ -104,7 +104,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     # The others need data that have to be downloaded: the page of the gallery lists them.
-    "ignore_pattern": r"/(?!plot_)\w+\.py$",
+    "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
     # A lesson shows what it prints and draws, not what its last line returns.
     "capture_repr": (),
     "download_all_examples": False,
