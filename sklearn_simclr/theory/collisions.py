@@ -36,6 +36,11 @@ def collision_probability(class_prior: ArrayLike, n_negatives: int = 1, *, every
     ValueError
         If an argument is out of range.
 
+    See Also
+    --------
+    pair_bound : Takes this probability.
+    degenerate_loss : What collisions cost at least.
+
     References
     ----------
     Arora et al., 2019, arXiv:1902.09229, section 4.1 and appendix B.1.
@@ -81,6 +86,11 @@ def degenerate_loss(
     ValueError
         If an argument is out of range.
 
+    See Also
+    --------
+    collision_probability : How often collisions occur.
+    k_negative_bound : Takes this loss.
+
     References
     ----------
     Arora et al., 2019, arXiv:1902.09229, appendix B.1, eq. 23.
@@ -124,6 +134,10 @@ def intraclass_deviation(H: ArrayLike, y: Labels, *, class_prior: ArrayLike | No
     ------
     ValueError
         If `H` is not a finite matrix with as many rows as `y`, or the prior is out of range.
+
+    See Also
+    --------
+    no_collision_bound : Takes this spread.
 
     References
     ----------

@@ -84,6 +84,11 @@ def contrastive_margins(
     ValueError
         If the shapes do not fit.
 
+    See Also
+    --------
+    margin_loss : The loss of such margins.
+    contrastive_risk : How often a margin is negative.
+
     References
     ----------
     Arora et al., 2019, arXiv:1902.09229, eq. 5 and eq. 12.
@@ -138,6 +143,11 @@ def margin_loss(
     ------
     ValueError
         If `loss` or `gamma` is out of range, or k is 0.
+
+    See Also
+    --------
+    contrastive_margins : The margins of tuples.
+    unsupervised_loss : The mean loss over tuples.
 
     References
     ----------
@@ -194,6 +204,12 @@ def unsupervised_loss(
     ------
     ValueError
         If `H` is not a finite matrix, or a tuple names a row that `H` lacks.
+
+    See Also
+    --------
+    sample_tuples : Draws the tuples.
+    supervised_loss : The loss of the mean classifier.
+    pair_bound : Bounds the one by the other.
 
     References
     ----------

@@ -44,6 +44,10 @@ class Bound:
     total : float
         Their sum, the bound.
 
+    See Also
+    --------
+    pair_bound : The bound to begin with.
+
     Examples
     --------
     >>> from sklearn_simclr.theory import pair_bound
@@ -134,6 +138,11 @@ def block_bound(loss: float, tau: float, *, generalization: float = 0.0) -> Boun
     ValueError
         If a number is out of range.
 
+    See Also
+    --------
+    pair_bound : The same for single images.
+    mean_classifier : The classifier whose loss is bounded.
+
     References
     ----------
     Arora et al., 2019, arXiv:1902.09229, proposition 6.2; its proof bounds the mean classifier's loss.
@@ -182,6 +191,11 @@ def no_collision_bound(
     ValueError
         If a number is out of range.
 
+    See Also
+    --------
+    pair_bound : Made of all tuples.
+    intraclass_deviation : The spread that the bound takes.
+
     References
     ----------
     Arora et al., 2019, arXiv:1902.09229, theorem 4.5; the constant from the proof of lemma A.1.
@@ -224,6 +238,12 @@ def k_negative_bound(loss: float, tau_k: float, degenerate: float, *, generaliza
     ------
     ValueError
         If a number is out of range.
+
+    See Also
+    --------
+    pair_bound : The same for one negative.
+    k_negative_deviation_bound : Made of the tuples without a collision.
+    degenerate_loss : What collisions cost at least.
 
     References
     ----------
@@ -293,6 +313,11 @@ def k_negative_deviation_bound(
     ValueError
         If a number is out of range.
 
+    See Also
+    --------
+    no_collision_bound : The same for one negative.
+    k_negative_bound : Made of all tuples.
+
     References
     ----------
     Arora et al., 2019, arXiv:1902.09229, theorem B.1.
@@ -348,6 +373,11 @@ def competitive_margin(radius: float, sigma: float, epsilon: float, *, n_negativ
     ------
     ValueError
         If a number is out of range.
+
+    See Also
+    --------
+    competitive_bound : Takes the margin.
+    intraclass_deviation : The spread within the classes.
 
     Notes
     -----
@@ -427,6 +457,11 @@ def competitive_bound(
     ------
     ValueError
         If a number is out of range or missing.
+
+    See Also
+    --------
+    competitive_margin : The margin that the bound takes.
+    pair_bound : The bound to begin with.
 
     Notes
     -----

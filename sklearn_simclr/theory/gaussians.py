@@ -35,6 +35,10 @@ def prior_grid_index(prior_variance: float, *, b: float = 100, c: float = 0.1) -
     ValueError
         If an argument is out of range.
 
+    See Also
+    --------
+    risk_bound : Takes the index, to pay for the choice of a prior.
+
     References
     ----------
     Nozawa et al., 2020, arXiv:1910.04464, eq. 14 (Dziugaite and Roy, 2017, section 3.1).
@@ -77,6 +81,11 @@ def kl_gaussians(mean_q: ArrayLike, variance_q: ArrayLike, mean_p: ArrayLike, va
     ------
     ValueError
         If a variance is not positive.
+
+    See Also
+    --------
+    risk_bound : Takes this distance.
+    chi2_gaussians : The other distance of two Gaussians.
 
     References
     ----------
@@ -122,6 +131,11 @@ def chi2_gaussians(
     ------
     ValueError
         If a variance is not positive.
+
+    See Also
+    --------
+    kl_gaussians : The other distance of two Gaussians.
+    f_divergence_bound : The bound that takes this distance.
 
     Notes
     -----

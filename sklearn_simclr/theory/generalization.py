@@ -34,6 +34,10 @@ def largest_loss(
     ValueError
         If an argument is out of range.
 
+    See Also
+    --------
+    generalization_error : Takes this number.
+
     Notes
     -----
     A margin is the inner product of a vector of norm at most R and the difference of two, and lies in
@@ -102,6 +106,10 @@ def generalization_error(
     ------
     ValueError
         If an argument is out of range.
+
+    See Also
+    --------
+    pair_bound : Adds this term to the loss of a sample.
 
     Notes
     -----

@@ -94,6 +94,10 @@ def catoni_phi(risk: float, kl: float, m: int, lam: float, *, delta: float = 0.0
     ValueError
         If an argument is out of range.
 
+    See Also
+    --------
+    risk_bound : The bound that is made with it.
+
     References
     ----------
     Nozawa et al., 2020, arXiv:1910.04464, theorem 5 (Catoni, 2007) and corollary 6.
@@ -161,6 +165,11 @@ def mean_classifier_bound(
     ValueError
         If an argument is out of range.
 
+    See Also
+    --------
+    risk_bound : The bound on the contrastive risk.
+    mean_classifier : The classifier whose loss is bounded.
+
     References
     ----------
     Nozawa et al., 2020, arXiv:1910.04464, theorem 7, proposition 9 and theorem 11.
@@ -223,6 +232,12 @@ def f_divergence_bound(
     ValueError
         If an argument is out of range.
 
+    See Also
+    --------
+    risk_bound : The bound for independent tuples.
+    dependent_moment : A moment for tuples that share images.
+    chi2_gaussians : The distance that the bound takes.
+
     References
     ----------
     Nozawa et al., 2020, arXiv:1910.04464, theorem 8.
@@ -269,6 +284,10 @@ def dependent_moment(m: int, largest_loss: float, *, dependency: int = 0) -> flo
     ------
     ValueError
         If an argument is out of range.
+
+    See Also
+    --------
+    f_divergence_bound : Takes this moment.
 
     Notes
     -----
@@ -322,6 +341,13 @@ def risk_bound(
     ------
     ValueError
         If an argument is out of range.
+
+    See Also
+    --------
+    kl_gaussians : The distance of posterior and prior.
+    contrastive_risk : The risk on the sample.
+    f_divergence_bound : For tuples that share images.
+    sklearn_simclr.PACBayesContrastiveTransformer : Trains an encoder by such a bound.
 
     Notes
     -----
@@ -378,6 +404,11 @@ def contrastive_risk(margins: ArrayLike) -> float:
     ------
     ValueError
         If `margins` is empty or no matrix.
+
+    See Also
+    --------
+    risk_bound : Bounds the risk of new tuples.
+    contrastive_margins : The margins that are counted.
 
     References
     ----------

@@ -96,6 +96,11 @@ def sample_tuples(
     ValueError
         If `y` is no vector of labels, or a number or the prior is out of range.
 
+    See Also
+    --------
+    unsupervised_loss : The loss of the tuples.
+    ContrastiveTuples : What is returned.
+
     References
     ----------
     Arora et al., 2019, arXiv:1902.09229, section 2 (pairs), 6.1 (k negatives) and 6.3 (blocks).

@@ -43,6 +43,12 @@ class LARS(torch.optim.Optimizer):
     ValueError
         If a number is out of range, or in `step` if a gradient is sparse.
 
+    See Also
+    --------
+    Muon : The default for small batches.
+    make_optimizer : Chooses between them.
+    warmup_cosine : The schedule of the learning rate.
+
     Notes
     -----
     The learning rate is inside the buffer, as in the SimCLR code, so that a change of the learning rate acts

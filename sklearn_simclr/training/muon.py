@@ -48,6 +48,12 @@ class Muon(torch.optim.Optimizer):
     ValueError
         If a number is out of range.
 
+    See Also
+    --------
+    LARS : The default for large batches.
+    make_optimizer : Chooses between them.
+    warmup_cosine : The schedule of the learning rate.
+
     References
     ----------
     Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is

@@ -45,6 +45,10 @@ def parameter_groups(modules: nn.Module | Iterable[nn.Module], weight_decay: flo
     ValueError
         If no parameter requires a gradient.
 
+    See Also
+    --------
+    make_optimizer : Makes an optimizer of these groups.
+
     Examples
     --------
     >>> from torch import nn
@@ -101,6 +105,12 @@ def make_optimizer(
     ------
     ValueError
         If `name` is unknown, a number out of range, or nothing can be trained.
+
+    See Also
+    --------
+    LARS : The optimizer of large batches.
+    Muon : The optimizer of small batches.
+    default_learning_rate : The rate where none is given.
 
     Examples
     --------
@@ -161,6 +171,11 @@ def default_learning_rate(name: str, batch_size: int) -> float:
     ------
     ValueError
         If `name` is unknown or `batch_size` < 1.
+
+    See Also
+    --------
+    make_optimizer : Makes the optimizer with this rate.
+    warmup_cosine : How the rate changes in training.
 
     Notes
     -----
