@@ -1,4 +1,4 @@
-"""How long the reading of images takes, against the time that a training has."""
+"""Compare the time of reading images with the time that a training has."""
 
 import math
 import threading

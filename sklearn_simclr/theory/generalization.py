@@ -1,4 +1,4 @@
-"""How far the loss on a sample of tuples may be from the expected one, by Rademacher complexity."""
+"""Bound the difference of loss on a sample of tuples and expected loss, by Rademacher complexity."""
 
 import math
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What the optimizers have in common: many tensors in one call, steps that are undone, ranges of numbers."""
+"""Shared parts of the optimizers: many tensors in one call, steps that are undone, ranges of numbers."""
 
 import contextlib
 import math
