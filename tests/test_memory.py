@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 # Those that take a second or two, each of another part of the package.
 QUICK = [
     "untrained fit, 2,048 x 96 px",
-    "untrained fit, 17 x 512 px, 64 channels",
+    "untrained fit, 91 x 224 px, 16 channels",
     "untrained fit, 64 x 16 px, 512 channels",
     "fit, 256 x 512 px",
     "transform, 1 x 2,048 px, HOG",
