@@ -188,7 +188,7 @@ def _verdict(
         return "undertrained", Finding(
             "note",
             f"still learning after {trained_for}: 2x the epochs is predicted to help",
-            f"{found} {_sentence(prediction)} Raise max_epochs.",
+            f"{found} {_sentence(prediction)} Raise max_epochs or max_time.",
         )
     falling = steps < _MANY_STEPS or course["last_fall"] > _SOMETHING * _gained(course)
     if prediction is None and epochs > 0 and falling:
@@ -197,7 +197,7 @@ def _verdict(
             f"hardly begun to learn after {trained_for} ({steps} steps)",
             f"{found} That is too short for a loss curve to predict anything"
             + ("" if course["by_labels"] else "; on a small data set SimCLR takes a hundred epochs or more")
-            + ". Raise max_epochs.",
+            + ". Raise max_epochs or max_time.",
         )
     return "trained", Finding("good", "it has learnt to tell images apart", found)
 
@@ -246,9 +246,13 @@ def _no_better(course: dict[str, Any], found: str) -> tuple[Verdict, Finding]:
         return "undertrained", Finding(
             "problem",
             f"hardly begun to learn: {_epochs(course)} of training, only {counted}",
-            f"{no_better} Raise max_epochs, or lower batch_size for more steps per epoch.",
+            f"{no_better} Raise max_epochs or max_time, or lower batch_size for more steps per epoch.",
         )
-    more = "Raise max_epochs, or lower batch_size for more steps per epoch. " if steps < _FEW_STEPS else ""
+    more = (
+        "Raise max_epochs or max_time, or lower batch_size for more steps per epoch. "
+        if steps < _FEW_STEPS
+        else ""
+    )
     return "untrained", Finding(
         "problem",
         f"learnt nothing in {_epochs(course)}" + (f", which are {counted}" if more else ""),

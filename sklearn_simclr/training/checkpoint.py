@@ -24,6 +24,7 @@ _ADVICE = "Pass another checkpoint_dir, or remove the file to start anew."
 
 # What a user calls the parts of a training.
 _NAMES = {
+    "loss": "loss or temperature",
     "loop_seed": "random_state",
     "modules": "the architecture of the networks",
     "objective": "the class of the objective",
