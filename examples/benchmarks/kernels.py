@@ -152,7 +152,7 @@ def count(network, side, optimizer, n=8):
             with counter.during("loss"):
                 return loss(z)
 
-        objective.augmentation, objective.loss = CountedViews(views, counter), counted_loss
+        objective.kinds, objective.loss = [(CountedViews(views, counter), 2)], counted_loss
         # The device "meta" has no autocast, which is off here.
         with counter, mock.patch("torch.autocast", lambda *args, **keywords: contextlib.nullcontext()):
             stepper.zero_grad(set_to_none=True)

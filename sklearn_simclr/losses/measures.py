@@ -278,7 +278,7 @@ def _as_matrix(x: ArrayLike, name: str, smallest: int) -> Tensor:
     x = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x, dtype=np.float64))
     if x.ndim != 2 or len(x) < smallest or x.shape[1] == 0:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; pass a matrix of at least {smallest} rows.")
-    x = x.to("cpu", torch.float64)
+    x = x.cpu().double()  # in this order: MPS has no float64
     if not torch.isfinite(x).all():
         raise ValueError(f"{name} contains NaN or infinity; pass finite values.")
     return x

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from torch import nn
 from torch.func import functional_call
 
-from .._utils.devices import resolve_device, send
+from .._utils.devices import check_float64, resolve_device, send
 from .._utils.ranks import together
 from .._utils.seeds import draw_seed, isolated_generators
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
@@ -425,6 +425,8 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     def _plan(
         self, n_images: int, seed: int, started: float, *, warm: bool = False, loop_seed: int | None = None
     ) -> Plan:
+        device = resolve_device(self.device)
+        check_float64(device, "the bound")
         decayed = math.ceil(_DECAY_AFTER * self.max_epochs) / max(1, self.max_epochs)
         return Plan(
             max_epochs=self.max_epochs,
@@ -436,7 +438,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
             seed=seed,
             loop_seed=loop_seed,
             started=started,
-            device=resolve_device(self.device),
+            device=device,
             callbacks=check_callbacks(self.callbacks),
             verbose=int(self.verbose),
             repeatable=self.random_state is not None,

@@ -52,8 +52,11 @@ def _forward(norm: _BatchNorm, ranks: Ranks, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _statistics(x: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
-    """Return mean and variance of each channel over the rows of all ranks, and how many numbers each has."""
+def _statistics(x: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean and variance of each channel over the rows of all ranks, and how many numbers each has.
+
+    All are tensors of the device, which the host does not wait for.
+    """
     numbers = x if x.dtype in (torch.float32, torch.float64) else x.float()
     mean, variance = torch.batch_norm_update_stats(numbers, None, None, 0.0)
     own = mean.new_full((1,), numbers.numel() // max(1, numbers.shape[1]), dtype=torch.float64)
@@ -63,18 +66,18 @@ def _statistics(x: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
     total = counts.sum()
     together = (counts * means).sum(0) / total
     spread = (counts * (variances + (means - together).square())).sum(0) / total
-    return together.to(mean), spread.to(mean), float(total)
+    return together.to(mean), spread.to(mean), total
 
 
 @torch.no_grad()
-def _keep(norm: Any, mean: Tensor, variance: Tensor, count: float) -> None:
+def _keep(norm: Any, mean: Tensor, variance: Tensor, count: Tensor) -> None:
     """Move the running statistics, as torch does."""
     norm.num_batches_tracked.add_(1)
     momentum = norm.momentum
     if momentum is None:
         momentum = 1.0 / float(norm.num_batches_tracked)
     norm.running_mean.lerp_(mean.to(norm.running_mean), momentum)
-    unbiased = variance * (count / max(1.0, count - 1))
+    unbiased = variance * (count / (count - 1).clamp(min=1.0))
     norm.running_var.lerp_(unbiased.to(norm.running_var), momentum)
 
 
@@ -90,17 +93,17 @@ class _Normalize(torch.autograd.Function):
         mean: Tensor,
         variance: Tensor,
         eps: float,
-        count: float,
+        count: Tensor,
         ranks: Ranks,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, variance)
-        ctx.eps, ctx.count, ctx.ranks, ctx.shifted = eps, count, ranks, bias is not None
+        ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.eps, ctx.ranks, ctx.shifted = eps, ranks, bias is not None
         return nn.functional.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         dy = gradients[0]
-        x, weight, mean, variance = ctx.saved_tensors
+        x, weight, mean, variance, count = ctx.saved_tensors
         scale = (variance + ctx.eps).rsqrt()
         # Sums over the own rows of dy and of dy times the normalised x: the gradients of shift and scale.
         _, of_scale, of_shift = torch.ops.aten.native_batch_norm_backward(
@@ -111,10 +114,10 @@ class _Normalize(torch.autograd.Function):
             sums = ctx.ranks.add(torch.stack([of_scale, of_shift]))
             # weight * scale * (dy - mean(dy) - normalised x * mean(dy * normalised x)), in two passes.
             gain = scale if weight is None else scale * weight
-            by_x = -gain * scale * sums[0] / ctx.count
-            constant = -gain * sums[1] / ctx.count - by_x * mean
-            none, one = torch.zeros_like(mean), torch.ones_like(mean)
-            dx = nn.functional.batch_norm(x, none, one, by_x, constant, eps=0.0)
-            dx = torch.addcmul(dx, dy, gain.to(dy).view(1, -1, *[1] * (x.ndim - 2)))
+            by_x = -gain * scale * sums[0] / count
+            constant = -gain * sums[1] / count - by_x * mean
+            gain, by_x, constant = (row.view(1, -1, *[1] * (x.ndim - 2)) for row in (gain, by_x, constant))
+            # In place: memory that is new to the process costs more than the numbers.
+            dx = torch.addcmul(constant, x, by_x).addcmul_(dy, gain).to(x.dtype)
         has_weight, has_shift = weight is not None, ctx.shifted
         return dx, of_scale if has_weight else None, of_shift if has_shift else None, *([None] * 5)

@@ -188,13 +188,15 @@ class ContrastiveObjective(Objective):
 
     def compare(self, batch: Batch, z: Tensor) -> Tensor:
         """Return the loss of projections (v n, p): the mean over the pairs of views that are compared."""
-        views = batch.gather(z).chunk(self.n_views)
-        known = self.earlier()
+        z, known = batch.gather(z), self.earlier()
         if self.labels is not None:
             known["labels"] = batch.gather(self.labels[batch.index])
+        if self.n_views == 2:
+            return self.loss(z, **known)
+        views = z.chunk(self.n_views)
         pairs = [(0, 1), *((large, small) for small in range(2, self.n_views) for large in (0, 1))]
         losses = [self.loss(torch.cat([views[one], views[other]]), **known) for one, other in pairs]
-        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        return torch.stack(losses).mean()
 
     def make_views(self, images: Tensor, draws: list[Any]) -> list[Tensor]:
         """Return the views of images: a tensor for each size, in each all first views first."""
@@ -204,7 +206,8 @@ class ContrastiveObjective(Objective):
         """Return representations of the large views, and projections of all views."""
         # One forward of all views of a size: BatchNorm must not tell them apart.
         h, z = self.project(batch, views[0])
-        return h, torch.cat([z, *(self.project(batch, small)[1] for small in views[1:])])
+        small = [self.project(batch, of_a_size)[1] for of_a_size in views[1:]]
+        return h, torch.cat([z, *small]) if small else z
 
     def project(self, batch: Batch, views: Tensor) -> tuple[Tensor, Tensor]:
         """Return representations h, or what the head reads of them, and projections z of views."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .._utils.devices import send
 from .._utils.ranks import ALONE, Ranks, share
 
 __all__ = ["Part", "divide", "part_of"]
@@ -129,9 +130,9 @@ class Part:
         found = [loss, *(p.grad for p in parameters if p.grad is not None)]
         for dtype in sorted({tensor.dtype for tensor in found}, key=str):
             tensors = [tensor for tensor in found if tensor.dtype == dtype]
-            sums = self.ranks.add(torch.cat([tensor.flatten() for tensor in tensors]))
-            for tensor, values in zip(tensors, sums.split([t.numel() for t in tensors]), strict=True):
-                tensor.copy_(values.view_as(tensor))
+            flat = [_in_memory_order(tensor) for tensor in tensors]
+            sums = self.ranks.add(torch.cat(flat))
+            torch._foreach_copy_(flat, list(sums.split([t.numel() for t in flat])))
         return loss
 
     def gather_forward(self, tensor: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class Part:
         padded = views.new_zeros(views.shape[0], longest, *views.shape[2:])
         padded[:, : len(self.rows)] = views
         stacked = self.ranks.stack(padded).transpose(0, 1).flatten(1, 2)
-        return stacked.index_select(1, columns.to(tensor.device)).flatten(0, 1)
+        return stacked.index_select(1, *send([columns], tensor.device)).flatten(0, 1)
 
 
 def part_of(n: int, micro_batch_size: int | None, ranks: Ranks) -> Part:
@@ -174,6 +175,11 @@ def part_of(n: int, micro_batch_size: int | None, ranks: Ranks) -> Part:
 def _within(chunk: slice, size: int, rank: int) -> slice:
     own = share(chunk.stop - chunk.start, size, rank)
     return slice(chunk.start + own.start, chunk.start + own.stop)
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """Return a view of shape (m,) that ranks agree on, since a layer has one layout on all of them."""
+    return tensor.detach().as_strided((tensor.numel(),), (1,))
 
 
 def _rows(chunks: tuple[slice, ...]) -> Tensor:

@@ -62,7 +62,7 @@ def spread(x: torch.Tensor) -> float:
         One minus the squared length of the mean of the unit rows, half their mean squared distance: 0 if all
         rows point one way, about 1 for random directions.
     """
-    x = x.detach().to("cpu", torch.float64)
+    x = x.detach().cpu().double()  # in this order: MPS has no float64
     unit = x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     zeros = (unit.square().sum(1) < 0.5).double().mean()
     # As if zeros were one more axis.

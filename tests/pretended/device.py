@@ -295,7 +295,7 @@ def _run(func, args, kwargs):
     inner_args, inner_kwargs = tree_map(_inner, args), tree_map(_inner, kwargs)
     with _drawing(func, where):
         result = func(*inner_args, **inner_kwargs)
-    if not SETTINGS.float64 and where is not None and _has_float64(result):
+    if not SETTINGS.float64 and (devices or where is not None) and _has_float64(result):
         raise TypeError(f"{KIND}: no float64 on this device ({func} at {_line()})")
     if where is not None and SETTINGS.largest is not None:
         _check_memory(result)

@@ -19,6 +19,8 @@ from sklearn_simclr import (
     SimCLRTransformer,
     SupervisedTransformer,
 )
+from sklearn_simclr._utils import ranks
+from sklearn_simclr._utils.ranks import Ranks
 from sklearn_simclr.encoders import Preprocessing
 from sklearn_simclr.encoders.preprocessing import PreprocessedNetwork
 from sklearn_simclr.estimators.multilabel_classifier import MultiLabelFineTuning
@@ -101,9 +103,11 @@ ESTIMATORS = {
     **{f"simclr, {name}": (simclr, {"optimizer": name}, None) for name in ("lars", "sgd", "adamw", "muon")},
     **{
         f"simclr, {name}": (simclr, {"loss": name}, None)
-        for name in ("nt_logistic", "margin_triplet", "curl_logistic", "curl_hinge")
+        for name in ("nt_logistic", "margin_triplet", "curl_logistic", "curl_hinge", "hard_nt_xent", "dcl")
     },
     "simclr, own loss": (simclr, {"loss": plain_loss}, None),
+    "simclr, queue": (simclr, {"queue_size": 16}, None),
+    "simclr, labels": (simclr, {"loss": "supcon", "small_views": 2, "online_probe": True}, Y),
     "simclr, preprocessed": (simclr, {"encoder": preprocessed}, None),
     "simclr, micro-batches": (simclr, {"micro_batch_size": 2}, None),
     "simclr, sequential": (
@@ -131,6 +135,18 @@ ESTIMATORS = {
 }
 
 
+def waits_of_steps(make, y=None, **params):
+    """Return where the host waits more often in a fit of more steps."""
+
+    def waits(batch_size):
+        SYNCS.clear()
+        new(make, DEVICE, **{**params, "batch_size": batch_size}).fit(X, y)
+        return dict(SYNCS)
+
+    few, many = waits(12), waits(4)
+    return {line: n - few.get(line, 0) for line, n in many.items() if n > few.get(line, 0)}
+
+
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_fit_is_that_of_the_cpu_and_no_step_waits(name):
     make, params, y = ESTIMATORS[name]
@@ -152,14 +168,38 @@ def test_a_fit_is_that_of_the_cpu_and_no_step_waits(name):
 
 @pytest.mark.parametrize("optimizer", ["lars", "muon"])
 def test_no_step_in_float16_waits(optimizer):
-    def waits(batch_size):
-        SYNCS.clear()
-        options = {"optimizer": optimizer, "precision": "float16", "batch_size": batch_size}
-        new(simclr, DEVICE, **options).fit(X)
-        return dict(SYNCS)
+    assert waits_of_steps(simclr, optimizer=optimizer, precision="float16") == {}
 
-    few, many = waits(12), waits(4)
-    assert {line: n - few.get(line, 0) for line, n in many.items() if n > few.get(line, 0)} == {}
+
+class Twins(Ranks):
+    """Two ranks, as one of them sees them; the other has the same images."""
+
+    def __init__(self):
+        super().__init__(0, 2)
+
+    def add(self, tensor):
+        return tensor.mul_(2)
+
+    def stack(self, tensor):
+        return torch.stack([tensor, tensor])
+
+    def broadcast(self, value):
+        return value
+
+    lead = copy = broadcast
+
+    def first(self, function):
+        return function()
+
+    def compare(self, known, why):
+        pass
+
+
+@pytest.mark.parametrize("name", ["simclr, labels", "simclr, micro-batches"])
+def test_no_step_of_a_rank_waits(name, monkeypatch):
+    monkeypatch.setattr(ranks, "_active", Twins())
+    make, params, y = ESTIMATORS[name]
+    assert waits_of_steps(make, y, **params) == {}
 
 
 @pytest.mark.parametrize("name", ["simclr, sequential", "simclr, no up", "classifier", "autoencoder"])
@@ -287,6 +327,15 @@ def test_auto_is_the_freest_device_or_the_one_of_the_rank(monkeypatch):
     assert devices.resolve_device("auto") == torch.device("cpu")
 
 
+@pytest.mark.parametrize(
+    "name", ["simclr", "simclr, labels", "supervised, stopped", "autoencoder, views", "distilled, labels"]
+)
+def test_what_trains_by_steps_needs_no_float64(name):
+    SETTINGS.float64 = False
+    make, params, y = ESTIMATORS[name]
+    new(make, DEVICE, **{**params, "max_epochs": 1}).fit(X, y)
+
+
 def test_what_needs_float64_names_the_parameter():
     from sklearn_simclr import LinearEvaluationClassifier, WeightedKNNClassifier
 
@@ -296,6 +345,8 @@ def test_what_needs_float64_names_the_parameter():
         LinearEvaluationClassifier(device=DEVICE).fit(features, Y)
     with pytest.raises(ValueError, match="has no float64"):
         WeightedKNNClassifier(device=DEVICE).fit(features, Y).predict(features)
+    with pytest.raises(ValueError, match="has no float64, which the bound needs"):
+        new(PACBayesContrastiveTransformer, DEVICE).fit(X)
 
 
 def test_generators_are_those_of_the_device():
