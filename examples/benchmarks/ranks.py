@@ -2,6 +2,8 @@
 
 Each line is a training by ``torchrun`` of the default estimator on random images; counted is what its steps
 take, without the setup. With more ranks than cores the seconds on the clock say nothing, the CPU time does.
+As many processes that train at the same time, each for itself, show what sharing the machine costs. The
+weights are compared with those of one process, as are those of one process with two threads.
 
     python examples/benchmarks/ranks.py --ranks 1 2 4 --out docs/benchmarks
 """
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -41,23 +44,32 @@ class Measure(Callback):
 def train(options):
     """Train on this rank."""
     X = np.random.default_rng(0).integers(0, 256, (options.images, options.size, options.size, 3), np.uint8)
-    SimCLRTransformer(
+    fitted = SimCLRTransformer(
         options.encoder,
         batch_size=options.batch_size,
         max_epochs=options.epochs + 1,
         callbacks=[Measure(options.folder)],
         random_state=0,
     ).fit(X)
+    if os.environ["RANK"] == "0":
+        weights = [parameter.detach().numpy().ravel() for parameter in fitted.encoder_.parameters()]
+        np.save(Path(options.folder, "weights.npy"), np.concatenate(weights))
 
 
-def measure(ranks, arguments):
-    """Return the milliseconds of CPU time for each image that so many ranks take together."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
+def measure(n, arguments, launcher=True, threads=1):
+    """Return the milliseconds of CPU time for each image that n processes take together, and the weights."""
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(n)] if launcher else []
     with tempfile.TemporaryDirectory() as folder:
-        command += [__file__, *arguments, "--folder", folder]
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        found = [path.read_text().split() for path in Path(folder).iterdir()]
-    return 1000 * sum(float(spent) for spent, _ in found) / float(found[0][1])
+        command = [sys.executable, *torchrun, __file__, *arguments, "--folder", folder]
+        known = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        ranks = [{}] if launcher else [{"RANK": str(rank)} for rank in range(n)]
+        processes = [subprocess.Popen(command, env={**known, **rank}) for rank in ranks]
+        if any([process.wait() for process in processes]):
+            raise SystemExit(f"{n} processes: the training failed.")
+        found = [path.read_text().split() for path in Path(folder).iterdir() if path.suffix != ".npy"]
+        weights = np.load(Path(folder, "weights.npy"))
+    images = sum(float(images) for _, images in found) / (n if launcher else 1)
+    return 1000 * sum(float(spent) for spent, _ in found) / images, weights
 
 
 def main(arguments=None):
@@ -77,19 +89,38 @@ def main(arguments=None):
         train(options)
         return
     arguments = sys.argv[1:] if arguments is None else arguments
-    spent = {ranks: [] for ranks in options.ranks}
+    spent, weights = defaultdict(list), {}
     for _ in range(options.repeats):
-        for ranks in options.ranks:
-            spent[ranks].append(measure(ranks, arguments))
-            print(f"{ranks} ranks: {spent[ranks][-1]:.3f} ms of CPU time for each image", flush=True)
-    least = {ranks: min(times) for ranks, times in spent.items()}
+        for n in options.ranks:
+            for launcher in (True, False):
+                milliseconds, weights[n, launcher] = measure(n, arguments, launcher)
+                spent[n, launcher].append(milliseconds)
+                kind = "ranks" if launcher else "processes on their own"
+                print(f"{n} {kind}: {milliseconds:.3f} ms of CPU time for each image", flush=True)
+    _, with_threads = measure(1, arguments, threads=2)
+    least = {key: min(times) for key, times in spent.items()}
+    alone = weights[options.ranks[0], True]
+
+    def difference(other):
+        return f"{np.linalg.norm(other - alone) / np.linalg.norm(alone):.1e}"
+
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "ranks.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["ranks", "CPU time per image (ms)", "efficiency (%)"])
-        for ranks, time_of_image in least.items():
-            efficiency = 100 * least[options.ranks[0]] / time_of_image
-            table.writerow([ranks, f"{time_of_image:.3f}", f"{efficiency:.0f}"])
+        table.writerow(
+            [
+                "ranks",
+                "CPU time per image (ms)",
+                "efficiency (%)",
+                "processes on their own (ms)",
+                "weights differ by",
+            ]
+        )
+        for n in options.ranks:
+            efficiency = 100 * least[options.ranks[0], True] / least[n, True]
+            times = f"{least[n, True]:.3f}", f"{efficiency:.0f}", f"{least[n, False]:.3f}"
+            table.writerow([n, *times, difference(weights[n, True])])
+        table.writerow(["1, two threads", "", "", "", difference(with_threads)])
     (options.out / "ranks_machine.txt").write_text(describe_machine(machine("cpu")) + "\n")
 
 
