@@ -224,7 +224,7 @@ class CompactNet(nn.Module):
         images : ImageSource or ComputedImages
             The training images; some patches of a few thousand are looked at.
         generator : torch.Generator
-            For the choice of the patches; computing is done on its device.
+            For the choice of the patches, of the CPU, where all is computed.
         """
         channels, height, width = images.shape
         small = shrunk_size(height, width, self.side)

@@ -66,7 +66,7 @@ def patch_components(
     n_directions : int
         k, at most 9 C.
     generator : torch.Generator
-        For the choice of images and patches; computing is done on its device.
+        For the choice of images and patches, of the CPU, where all is computed.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def _sum_of_products(chunks: tuple[Tensor, ...], mean: Tensor) -> Tensor:
 def _leading_directions(centred: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return variances and directions by subspace iteration (Halko et al. 2011, algorithm 4.4)."""
     width = min(k + _SPARE_DIRECTIONS, *centred.shape)
-    basis = torch.randn(centred.shape[1], width, generator=generator, device=centred.device)
+    basis = torch.randn(centred.shape[1], width, generator=generator)
     for _ in range(_ROUNDS):
         basis = torch.linalg.qr(centred.T @ (centred @ basis)).Q
     _, sizes, turns = torch.linalg.svd((centred @ basis).double(), full_matrices=False)
@@ -115,22 +115,22 @@ def _leading_directions(centred: Tensor, k: int, generator: torch.Generator) -> 
 def _sample_patches(images: ImageSource | ComputedImages, generator: torch.Generator) -> Tensor:
     """Return patches (m, 9 C), float32: all of the chosen images or some, drawn with replacement."""
     channels, height, width = images.shape
-    device, n_pixels = generator.device, height * width
+    n_pixels = height * width
     most = min(_IMAGES, max(_FEWEST_IMAGES, _BYTES * len(images) // images.nbytes))
-    chosen = torch.randperm(len(images), generator=generator, device=device)[:most]
+    chosen = torch.randperm(len(images), generator=generator)[:most]
     n_patches = min(_PATCHES, max(1, _PATCH_NUMBERS // (9 * channels)))
     n_places = len(chosen) * n_pixels
     if n_places <= n_patches:
-        places = torch.arange(n_places, device=device)
+        places = torch.arange(n_places)
     else:
-        places = torch.randint(n_places, (n_patches,), generator=generator, device=device).sort().values
+        places = torch.randint(n_places, (n_patches,), generator=generator).sort().values
     chosen = chosen.to(images.device)
     images.ask(chosen)
     step = max(1, _CHUNK // (channels * n_pixels))
-    starts = torch.arange(0, len(chosen) + step, step, device=device)
+    starts = torch.arange(0, len(chosen) + step, step)
     sizes = torch.searchsorted(places, starts * n_pixels).diff().tolist()
     parts = [
-        _patches_at(images.take(rows).to(device), part % (step * n_pixels))
+        _patches_at(images.take(rows).cpu(), part % (step * n_pixels))
         for rows, part in zip(chosen.split(step), places.split(sizes), strict=True)
         if len(part)
     ]
@@ -142,8 +142,8 @@ def _patches_at(images: Tensor, places: Tensor) -> Tensor:
     _, channels, height, width = images.shape
     padded = F.pad(images, (1, 1, 1, 1))
     image, pixel = places // (height * width), places % (height * width)
-    offset = torch.arange(3, device=places.device)
+    offset = torch.arange(3)
     rows = (pixel // width)[:, None, None, None] + offset[:, None]
     columns = (pixel % width)[:, None, None, None] + offset
-    channel = torch.arange(channels, device=places.device)[:, None, None]
+    channel = torch.arange(channels)[:, None, None]
     return as_float(padded[image[:, None, None, None], channel, rows, columns]).flatten(1)

@@ -52,4 +52,4 @@ def without_labels(loss: Callable[..., Tensor], z: Tensor) -> Tensor:
     """
     if not takes_labels(loss):
         return loss(z)
-    return loss(z, labels=torch.full((len(z) // 2,), -1, device=z.device))
+    return loss(z, labels=z.new_full((len(z) // 2,), -1, dtype=torch.int64))

@@ -111,7 +111,8 @@ class _Normalize(torch.autograd.Function):
         )
         dx = None
         if ctx.needs_input_grad[0]:
-            sums = ctx.ranks.add(torch.stack([of_scale, of_shift]))
+            # Gathering is one exchange, where adding up in place would be two.
+            sums = ctx.ranks.stack(torch.stack([of_scale, of_shift])).sum(0)
             # weight * scale * (dy - mean(dy) - normalised x * mean(dy * normalised x)), in two passes.
             gain = scale if weight is None else scale * weight
             by_x = -gain * scale * sums[0] / count

@@ -77,6 +77,8 @@ def _index(device=None):
     if isinstance(device, int):
         return device
     index = torch.device(device).index
+    if index is not None and index >= 2:
+        raise RuntimeError(f"{KIND}: invalid device ordinal {index}")
     return _STATE.current if index is None else index
 
 

@@ -9,15 +9,18 @@ import torch
 from helpers import fitted_modules
 from pretended.device import DEVICE, OTHER, SETTINGS, SYNCS, Settings
 from recorded_graph import RecordedGraph, record
+from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_simclr import (
     Augmentation,
     AutoencoderTransformer,
     DistilledClassifier,
+    ExternalViews,
     SimCLRClassifier,
     SimCLRTransformer,
     SupervisedTransformer,
+    losses,
 )
 from sklearn_simclr._utils import ranks
 from sklearn_simclr._utils.ranks import Ranks
@@ -26,6 +29,7 @@ from sklearn_simclr.encoders.preprocessing import PreprocessedNetwork
 from sklearn_simclr.estimators.multilabel_classifier import MultiLabelFineTuning
 from sklearn_simclr.theory import PACBayesContrastiveTransformer
 from sklearn_simclr.training import graphs
+from sklearn_simclr.training.checkpoint import Checkpoint
 
 torch.set_num_threads(1)
 
@@ -116,6 +120,11 @@ ESTIMATORS = {
         None,
     ),
     "simclr, no up": (simclr, {"augmentation": Augmentation(recipe="no_up", blur_probability=0.5)}, None),
+    "simclr, turned": (
+        simclr,
+        {"augmentation": Augmentation(rotation=30.0, erasing_probability=0.5)},
+        None,
+    ),
     "supervised": (SupervisedTransformer, {"encoder": tiny}, Y),
     "supervised, stopped": (
         SupervisedTransformer,
@@ -164,6 +173,55 @@ def test_a_fit_is_that_of_the_cpu_and_no_step_waits(name):
         for found, expected in zip(module.state_dict().values(), known.state_dict().values(), strict=True):
             assert found.device.type == "cpu"
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=5e-4)
+
+
+@pytest.mark.parametrize("name", ["simclr", "supervised, stopped", "pac-bayes"])
+def test_images_may_lie_on_the_device(name):
+    make, params, y = ESTIMATORS[name]
+    images = torch.from_numpy(X).to(DEVICE)
+    there, here = (new(make, DEVICE, **params).fit(x, y).transform(x) for x in (images, X))
+    np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
+
+
+class LearntScale(nn.Module):
+    """Supervised contrast whose weight is learnt."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z, labels):
+        return self.scale.exp() * losses.supcon(z, labels=labels)
+
+
+def test_networks_and_losses_may_lie_on_the_device():
+    def fitted(place):
+        torch.manual_seed(0)
+        known = {"encoder": tiny(3).to(place), "loss": LearntScale().to(place)}
+        return new(SimCLRTransformer, DEVICE, **known).fit(X, Y).transform(X)
+
+    np.testing.assert_array_equal(fitted(DEVICE), fitted("cpu"))
+
+
+def test_labels_of_a_loss_may_lie_on_the_cpu():
+    z, labels = torch.from_numpy(X.reshape(24, -1)).float(), torch.arange(12) % 3
+    found = losses.supcon(z.to(DEVICE), labels=labels)
+    torch.testing.assert_close(found.cpu(), losses.supcon(z, labels=labels))
+
+
+def mirrored(image):
+    return image.flip(2)
+
+
+def test_views_of_callables_are_those_of_the_cpu():
+    there, here = (
+        new(simclr, device, augmentation=mirrored).fit(X).transform(X) for device in (DEVICE, "cpu")
+    )
+    np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-4)
+    for views in (Augmentation(), ExternalViews(mirrored)):
+        assert all(
+            part.device == DEVICE for part in views.draw(2, (3, 8, 8), device=DEVICE) if part is not None
+        )
 
 
 @pytest.mark.parametrize("optimizer", ["lars", "muon"])
@@ -282,23 +340,21 @@ def test_exhausted_memory_in_some_fits_of_a_search_is_a_warning_that_says_what_t
 
 
 @pytest.mark.parametrize("first, second", [(DEVICE, "cpu"), ("cpu", DEVICE)])
-def test_a_checkpoint_of_one_device_goes_on_on_another(tmp_path, first, second):
+def test_a_checkpoint_of_one_device_goes_on_on_another(tmp_path, monkeypatch, first, second):
     class Stop(Exception):
         pass
 
-    def interrupt(net, **kwargs):
-        if len(net.history) == 1:
-            raise Stop
-
-    from skorch.callbacks import Callback
-
     class Interrupt(Callback):
-        on_epoch_begin = staticmethod(interrupt)
+        def on_batch_begin(self, net, **kwargs):
+            if len(net.history) == 2 and len(net.history[-1]["batches"]) == 2:
+                raise Stop
 
-    whole = new(simclr, "cpu", max_epochs=3).fit(X)
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)  # also within an epoch
+    known = {"max_epochs": 3, "queue_size": 16, "online_probe": True}
+    whole = new(simclr, "cpu", **known).fit(X, Y)
     with pytest.raises(Stop):
-        new(simclr, first, max_epochs=3, checkpoint_dir=tmp_path, callbacks=[Interrupt()]).fit(X)
-    resumed = new(simclr, second, max_epochs=3, checkpoint_dir=tmp_path).fit(X)
+        new(simclr, first, **known, checkpoint_dir=tmp_path, callbacks=[Interrupt()]).fit(X, Y)
+    resumed = new(simclr, second, **known, checkpoint_dir=tmp_path).fit(X, Y)
     assert resumed.n_iter_ == 3
     np.testing.assert_allclose(resumed.transform(X), whole.transform(X), rtol=0.05, atol=0.02)
 
@@ -383,6 +439,25 @@ def test_a_training_of_some_seconds_waits_for_marks():
         for _ in range(5):
             clock.tick(torch.zeros(()))
     assert [mark.device for mark in clock.marks] == [OTHER, OTHER]
+
+
+def test_the_pace_is_measured_on_the_device():
+    class End(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    assert new(simclr, DEVICE, max_time=600.0, callbacks=[End()]).fit(X).n_iter_ == 1
+
+
+def test_tensors_go_from_one_device_to_another(monkeypatch):
+    from sklearn_simclr._utils import devices
+
+    assert devices.send([torch.ones(2, device=OTHER)], DEVICE)[0].device == DEVICE
+    monkeypatch.setattr(devices, "pins_memory", lambda device: False)
+    copies = devices.Copies(OTHER)
+    assert copies.receive(*copies.send(torch.ones(2))).device == OTHER
+    with pytest.raises(ValueError, match="cannot be used here: pretended: invalid device ordinal 2"):
+        devices.resolve_device("pretended:2")
 
 
 def test_marks_copies_and_states_are_those_of_the_device():
