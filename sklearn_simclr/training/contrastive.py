@@ -258,15 +258,19 @@ class ContrastiveObjective(Objective):
 
     def state(self) -> dict[str, Any]:
         """Return the queue, and what the probe has learnt."""
-        parts = {"queue": self.queue, "probe": self.probe}
-        return {name: part.state() for name, part in parts.items() if part is not None}
+        return {name: part.state() for name, part in self._beside().items()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on with a queue and a probe."""
-        if self.queue is not None:
-            self.queue.load_state(state["queue"])
-        if self.probe is not None:
-            self.probe.load_state(state["probe"])
+        """Go on with a queue and a probe, on the device where the modules are."""
+        device = next(self.modules.parameters()).device
+        for name, part in self._beside().items():
+            values = state[name].items()
+            part.load_state({k: v.to(device) if isinstance(v, Tensor) else v for k, v in values})
+
+    def _beside(self) -> dict[str, ProjectionQueue | OnlineProbe]:
+        """Return what moves with each step beside the modules."""
+        parts = {"queue": self.queue, "probe": self.probe}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def identity(self) -> dict:
         """Return what the learnt weights depend on: also the loss, and the queue if there is one."""

@@ -51,9 +51,7 @@ class OnlineProbe:
         self.labels = self.labels.to(h.device)
         labels = self.labels[index].repeat(len(h) // len(index))
         known = labels >= 0
-        state = self._state or self._begin(h)
-        self._state = {name: tensor.to(h.device) for name, tensor in state.items()}
-        state = self._state
+        state = self._state = self._state or self._begin(h)
         state["mean"].lerp_(h.mean(dim=0), _MOMENTUM)
         state["variance"].lerp_(h.var(dim=0, correction=0), _MOMENTUM)
         x = (h - state["mean"]) / (state["variance"] + _EPS).sqrt()

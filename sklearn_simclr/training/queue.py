@@ -37,7 +37,6 @@ class ProjectionQueue:
         z = z.detach()[-self.size :]
         if self._buffer is None:
             self._buffer = z.new_zeros(self.size, z.shape[1])
-        self._buffer = self._buffer.to(z.device)
         places = (self._place + torch.arange(len(z), device=z.device)) % self.size
         self._buffer = self._buffer.index_copy(0, places, z.to(self._buffer.dtype))
         self._place = (self._place + len(z)) % self.size

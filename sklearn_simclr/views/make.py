@@ -68,7 +68,7 @@ def make_views(
             draws = compute_maps(draws, images.shape, images.dtype, size, **how)
         draws = draws.to(images.device)
         views = views_by_matrices(images, draws, size, implementation)
-    return views if draws.erased is None else _erase(views, draws.erased.to(views.device))
+    return views if draws.erased is None else _erase(views, *send([draws.erased], views.device))
 
 
 def _rotated_views(

@@ -441,6 +441,7 @@ def test_a_training_of_some_seconds_waits_for_marks():
     assert [mark.device for mark in clock.marks] == [OTHER, OTHER]
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_pace_is_measured_on_the_device():
     class End(Callback):
         def on_epoch_end(self, net, **kwargs):
