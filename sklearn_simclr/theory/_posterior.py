@@ -66,7 +66,7 @@ class GaussianPosterior(nn.Module):
 
     def kl(self) -> torch.Tensor:
         """Return the divergence from the prior, in nats, a float64 tensor."""
-        total = torch.zeros((), dtype=torch.float64, device=self.prior_log_variance.device)
+        total = torch.zeros((), dtype=torch.float64)
         for mean, log_std, prior in zip(self.means, self.log_stds, self.prior_means, strict=True):
             log_ratio = 2 * log_std - self.prior_log_variance
             squares = (mean - prior).square() * (-self.prior_log_variance).exp()

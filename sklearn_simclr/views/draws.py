@@ -80,16 +80,15 @@ def draw_views(
     turns = _draw_turns(views, n, uniform["flip"], generator, device)
     draw_crops = _draw_as_google if google else _draw_crops
     top, left, height, width = draw_crops(views, uniform, image_shape, turns["transposed"])
-    one = torch.ones((), device=device)
     strength = float(views.color_strength)
     low, high = max(0.0, 1.0 - 0.8 * strength), 1.0 + 0.8 * strength
     jittered = uniform["jitter"] < views.jitter_probability
     factors = uniform["factors"].view(4, n)
     added = 1.0 + 0.8 * strength * (2.0 * factors[0] - 1.0)  # V1's, 1 + U(-0.8 s, 0.8 s)
-    brightness, contrast, saturation = torch.where(jittered, _between(factors[:3], low, high), one)
+    brightness, contrast, saturation = torch.where(jittered, _between(factors[:3], low, high), 1.0)
     if views.implementation == "google_v1":
-        brightness = torch.where(jittered, added, one)
-    hue = torch.where(jittered, _between(factors[3], -0.2 * strength, 0.2 * strength), 0.0 * one)
+        brightness = torch.where(jittered, added, 1.0)
+    hue = torch.where(jittered, _between(factors[3], -0.2 * strength, 0.2 * strength), 0.0)
     sigma = _between(uniform["sigma"], *views.blur_sigma)
     return Draws(
         top=top,
@@ -102,7 +101,7 @@ def draw_views(
         hue=hue,
         order=uniform["order"].view(n, 4).argsort(dim=1),
         grayscale=uniform["grey"] < views.grayscale_probability,
-        sigma=torch.where(uniform["blur"] < views.blur_probability, sigma, 0.0 * one),
+        sigma=torch.where(uniform["blur"] < views.blur_probability, sigma, 0.0),
         **turns,
     )
 
