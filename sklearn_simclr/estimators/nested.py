@@ -28,11 +28,15 @@ class ImageStep(NamedTuple):
         What X goes through first: objects with ``transform``.
     path : str
         How to get at the step, as Python writes it.
+    after : list of (str, estimator)
+        What its answer goes through next, and how to get at that: later steps of pipelines, and estimators
+        that make something else of the answers of those they hold.
     """
 
     step: Any
     before: list[Any]
     path: str
+    after: list[tuple[str, Any]] = []
 
 
 def image_steps(estimator: Any, path: str = "estimator") -> Iterator[ImageStep]:
@@ -65,19 +69,27 @@ def image_steps(estimator: Any, path: str = "estimator") -> Iterator[ImageStep]:
         yield ImageStep(estimator, [], path)
     elif isinstance(estimator, Pipeline):
         before: list[Any] = []
-        for name, step in estimator.steps:
+        for k, (name, step) in enumerate(estimator.steps):
             if _is_estimator(step):
+                later = [(f"{path}[{after!r}]", other) for after, other in estimator.steps[k + 1 :]]
                 for found in image_steps(step, f"{path}[{name!r}]"):
-                    yield found._replace(before=before + found.before)
+                    yield found._replace(before=before + found.before, after=found.after + later)
                 before = [*before, step]
     elif isinstance(estimator, ColumnTransformer):
-        for name, step, columns in getattr(estimator, "transformers_", estimator.transformers):
+        parts = getattr(estimator, "transformers_", estimator.transformers)
+        kept = [name for name, step, _ in parts if not (isinstance(step, str) and step == "drop")]
+        changed = [] if len(kept) == 1 and not estimator.transformer_weights else [(path, estimator)]
+        for name, step, columns in parts:
             if _is_estimator(step):
                 for found in image_steps(step, f"{path}.named_transformers_[{name!r}]"):
-                    yield found._replace(before=[_Columns(columns), *found.before])
+                    yield found._replace(
+                        before=[_Columns(columns), *found.before], after=found.after + changed
+                    )
     else:
+        changed = [] if _passes_on(estimator) else [(path, estimator)]
         for part, place in _parts(estimator):
-            yield from image_steps(part, f"{path}{place}")
+            for found in image_steps(part, f"{path}{place}"):
+                yield found._replace(after=found.after + changed)
 
 
 def trained_step(estimator: Any, caller: str) -> ImageStep:
@@ -129,6 +141,14 @@ class _Columns:
 
 def _is_estimator(step: Any) -> bool:
     return step is not None and not isinstance(step, str)
+
+
+def _passes_on(estimator: Any) -> bool:
+    """Return whether an estimator answers as the one that it holds."""
+    if isinstance(estimator, FeatureUnion):
+        return len(estimator.transformer_list) == 1 and not estimator.transformer_weights
+    ours = type(estimator).__module__.startswith("sklearn_simclr.")
+    return hasattr(estimator, "best_estimator_") or (ours and hasattr(estimator, "estimator_"))
 
 
 def _parts(estimator: Any) -> Iterator[tuple[Any, str]]:

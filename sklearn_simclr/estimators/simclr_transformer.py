@@ -318,6 +318,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     Published encoders were trained on pixels in [0, 1]. Use ``weights`` with images of uint8 or of floats in
     [0, 1], or pass black and white as ``pixel_range``; otherwise the extremes of X are black and white.
 
+    A fitted transformer that becomes a step of a Pipeline is fitted again by ``Pipeline.fit``, on the images
+    given there. ``make_pipeline(sklearn.frozen.FrozenEstimator(simclr), LogisticRegression())`` keeps what
+    was learnt; with ``memory``, a fit on the same images takes it from there.
+
     With ``max_time``, two runs with the same seed differ, since the machine's speed decides how many steps
     they take. Only representations of the same fitted encoder can be compared with each other.
 

@@ -25,6 +25,7 @@ from ..encoders.make import make_encoder
 from ..encoders.weights.pretrained import torchvision_name
 from ..estimators.autoencoder_transformer import AutoencoderTransformer
 from ..estimators.distilled_classifier import DistilledClassifier
+from ..estimators.fixed_features import HOGTransformer, PixelTransformer
 from ..estimators.simclr_classifier import SimCLRClassifier
 from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.supervised_transformer import SupervisedTransformer
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ESTIMATORS", "decode_estimator", "encode_estimator"]
 
-ESTIMATORS = {
+ESTIMATORS: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         AutoencoderTransformer,
         DistilledClassifier,
+        HOGTransformer,
+        PixelTransformer,
         SimCLRClassifier,
         SimCLRTransformer,
         SupervisedTransformer,
@@ -76,6 +79,7 @@ _ATTRIBUTES: dict[str, Any] = {
     "_architecture": dict,
     "_encoder_takes_channels_last": bool,
     "_format": ImageFormat,
+    "_n_features_out": int,
     "_optimizer_state": object,
     "_out_dim": int,
     "_seed": int,
@@ -85,7 +89,13 @@ _ATTRIBUTES: dict[str, Any] = {
 # A student does without its teacher.
 _NOT_KEPT = ("teacher_",)
 
-_NEEDED = ("encoder_", "_architecture", "_format", "image_shape_", "pixel_range_", "n_features_in_")
+_NEEDED = ("_format", "image_shape_", "pixel_range_", "n_features_in_")
+_NEEDED_OF_NETWORKS = ("encoder_", "_architecture")
+_NEEDED_OF_FEATURES = ("_n_features_out",)
+
+# Transformers without a network, and bins for the 180 degrees of an edge: a file cannot ask for more.
+_FEATURES = (HOGTransformer, PixelTransformer)
+_MOST_ORIENTATIONS = 180
 
 _TIMM = "timm:"
 
@@ -264,6 +274,13 @@ class _Writer:
 
     def params(self, estimator: BaseEstimator, where: str) -> dict[str, Any]:
         params = estimator.get_params(deep=False)
+        loss = params.get("loss")
+        if isinstance(loss, nn.Module):
+            raise TypeError(
+                f"{where}.loss is a {type(loss).__name__}, a module, which a file without code cannot "
+                "build again. Pass set_params(loss='nt_xent'): transform does without it. Its numbers, in "
+                "loss_, are then left out."
+            )
         return {
             name: None if name in _PLACES else self.value(value, f"{where}.{name}")
             for name, value in params.items()
@@ -279,6 +296,9 @@ class _Writer:
         estimator._validate_params()
         record = {"class": type(estimator).__name__, "params": self.params(estimator, where)}
         fitted = vars(estimator).keys() - estimator.get_params(deep=False).keys() - {*_NOT_KEPT}
+        if "loss_" in fitted:
+            # Of a module that is no longer the loss: another loss trains without its numbers.
+            fitted -= {"loss_", "_optimizer_state"}
         unknown = sorted(fitted - _ATTRIBUTES.keys())
         if unknown:
             raise TypeError(
@@ -331,7 +351,7 @@ class _Reader:
         self.read()
         estimator = self.estimators[-1]
         try:
-            check_is_fitted(estimator, "encoder_")
+            check_is_fitted(estimator, "image_shape_")
         except NotFittedError as error:
             raise ValueError(str(error)) from None
         return estimator
@@ -480,9 +500,14 @@ class _Reader:
             if key not in _ATTRIBUTES or not isinstance(value, _ATTRIBUTES[key]):
                 raise ValueError(f"{name} cannot have {_shown(value)} as {key!r}")
             attributes[key] = tensors_to_arrays(value) if key == "_optimizer_state" else value
-        missing = [key for key in _NEEDED if key not in attributes]
+        needed = _NEEDED + (_NEEDED_OF_FEATURES if cls in _FEATURES else _NEEDED_OF_NETWORKS)
+        missing = [key for key in needed if key not in attributes]
         if attributes and missing:
             raise ValueError(f"{name} is without {missing[0]!r}")
+        if not 0 <= attributes.get("_n_features_out", 0) <= MOST_RESIZED * _MOST_CHANNELS:
+            raise ValueError(f"{name} gives {attributes['_n_features_out']} features, which is too many")
+        if getattr(estimator, "n_orientations", 1) > _MOST_ORIENTATIONS:
+            raise ValueError(f"{name} tells {estimator.n_orientations} directions of edges apart")
         vars(estimator).update(attributes)
         return estimator
 

@@ -5,9 +5,10 @@ import inspect
 import json
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,12 +16,15 @@ from torch import nn
 from .._utils.atomic_write import replacing
 from .._utils.types import PathLike
 from ..estimators.classifier_base import TrainedImageClassifier
+from ..estimators.nested import ImageStep
 from ..estimators.simclr_transformer import SimCLRTransformer
 from ..estimators.supervised_transformer import SupervisedTransformer
 from ..images.layout import ImageFormat
 from ._about import describe_fitted
+from ._onnx_steps import OPSET, Step, answers, later_steps, put_behind, steps_graph
+from ._pixels_recipe import pixels_recipe
 
-__all__ = ["INPUT_DTYPES", "ServedNetwork", "check_onnx", "export_onnx", "write_onnx"]
+__all__ = ["INPUT_DTYPES", "ServedNetwork", "check_onnx", "export_onnx", "how_to_run", "write_onnx"]
 
 INPUT_DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
@@ -34,6 +38,9 @@ _LARGEST = 2**31 - 2**24
 _TOLERANCE = 1e-4
 
 _INPUT = "images"
+
+# What the network answers, where later steps take it.
+_ENCODED = "encoded"
 
 
 class ServedNetwork(nn.Module):
@@ -100,13 +107,13 @@ def _exportable(module: nn.Module) -> nn.Module:
     return module
 
 
-def export_onnx(estimator: Any, path: PathLike, input_dtype: str) -> str:
+def export_onnx(found: ImageStep, path: PathLike, input_dtype: str) -> str:
     """Write what an estimator answers as a graph, and compare the graph with it.
 
     Parameters
     ----------
-    estimator : estimator
-        Fitted.
+    found : ImageStep
+        A fitted estimator with an encoder, and the steps of a Pipeline that follow it.
     path : str or path-like
         Where to; a file there is replaced when the new one is complete.
     input_dtype : {"auto", "uint8", "float32"}
@@ -117,31 +124,68 @@ def export_onnx(estimator: Any, path: PathLike, input_dtype: str) -> str:
     how : str
         Lines of Python that read the file.
     """
-    layers, output = [estimator.encoder_], "representations"
+    estimator, later = found.step, later_steps(found)
+    layers, outputs = [estimator.encoder_], ["representations"]
     if isinstance(estimator, SimCLRTransformer):
         layers = [estimator._served_encoder()]
         layers += estimator.projector_.layers[: estimator._check_output()]
     elif isinstance(estimator, TrainedImageClassifier) and not isinstance(estimator, SupervisedTransformer):
         layers = [*estimator._served(), torch.nn.Softmax(dim=1)]
-        output = "probabilities"
+        outputs = ["probabilities"]
     fmt = estimator._format
     if input_dtype == "auto":
         input_dtype = "uint8" if tuple(fmt.pixel_range) == (0.0, 255.0) else "float32"
     network = ServedNetwork(layers, fmt, INPUT_DTYPES[input_dtype])
-    text = json.dumps(describe_fitted(estimator))
+    about = describe_fitted(estimator)
+    behind = None
+    if later:
+        with torch.no_grad():
+            behind = steps_graph(later, network(network.example(8)).numpy())
+        outputs = [output.name for output in behind.graph.output]
+        if hasattr(later[-1].estimator, "classes_"):
+            about["classes"] = np.asarray(later[-1].estimator.classes_).tolist()
     with replacing(path) as unfinished:
-        write_onnx(network, unfinished, output, {_ABOUT: text})
-        check_onnx(network, unfinished)
-    return "\n".join(
-        [
-            "from onnxruntime import InferenceSession",
-            f"session = InferenceSession({str(path)!r})",
-            f"{output} = session.run(None, {{'images': X.astype('{input_dtype}')}})[0]",
-        ]
-    )
+        write_onnx(network, unfinished, outputs[0], {_ABOUT: json.dumps(about)}, behind)
+        check_onnx(network, unfinished, later)
+    return how_to_run(estimator, path, outputs, input_dtype)
 
 
-def write_onnx(network: ServedNetwork, path: str, output: str, metadata: dict[str, str]) -> None:
+def how_to_run(estimator: Any, path: PathLike, outputs: Sequence[str], input_dtype: str) -> str:
+    """Return the lines of Python that bring images to the size of fit, and run a graph on them.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted, with what the graph begins with.
+    path : str or path-like
+        Of the graph.
+    outputs : sequence of str
+        Names of the outputs.
+    input_dtype : {"uint8", "float32"}
+        Type of the images that the graph takes.
+
+    Returns
+    -------
+    how : str
+        They take ``X``; or else ``paths``, or ``images`` of any size.
+    """
+    lines = [
+        *pixels_recipe(estimator),
+        "from onnxruntime import InferenceSession",
+        f"session = InferenceSession({str(path)!r})",
+    ]
+    run = f"session.run(None, {{'images': X.astype('{input_dtype}')}})"
+    answer = f"{outputs[0]} = {run}[0]" if len(outputs) == 1 else f"{', '.join(outputs)} = {run}"
+    return "\n".join([*lines, answer])
+
+
+def write_onnx(
+    network: ServedNetwork,
+    path: str,
+    output: str,
+    metadata: dict[str, str],
+    behind: Any = None,
+) -> None:
     """Write a network as a file of ONNX.
 
     Parameters
@@ -151,9 +195,11 @@ def write_onnx(network: ServedNetwork, path: str, output: str, metadata: dict[st
     path : str
         Where to.
     output : str
-        Name of the output.
+        Name of the output, if nothing is behind it.
     metadata : dict of str to str
         Kept in the file.
+    behind : onnx.ModelProto or None, default=None
+        A graph that takes what the network answers.
 
     Raises
     ------
@@ -169,7 +215,11 @@ def write_onnx(network: ServedNetwork, path: str, output: str, metadata: dict[st
             f"The network has {size / 2**30:.1f} GiB, and an ONNX file at most 2. Pass format='safetensors'."
         )
     images = network.example(2)
-    options = {"input_names": [_INPUT], "output_names": [output], **_options()}
+    options = {
+        "input_names": [_INPUT],
+        "output_names": [output if behind is None else _ENCODED],
+        **_options(),
+    }
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -189,6 +239,8 @@ def write_onnx(network: ServedNetwork, path: str, output: str, metadata: dict[st
     finally:
         logger.setLevel(level)
     model = onnx.load(path)
+    if behind is not None:
+        model = put_behind(model, behind)
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     onnx.save(model, path)
@@ -196,15 +248,14 @@ def write_onnx(network: ServedNetwork, path: str, output: str, metadata: dict[st
 
 def _options() -> dict[str, Any]:
     """Return how the batch axis is left open, for the exporter that this torch prefers."""
-    # For older opsets, onnxruntime averages the last row and column of a pool with ceil_mode wrongly.
-    options = {"opset_version": 20}
+    options = {"opset_version": OPSET}
     if _uses_onnxscript():
         batch = {0: torch.export.Dim("n")}
         return {**options, "dynamic_shapes": (batch,), "external_data": False, "verbose": False}
     return {**options, "dynamic_axes": {_INPUT: {0: "n"}}}
 
 
-def check_onnx(network: ServedNetwork, path: str) -> None:
+def check_onnx(network: ServedNetwork, path: str, later: Sequence[Step] = ()) -> None:
     """Raise unless the graph in a file answers as the network does, for batches of other lengths too.
 
     Parameters
@@ -213,6 +264,8 @@ def check_onnx(network: ServedNetwork, path: str) -> None:
         What was written.
     path : str
         The file.
+    later : sequence of Step, default=()
+        Steps that take what the network answers.
 
     Raises
     ------
@@ -227,15 +280,34 @@ def check_onnx(network: ServedNetwork, path: str) -> None:
     for n in (1, 3):
         images = network.example(n)
         with torch.inference_mode():
-            expected = network(images)
-        found = torch.from_numpy(session.run(None, {_INPUT: images.numpy()})[0])
-        scale = max(1.0, expected.abs().max().item())
-        deviation = (found - expected).abs().max().item() if found.shape == expected.shape else float("inf")
-        if not deviation <= _TOLERANCE * scale:
-            raise ValueError(
-                f"The ONNX graph of this network answers otherwise than the network itself: by "
-                f"{deviation:.2g} of {scale:.2g}. Nothing was written; pass format='safetensors' or 'torch'."
-            )
+            expected = {"network": network(images).numpy()}
+        if later:
+            expected = answers(list(later), expected["network"])
+        found = session.run(None, {_INPUT: images.numpy()})
+        for (name, right), answer in zip(expected.items(), found, strict=True):
+            reason = "" if answer.shape == right.shape else f"shape {answer.shape} and not {right.shape}"
+            if name == "labels" and not reason:
+                wrong = (answer != right) & _decided(expected)
+                reason = f"{answer[wrong][0]!r} and not {right[wrong][0]!r}" if wrong.any() else ""
+            elif not reason:
+                scale, deviation = max(1.0, np.abs(right).max()), np.abs(answer - right).max()
+                reason = "" if deviation <= _TOLERANCE * scale else f"by {deviation:.2g} of {scale:.2g}"
+            if reason:
+                raise ValueError(
+                    f"The ONNX graph answers otherwise than the estimator itself: {name}, {reason}. Nothing "
+                    "was written; pass format='safetensors' or 'torch'."
+                )
+
+
+def _decided(expected: dict[str, Any]) -> Any:
+    """Return which labels rounding cannot change."""
+    scores = expected.get("probabilities", expected.get("scores"))
+    if scores is None:
+        return True
+    margin = np.abs(scores - (0.5 if "probabilities" in expected else 0.0))
+    if expected["labels"].ndim == 1 and scores.ndim == 2:
+        margin = np.diff(np.sort(scores, axis=1)[:, -2:], axis=1)[:, 0]
+    return margin > _TOLERANCE * max(1.0, np.abs(scores).max())
 
 
 def _uses_onnxscript() -> bool:

@@ -43,7 +43,7 @@ def export_encoder(
         A fitted :class:`SimCLRTransformer`, :class:`SupervisedTransformer`, :class:`AutoencoderTransformer`,
         :class:`SimCLRClassifier`, :class:`DistilledClassifier` or estimator of your own that is derived from
         them or from their base class; or a Pipeline, ColumnTransformer, FeatureUnion, search or
-        FrozenEstimator with one of them, of which the other steps are not written.
+        FrozenEstimator with one of them. Of its other steps only ``"onnx"`` writes those that follow.
     path : str or path-like
         Where to; a file there is replaced when the new one is complete.
     format : {"safetensors", "torch", "onnx"}, default="safetensors"
@@ -54,14 +54,18 @@ def export_encoder(
           pixels and three channels fits torchvision's class of that name; with a linear classifier on the
           representation as its ``fc``.
         - ``"onnx"``: a graph from images as in fit (scaled within the graph, any number of them) to what
-          ``transform`` gives, or for a classifier ``predict_proba``. Needs the extra ``onnx``.
+          ``transform`` gives, or for a classifier ``predict_proba``. Of a Pipeline to what it answers: labels
+          and probabilities (or scores), predictions, or what its last transformer gives; skl2onnx writes the
+          steps of scikit-learn. Pass the step with the encoder for the encoder alone. Needs the extra
+          ``onnx``.
     input_dtype : {"auto", "uint8", "float32"}, default="auto"
         Type of the images that the ONNX graph takes; "auto" is uint8 for a fitted pixel range of (0, 255).
 
     Returns
     -------
     how : str
-        Lines of Python that read the file.
+        Lines of Python that read the file. Those of a graph begin, where fit has resized images, with the
+        lines that bring other images to that size as fit has done.
 
     Raises
     ------
@@ -70,8 +74,8 @@ def export_encoder(
     TypeError
         If `estimator` or `path` is none of these.
     ValueError
-        If there are several such estimators in it, `format` or `input_dtype` is unknown, or the network
-        cannot be an ONNX graph.
+        If there are several such estimators in it, `format` or `input_dtype` is unknown, or the network or a
+        later step cannot be an ONNX graph. The message names the step.
     OSError
         If the file cannot be written. What was there before stays.
     ImportError
@@ -81,7 +85,8 @@ def export_encoder(
     -----
     UserWarning
         If the encoder is a module or factory of your own, and `format` is "safetensors": the file then has
-        its weights, but not what they are the weights of.
+        its weights, but not what they are the weights of. And if X goes through something before the
+        encoder, which is not in an ONNX graph.
 
     See Also
     --------
@@ -111,13 +116,13 @@ def export_encoder(
         raise ValueError(f"format must be one of {_FORMATS}, got {format!r}.")
     if input_dtype != "auto" and input_dtype not in INPUT_DTYPES:
         raise ValueError(f"input_dtype must be 'auto', 'uint8' or 'float32', got {input_dtype!r}.")
-    estimator = trained_step(estimator, "export_encoder").step
-    check_is_fitted(estimator, "encoder_")
+    found = trained_step(estimator, "export_encoder")
+    check_is_fitted(found.step, "encoder_")
     if format == "torch":
-        return _export_torch(estimator, path)
+        return _export_torch(found.step, path)
     if format == "onnx":
-        return export_onnx(estimator, path, input_dtype)
-    return _export_safetensors(estimator, path)
+        return export_onnx(found, path, input_dtype)
+    return _export_safetensors(found.step, path)
 
 
 def load_encoder(path: str | os.PathLike) -> Pretrained:

@@ -24,9 +24,9 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     ----------
     estimator : estimator
         A fitted :class:`SimCLRTransformer`, :class:`SupervisedTransformer`, :class:`AutoencoderTransformer`,
-        :class:`SimCLRClassifier` or :class:`DistilledClassifier`, its encoder given by name. Or a Pipeline,
-        ColumnTransformer, FeatureUnion, FrozenEstimator and the like that holds some of them; for that, the
-        extra ``skops`` is needed.
+        :class:`SimCLRClassifier` or :class:`DistilledClassifier`, its encoder given by name; or
+        :class:`PixelTransformer` or :class:`HOGTransformer`. Or a Pipeline, ColumnTransformer, FeatureUnion,
+        FrozenEstimator and the like that holds some of them; for that, the extra ``skops`` is needed.
     path : str or path-like
         Where to; a file there is replaced when the new one is complete.
 
@@ -77,7 +77,7 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
             f"estimator must be one of {', '.join(ESTIMATORS)}, or a Pipeline or another estimator of "
             f"scikit-learn with one; got {type(estimator).__name__}."
         )
-    check_is_fitted(estimator, "encoder_" if type(estimator) in ESTIMATORS.values() else None)
+    check_is_fitted(estimator, "image_shape_" if type(estimator) in ESTIMATORS.values() else None)
     records, arrays = encode_estimator(estimator)
     container.write(path, _KIND, arrays, records)
 

@@ -129,7 +129,7 @@ def representation_report(
     """
     check_count("n_images", n_images, smallest=2)
     check_count("n_neighbors", n_neighbors)
-    step, before, _ = trained_step(estimator, "representation_report")
+    step, before, *_ = trained_step(estimator, "representation_report")
     check_is_fitted(step, "encoder_")
     for transformer in before:
         X = transformer.transform(X)

@@ -120,7 +120,7 @@ class AugmentationDisplay:
             Drawn.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        step, before, _ = trained_step(estimator, f"{cls.__name__}.from_estimator")
+        step, before, *_ = trained_step(estimator, f"{cls.__name__}.from_estimator")
         source, step = read_images(step, before, X)
         augmentation = getattr(step, "augmentation_", None) or step.augmentation
         if augmentation is None:

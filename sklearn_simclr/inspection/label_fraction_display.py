@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -25,6 +25,12 @@ __all__ = ["LabelFractionDisplay"]
 # arrow from its head to its tail, above (1) or below (-1) it.
 _CORNERS = ("lower right", "upper left", "upper right", "lower left")
 _PLACES = tuple((share, side) for share in (0.5, 0.65, 0.35, 0.8, 0.2) for side in (1, -1))
+
+# Corners for the words where an arrow would cross a curve.
+_CORNERS_OF_TEXT = ("top left", "bottom right", "top right", "bottom left")
+
+# Savings from here on are shown: below, a number with one decimal is 1.
+_LEAST = 1.05
 
 
 def _error(rows: pd.DataFrame, kind: str, confidence: float) -> float:
@@ -72,6 +78,40 @@ _SHARES = ("accuracy", "balanced_accuracy", "top_k_accuracy")
 _NAMES = {"r2": "R²"}
 
 
+class _Comparison(NamedTuple):
+    """What an arrow shows."""
+
+    saving: LabelSaving
+    estimator: str
+    reference: str
+    crosses: bool
+
+
+def _score_at(curve: tuple[np.ndarray, ...], fraction: float) -> float:
+    """Return the score where a curve is drawn at a fraction; NaN beyond its ends."""
+    fractions, _, scores = curve
+    if not isinstance(fraction, Real) or not fractions[0] <= fraction <= fractions[-1]:
+        return np.nan
+    return float(np.interp(np.log(fraction), np.log(fractions), scores))
+
+
+def _crosses(
+    saving: LabelSaving, estimator: str, reference: str, curves: dict[str, tuple[np.ndarray, ...]]
+) -> bool:
+    """Return whether an arrow meets a curve somewhere else than at its ends."""
+    low, high = saving.fraction, saving.reference_fraction
+    for name, curve in curves.items():
+        # The two curves that the arrow is about meet it at an end.
+        first = low * 1.001 if name == estimator else low
+        last = high / 1.001 if name == reference else high
+        places = [x for x in (first, *curve[0], last) if first <= x <= last]
+        heights = np.array([_score_at(curve, x) for x in places]) - saving.score
+        heights = heights[~np.isnan(heights)]
+        if len(heights) and heights.min() <= 1e-9 and heights.max() >= -1e-9:
+            return True
+    return False
+
+
 class LabelFractionDisplay:
     """Score against the share of the labels, a curve for each estimator.
 
@@ -102,7 +142,7 @@ class LabelFractionDisplay:
     chance_line_ : matplotlib Line2D or None
         At the score of guessing.
     arrow_ : matplotlib Annotation or None
-        From the reference's curve to the other one's.
+        What is saved, in words, at an arrow from the reference's curve to the other one's.
     saving_ : LabelSaving or None
         What the arrow says, or could not say.
     legend_ : matplotlib Legend
@@ -241,7 +281,7 @@ class LabelFractionDisplay:
         require_matplotlib(f"{cls.__name__}.from_estimators")
         from ..evaluation.curve import label_fraction_curve
 
-        for name in (reference, estimator):
+        for name in (None if reference == "best" else reference, estimator):
             # Said before the hours of fitting rather than after.
             if name is not None and isinstance(estimators, dict) and name not in estimators:
                 raise ValueError(f"{name!r} is not among the names of estimators: {list(estimators)}.")
@@ -296,11 +336,15 @@ class LabelFractionDisplay:
             Score of guessing, drawn as a dashed line; with ``negate_score``, as it is drawn.
         reference : str, default=None
             Name of an estimator from whose curve an arrow shows how many times fewer labels another one
-            needs for the same score; None draws no arrow. There is none either where no labels are saved.
+            needs for the same score. ``"best"`` is the rival with the highest mean score at that fraction.
+            None draws no arrow. There is none either where no labels are saved. Where the arrow would cross
+            a curve, the text alone is drawn, in a corner and with the names of both.
         estimator : str, default=None
-            Name of the estimator at the arrow's head; None is the one that saves the most.
+            Name of the estimator at the arrow's head; None is "SimCLR" where there is such a curve, else the
+            one that saves the most.
         at : float, default=None
-            Fraction of the labels that the reference is given; None is its largest.
+            Fraction of the labels that the reference is given; None is the largest of its measured ones
+            at which the arrow crosses no curve.
         line_kw : dict, default=None
             Keywords for ``Axes.plot``. Without ``color``, methods that are often compared (SimCLR, HOG,
             supervised, fine-tuned, autoencoder, untrained encoder, PCA, raw pixels) have a colour each, and
@@ -327,7 +371,7 @@ class LabelFractionDisplay:
             raise ValueError(f"confidence must be in (0, 1), got {confidence!r}.")
         if estimator is not None and reference is None:
             raise ValueError(f"estimator={estimator!r} needs a reference to be compared with; pass one.")
-        saving = None if reference is None else self._best_saving(results, estimator, reference, at)
+        compared = None if reference is None else self._compare(results, estimator, reference, at)
         sign = -1 if negate_score else 1
 
         ax = new_axes(ax, (7.0, 4.8), f"{type(self).__name__}.plot")
@@ -357,31 +401,65 @@ class LabelFractionDisplay:
         if chance is not None:
             self.chance_line_ = ax.axhline(chance, color="0.45", linestyle="--", linewidth=1, label="chance")
         self._label_axes(results, score_name, negate_score)
-        self.saving_, self.arrow_ = saving, self._draw_arrow(saving, sign)
+        self.saving_ = None if compared is None else compared.saving
+        self.arrow_ = self._draw_arrow(compared, sign)
         self._draw_legend(ax)
         return self
 
-    def _best_saving(
+    def _compare(
         self, results: pd.DataFrame, estimator: str | None, reference: str, at: float | None
-    ) -> LabelSaving:
-        check_known(results, reference)
-        names = [estimator] if estimator is not None else list(results["estimator"].unique())
-        others = [name for name in names if name != reference]
-        if not others:
+    ) -> _Comparison:
+        """Return what the arrow shows: the first of the comparisons that are meant that crosses no curve."""
+        names = list(results["estimator"].unique())
+        curves = {name: mean_curve(results, name) for name in names}
+        chosen = None if reference == "best" and reference not in names else reference
+        if chosen is not None:
+            check_known(results, chosen)
+        if estimator is None and "SimCLR" in names and chosen != "SimCLR":
+            estimator = "SimCLR"
+        heads = [name for name in (names if estimator is None else [estimator]) if name != chosen]
+        if not heads or len(names) == 1:
             raise ValueError(f"The reference {reference!r} has no other estimator to be compared with.")
-        savings = [label_saving(results, name, reference, at=at) for name in others]
-        # Where bounds tie, whoever is ahead at the smallest fraction; never reached comes last.
-        starts = [mean_curve(results, name)[2][0] for name in others]
-        ranks = [
-            (-np.inf if np.isnan(s.factor) else s.factor, start)
-            for s, start in zip(savings, starts, strict=True)
-        ]
-        return savings[max(range(len(others)), key=ranks.__getitem__)]
+        if chosen is None:
+            check_known(results, heads[0])
+            heads = [max(heads, key=lambda name: curves[name][2].mean())]
+        rivals = [name for name in names if name not in heads] if chosen is None else [chosen]
+        measured = np.unique(np.concatenate([curves[rival][0] for rival in rivals]))[::-1]
+        found: list[_Comparison] = []
+        for fraction in measured if at is None else [at]:
+            within = [r for r in rivals if at is not None or fraction in curves[r][0]]
+            # What is no fraction, or none of theirs, label_saving refuses.
+            within = [r for r in within if not np.isnan(_score_at(curves[r], fraction))] or within[:1]
+            rival = max(within, key=lambda name: _score_at(curves[name], fraction))
+            savings = {name: label_saving(results, name, rival, at=fraction) for name in heads}
+            # Where bounds tie, whoever is ahead at the smallest fraction; never reached comes last.
+            head = max(
+                heads, key=lambda name: (np.nan_to_num(savings[name].factor, nan=-np.inf), curves[name][2][0])
+            )
+            crosses = _crosses(savings[head], head, rival, curves)
+            found.append(_Comparison(savings[head], head, rival, crosses))
+            if not savings[head].factor >= _LEAST:
+                break
+            if not crosses:
+                return found[-1]
+        return found[0]
 
-    def _draw_arrow(self, saving: LabelSaving | None, sign: int) -> Annotation | None:
-        if saving is None or not saving.factor >= 1.05:
+    def _draw_arrow(self, compared: _Comparison | None, sign: int) -> Annotation | None:
+        if compared is None or not compared.saving.factor >= _LEAST:
             return None
+        saving = compared.saving
         y = sign * saving.score
+        taken = self._drawn_paths()
+        if compared.crosses:
+            words = f"{compared.estimator}: {saving} than {compared.reference}"
+            text = self.ax_.annotate(words, xy=(0, 0), xycoords="axes fraction", zorder=5)
+            for corner in (*_CORNERS_OF_TEXT, _CORNERS_OF_TEXT[0]):
+                vertical, horizontal = corner.split()
+                text.xy = (0.02 if horizontal == "left" else 0.98, 0.97 if vertical == "top" else 0.03)
+                text.set(ha=horizontal, va=vertical, position=text.xy)
+                if not _is_taken(text.get_window_extent(), taken):
+                    break
+            return text
         self.ax_.annotate(
             "",
             xy=(saving.fraction, y),
@@ -397,7 +475,6 @@ class LabelFractionDisplay:
             ha="center",
             zorder=5,
         )
-        taken = self._drawn_paths()
         for share, side in (*_PLACES, _PLACES[0]):
             # The last is the first again: what overlaps everywhere stands in the middle.
             text.xy = (saving.fraction ** (1 - share) * saving.reference_fraction**share, y)
@@ -466,12 +543,11 @@ class LabelFractionDisplay:
         taken = self._drawn_paths()
         shown = self.saving_
         if self.arrow_ is not None and shown is not None:
-            y = self.arrow_.xy[1]
-            ends = ax.transData.transform([(shown.fraction, y), (shown.reference_fraction, y)])
-            taken += [
-                (_path(ends), False),
-                (_path(self.arrow_.get_window_extent().corners()[[0, 1, 3, 2]]), True),
-            ]
+            taken.append((_path(self.arrow_.get_window_extent().corners()[[0, 1, 3, 2]]), True))
+            if self.arrow_.xycoords == "data":
+                y = self.arrow_.xy[1]
+                ends = ax.transData.transform([(shown.fraction, y), (shown.reference_fraction, y)])
+                taken.append((_path(ends), False))
         for corner in _CORNERS:
             legend = ax.legend(handles=handles, loc=corner, frameon=False)
             if not _is_taken(legend.get_window_extent(), taken):

@@ -151,7 +151,7 @@ class SimilarityDisplay:
         if output not in ("projection", "encoder"):
             raise ValueError(f"output must be 'projection' or 'encoder', got {output!r}.")
         check_count("n_images", n_images, smallest=2)
-        step, steps, _ = trained_step(estimator, caller)
+        step, steps, *_ = trained_step(estimator, caller)
         check_is_fitted(step, "encoder_")
         source, _ = read_images(step, steps, X)
         rng = random_numbers(random_state)

@@ -1,6 +1,7 @@
 """Train an objective: take what an equal training has learnt from a cache, or go through the loop."""
 
 import contextlib
+import sys
 from collections.abc import Mapping
 from functools import cache as cache_result
 from typing import Any
@@ -9,7 +10,7 @@ from joblib import Memory
 from torch import nn
 
 from .._utils.devices import empty_cache, exact_float32, out_of_memory
-from .._utils.ranks import Ranks, current
+from .._utils.ranks import Ranks, current, speaks
 from .._utils.seeds import isolated_generators
 from ..images.source import ImageSource
 from .batch_norm import norms_over
@@ -95,9 +96,13 @@ def train(
             images, {**objective.identity(), **plan.identity(), "initial weights": weights}
         )
 
+    trained = False
+
     def run() -> History:
+        nonlocal trained
         from .loop import Loop  # skorch takes a while to import
 
+        trained = True
         # Ranks draw the same views, and dropout of their own.
         seed = plan.seeds[1] + current().rank
         with isolated_generators(seed, plan.device), contextlib.ExitStack() as stack:
@@ -121,6 +126,8 @@ def train(
                 history = run()
             else:
                 history = train_once(key_with_callbacks, run, objective.modules, cache, objective.columns)
+                if plan.verbose and not trained and speaks():
+                    print(f"{objective.title}: weights of an equal training, from memory", file=sys.stderr)
     except Exception as error:
         if not out_of_memory(error):
             raise

@@ -2,19 +2,39 @@
 
 import json
 import os
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fitted import FAST, only_file, shake
+from PIL import Image
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, Normalizer, StandardScaler
+from sklearn.svm import LinearSVC
 from torch import nn
 
 from sklearn_simclr import (
     AutoencoderTransformer,
+    LabelFractionClassifier,
+    LinearEvaluationClassifier,
+    PixelTransformer,
     SimCLRTransformer,
+    WeightedKNNClassifier,
 )
 from sklearn_simclr.encoders.resnet import _avg_pool, _SelectiveKernel
-from sklearn_simclr.export._onnx import _PaddedAvgPool, write_onnx
+from sklearn_simclr.estimators.nested import ImageStep, trained_step
+from sklearn_simclr.export._onnx import _PaddedAvgPool, how_to_run, write_onnx
+from sklearn_simclr.export._onnx_steps import later_steps, steps_graph
 from sklearn_simclr.export.encoder_files import export_encoder
 
 
@@ -23,6 +43,11 @@ def onnxruntime():
     pytest.importorskip("onnx", reason='needs the extra "onnx"')
     pytest.importorskip("onnxscript", reason='needs the extra "onnx"')
     return pytest.importorskip("onnxruntime", reason='needs the extra "onnx"')
+
+
+@pytest.fixture
+def skl2onnx(onnxruntime):
+    return pytest.importorskip("skl2onnx", reason='needs the extra "onnx"')
 
 
 def answers(onnxruntime, path, X):
@@ -111,3 +136,158 @@ def test_onnx_without_its_packages_says_what_to_install(simclr, tmp_path, monkey
     with pytest.raises(ImportError, match=r"sklearn-simclr\[onnx\]"):
         export_encoder(simclr, tmp_path / "net.onnx", format="onnx")
     assert os.listdir(tmp_path) == []
+
+
+def last_steps(n):
+    """Later steps of many kinds; the labels of the classifiers are of many kinds, too."""
+    y = np.arange(n) % 3
+    words = np.array(["cat", "dog", "eel"])[y]
+    yield make_pipeline(StandardScaler(), LogisticRegression()), words, ["labels", "probabilities"]
+    yield make_pipeline(MinMaxScaler(), Normalizer(), PCA(5), LogisticRegression()), y == 1, None
+    yield make_pipeline("passthrough", StandardScaler(), LinearSVC()), y + 7, ["labels", "scores"]
+    yield make_pipeline(make_pipeline(StandardScaler(), None), LinearSVC()), words == "eel", None
+    yield LabelFractionClassifier(make_pipeline(StandardScaler(), RidgeClassifier())), y % 2, None
+    yield GridSearchCV(LogisticRegression(), {"C": [1.0, 2.0]}, cv=2), words.astype(object), None
+    yield LinearEvaluationClassifier(penalties=[1e-2]), words, None
+    yield OneVsRestClassifier(LogisticRegression()), np.eye(3, dtype=int)[y], ["labels", "probabilities"]
+    yield Ridge(), y * 0.5, ["predictions"]
+    yield PCA(4), None, ["representations"]
+
+
+def test_later_steps_answer_as_in_scikit_learn(skl2onnx, onnxruntime):
+    rows = np.random.default_rng(0).normal(2, 3, (40, 12)).astype(np.float32)
+    for last, y, names in last_steps(len(rows)):
+        model = make_pipeline(FunctionTransformer(), last).fit(rows, y)
+        found = ImageStep(None, [], "", [("estimator[1]", last)])
+        graph = steps_graph(later_steps(found), rows)
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        outputs = [output.name for output in session.get_outputs()]
+        assert names is None or outputs == names
+        answer = dict(zip(outputs, session.run(None, {session.get_inputs()[0].name: rows}), strict=True))
+        if "labels" in outputs:
+            assert (answer["labels"] == model.predict(rows)).all()
+        for name, how in (
+            ("probabilities", "predict_proba"),
+            ("scores", "decision_function"),
+            ("predictions", "predict"),
+            ("representations", "transform"),
+        ):
+            if name in outputs:
+                expected = getattr(model, how)(rows)
+                assert answer[name].shape == expected.shape and np.ptp(expected) > 0.01
+                np.testing.assert_allclose(answer[name], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_onnx_of_a_pipeline_answers_as_all_its_steps(skl2onnx, onnxruntime, simclr, labelled, tmp_path):
+    (X, y), path = labelled, str(tmp_path / "net.onnx")
+    model = make_pipeline(FrozenEstimator(simclr), StandardScaler(), LogisticRegression()).fit(X, y)
+    read = {"X": X}
+    exec(export_encoder(model, path, format="onnx"), read)
+    assert read["labels"].tolist() == model.predict(X).tolist()
+    np.testing.assert_allclose(read["probabilities"], model.predict_proba(X), rtol=0, atol=1e-5)
+    about = json.loads(read["session"].get_modelmeta().custom_metadata_map["sklearn_simclr"])
+    assert about["images"]["layout"] == "HW" and about["classes"] == model.classes_.tolist()
+
+
+def test_steps_that_onnx_cannot_hold_are_named(skl2onnx, simclr, labelled, tmp_path):
+    (X, y), path = labelled, tmp_path / "net.onnx"
+    frozen = FrozenEstimator(simclr)
+    table = pd.DataFrame({"image": list(X), "age": np.arange(len(X), dtype=float)})
+    columns = [("image", frozen, "image"), ("age", "passthrough", ["age"])]
+    both = ColumnTransformer(columns)
+    for model, data, found in (
+        (Pipeline([("net", frozen), ("odd", FunctionTransformer(np.abs)), ("c", Ridge())]), X, r"\['odd'\]"),
+        (make_pipeline(frozen, WeightedKNNClassifier()), X, "a WeightedKNNClassifier, cannot be written"),
+        (make_pipeline(both, LogisticRegression()), table, r"estimator\['columntransformer'\], a Column"),
+        (CalibratedClassifierCV(make_pipeline(frozen, LogisticRegression()), cv=2), X, "estimator, a Cali"),
+    ):
+        target = np.arange(len(X)) if isinstance(model, Pipeline) and "c" in model.named_steps else y
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.fit(data, target)
+        with pytest.raises(ValueError, match=found):
+            export_encoder(model, path, format="onnx")
+    with pytest.raises(NotFittedError):
+        export_encoder(make_pipeline(simclr, LogisticRegression()), path, format="onnx")
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_comes_before_the_encoder_is_said(simclr, labelled):
+    X = labelled[0]
+    table = pd.DataFrame({"image": list(X)})
+    one = ColumnTransformer([("image", FrozenEstimator(simclr), "image")]).fit(table)
+    assert later_steps(trained_step(one, "test")) == []
+    model = make_pipeline(FunctionTransformer(), FrozenEstimator(simclr)).fit(X)
+    with pytest.warns(UserWarning, match="FunctionTransformer before estimator"):
+        assert later_steps(trained_step(model, "test")) == []
+
+
+def test_later_steps_without_skl2onnx_say_what_to_install(
+    onnxruntime, simclr, labelled, tmp_path, monkeypatch
+):
+    model = make_pipeline(FrozenEstimator(simclr), StandardScaler()).fit(labelled[0])
+    monkeypatch.setitem(__import__("sys").modules, "skl2onnx", None)
+    with pytest.raises(ImportError, match=r"sklearn-simclr\[onnx\]"):
+        export_encoder(model, tmp_path / "net.onnx", format="onnx")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Files of many kinds: turned, transparent, grey, with a palette, decoded at a reduced scale."""
+    folder = tmp_path_factory.mktemp("photos")
+    noise = np.random.default_rng(0).integers(0, 256, (70, 90, 4), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((120, 80))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    kinds = {"a.png": image, "b.png": image.convert("LA"), "c.jpg": image.convert("RGB")}
+    kinds |= {"d.jpg": image.convert("L"), "e.png": image.convert("P"), "f.tif": image.convert("RGB")}
+    kinds |= {
+        "g.jpg": image.convert("RGB").crop((0, 0, 100, 50)),
+        "h.bmp": image.resize((8, 8)).convert("RGB"),
+    }
+    for name, kind in kinds.items():
+        kind.save(folder / name, **({"exif": turned} if name in ("c.jpg", "f.tif", "g.jpg") else {}))
+    return sorted(str(path) for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("image_size", [8, (8, 12), (13, 7)])
+def test_the_lines_for_files_give_the_pixels_of_fit(image_size, photos, tmp_path):
+    for paths in (photos, [path for path in photos if path[-5:] in ("b.png", "d.jpg")]):
+        model = PixelTransformer(image_size=image_size).fit(paths)
+        # What follows the pixels needs a graph.
+        lines, _, _ = how_to_run(model, "net.onnx", ["labels", "scores"], "uint8").partition("from onnxrun")
+        read = {"paths": photos}
+        exec(lines, read)
+        assert read["X"].shape[1:] == model.image_shape_
+        found = model.transform(read["X"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of colours that become grey
+            expected = model.transform(photos)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    "dtype, layout", [("uint8", "HWC"), ("uint16", "CHW"), ("float32", "HW"), ("bool", "HW")]
+)
+def test_the_lines_for_arrays_give_the_pixels_of_fit(dtype, layout):
+    shape = {"HWC": (20, 30, 3), "CHW": (5, 20, 30), "HW": (20, 30)}[layout]
+    noise = np.random.default_rng(0).random((3, *shape))
+    images = list((noise > 0.5) if dtype == "bool" else (noise * 255).astype(dtype))
+    options = {} if layout == "HW" else {"image_shape": layout}
+    model = PixelTransformer(image_size=(8, 9), **options).fit(np.stack(images))
+    lines, _, _ = how_to_run(model, "net.onnx", ["labels"], "float32").partition("from onnxrun")
+    read = {"images": images}
+    exec(lines, read)
+    np.testing.assert_allclose(
+        model.transform(read["X"]), model.transform(np.stack(images)), rtol=0, atol=2e-7
+    )
+
+
+def test_the_lines_take_images_of_the_size_of_fit_as_they_are(digits):
+    model = PixelTransformer().fit(digits[0][:4])
+    assert how_to_run(model, "net.onnx", ["labels", "scores"], "float32").splitlines() == [
+        "from onnxruntime import InferenceSession",
+        "session = InferenceSession('net.onnx')",
+        "labels, scores = session.run(None, {'images': X.astype('float32')})",
+    ]

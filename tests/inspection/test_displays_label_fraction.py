@@ -224,6 +224,36 @@ def test_arrow_is_from_the_estimator_that_saves_most():
     assert chosen.saving_.factor == pytest.approx(10**0.5)
 
 
+RIVALS = {"HOG": log_linear(0.7), "SimCLR": log_linear(0.8), "raw pixels": log_linear(0.65)}
+
+
+def arrow_ends(display):
+    found = [text for text in display.ax_.texts if text.arrow_patch is not None]
+    return [(*arrow.xy, *arrow.xyann) for arrow in found]
+
+
+def test_arrow_compares_simclr_with_the_best_rival():
+    display = LabelFractionDisplay.from_results(table(RIVALS | {"late": log_linear(0.81)}), reference="best")
+    # Another one is ahead of it: nothing is saved.
+    assert display.arrow_ is None
+    display = LabelFractionDisplay.from_results(table(RIVALS), reference="best")
+    np.testing.assert_allclose(arrow_ends(display), [(0.1, 0.7, 1.0, 0.7)])
+    assert display.arrow_.get_text() == "10× fewer labels"
+    best = LabelFractionDisplay.from_results(table(RIVALS), reference="best", estimator="HOG", at=0.1)
+    assert best.arrow_ is None and not best.saving_.factor >= 1
+
+
+def test_arrow_crosses_no_curve():
+    results = table(RIVALS)
+    display = LabelFractionDisplay.from_results(results, reference="raw pixels")
+    assert arrow_ends(display) == [] and display.saving_.factor == pytest.approx(10**1.5)
+    assert display.arrow_.get_text() == "SimCLR: 32× fewer labels than raw pixels"
+    # At the largest fraction the curve of HOG is in between, at the next it is not.
+    steep = table(RIVALS | {"HOG": lambda f: 0.75 if f == 1 else 0.1})
+    display = LabelFractionDisplay.from_results(steep, reference="raw pixels", estimator="SimCLR")
+    assert display.saving_.reference_fraction == 0.1 and len(arrow_ends(display)) == 1
+
+
 def test_no_arrow_where_nothing_is_saved():
     display = LabelFractionDisplay.from_results(RESULTS, reference="A")
     assert display.arrow_ is None and np.isnan(display.saving_.factor) and not display.ax_.texts

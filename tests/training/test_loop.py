@@ -161,12 +161,12 @@ def test_a_weight_of_the_teacher_without_a_teacher_is_refused(images):
         train(ClassificationObjective(modules, views, targets, alpha=0.5), images, plan())
 
 
-def test_a_second_training_is_read_from_the_cache(images, tmp_path):
+def test_a_second_training_is_read_from_the_cache(images, tmp_path, capsys):
     first = Regression()
     history = train(first, images, plan(), cache=str(tmp_path))
     second = Regression()
-    again = train(second, images, plan(), cache=str(tmp_path))
-    assert second.steps == 0
+    again = train(second, images, plan(verbose=1), cache=str(tmp_path))
+    assert second.steps == 0 and "from memory" in capsys.readouterr().err
     assert same(second.modules.state_dict(), first.modules.state_dict())
     assert again.rows == history.rows
     third = Regression()
