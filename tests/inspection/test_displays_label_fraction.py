@@ -247,7 +247,13 @@ def test_arrow_crosses_no_curve():
     results = table(RIVALS)
     display = LabelFractionDisplay.from_results(results, reference="raw pixels")
     assert arrow_ends(display) == [] and display.saving_.factor == pytest.approx(10**1.5)
-    assert display.arrow_.get_text() == "SimCLR: 32× fewer labels than raw pixels"
+    assert display.arrow_.get_text() == "SimCLR: 32× fewer labels than raw pixels with 100%"
+    display.figure_.canvas.draw()
+    words = display.arrow_.get_window_extent()
+    assert not any(
+        line.get_path().intersects_bbox(words.transformed(display.ax_.transData.inverted()))
+        for line in display.lines_.values()
+    )
     # At the largest fraction the curve of HOG is in between, at the next it is not.
     steep = table(RIVALS | {"HOG": lambda f: 0.75 if f == 1 else 0.1})
     display = LabelFractionDisplay.from_results(steep, reference="raw pixels", estimator="SimCLR")
