@@ -82,9 +82,9 @@ print("Test accuracy in percent: mean and standard deviation over ten draws of t
 print(table.loc[list(models)].to_string())
 
 # %%
-# The fewer the labels, the more the training without labels is worth. The figure says how many times
-# fewer labels SimCLR needs to be as accurate as raw pixels with 10% of the labels. With all labels, raw pixels
-# nearly suffice for images as small as these.
+# The fewer the labels, the more the training without labels is worth. The figure says how many times fewer
+# labels SimCLR needs to be as accurate as raw pixels with 10% of the labels. With all labels, raw
+# pixels nearly suffice for images as small as these.
 
 curves = LabelFractionDisplay.from_results(
     results, score_name="Test accuracy", reference="raw pixels", estimator="SimCLR", at=0.1

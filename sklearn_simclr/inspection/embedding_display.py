@@ -383,7 +383,7 @@ def _thumbnail_images(estimator: Any, X: Any) -> np.ndarray:
     found = next(image_steps(estimator), None)
     if found is None:
         return _plain_pictures(X)
-    step, before, _ = found
+    step, before, *_ = found
     for transformer in before:
         X = transformer.transform(X)
     source = step._read_images(X, reset=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -78,8 +78,12 @@ _SHARES = ("accuracy", "balanced_accuracy", "top_k_accuracy")
 _NAMES = {"r2": "R²"}
 
 
+# Fractions, numbers of labels and scores.
+_Curve: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 class _Comparison(NamedTuple):
-    """What an arrow shows."""
+    """Two estimators that an arrow compares, and what it says."""
 
     saving: LabelSaving
     estimator: str
@@ -87,7 +91,7 @@ class _Comparison(NamedTuple):
     crosses: bool
 
 
-def _score_at(curve: tuple[np.ndarray, ...], fraction: float) -> float:
+def _score_at(curve: _Curve, fraction: float) -> float:
     """Return the score where a curve is drawn at a fraction; NaN beyond its ends."""
     fractions, _, scores = curve
     if not isinstance(fraction, Real) or not fractions[0] <= fraction <= fractions[-1]:
@@ -95,9 +99,7 @@ def _score_at(curve: tuple[np.ndarray, ...], fraction: float) -> float:
     return float(np.interp(np.log(fraction), np.log(fractions), scores))
 
 
-def _crosses(
-    saving: LabelSaving, estimator: str, reference: str, curves: dict[str, tuple[np.ndarray, ...]]
-) -> bool:
+def _crosses(saving: LabelSaving, estimator: str, reference: str, curves: dict[str, _Curve]) -> bool:
     """Return whether an arrow meets a curve somewhere else than at its ends."""
     low, high = saving.fraction, saving.reference_fraction
     for name, curve in curves.items():
