@@ -453,8 +453,8 @@ class LabelFractionDisplay:
         y = sign * saving.score
         taken = self._drawn_paths()
         if compared.crosses:
-            share = _format_percent(saving.reference_fraction)
-            words = f"{compared.estimator}: {saving} than {compared.reference} with {share}"
+            percent = _format_percent(saving.reference_fraction)
+            words = f"{compared.estimator}: {saving} than {compared.reference} with {percent}"
             text = self.ax_.annotate(words, xy=(0, 0), xycoords="axes fraction", zorder=5)
             for corner in (*_CORNERS_OF_TEXT, _CORNERS_OF_TEXT[0]):
                 vertical, horizontal = corner.split()
