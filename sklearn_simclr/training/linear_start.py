@@ -19,6 +19,11 @@ _PENALTIES = np.logspace(4, -1, 11)
 _FOLDS = 5
 _MANY_ROWS = 1000
 
+# Spread that a feature counts for at least, as a part of the root mean square of all. What hardly varies over
+# a few labelled images may vary a hundred times as much over views of them and over other images: divided by
+# its own spread, it would outweigh all others there.
+_LEAST_SCALE = 0.03
+
 _MAX_ITER = 300
 _TOL = 1e-4
 
@@ -109,7 +114,16 @@ def linear_start(
 
 
 def _path(X: Tensor, codes: Tensor, weights: Tensor, n_classes: int) -> LogisticPath:
-    return LogisticPath(X, codes, weights, n_classes, standardize=True, max_iter=_MAX_ITER, tol=_TOL)
+    return LogisticPath(
+        X,
+        codes,
+        weights,
+        n_classes,
+        standardize=True,
+        max_iter=_MAX_ITER,
+        tol=_TOL,
+        least_scale=_LEAST_SCALE,
+    )
 
 
 def _folds(codes: np.ndarray, seed: int) -> np.ndarray:

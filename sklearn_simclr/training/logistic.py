@@ -62,6 +62,8 @@ class LogisticPath:
         Iterations for each penalty.
     tol : float
         Relative suboptimality at which a penalty is done.
+    least_scale : float, default=0
+        Least spread that a feature is divided by, as a part of the root mean square of all spreads.
     """
 
     def __init__(
@@ -74,11 +76,12 @@ class LogisticPath:
         standardize: bool,
         max_iter: int,
         tol: float,
+        least_scale: float = 0.0,
     ) -> None:
         self.total = float(weights.sum())
         self.codes, self.weights, self.n_classes = codes, weights / self.total, n_classes
         self.max_iter, self.tol = max_iter, tol
-        self.mean, self.scale = self._moments(X, standardize)
+        self.mean, self.scale = self._moments(X, standardize, least_scale)
         self.basis = None
         if len(X) < X.shape[1]:
             # The optimum lies in the span of the rows: an orthonormal basis of it keeps the penalty as it is
@@ -116,7 +119,9 @@ class LogisticPath:
             if all_rows or self.weights[block].any():
                 yield block
 
-    def _moments(self, X: torch.Tensor, standardize: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _moments(
+        self, X: torch.Tensor, standardize: bool, least_scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         first = torch.zeros(X.shape[1], dtype=torch.float64, device=X.device)
         for block in self._blocks(X):
             first += self.weights[block] @ X[block].double()
@@ -128,7 +133,8 @@ class LogisticPath:
         # What rounding leaves of a constant feature is no spread.
         rounding = max(10 * torch.finfo(X.dtype).eps, len(X) * torch.finfo(torch.float64).eps)
         constant = second.sqrt() <= rounding * first.abs()
-        return first, second.sqrt().masked_fill(constant, 1.0)
+        least = least_scale * float(second.mean().sqrt())
+        return first, second.sqrt().masked_fill(constant, 1.0).clamp(min=least)
 
     def _linear(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The coefficients and intercepts that apply to the rows as they are."""

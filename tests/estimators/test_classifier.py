@@ -7,8 +7,6 @@ from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from sklearn_simclr import Augmentation, SimCLRClassifier, SimCLRTransformer
 from sklearn_simclr.encoders import Preprocessing, make_encoder
@@ -53,14 +51,15 @@ def test_with_few_labels_it_is_the_linear_classifier_it_starts_from(digits, few,
     assert model.n_iter_ == 0 and equal(state(model.encoder_), state(pretrained.encoder_))
     H = model.transform(X)
     penalty = linear_start(H[:40], y[:40], np.ones(40, dtype=np.float32), 4, 0).penalty
-    linear = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=2000, tol=1e-8))
-    linear.fit(H[:40].astype(np.float64), y[:40])
-    np.testing.assert_allclose(model.predict_proba(X), linear.predict_proba(H), atol=0.03)
+    spread = H[:40].astype(np.float64).std(axis=0)
+    Z = H / np.maximum(spread, 0.03 * np.sqrt(np.mean(spread**2)))
+    linear = LogisticRegression(C=1 / penalty, max_iter=2000, tol=1e-8).fit(Z[:40], y[:40])
+    np.testing.assert_allclose(model.predict_proba(X), linear.predict_proba(Z), atol=0.03)
     # With many labels the network is trained, from there.
     tuned = SimCLRClassifier(pretrained, random_state=0).fit(X[:500], y[:500])
     assert tuned.n_iter_ >= 20 and not equal(state(tuned.encoder_), state(pretrained.encoder_))
-    linear.fit(H[:500], y[:500])
-    assert tuned.score(X[500:], y[500:]) >= linear.score(H[500:], y[500:]) - 0.02
+    linear.fit(Z[:500], y[:500])
+    assert tuned.score(X[500:], y[500:]) >= linear.score(Z[500:], y[500:]) - 0.02
 
 
 def test_a_linear_start_with_a_class_of_no_row_and_one_class():
@@ -72,6 +71,20 @@ def test_a_linear_start_with_a_class_of_no_row_and_one_class():
     assert (logits.argmax(axis=1) == codes).all() and not start.weight[1].any()
     alone = linear_start(H[:3], codes[:3], np.ones(3, dtype=np.float32), 3, 0)
     assert not alone.weight.any() and not alone.bias.any()
+
+
+def test_a_feature_that_hardly_varies_over_the_labelled_rows_does_not_outweigh_all_others():
+    rng = np.random.default_rng(0)
+    H, codes = rng.normal(size=(40, 5)), np.repeat([0, 1], 20)
+    H[:, 0] += codes
+    H[:, 4] = 1e-4 * (codes + H[:, 4])  # 0.5 and more in other images
+    start = linear_start(H.astype(np.float32), codes, np.ones(40, dtype=np.float32), 2, 0)
+    spread = H.std(axis=0)
+    scale = np.maximum(spread, 0.03 * np.sqrt(np.mean(spread**2)))
+    reference = LogisticRegression(C=1 / start.penalty, tol=1e-8).fit(H / scale, codes)
+    slope = (start.weight[1] - start.weight[0]).numpy()
+    np.testing.assert_allclose(slope, reference.coef_[0] / scale, rtol=0.02, atol=0.02)
+    assert abs(slope[4]) < 1
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3])
