@@ -1,7 +1,6 @@
 """The scripts on photographs run, and go on where they were."""
 
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -27,24 +26,16 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, output, *options, script, table):
-    arguments = ["--folder", folder, "--image-size", 8, "--max-epochs", 1, "--output", output, *options]
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{script}.py"), *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, pd.read_csv(output / f"{table}.csv")
-
-
 @pytest.mark.slow
-def test_fine_tuning_and_distillation(folder, tmp_path):
-    options = ("--fractions", 0.125, 1.0, "--draws", 2, "--tuning-epochs", 3, "--teaching-epochs", 1)
+@pytest.mark.filterwarnings("ignore")  # of what so few epochs do not learn
+def test_fine_tuning_and_distillation(folder, tmp_path, monkeypatch):
     output = tmp_path / "tuned"
-    text, results = run(folder, output, *options, script="cifar10_fine_tuning", table="fine_tuning")
+    script = str(EXAMPLES / "cifar10_fine_tuning.py")
+    arguments = ["--folder", folder, "--image-size", 8, "--max-epochs", 1, "--output", output, "--fractions",
+                 0.125, 1.0, "--draws", 2, "--tuning-epochs", 3, "--teaching-epochs", 1]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    runpy.run_path(script, run_name="__main__")
+    results = pd.read_csv(output / "fine_tuning.csv")
     names = results["estimator"].unique().tolist()
     assert names[:4] == ["supervised", "linear on h", "fine-tuned from layer 0", "fine-tuned from layer 1"]
     assert names[4:] == ["self-distilled", "distilled to compactx0.5"]

@@ -142,7 +142,8 @@ def _add_some(folder, name):
 
 
 def test_processes_add_without_losing_rows(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    # Forked where that is possible, since a new process takes seconds to import.
+    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
     workers = [context.Process(target=_add_some, args=(tmp_path, name)) for name in range(3)]
     for worker in workers:
         worker.start()
