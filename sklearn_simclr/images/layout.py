@@ -370,8 +370,9 @@ def _find_pixel_range(
     X: NDArray, rows: NDArray[np.int64] | None, pixel_range: PixelRange
 ) -> tuple[float, float]:
     whole = _whole_range(X.dtype)
-    # Bytes need not be looked at to the end: only two different ones have to be found.
-    low, high = _extremes(X, rows, enough=whole is not None and isinstance(pixel_range, str))
+    # Bytes need not be looked at to the end, once they fill some of their range.
+    enough = _OTHER_SCALE * (whole[1] - whole[0]) if whole and isinstance(pixel_range, str) else math.inf
+    low, high = _extremes(X, rows, enough=enough)
     if low == high:
         raise ValueError(
             f"X is constant: every pixel is {low:g}. There is nothing to learn from; check how it was loaded."
@@ -388,6 +389,11 @@ def _find_pixel_range(
         warn_about_range(X, rows, (first, second), (low, high))
         return first, second
     if whole is not None:
+        if high - low < enough:
+            warn(
+                f"X has pixels from {low:g} to {high:g}, but {X.dtype} is read as (0, {whole[1]:g}): "
+                f"hardly any contrast. Pass pixel_range=({low:g}, {high:g}) if these are black and white."
+            )
         return whole
     if low < 0 or high > 1:
         low, high = range_without_outliers(X, rows, low, high)
@@ -404,9 +410,9 @@ def _whole_range(dtype: np.dtype) -> tuple[float, float] | None:
 
 
 def _extremes(
-    X: NDArray, rows: NDArray[np.int64] | None = None, *, enough: bool = False
+    X: NDArray, rows: NDArray[np.int64] | None = None, *, enough: float = math.inf
 ) -> tuple[float, float]:
-    """Return the smallest and the largest pixel, or, if that is enough, two different ones."""
+    """Return the smallest and the largest pixel, or two that are as far from each other as is enough."""
     low, high = math.inf, -math.inf
     n = len(X) if rows is None else len(rows)
     file = mapped_rows(X)
@@ -415,7 +421,7 @@ def _extremes(
         low, high = min(low, float(block.min())), max(high, float(block.max()))
         if file is not None:
             file.seen(len(block), scattered=rows is not None)
-        if enough and low < high:
+        if high - low >= enough:
             break
     return low, high
 

@@ -135,7 +135,7 @@ def test_mixed_sizes_name_the_row():
     ("X", "expected"),
     [
         (pixels((3, 4, 5)), (0, 255)),
-        (pixels((3, 4, 5), np.uint16), (0, 65535)),
+        (257 * pixels((3, 4, 5), np.uint16), (0, 65535)),
         (pixels((3, 4, 5)) > 99, (0, 1)),
         (pixels((3, 4, 5)) / 255.0, (0, 1)),
         ((pixels((3, 4, 5)) / 255.0).astype(np.float16), (0, 1)),
@@ -159,7 +159,7 @@ def test_uint8_stays_uint8_and_shares_memory():
     source = read(X)
     assert source.take(torch.arange(3)).dtype == torch.uint8
     assert source.pixels.data_ptr() == X.ctypes.data
-    big = pixels((3, 4, 5), np.uint16)
+    big = 257 * pixels((3, 4, 5), np.uint16)
     assert read(big).pixels.data_ptr() == big.ctypes.data
 
 
@@ -249,7 +249,7 @@ def test_images_of_bools_take_a_byte_a_pixel():
 
 def test_chosen_rows_are_those_of_the_array():
     for dtype in (np.uint8, np.uint16, np.float32):
-        X = pixels((9, 6, 5, 3), dtype)
+        X = pixels((9, 6, 5, 3), dtype) * (257 if dtype is np.uint16 else 1)
         source = image_source(X, image_format(X))
         rows = np.array([7, 0, 7, 3, 8])
         chosen = source.select(rows).select([4, 1, 0])
@@ -336,6 +336,10 @@ def test_a_range_that_the_pixels_do_not_fill():
         reader._read_images(X, reset=True)
     reader.set_params(pixel_range=(0, 1000))
     reader._read_images(X, reset=True)
+    masks, twelve_bits = (X > 99).astype(np.uint8), X.astype(np.uint16) * 16
+    for images, top in ((masks, 1), (twelve_bits, twelve_bits.max())):
+        with pytest.warns(UserWarning, match=rf"hardly any contrast\. Pass pixel_range=\(0, {top}\)"):
+            SimCLRTransformer()._read_images(images, reset=True)
 
 
 @pytest.mark.parametrize("rows, number", [(["image", None], 1), ([7, "image"], 0)])
