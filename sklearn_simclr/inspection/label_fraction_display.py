@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["LabelFractionDisplay"]
 
 # Where a legend or the arrow's text may go, the first that is free: corners of the axes; places along the
-# arrow from its head to its tail, above (1) or below (-1) it.
+# arrow from its head to its tail, then in front of its head and behind its tail, above (1) or below (-1) it.
 _CORNERS = ("lower right", "upper left", "upper right", "lower left")
-_PLACES = tuple((share, side) for share in (0.5, 0.65, 0.35, 0.8, 0.2) for side in (1, -1))
+_PLACES = (
+    *((share, side, "center") for share in (0.5, 0.65, 0.35, 0.8, 0.2) for side in (1, -1)),
+    *((share, side, beside) for share, beside in ((0.0, "right"), (1.0, "left")) for side in (1, -1)),
+)
+_TEXT_BESIDE = {"right": -8, "center": 0, "left": 8}  # points
 
 # Corners for the words where an arrow would cross a curve.
 _CORNERS_OF_TEXT = ("top left", "bottom right", "top right", "bottom left")
@@ -475,15 +479,18 @@ class LabelFractionDisplay:
             xy=(saving.fraction, y),
             xytext=(0, 0),
             textcoords="offset points",
-            ha="center",
             zorder=5,
         )
-        for share, side in (*_PLACES, _PLACES[0]):
-            # The last is the first again: what overlaps everywhere stands in the middle.
+        inside = self.ax_.get_window_extent()
+        # Where bands leave no place, one that is free of curves; if there is none either, above the middle.
+        curves = [(path, filled) for path, filled in taken if not filled]
+        places = [*itertools.product((taken, curves), _PLACES), ([], _PLACES[0])]
+        for paths, (share, side, horizontal) in places:
             text.xy = (saving.fraction ** (1 - share) * saving.reference_fraction**share, y)
-            text.set_position((0, 5 * side))
-            text.set_verticalalignment("bottom" if side > 0 else "top")
-            if not _is_taken(text.get_window_extent(), taken):
+            text.set_position((_TEXT_BESIDE[horizontal], 5 * side))
+            text.set(ha=horizontal, va="bottom" if side > 0 else "top")
+            box = text.get_window_extent()
+            if inside.x0 <= box.x0 and box.x1 <= inside.x1 and not _is_taken(box, paths):
                 break
         return text
 
