@@ -115,7 +115,7 @@ def image_format(
     --------
     >>> import numpy as np
     >>> from sklearn_simclr.images import image_format
-    >>> image_format(np.eye(64, dtype=np.uint8))
+    >>> image_format(255 * np.eye(64, dtype=np.uint8))
     ImageFormat(layout='HW', image_shape=(8, 8), flat=True, pixel_range=(0.0, 255.0), decoded_dtype='')
     """
     layout, shape = array_layout(X.shape, image_shape)

@@ -273,7 +273,9 @@ def test_the_lines_for_files_give_the_pixels_of_fit(image_size, photos, tmp_path
 def test_the_lines_for_arrays_give_the_pixels_of_fit(dtype, layout):
     shape = {"HWC": (20, 30, 3), "CHW": (5, 20, 30), "HW": (20, 30)}[layout]
     noise = np.random.default_rng(0).random((3, *shape))
-    images = list((noise > 0.5) if dtype == "bool" else (noise * 255).astype(dtype))
+    images = list(
+        (noise > 0.5) if dtype == "bool" else (noise * (65535 if dtype == "uint16" else 255)).astype(dtype)
+    )
     options = {} if layout == "HW" else {"image_shape": layout}
     model = PixelTransformer(image_size=(8, 9), **options).fit(np.stack(images))
     lines, _, _ = how_to_run(model, "net.onnx", ["labels"], "float32").partition("from onnxrun")
