@@ -49,9 +49,10 @@ _FROZEN_RATE, _FROZEN_EPOCHS = 0.1, 90
 # From a linear classifier on, small steps of Muon gain more than SGD with the rate of V1.
 _MUON_RATE = 0.01
 
-# "auto" epochs: none with fewer labelled images per class, with which the linear classifier is the better
-# one; else so many steps, and so many passes at least. examples/benchmarks/fine_tuning.py compares.
-_LABELS_PER_CLASS, _STEPS, _PASSES = 100, 200, 20
+# "auto" epochs: none with fewer labelled images per class, with which training lost more on some images than
+# it gained on others; else so many steps, and so many passes at least. examples/benchmarks/fine_tuning.py
+# compares.
+_LABELS_PER_CLASS, _STEPS, _PASSES = 500, 200, 20
 
 # What fine-tuning takes over from the views of pretraining.
 _GEOMETRY = (
@@ -104,7 +105,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         Images per step, at least 2. Fewer labelled images than that are one batch.
     max_epochs : "auto" or int, default="auto"
         Passes over the labelled images. 0 leaves the encoder as it is, and the linear layer is the linear
-        classifier that it begins as. ``"auto"`` is 0 with fewer than 100 labelled images per class, with
+        classifier that it begins as. ``"auto"`` is 0 with fewer than 500 labelled images per class, with
         which fine-tuning did not gain on that classifier; else 20, but at least 200 steps. With
         ``start="zero"`` it is 60 (V2), but at least 300 steps, and 90 for linear evaluation (V1 B.6).
     max_time : float or None, default=None

@@ -45,7 +45,7 @@ def test_fine_tuning_learns_from_few_labels(digits, few, pretrained):
     assert model.pretrained_ is pretrained
 
 
-def test_with_few_labels_it_is_the_linear_classifier_it_starts_from(digits, few, pretrained):
+def test_with_few_labels_it_is_the_linear_classifier_it_starts_from(digits, few, pretrained, monkeypatch):
     X, y = digits
     model = SimCLRClassifier(FrozenEstimator(pretrained), random_state=0).fit(X, few)
     assert model.n_iter_ == 0 and equal(state(model.encoder_), state(pretrained.encoder_))
@@ -56,6 +56,7 @@ def test_with_few_labels_it_is_the_linear_classifier_it_starts_from(digits, few,
     linear = LogisticRegression(C=1 / penalty, max_iter=2000, tol=1e-8).fit(Z[:40], y[:40])
     np.testing.assert_allclose(model.predict_proba(X), linear.predict_proba(Z), atol=0.03)
     # With many labels the network is trained, from there.
+    monkeypatch.setattr("sklearn_simclr.estimators.simclr_classifier._LABELS_PER_CLASS", 100)
     tuned = SimCLRClassifier(pretrained, random_state=0).fit(X[:500], y[:500])
     assert tuned.n_iter_ >= 20 and not equal(state(tuned.encoder_), state(pretrained.encoder_))
     linear.fit(Z[:500], y[:500])
