@@ -69,7 +69,8 @@ numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and d
 	$(BIN)/python examples/benchmarks/forecast.py --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/ranks.py --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/sample_complexity.py --out docs/benchmarks
-	$(BIN)/python examples/benchmarks/fine_tuning.py digits $(SOURCES_IN_TRAIN) --out docs/benchmarks
+	$(BIN)/python examples/benchmarks/fine_tuning.py digits $(SOURCES_IN_TRAIN) --no-student --draws 1 \
+	  --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/thresholds.py $(if $(CIFAR10),--folder $(CIFAR10)/train) --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/recipe_search.py $(if $(CIFAR10),--folder $(CIFAR10)/train) --seconds 2 \
 	  --sources $(if $(CIFAR10),cifar grey) digits places --variants default "optimizer: AdamW" \
