@@ -106,7 +106,7 @@ class SimCLRClassifier(TrainedImageClassifier):
     max_epochs : "auto" or int, default="auto"
         Passes over the labelled images. 0 leaves the encoder as it is, and the linear layer is the linear
         classifier that it begins as. ``"auto"`` is 0 with fewer than 500 labelled images per class, with
-        which fine-tuning did not gain on that classifier; else 20, but at least 200 steps. With
+        which training can lose to that classifier; else 20, but at least 200 steps. With
         ``start="zero"`` it is 60 (V2), but at least 300 steps, and 90 for linear evaluation (V1 B.6).
     max_time : float or None, default=None
         Seconds to fine-tune for, instead of ``max_epochs``; the pretraining has its own. Reading does not
