@@ -53,6 +53,9 @@ PAGES = [
     if not BUILT & set(path.relative_to(ROOT).parts) and blocks_of(path)
 ]
 
+# Pages that show what their code prints, and how many accuracies.
+SHOWN = {ROOT / "README.md": 3, ROOT / "docs" / "index.rst": 2}
+
 # An expression and the number that a comment says it has.
 COMMENTED = re.compile(r"^([\w.]+(?:\(.*\))?[\w., ]*)  # (about )?(-?\d+(?:\.\d+)?)\b", flags=re.MULTILINE)
 
@@ -94,13 +97,13 @@ def test_the_code_of_the_documentation_runs(path, tmp_path, monkeypatch, request
     get_reusable_executor().shutdown(wait=True)
     execute(path, blocks_of(path))
     get_reusable_executor().shutdown(wait=True)
-    if path.name == "README.md":
+    if path in SHOWN:
         # Other machines compute in other precisions: the same to a few points.
-        pattern = r"^(\w+Transformer): ([\d.]+)% with 50 labels$"
+        pattern = r"^ *(\w+Transformer): ([\d.]+)%"
         printed = re.findall(pattern, capsys.readouterr().out, flags=re.MULTILINE)
         shown = re.findall(pattern, path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert [name for name, _ in printed] == [name for name, _ in shown]
-        assert len(shown) == 3
+        assert len(shown) == SHOWN[path]
         for (_, found), (_, expected) in zip(printed, shown, strict=True):
             assert abs(float(found) - float(expected)) < 3
 

@@ -2,7 +2,7 @@
 
 The second table: a linear representation of the pixels, of length 1, is trained by the contrastive loss of
 CURL on M tuples of training images. For test images: its contrastive loss, the loss and the error of the mean
-classifier, and the bound of theorem 4.1 on that loss.
+classifier, and the bound of lemma 4.3 on that loss.
 
     python examples/benchmarks/sample_complexity.py --out docs/benchmarks
 """

@@ -315,7 +315,7 @@ def _smallest_fraction(n_classes: int, n: int) -> str:
 
 def class_codes(labels: NDArray) -> NDArray[np.intp]:
     """Return a number for each label: 0, 1, ... in the order in which labels first occur."""
-    # The draw does not depend on the order, and sorting objects takes ten times as long.
+    # The draw does not depend on the order, and sorting objects takes longer.
     numbering: dict[object, int] = {}
     return np.array([numbering.setdefault(label, len(numbering)) for label in labels.tolist()])
 

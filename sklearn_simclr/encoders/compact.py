@@ -23,7 +23,7 @@ _MAX_DIRECTIONS = 32
 # Added to each variance before its root is taken, as a fraction of the total: noise is not blown up.
 _WHITENING_EPS = 1e-4
 
-# Half the width does for images of up to this side: on digits, the accuracy is the same in half the time.
+# Half the width does for images of up to this side, on digits.
 # Their levels are averaged before the pooling, which leaves little of them.
 TINY_SIDE = 16
 

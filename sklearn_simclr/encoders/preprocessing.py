@@ -73,7 +73,8 @@ class Preprocessing:
 
     References
     ----------
-    Chen et al., 2020, arXiv:2002.05709, appendix B; github.com/google-research/simclr, data_util.py.
+    Chen et al., 2020, arXiv:2002.05709, appendices B.5 and B.8; github.com/google-research/simclr,
+    data_util.py.
 
     Examples
     --------

@@ -102,7 +102,7 @@ class ResNet(nn.Module):
     References
     ----------
     .. [1] Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations",
-       arXiv:2002.05709, appendices B.1 and B.9.
+       arXiv:2002.05709, sections 4.1 and 6, appendix B.9.
     .. [2] Chen et al., "Big Self-Supervised Models are Strong Semi-Supervised Learners", arXiv:2006.10029,
        section 2 and table 1.
     .. [3] He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385.

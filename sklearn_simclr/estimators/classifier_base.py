@@ -246,7 +246,7 @@ def make_classifier_head(in_dim: int, n_classes: int) -> nn.Linear:
     Returns
     -------
     nn.Linear
-        With weights of zero (V2's fine-tuning code starts near zero), drawn from no generator.
+        With weights of zero (as Google's commands for fine-tuning do), drawn from no generator.
     """
     head = nn.utils.skip_init(nn.Linear, in_dim, n_classes)
     nn.init.zeros_(head.weight)

@@ -51,18 +51,19 @@ class DistilledClassifier(TrainedImageClassifier):
         used as it is; else a clone is fitted on X and y first. ``clone`` forgets a fit: wrap a fitted
         teacher in :class:`sklearn.frozen.FrozenEstimator` where folds are to share it.
     student : SimCLRTransformer, FrozenEstimator or None, default=None
-        Where the student's encoder comes from: a fitted transformer gives its encoder, as self-distillation
-        (V2 section 3) wants; one that is not fitted says by its parameters ``encoder``, ``image_shape`` and
-        ``pixel_range`` which network to build, with random weights. None is ``SimCLRTransformer()``. Its
-        ``image_size``, ``cache_dir`` and ``on_error`` say how image files are read: with ``on_error="nan"``
-        those that cannot be read are left out of the training (also of the teacher's), predict_proba gives
-        rows of NaN for them, and predict refuses them; with ``"grey"`` both take them for grey images.
+        Where the student's encoder comes from: a fitted transformer gives its encoder, for self-distillation
+        (V2 section 3: a student of the teacher's architecture); one that is not fitted says by its parameters
+        ``encoder``, ``image_shape`` and ``pixel_range`` which network to build, with random weights. None is
+        ``SimCLRTransformer()``. Its ``image_size``, ``cache_dir`` and ``on_error`` say how image files are
+        read: with ``on_error="nan"`` those that cannot be read are left out of the training (also of the
+        teacher's), predict_proba gives rows of NaN for them, and predict refuses them; with ``"grey"`` both
+        take them for grey images.
     alpha : float, default=1
         Part of the loss that is the teacher's, in [0, 1]. 1 needs no labels beyond the teacher's.
     temperature : float, default=1
-        Of the teacher and the student, > 0. V2 takes 0.1 for a teacher that was fine-tuned and 1 for one that
-        is linear on frozen representations. The loss is that of V2, equation 3; Google's notebook multiplies
-        it by the square of the temperature, which is another learning rate.
+        Of the teacher and the student, > 0. V2 takes 0.1 for a teacher that was fine-tuned, else 1 (appendix
+        F). The loss is that of V2, equation 3; Google's notebook multiplies it by the square of the
+        temperature, which is another learning rate.
     teacher_views : {"auto", "same", "image"}, default="auto"
         What the teacher is asked about: ``"same"`` is the view that the student sees, at every step (V2); for
         a :class:`SimCLRClassifier` or another network of this package. ``"image"`` is the image, once

@@ -87,8 +87,8 @@ class SimCLRClassifier(TrainedImageClassifier):
         Layer of the projection head that the linear layer is put on: 0 is the representation h. V2 found 1
         best with few labels, for a head of 3 layers.
     start : {"linear", "zero"}, default="linear"
-        How the linear layer begins: as that logistic regression, or with weights of zero, as V2's does (near
-        zero).
+        How the linear layer begins: as that logistic regression, or with weights of zero, as in the commands
+        of Google's code.
     trainable : "all", int or sequence of str, default="all"
         Which part of the encoder is trained: all of it, so many of its last blocks (0 is none), or its
         modules of these names, as ``encoder_.named_modules()`` has them. The other parts keep their weights
@@ -107,7 +107,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         Passes over the labelled images. 0 leaves the encoder as it is, and the linear layer is the linear
         classifier that it begins as. ``"auto"`` is 0 with fewer than 500 labelled images per class, with
         which training can lose to that classifier; else 20, but at least 200 steps. With
-        ``start="zero"`` it is 60 (V2), but at least 300 steps, and 90 for linear evaluation (V1 B.6).
+        ``start="zero"`` it is 60 (V1, V2), but at least 300 steps, and 90 for linear evaluation (V1 B.6).
     max_time : float or None, default=None
         Seconds to fine-tune for, instead of ``max_epochs``; the pretraining has its own. Reading does not
         count; too few steps are treated as in :class:`SimCLRTransformer`.

@@ -332,7 +332,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     .. [2] Chen, Kornblith, Swersky, Norouzi and Hinton, "Big Self-Supervised Models are Strong
            Semi-Supervised Learners", NeurIPS 2020. :arxiv:`2006.10029`
     .. [3] Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
-           NeurIPS 2020, section 3.3. :arxiv:`2006.09882`
+           NeurIPS 2020, section 3.2. :arxiv:`2006.09882`
 
     Examples
     --------

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainedImageEstimator", "check_callbacks"]
 
-# Weight decay by optimizer: V1 section 2.2 for LARS; the others by experiment.
+# Weight decay by optimizer: V1 section 2.3 for LARS; the others by experiment.
 _WEIGHT_DECAY = {"lars": 1e-6, "sgd": 5e-4, "adamw": 0.05, "muon": 0.0}
 
 # What an accelerator trains a residual network on, to know how long a training of some seconds is.

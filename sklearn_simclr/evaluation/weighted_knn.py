@@ -75,7 +75,7 @@ class WeightedKNNClassifier(LabelledScoreMixin, VersionedPickles, BaseEstimator)
     .. [1] Z. Wu, Y. Xiong, S. X. Yu, D. Lin, "Unsupervised Feature Learning via Non-Parametric Instance
        Discrimination", CVPR 2018, section 3.4. :doi:`10.48550/arXiv.1805.01978`
     .. [2] M. Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
-       section 4. :doi:`10.48550/arXiv.2104.14294`
+       section 3.2. :doi:`10.48550/arXiv.2104.14294`
 
     Examples
     --------

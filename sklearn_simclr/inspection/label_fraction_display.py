@@ -164,7 +164,7 @@ class LabelFractionDisplay:
     .. [1] Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
            Representations", ICML 2020, section 6. :arxiv:`2002.05709`
     .. [2] Chen, Kornblith, Swersky, Norouzi and Hinton, "Big Self-Supervised Models are Strong
-           Semi-Supervised Learners", NeurIPS 2020, figure 1. :arxiv:`2006.10029`
+           Semi-Supervised Learners", NeurIPS 2020, figure 4. :arxiv:`2006.10029`
 
     Examples
     --------

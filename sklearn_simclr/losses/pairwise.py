@@ -50,7 +50,7 @@ def nt_logistic(z: Tensor, temperature: float = 0.5, *, semi_hard: bool = False)
 
     Notes
     -----
-    V1 takes the negatives from one of the two views "for simplicity, which slightly impairs performance"
+    V1 takes the negatives from one of the two views for simplicity, "which slightly impairs performance"
     (B.10); here they are all 2N - 2 rows of other images, as in `nt_xent`.
 
     References
@@ -116,7 +116,7 @@ def margin_triplet(z: Tensor, margin: float = 0.8, *, semi_hard: bool = False) -
 
     Notes
     -----
-    V1 takes the negatives from one of the two views "for simplicity, which slightly impairs performance"
+    V1 takes the negatives from one of the two views for simplicity, "which slightly impairs performance"
     (B.10); here they are all 2N - 2 rows of other images, as in `nt_xent`.
 
     References

@@ -31,7 +31,7 @@ def dcl(z: Tensor, temperature: float = 0.1) -> Tensor:
     z : torch.Tensor of shape (2N, d)
         Projections, floating point, N >= 2; rows i and i + N are a pair. They need not be normalised.
     temperature : float, default=0.1
-        T > 0 (at least 1e-30). The paper has 0.1 on ImageNet and 0.07 on CIFAR-10.
+        T > 0 (at least 1e-30).
 
     Returns
     -------
@@ -51,7 +51,7 @@ def dcl(z: Tensor, temperature: float = 0.1) -> Tensor:
 
     References
     ----------
-    Yeh et al., "Decoupled contrastive learning", 2022, arXiv:2110.06848, eq. 6.
+    Yeh et al., "Decoupled contrastive learning", 2022, arXiv:2110.06848.
 
     Examples
     --------
@@ -90,12 +90,12 @@ def hard_nt_xent(z: Tensor, temperature: float = 0.5, *, beta: float = 1.0, tau_
     z : torch.Tensor of shape (2N, d)
         Projections, floating point, N >= 2; rows i and i + N are a pair. They need not be normalised.
     temperature : float, default=0.5
-        T > 0 (at least 1e-30). The paper has 0.5.
+        T > 0 (at least 1e-30). The default is that of the authors' code.
     beta : float, default=1.0
-        :math:`\beta \ge 0`: how much more similar negatives count. The paper tries 0.5, 1 and 2.
+        :math:`\beta \ge 0`: how much more similar negatives count. The default is that of the authors' code.
     tau_plus : float, default=0.0
         :math:`\tau^+` in [0, 1): how probable it is that a negative is of the class of the anchor, which is
-        one over the number of balanced classes. The paper has 0.1 on CIFAR-10.
+        one over the number of balanced classes. The authors' code has 0.1.
 
     Returns
     -------

@@ -77,7 +77,7 @@ class ClassificationObjective(Objective):
     alpha : float, default=0
         Part of the loss that is the cross-entropy with the teacher's probabilities.
     temperature : float, default=1
-        Logits of student and teacher are divided by it in that part (V2, section 3).
+        Logits of student and teacher are divided by it in that part (V2, equation 2).
     validation : Validation or None, default=None
         What stops the training early.
     n_classes : int, default=2

@@ -77,7 +77,7 @@ class ContrastiveObjective(Objective):
     References
     ----------
     Chen et al., 2020, arXiv:2002.05709, section 2.1 and algorithm 1; the queue: Chen et al., 2020,
-    arXiv:2006.10029, section 2; small views: Caron et al., 2020, arXiv:2006.09882, section 3.3.
+    arXiv:2006.10029, section 2; small views: Caron et al., 2020, arXiv:2006.09882, section 3.2.
     """
 
     title = "SimCLR"

@@ -20,7 +20,7 @@ _FOLDS = 5
 _MANY_ROWS = 1000
 
 # Spread that a feature counts for at least, as a part of the root mean square of all. What hardly varies over
-# a few labelled images may vary a hundred times as much over views of them and over other images: divided by
+# a few labelled images may vary far more over views of them and over other images: divided by
 # its own spread, it would outweigh all others there.
 _LEAST_SCALE = 0.03
 

@@ -14,7 +14,7 @@ from .muon import Muon
 __all__ = ["default_learning_rate", "make_optimizer", "never_wait", "parameter_groups"]
 
 _DEFAULT_LEARNING_RATES: dict[str, Callable[[int], float]] = {
-    "lars": lambda batch_size: 0.3 * batch_size / 256,  # V1 section 2.2
+    "lars": lambda batch_size: 0.3 * batch_size / 256,  # V1 section 2.3
     "sgd": lambda batch_size: 0.1 * batch_size / 256,
     "adam": lambda batch_size: 0.002 * math.sqrt(batch_size / 256),
     "adamw": lambda batch_size: 0.002 * math.sqrt(batch_size / 256),
@@ -179,12 +179,12 @@ def default_learning_rate(name: str, batch_size: int) -> float:
 
     Notes
     -----
-    V1 (section 2.2) uses the linear rule with LARS; for small batches and few epochs it found
+    V1 (section 2.3) uses the linear rule with LARS; for small batches and few epochs it found
     0.075 sqrt(N) better (B.1). V2 uses 0.1 sqrt(N). The other rules are this package's own.
 
     References
     ----------
-    Chen et al., 2020, arXiv:2002.05709, section 2.2 and appendix B.1.
+    Chen et al., 2020, arXiv:2002.05709, section 2.3 and appendix B.1.
 
     Examples
     --------

@@ -35,7 +35,7 @@ def warmup_cosine(fraction: float, warmup: float = 0.0) -> float:
 
     References
     ----------
-    Chen et al., 2020, arXiv:2002.05709, section 2.2: linear warm-up, then cosine decay without restarts.
+    Chen et al., 2020, arXiv:2002.05709, section 2.3: linear warm-up, then cosine decay without restarts.
 
     Examples
     --------

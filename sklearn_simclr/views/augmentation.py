@@ -66,7 +66,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
         of at most so many degrees in either direction, in (0, 180]. ``"auto"`` is None, with
         ``recipe="no_up"`` ``"quarter"``. Quarter turns cost next to nothing. If views are not square, the
         crops of those that lie on their side stand upright in the image, so that they are not stretched
-        either; they are smaller. For any angle the crop itself is turned, at about twice the cost; where it
+        either; they are smaller. For any angle the crop itself is turned, which takes longer; where it
         reaches beyond the image, the image is reflected.
     color_strength : "auto" or float, default="auto"
         Strength s >= 0 of the colour jitter: brightness, contrast and saturation are multiplied by

@@ -15,7 +15,7 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "explanation"
 EXPECTED = {
     # Published: encoder, batch, epochs, rate, decay, temperature, layers, dimension, warm-up, queue
     ("v1", "imagenet"): ("resnet50", 4096, 100, 0.3 * 4096 / 256, 1e-6, 0.1, 2, 128, 10 / 100, None),
-    ("v1", "cifar10"): ("resnet50", 1024, 1000, 1.0, 1e-4, 0.5, 2, 128, 10 / 1000, None),
+    ("v1", "cifar10"): ("resnet50", 1024, 1000, 1.0, 1e-6, 0.5, 2, 128, 10 / 1000, None),
     ("v2", "imagenet"): ("resnet50", 4096, 800, 0.1 * 64, 1e-4, 0.1, 3, 128, 0.05, 2**16),
 }
 NAMES = (
@@ -82,6 +82,6 @@ def test_every_name_on_the_pages_exists(page):
             found = getattr(found, part)
     estimators = (SimCLRTransformer(), SimCLRClassifier(), Augmentation())
     parameters = {name for estimator in estimators for name in estimator.get_params()}
-    assert set(re.findall(r"``(\w+)=", text)) <= parameters | {"among", "rate", "paper", "data", "metric"}
+    assert set(re.findall(r"``(\w+)=", text)) <= parameters | {"among", "rate", "paper", "data", "metric", "semi_hard"}
     for script in re.findall(r"``(examples/[\w/]+\.py)``", text):
         assert (PAGES.parents[1] / script).is_file(), script
