@@ -474,6 +474,14 @@ def test_a_row_shows_the_round_of_its_ratio():
     assert row.ratio == row.ours / row.theirs == 1.0 and row.ours == 9.0
 
 
+def test_ratios_of_the_table_are_those_of_its_columns_or_the_page_says_that_they_are_not():
+    measured = json.loads((ROOT / "docs/benchmarks/results.json").read_text(encoding="utf-8"))["comparisons"]
+    rows = [row for found in measured.values() for row in found["rows"] if row["ours"] and row["theirs"]]
+    agree = all(row["ours"] / row["theirs"] == pytest.approx(row["ratio"], rel=1e-9) for row in rows)
+    page = (ROOT / "docs/reference/benchmarks.rst").read_text(encoding="utf-8")
+    assert agree != ("medians over all rounds" in page), "the sentence goes once `make bench` has run"
+
+
 def test_patch_features_are_those_of_loops():
     from patch_kmeans import PatchKMeans
     from photographs import crops

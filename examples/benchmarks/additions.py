@@ -3,8 +3,9 @@
 The default trains for some epochs. Then each other setting trains for as many epochs, and once more for the
 seconds that the default took with the same seed. A logistic regression on the standardised representation is
 scored on a quarter of the images, which no encoder has seen. The queue has averages of two lengths: that of
-SimCLRv2, 0.999, hardly moves in a few hundred steps. One more setting computes colours as torchvision does,
-one operation after the other, instead of by one linear map.
+SimCLRv2, 0.999, hardly moves in a few hundred steps. Two more settings run if they are asked for: colours as
+torchvision computes them, one operation after the other, instead of by one linear map; and micro-batches so
+small that the statistics of BatchNorm tell which views belong together.
 
     python examples/benchmarks/additions.py --folder cifar10/train --out docs/benchmarks
 """
@@ -27,6 +28,7 @@ SETTINGS = {
     "queue of 4,096, average of 0.999": {"queue_size": 4096, "queue_momentum": 0.999},
     "4 small views": {"small_views": 4},
     "colours one after the other": {"augmentation": Augmentation(implementation="torchvision")},
+    "micro-batches of 4": {"micro_batch_size": 4},
 }
 
 
@@ -84,7 +86,7 @@ def main(arguments=None):
     parser.add_argument("--epochs", type=int, default=2, help="of the default (2)")
     parser.add_argument(
         "--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS)[:3], metavar="NAME",
-        help=f"beside the default, without the last unless asked for: {', '.join(SETTINGS)}",
+        help=f"beside the default, without the last two unless asked for: {', '.join(SETTINGS)}",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
     parser.add_argument("--out", type=Path, default=Path("additions"), help="folder for the results")
