@@ -12,6 +12,10 @@ __all__ = ["edge_votes", "normalized_blocks"]
 _CLIP = 0.2
 _EPS = 1e-5
 
+# Half of the least by which squared lengths of two gradients differ in images of 8 bits. Channels are often
+# equal there, and rounding must not choose: it differs between bytes, floating-point images and ONNX.
+_TIE = 0.5 / 255**2
+
 
 def edge_votes(images: Tensor, orientations: int = 9) -> Tensor:
     """Return for each pixel its gradient's length, shared between the two nearest of some directions.
@@ -19,7 +23,8 @@ def edge_votes(images: Tensor, orientations: int = 9) -> Tensor:
     Parameters
     ----------
     images : tensor of shape (N, C, H, W)
-        Floating point in [0, 1]. Of several channels, the one with the longest gradient counts in each pixel.
+        Floating point in [0, 1]. Of several channels, the one with the longest gradient counts in each pixel,
+        the first of those that are equally long to 8 bits.
     orientations : int, default=9
         Bins of the direction, over 180 degrees.
 
@@ -39,10 +44,10 @@ def edge_votes(images: Tensor, orientations: int = 9) -> Tensor:
     across, down, longest = dx[:, :1], dy[:, :1], squared[:, :1]
     for channel in range(1, images.shape[1]):  # where is several times as fast as argmax and gather
         other = squared[:, channel : channel + 1]
-        longer = other > longest
+        longer = other > longest + _TIE
         across = torch.where(longer, dx[:, channel : channel + 1], across)
         down = torch.where(longer, dy[:, channel : channel + 1], down)
-        longest = torch.maximum(longest, other)
+        longest = torch.where(longer, other, longest)
     length = longest.sqrt()
     # Bin k is centred on the direction (k + 1/2) pi / orientations.
     place = torch.atan2(down, across) * (orientations / math.pi) - 0.5

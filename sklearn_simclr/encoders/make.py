@@ -39,6 +39,9 @@ _MEDIUM_STEM_MAX_SIDE = 64
 # V2 section 2 and the command lines of its authors.
 _SK_RATIO = 1 / 16
 
+# Torch counts the numbers of an image in 32 bits in many places.
+_MOST_NUMBERS = 2**31 - 1
+
 _RESNET = re.compile(r"resnet(18|34|50|101|152)(?:x([234]))?(-sk)?")
 _RESNET_NAMES = tuple(
     f"resnet{depth}{width}{kernels}"
@@ -86,7 +89,7 @@ def make_encoder(
     in_channels : int
         Channels of the images, >= 1.
     image_size : tuple of int
-        Height and width of the images in pixels, both >= 1.
+        Height and width of the images in pixels, both >= 1; an image has less than 2**31 numbers.
     view_size : tuple of int or None, default=None
         Height and width of the views that it will be trained on, if they are not left to the network: the
         compact network then works on images that are larger than such views by a third.
@@ -104,8 +107,8 @@ def make_encoder(
     ------
     ValueError
         If the name is unknown, if a module or what a factory returned fails on a batch of two images, if its
-        output is not a floating 2-D tensor of two rows, if a factory raises, or if `in_channels` or
-        `image_size` is out of range.
+        output is not a floating 2-D tensor of two rows, if a factory raises, or if `in_channels`,
+        `image_size` or `view_size` is out of range.
     TypeError
         If `encoder` is none of the above, if a factory needs other arguments, or if it does not return a
         module.
@@ -143,6 +146,8 @@ def make_encoder(
     (8, False)
     """
     in_channels, image_size = _check_images(in_channels, image_size)
+    if view_size is not None:
+        view_size = _check_images(in_channels, view_size, "view_size")[1]
     if isinstance(encoder, str):
         if encoder.startswith(_TIMM):
             module = _make_timm(encoder, in_channels, image_size)
@@ -158,17 +163,26 @@ def make_encoder(
     return module, _find_out_dim(module, in_channels, image_size)
 
 
-def _check_images(in_channels: int, image_size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    if not isinstance(in_channels, Integral) or in_channels < 1:
-        raise ValueError(f"in_channels must be an int >= 1, got {in_channels!r}.")
+def _check_images(
+    in_channels: int, size: tuple[int, int], name: str = "image_size"
+) -> tuple[int, tuple[int, int]]:
+    if not _is_count(in_channels):
+        raise ValueError(f"in_channels must be an int from 1 to {_MOST_NUMBERS}, got {in_channels!r}.")
     try:
-        height, width = image_size
-        valid = all(isinstance(side, Integral) and side >= 1 for side in (height, width))
+        height, width = size
+        valid = _is_count(height) and _is_count(width)
     except (TypeError, ValueError):
         valid = False
-    if not valid:
-        raise ValueError(f"image_size must be (height, width), two ints >= 1; got {image_size!r}.")
+    if not valid or int(in_channels) * int(height) * int(width) > _MOST_NUMBERS:
+        raise ValueError(
+            f"{name} must be (height, width), two ints >= 1, for images of at most {_MOST_NUMBERS} numbers; "
+            f"got {size!r}, with in_channels={in_channels}."
+        )
     return int(in_channels), (int(height), int(width))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= _MOST_NUMBERS
 
 
 def default_encoder(device: torch.device, n_views: float) -> str:

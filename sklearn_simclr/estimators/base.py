@@ -45,7 +45,7 @@ from .._utils.usual_settings import usual_settings
 from .._utils.warn import shortened
 from ..encoders.traits import Traits, traits
 from ..images.computed import ComputedImages
-from ..images.foreign import naming_errors
+from ..images.foreign import naming_errors, without_long_doubles
 from ..images.indexing import row_blocks
 from ..images.items import as_rows
 from ..images.layout import ImageFormat, array_layout, decoded_format, image_format, layout_of_mixed
@@ -127,6 +127,9 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
 
     # Side of the square whose area images get at most with ``image_size="auto"``.
     _auto_side = DEFAULT_SIDE
+
+    # How messages say where a parameter of reading is passed.
+    _reading_setting = "{}"
 
     _reading_constraints: dict[str, list] = {
         "image_shape": [StrOptions({"auto", "HWC", "CHW"}), tuple, list],
@@ -238,6 +241,7 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
             on_error=how.on_error,
             verbose=getattr(how, "verbose", 0),
             max_time=max_time,
+            setting=self._reading_setting,
         )
         good = len(rows) - len(decoded.bad)
         if reset:
@@ -349,6 +353,7 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
             check_feature_names(self, array, reset=reset)
         if array.dtype.kind not in "fiub":
             raise ValueError(f"X must hold real numbers, got dtype {array.dtype}.")
+        array = without_long_doubles(array)
         _check_finite(array)
         return array
 

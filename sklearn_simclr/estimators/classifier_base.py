@@ -21,6 +21,7 @@ from .._utils.labels import labelled_rows
 from .._utils.scoring import LabelledScoreMixin, warn_if_scored
 from .._utils.sklearn_private import Interval, StrOptions
 from .._utils.types import Images, Labels
+from .._utils.warn import warn
 from ..encoders.mirror import MirroredNetwork
 from ..images.source import ImageSource
 from ..training.classification import ClassificationObjective, Targets, Validation
@@ -71,8 +72,9 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         readable = ~np.isin(rows, source.bad)
         if not readable.any():
             raise ValueError(f"Of {len(rows)} labelled images none can be read (n_samples={n}).")
+        self.classes_, codes = np.unique(labels[readable], return_inverse=True)
+        _warn_of_lost_classes(rows[~readable], labels[~readable], self.classes_)
         rows, labels = rows[readable], labels[readable]
-        self.classes_, codes = np.unique(labels, return_inverse=True)
         numbers = np.full(n, -1, dtype=np.int64)
         numbers[rows] = codes
         weights = np.zeros(n, dtype=np.float32)
@@ -218,10 +220,11 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         bad = np.flatnonzero(np.isnan(logits).all(axis=1))
         if len(bad):
             more = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+            grey = self._reading_setting.format("on_error='grey'")
             raise ValueError(
                 f"{len(bad)} of {len(logits)} images cannot be read and have no class: rows "
-                f"{bad[:_LISTED].tolist()}{more}. Leave them out, or pass on_error='grey' to have them "
-                "taken for grey images; predict_proba gives rows of NaN for them."
+                f"{bad[:_LISTED].tolist()}{more}. Leave them out, or pass {grey} to have them taken for grey "
+                "images; predict_proba gives rows of NaN for them."
             )
         return self.classes_[logits.argmax(axis=1)]
 
@@ -268,6 +271,22 @@ def is_fitted(estimator: BaseEstimator | None) -> bool:
     except NotFittedError:
         return False
     return True
+
+
+def _warn_of_lost_classes(rows: NDArray, labels: NDArray, known: NDArray) -> None:
+    """Say which classes have no image that could be read, by the rows and labels of those that could not."""
+    learnt = set(known.tolist())
+    lost = [label for label in np.unique(labels).tolist() if label not in learnt]
+    if lost:
+        named = []
+        for label in lost[:_LISTED]:
+            at = rows[labels == label]
+            named.append(f"{label!r} (row {at[0]}" + (f" and {len(at) - 1} others)" if len(at) > 1 else ")"))
+        more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
+        warn(
+            f"None of the labelled images of {', '.join(named)}{more} can be read: the classifier will not "
+            "know that class. Repair these files, or add other images of it."
+        )
 
 
 def _check_weights(sample_weight: ArrayLike, n: int) -> np.ndarray:

@@ -163,6 +163,8 @@ class DistilledClassifier(TrainedImageClassifier):
     # For label_fraction_curve: it also learns from the rows whose labels were not drawn.
     learns_from_unlabelled = True
 
+    _reading_setting = "student=SimCLRTransformer(..., {})"
+
     _parameter_constraints = {
         name: constraint
         for name, constraint in {

@@ -133,7 +133,7 @@ class HOGTransformer(_FixedFeatures):
     The image is cut into cells; in each, the directions of the gradient, without their sign, are counted with
     the gradient's length as weight, shared between the two nearest bins. Blocks of 2 x 2 cells are
     normalised, clipped and normalised again. Of several channels, the one with the longest gradient counts at
-    each pixel.
+    each pixel, the first of equals.
 
     Parameters
     ----------

@@ -113,7 +113,8 @@ class SimCLRClassifier(TrainedImageClassifier):
         count; too few steps are treated as in :class:`SimCLRTransformer`.
     early_stopping : bool, default=False
         Whether to hold out a part of the labelled images, end when the loss on it has not become smaller
-        for a while, and keep the weights that were best on it.
+        for a while, and keep the weights that were best on it: with ``start="linear"`` perhaps those of the
+        start.
     validation_fraction : float, default=0.1
         Part of the labelled images that is held out, in (0, 1).
     n_iter_no_change : int, default=10
@@ -203,6 +204,8 @@ class SimCLRClassifier(TrainedImageClassifier):
 
     # For label_fraction_curve: it also learns from the rows whose labels were not drawn.
     learns_from_unlabelled = True
+
+    _reading_setting = "pretrained=SimCLRTransformer(..., {})"
 
     _parameter_constraints = {
         name: constraint
@@ -394,7 +397,8 @@ class SimCLRClassifier(TrainedImageClassifier):
         classifier = make_classifier_head(in_dim, len(self.classes_))
         trainable = int(self.trainable) if isinstance(self.trainable, Integral) else self.trainable
         frozen = parts_to_freeze(encoder, trainable)
-        if self.start == "linear" and targets.labels.ndim == 1:
+        linear = self.start == "linear" and targets.labels.ndim == 1
+        if linear:
             served = MirroredNetwork(encoder) if self.mirror_ else encoder
             features = self._infer(through, (served, hidden), images)
             start = linear_start(
@@ -410,4 +414,5 @@ class SimCLRClassifier(TrainedImageClassifier):
             given=("encoder", "head"),
             initialize=False,  # the first layer stays as it was pretrained
             frozen=frozen,
+            start_counts=linear,
         )

@@ -36,7 +36,8 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
         If the estimator is not fitted.
     TypeError
         If it is of another class, or has a parameter or a step that the file cannot hold: a module or
-        function of your own, callbacks, a teacher or step of another package. The message names it.
+        function of your own, callbacks, a teacher or step of another package, a
+        :class:`PACBayesContrastiveTransformer`. The message names it.
     ValueError
         If a parameter was set to what it cannot be: the file could not be read.
     OSError
@@ -70,13 +71,19 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     >>> bool((same.transform(X) == simclr.transform(X)).all())
     True
     """
-    if type(estimator) not in ESTIMATORS.values() and not any(
-        type(found.step) in ESTIMATORS.values() for found in image_steps(estimator)
-    ):
+    steps = list(image_steps(estimator))
+    if not steps:
         raise TypeError(
             f"estimator must be one of {', '.join(ESTIMATORS)}, or a Pipeline or another estimator of "
             f"scikit-learn with one; got {type(estimator).__name__}."
         )
+    for found in steps:
+        if type(found.step) not in ESTIMATORS.values():
+            raise TypeError(
+                f"{found.path} must be one of {', '.join(ESTIMATORS)}; got {type(found.step).__name__}, "
+                "which a file without code cannot hold. Pickle it for your own use, or write its encoder "
+                "alone with export_encoder(..., format='onnx')."
+            )
     check_is_fitted(estimator, "image_shape_" if type(estimator) in ESTIMATORS.values() else None)
     records, arrays = encode_estimator(estimator)
     container.write(path, _KIND, arrays, records)

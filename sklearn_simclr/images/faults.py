@@ -22,10 +22,20 @@ class MissingImagesError(FileNotFoundError, ValueError):
 
 
 class Faults:
-    """Images that cannot be read or have another size, collected until they are reported."""
+    """Images that cannot be read or have another size, collected until they are reported.
 
-    def __init__(self, n: int, rows: list[Any], on_error: OnError, advice: str) -> None:
-        self.n, self.rows, self.on_error, self.advice = n, rows, on_error, advice
+    `setting` says where the parameters of reading are, with {} in the place of one.
+    """
+
+    def __init__(
+        self, n: int, rows: list[Any], on_error: OnError, advice: str | None = None, setting: str = "{}"
+    ) -> None:
+        self.n, self.rows, self.on_error, self.setting = n, rows, on_error, setting
+        self.grey = setting.format("on_error='grey'")
+        self.advice = advice or (
+            f"Leave them out of X, or pass {self.grey}: fit leaves them out, and transform and predict take "
+            "them for grey images; 'nan': transform gives rows of NaN."
+        )
         self.bad: dict[int, ImageError] = {}
         # The row of the first image, -1 before there is one, and its size.
         self.first, self.size = -1, (0, 0)
@@ -73,14 +83,15 @@ class Faults:
             else:
                 warn(
                     f"{found}They are left out of a fit; transform gives rows of NaN for them, which many "
-                    "classifiers refuse. Pass on_error='grey' to have them taken for grey images there."
+                    f"classifiers refuse. Pass {self.grey} to have them taken for grey images there."
                 )
         if self.odd:
             lines = [f"row {i}, {name_of(self.rows[i])}: {h} x {w}" for i, (h, w) in self.odd[:_LISTED]]
+            resized = self.setting.format("image_size='auto'")
             raise ValueError(
                 f"Images of mixed sizes (height x width). Row {self.first}, "
                 f"{name_of(self.rows[self.first])}, is {self.size[0]} x {self.size[1]}, but\n  "
                 + "\n  ".join(lines)
                 + ("\n  and perhaps more" if len(self.odd) > _LISTED or not all_seen else "")
-                + "\nPass image_size='auto', the side of a square or (height, width) to have all resized."
+                + f"\nPass {resized}, the side of a square or (height, width) to have all resized."
             )

@@ -12,10 +12,44 @@ from torch import Tensor
 
 from .._utils.warn import shortened
 
-__all__ = ["array_of_tensor", "naming_errors"]
+__all__ = ["array_of_tensor", "naming_errors", "without_long_doubles"]
 
 # What is raised on purpose, by this package or by those that it calls, says what is wrong.
 _CLEAR = (ImportError, MemoryError, OSError, TypeError, ValueError, Warning)
+
+_BEYOND = "Replace numbers beyond the range of float64 (1.8e308), or leave that image out."
+
+
+def without_long_doubles(array: NDArray, row: int | None = None) -> NDArray:
+    """Return an array with float64 in place of long doubles; any other as it came.
+
+    Parameters
+    ----------
+    array : ndarray
+        Of any dtype.
+    row : int or None, default=None
+        Which row of X it is; None where its rows are those of X.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape.
+
+    Raises
+    ------
+    ValueError
+        If a finite number is beyond the range of float64.
+    """
+    if array.dtype.type is not np.longdouble:
+        return array
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float64)
+    beyond = np.ma.filled(np.isfinite(array) & ~np.isfinite(narrow), False)
+    if beyond.any():
+        if row is None:
+            row = int(np.argwhere(np.atleast_1d(beyond))[0][0])
+        raise ValueError(f"Row {row} of X has a number of {array.dtype} that float64 cannot hold. {_BEYOND}")
+    return narrow
 
 
 def array_of_tensor(tensor: Tensor) -> NDArray:
@@ -74,7 +108,7 @@ def naming_errors(X: Any) -> Iterator[None]:
         row, cause = _row_that_fails(X)
         cause = error if row is None else cause
         if isinstance(cause, OverflowError):
-            advice = "Replace numbers beyond the range of float64 (1.8e308), or leave that image out."
+            advice = _BEYOND
         else:
             advice = "Pass an array, or a list or dataset whose length and rows can be read."
         raise ValueError(

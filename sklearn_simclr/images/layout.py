@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .._utils.types import ImageShape, PixelRange
 from .._utils.warn import warn
+from .foreign import without_long_doubles
 from .indexing import row_blocks
 from .mapped import mapped_rows
 from .outliers import range_without_outliers
@@ -119,7 +120,8 @@ def image_format(
     ImageFormat(layout='HW', image_shape=(8, 8), flat=True, pixel_range=(0.0, 255.0), decoded_dtype='')
     """
     layout, shape = array_layout(X.shape, image_shape)
-    return ImageFormat(layout, shape, X.ndim == 2, _find_pixel_range(X, None, pixel_range))
+    low_high = _find_pixel_range(without_long_doubles(X), None, pixel_range)
+    return ImageFormat(layout, shape, X.ndim == 2, low_high)
 
 
 def array_layout(X_shape: tuple[int, ...], image_shape: ImageShape = "auto") -> tuple[str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .foreign import without_long_doubles
 from .source import as_arrays
 
 __all__ = ["without_masks"]
@@ -40,6 +41,7 @@ def without_masks(X: Any, black: float | None = None) -> Any:
     [[[3.0, 3.0], [4.0, 5.0]]]
     """
     whole = isinstance(X, np.ma.MaskedArray) and X.dtype != object
+    X = without_long_doubles(X) if whole else X
     rows = [X] if whole else as_arrays(X)
     if rows is None or not any(isinstance(row, np.ma.MaskedArray) for row in rows):
         return X

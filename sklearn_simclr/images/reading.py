@@ -33,11 +33,6 @@ __all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
 _SIZES = 1000
 _SIZES_OF_ITEMS = 32
 
-_ADVICE = (
-    "Leave them out of X, or pass on_error='grey': fit leaves them out, and transform and predict take them "
-    "for grey images; 'nan': transform gives rows of NaN."
-)
-
 
 class DecodedRows(NamedTuple):
     """Decoded images, some of which may be missing.
@@ -67,7 +62,8 @@ def read_rows(
     on_error: OnError = "raise",
     verbose: int = 0,
     max_time: float | None = None,
-    advice: str = _ADVICE,
+    advice: str | None = None,
+    setting: str = "{}",
 ) -> DecodedRows:
     """Decode images, each of them once.
 
@@ -91,8 +87,10 @@ def read_rows(
         1 shows a progress bar.
     max_time : float or None, default=None
         Seconds of a training that includes reading: a warning says that reading will take most of them.
-    advice : str, optional
-        What to do about images that cannot be read, for the error.
+    advice : str or None, default=None
+        What to do about images that cannot be read, for the error; None is to pass another ``on_error``.
+    setting : str, default="{}"
+        What messages call a parameter, with {} in the place of it: where somebody passes it.
 
     Returns
     -------
@@ -119,7 +117,7 @@ def read_rows(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True: truncated files are read as far as they go, and "
             "the rest of such images is grey or black. Set it to False to have these files listed."
         )
-    faults = Faults(len(rows), rows, on_error, advice)
+    faults = Faults(len(rows), rows, on_error, advice, setting)
     bar = progress_bar("images", len(rows), "images", shown=bool(verbose))
     with strict_decoders() as notes, bar:
         progress = Progress(bar, len(rows), max_time, kept=cache_dir is not None)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .foreign import array_of_tensor
+from .foreign import array_of_tensor, without_long_doubles
 from .indexing import row_blocks
 from .layout import ImageFormat, warn_about_range
 from .mapped import MappedRows, mapped_rows
@@ -337,7 +337,9 @@ def as_arrays(X: Any) -> list[NDArray] | None:
     ):
         return None
     rows = [array_of_tensor(row) if isinstance(row, torch.Tensor) else np.asanyarray(row) for row in rows]
-    return rows if rows[0].ndim >= 1 else None
+    if rows[0].ndim < 1:
+        return None
+    return [without_long_doubles(row, i) for i, row in enumerate(rows)]
 
 
 def image_source(X: NDArray, fmt: ImageFormat, *, fitted: bool = False) -> ImageSource:
@@ -480,8 +482,9 @@ def decoded_source(
 
 def as_tensor(array: NDArray) -> Tensor:
     """Share the memory of an array, whatever its byte order, strides or flags."""
-    if array.dtype == np.longdouble or not array.dtype.isnative:
-        array = array.astype(np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("="))
+    array = without_long_doubles(array)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype in (np.uint32, np.uint64):
         array = array.astype(np.float64)
     if any(stride < 0 for stride in array.strides):

@@ -130,8 +130,7 @@ def read_tiff(
         shown, planes = shown[:1], 1
         left_out = len(pages) - 1 - sum(_one(page, _SUBFILE, 0) & _REDUCED_OR_MASK != 0 for page in pages[1:])
         if left_out and notes is not None:
-            more = "more than " if len(pages) > _MOST_PAGES else ""
-            notes.append(f"{more}{left_out + 1} pages, which are not grey ones of one size")
+            notes.append(_why_no_channels(pages, left_out + 1))
         if _pillow_reads(tags):
             return None
     try:
@@ -300,6 +299,28 @@ def _is_channel(tags: _Tags) -> bool:
         and _numbers(tags) in _DTYPES
         and _one(tags, _COMPRESSION, _UNCOMPRESSED) in _COMPRESSIONS
     )
+
+
+def _why_no_channels(pages: list[_Tags], count: int) -> str:
+    """Return how many pages there are, and why they are not channels of one image."""
+    if len(pages) > _MOST_PAGES:
+        return f"more than {_MOST_PAGES} pages, which is too many for channels"
+    first = pages[0]
+    samples, photometric = _one(first, _SAMPLES, 1), _one(first, _PHOTOMETRIC, _BLACK_IS_ZERO)
+    kind, bits = _numbers(first)
+    if samples != 1 or photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
+        why = "of which the first is not grey"
+    elif (kind, bits) not in _DTYPES:
+        why = (
+            f"whose pixels of {bits} bits and sample format {kind} are no channels: 8, 16 or 32 bits of "
+            "whole numbers and 16 to 64 of floating-point numbers are"
+        )
+    elif _one(first, _COMPRESSION, _UNCOMPRESSED) not in _COMPRESSIONS:
+        known = ", ".join(sorted(set(_COMPRESSIONS.values())))
+        why = f"which would be channels if they were saved with one of the compressions {known}"
+    else:
+        why = "which differ in size or kind"
+    return f"{count} pages, {why}"
 
 
 def _alike(page: _Tags, first: _Tags) -> bool:

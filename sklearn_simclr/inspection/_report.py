@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from .._utils.atomic_write import replacing
 from .._utils.labels import labelled_rows
 from .._utils.types import Images, Labels, PathLike, RandomState
 from ..estimators.nested import trained_step
@@ -290,17 +291,25 @@ class RepresentationReport:
         Parameters
         ----------
         path : str or os.PathLike, default=None
-            Where to write it.
+            Where to write it; a file or link there is replaced when the page is complete.
 
         Returns
         -------
         str or None
             The page; None where it was written. Without pictures if matplotlib is not installed.
+
+        Raises
+        ------
+        TypeError
+            If `path` is no path.
+        OSError
+            If the file cannot be written. What was there before stays.
         """
         page = report_page(self._title(), self.findings, self._rows(), self._picture(), whole=True)
         if path is None:
             return page
-        Path(path).write_text(page, encoding="utf-8")
+        with replacing(path) as unfinished:
+            Path(unfinished).write_text(page, encoding="utf-8")
         return None
 
     def plot(self, axes: Sequence[Axes] | np.ndarray | None = None) -> np.ndarray:

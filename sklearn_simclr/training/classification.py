@@ -88,6 +88,9 @@ class ClassificationObjective(Objective):
         Whether an encoder whose first layer is set from images is to be set.
     frozen : iterable of torch.nn.Module, default=()
         Parts of the modules whose own parameters and statistics stay as they are.
+    start_counts : bool, default=False
+        Whether the modules are a trained classifier as they are, which is kept if no epoch does better on the
+        validation images.
     """
 
     augmentation: Views
@@ -107,9 +110,11 @@ class ClassificationObjective(Objective):
         given: Iterable[str] = (),
         initialize: bool = True,
         frozen: Iterable[nn.Module] = (),
+        start_counts: bool = False,
     ) -> None:
         super().__init__(modules, augmentation, given=given, initialize=initialize)
         self.frozen = list(frozen)
+        self.start_counts = start_counts
         self.thawed: list[nn.Parameter] = []  # parameters that are trainable again in the end
         self.targets = targets
         self.teacher = teacher
@@ -185,6 +190,8 @@ class ClassificationObjective(Objective):
         for parameter in self.thawed:
             parameter.requires_grad_(False)
         super().begin(images, plan, generator)
+        if self.validation is not None and self.start_counts:
+            self._note_if_best(self._validate(self.validation)[0], 0)
 
     def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
         """Return the accuracy in the last batch and, with validation images, loss and accuracy on these."""
@@ -195,10 +202,14 @@ class ClassificationObjective(Objective):
         if self.validation is None:
             return found
         loss, accuracy = self._validate(self.validation)
+        self._note_if_best(loss, epoch.number)
+        return {**found, "valid_loss": loss, "valid_accuracy": accuracy}
+
+    def _note_if_best(self, loss: float, epoch: int) -> None:
+        """Keep the present weights if none before had so small a loss on the validation images."""
         if loss < self.best["loss"]:
             state = copy.deepcopy(self.modules.state_dict())
-            self.best = {"loss": loss, "epoch": epoch.number, "module": state}
-        return {**found, "valid_loss": loss, "valid_accuracy": accuracy}
+            self.best = {"loss": loss, "epoch": epoch, "module": state}
 
     @torch.no_grad()
     def _validate(self, held: Validation) -> tuple[float, float]:

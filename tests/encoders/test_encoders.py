@@ -571,8 +571,20 @@ def test_other_types(encoder):
         (3, (0, 8), "image_size"),
         (3, (8.0, 8), "image_size"),
         (3, (8, 8, 3), "image_size"),
+        (3, (8, 10**30), "image_size"),
+        (3, (2**20, 2**20), "image_size"),
+        (3, (True, True), "image_size"),
+        (True, (8, 8), "in_channels"),
+        (10**30, (8, 8), "in_channels"),
     ],
 )
 def test_shape_of_the_images_is_checked(in_channels, image_size, name):
-    with pytest.raises(ValueError, match=f"{name} must be"):
-        make_encoder("resnet18", in_channels, image_size)
+    for encoder in ("compact", "resnet18"):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            make_encoder(encoder, in_channels, image_size)
+
+
+@pytest.mark.parametrize("view_size", [(True, 8), (8, 10**30), (0, 8), 8])
+def test_the_size_of_views_is_checked(view_size):
+    with pytest.raises(ValueError, match="view_size must be"):
+        make_encoder("compact", 3, (8, 8), view_size)

@@ -206,6 +206,16 @@ def test_early_stopping(digits, pretrained):
     assert model.history_["validation_accuracy"].max() > 0.8
 
 
+def test_early_stopping_keeps_the_start_that_no_epoch_betters(digits, pretrained):
+    X, y = digits
+    options = {"early_stopping": True, "n_iter_no_change": 1, "learning_rate": 0.5, "random_state": 0}
+    model = SimCLRClassifier(pretrained, max_epochs=3, **options).fit(X[:60], y[:60])
+    start = SimCLRClassifier(pretrained, max_epochs=0, **options).fit(X[:60], y[:60])
+    assert model.n_iter_ == 1
+    assert equal(state(model.encoder_), state(pretrained.encoder_))
+    np.testing.assert_array_equal(model.predict_proba(X[60:90]), start.predict_proba(X[60:90]))
+
+
 def test_files_are_decoded_once_for_both_trainings(digits, few, tmp_path, monkeypatch):
     from PIL import Image
 

@@ -58,6 +58,14 @@ def test_hog_against_pixel_by_pixel(photographs, n_orientations, cell, block):
         np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+def test_hog_of_bytes_is_hog_of_the_same_pixels_as_floating_point_numbers(photographs):
+    # Few levels, of which many gradients in two channels are equally long: rounding must not choose.
+    images = photographs[:8] // 16 * 16
+    expected = HOGTransformer(pixel_range=(0, 255)).fit_transform(images)
+    found = HOGTransformer(pixel_range=(0, 1)).fit_transform(images / 255.0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_hog_ignores_brightness_and_contrast(photographs):
     images = photographs.mean(axis=3) / 255.0
     model = HOGTransformer(pixel_range=(0, 1)).fit(images)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from sklearn_simclr import SimCLRTransformer
+from sklearn_simclr import PixelTransformer, SimCLRTransformer
 from sklearn_simclr.images.layout import decoded_format, image_format
 from sklearn_simclr.images.source import as_array, as_float, decoded_source, image_source
 
@@ -182,6 +182,31 @@ def test_unusual_dtypes_and_byte_orders(dtype):
     torch.testing.assert_close(
         read(X, pixel_range=(0, 85)).take(torch.arange(3)), expected, atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max <= np.finfo(np.float64).max, reason="long double is float64")
+def test_numbers_beyond_float64_are_refused_by_row():
+    images = list(pixels((3, 8, 8)).astype(np.longdouble))
+    images[1][2, 3] = np.longdouble("1e400")
+    X = np.stack(images)
+    masked = np.ma.masked_equal(X, X[0, 0, 0])
+    mixed = [np.ones((9, 8)), *images]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for given, row in (
+            (X, 1),
+            (images, 1),
+            (X.reshape(3, 64), 1),
+            (masked, 1),
+            (mixed, 2),
+            (X.tolist(), 1),
+        ):
+            with pytest.raises(ValueError, match=rf"Row {row} of X has a number of .*1\.8e308"):
+                PixelTransformer(image_size=8).fit(given)
+        with pytest.raises(ValueError, match=r"Row 1 of X.*1\.8e308"):
+            read(X)
+        masked = np.ma.masked_greater(X, 1e300)
+        assert np.isfinite(PixelTransformer().fit_transform(masked)).all()
 
 
 def test_read_only_arrays_are_accepted_in_silence():

@@ -287,13 +287,13 @@ GREY, COLOR = random_bands((9, 13)), random_bands((9, 13, 3))
 @pytest.mark.parametrize(
     ("data", "count"),
     [
-        (pages(random_bands((4, 9, 13, 3))), "4 pages"),
-        (pages(random_bands((3, 9, 13, 5)), planarconfig="contig"), "3 pages"),
-        (pages(random_bands((4, 9, 13)) > 99), "4 pages"),
-        (mixed(GREY, GREY[:5]), "2 pages"),
-        (mixed(GREY, COLOR), "2 pages"),
-        (mixed(GREY, GREY.astype(np.uint16)), "2 pages"),
-        (mixed(COLOR, GREY, GREY[::2, ::2]), "3 pages"),
+        (pages(random_bands((4, 9, 13, 3))), "4 pages, of which the first is not grey"),
+        (pages(random_bands((3, 9, 13, 5)), planarconfig="contig"), "3 pages, of which the first is not"),
+        (pages(random_bands((4, 9, 13)) > 99), "4 pages, whose pixels of 1 bits and sample format 1 are no"),
+        (mixed(GREY, GREY[:5]), "2 pages, which differ in size"),
+        (mixed(GREY, COLOR), "2 pages, which differ"),
+        (mixed(GREY, GREY.astype(np.uint16)), "2 pages, which differ in size or kind"),
+        (mixed(COLOR, GREY, GREY[::2, ::2]), "3 pages, of which the first is not grey"),
     ],
 )
 def test_of_other_pages_the_first_is_read_and_a_warning_says_so(data, count):

@@ -288,6 +288,16 @@ def test_the_page_is_well_formed_and_needs_no_other_file(report, tmp_path):
     # A page in a notebook's last line is not wanted where it was written to a file.
     assert report.to_html(tmp_path / "report.html") is None
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
+    # A link is replaced, and what it points to stays.
+    (kept := tmp_path / "kept").write_text("mine")
+    (tmp_path / "link.html").symlink_to(kept)
+    report.to_html(tmp_path / "link.html")
+    assert kept.read_text() == "mine" and not (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "link.html").read_text(encoding="utf-8") == page
+    with pytest.raises(TypeError, match="path must be"):
+        report.to_html(3)
+    with pytest.raises(FileNotFoundError, match="cannot be written"):
+        report.to_html(tmp_path / "none" / "report.html")
     root = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
     sources = [element.get("src") for element in root.iter("img")]
     assert len(sources) == 1 and sources[0].startswith("data:image/png;base64,iVBOR")
