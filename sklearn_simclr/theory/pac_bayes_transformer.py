@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, Self, cast
 
@@ -55,9 +53,6 @@ from .tuples import ContrastiveTuples, sample_tuples
 __all__ = ["PACBayesContrastiveTransformer"]
 
 _LOSSES = {"logistic": logistic_of_margins, "hinge": hinge_of_margins}
-
-# The learning rate falls to a tenth after three quarters of the epochs (section 5.1).
-_DECAY_AFTER = 0.75
 
 _TUPLES_AT_A_TIME = 1024
 
@@ -427,14 +422,13 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     ) -> Plan:
         device = resolve_device(self.device)
         check_float64(device, "the bound")
-        decayed = math.ceil(_DECAY_AFTER * self.max_epochs) / max(1, self.max_epochs)
         return Plan(
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
             keep_last=True,  # the bound is about every tuple
             optimizer="adam",
             learning_rate=float(self.learning_rate),
-            schedule=partial(step_decay, after=decayed),
+            schedule=step_decay,  # after three quarters, section 5.1
             seed=seed,
             loop_seed=loop_seed,
             started=started,

@@ -24,12 +24,16 @@ _ADVICE = "Pass another checkpoint_dir, or remove the file to start anew."
 
 # What a user calls the parts of a training.
 _NAMES = {
+    "images": "images or pixel_range",
+    "initial weights": "the weights that the training begins with",
     "loss": "loss or temperature",
     "loop_seed": "random_state",
     "modules": "the architecture of the networks",
     "objective": "the class of the objective",
     "schedule": "warmup",
     "seed": "random_state",
+    "validation": "early_stopping",
+    "weights": "class_weight or sample_weight",
 }
 
 # Seconds between two checkpoints within an epoch.
@@ -188,17 +192,18 @@ def _is_shorter(there: Mapping[str, str], here: Mapping[str, str]) -> bool:
 
 def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     """Return which parts of two trainings differ, and what to do about some."""
+    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    pairs = {name: (there.get(name), here.get(name)) for name in names}
     texts = {}
-    for name in sorted(there.keys() | here.keys()):
-        one, other = there.get(name), here.get(name)
-        if one != other:
-            digests = {len(part or "") for part in (one, other)} == {40}
-            shown = "" if digests else f" ({shortened(str(one))} in the file, {other} here)"
-            texts[_NAMES.get(name, name)] = f"{_NAMES.get(name, name)}{shown}"
+    for name, (one, other) in pairs.items():
+        # Digests say nothing to anybody.
+        is_digest = any(len(part or "") == 40 for part in (one, other))
+        shown = "" if is_digest else f" ({shortened(str(one))} in the file, {other} here)"
+        texts[_NAMES.get(name, name)] = f"{_NAMES.get(name, name)}{shown}"
     more = ""
     if "random_state" in texts:
         more = ". A RandomState gives every fit another seed: pass an int"
-    if texts.keys() <= {"max_epochs", "max_time"}:
+    if names in (["max_epochs"], ["max_time"]) and "None" not in pairs[names[0]]:
         more = ". A longer training goes on from the file, a shorter one cannot"
     return shortened(", ".join(texts.values())) + more
 

@@ -207,6 +207,13 @@ def test_a_trained_posterior_is_taken_from_the_cache(digits, tmp_path, monkeypat
 
 
 @torch.no_grad()
+def test_a_training_is_made_longer(digits, tmp_path):
+    X, y = digits
+    for epochs in (1, 2, 3):
+        model = small(n_tuples=64, n_posterior_samples=1, max_epochs=epochs, checkpoint_dir=tmp_path)
+        assert model.fit(X[:40], y[:40]).n_iter_ == epochs
+
+
 def test_the_differentiable_divergence_is_the_exact_one():
     torch.manual_seed(0)
     posterior = GaussianPosterior(make_mlp(6, 4, 3), 0.01)

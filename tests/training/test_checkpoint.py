@@ -149,6 +149,21 @@ def test_a_checkpoint_of_other_images_or_parameters_is_refused(images, tmp_path)
     assert (tmp_path / "training.safetensors").read_bytes() == before
 
 
+def test_what_differs_has_the_name_that_a_user_knows_and_no_digest():
+    one, other = "0" * 40, "1" * 40
+    for there, here, text in (
+        ({"images": one}, {"images": other}, "images or pixel_range"),
+        ({"weights": one}, {"weights": other}, "class_weight or sample_weight"),
+        ({"validation": "None"}, {"validation": other}, "early_stopping"),
+        ({"precision": "None"}, {"precision": other}, "precision"),
+        ({"teacher": one}, {}, "teacher"),
+        ({"alpha": "1.0"}, {"alpha": "0.5"}, "alpha (1.0 in the file, 0.5 here)"),
+        # What had no time to end by is no shorter training.
+        ({"max_time": "None"}, {"max_time": "3.0"}, "max_time (None in the file, 3.0 here)"),
+    ):
+        assert _checkpoint._differences({"seed": "0", **there}, {"seed": "0", **here}) == text
+
+
 def test_a_training_is_made_longer(images, tmp_path):
     short = simclr(checkpoint_dir=tmp_path / "run", memory=str(tmp_path)).fit(images)
     longer = simclr(checkpoint_dir=tmp_path / "run", memory=str(tmp_path), max_epochs=6).fit(images)
