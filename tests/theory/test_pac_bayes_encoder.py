@@ -206,7 +206,6 @@ def test_a_trained_posterior_is_taken_from_the_cache(digits, tmp_path, monkeypat
     np.testing.assert_array_equal(again.transform(X), model.transform(X))
 
 
-@torch.no_grad()
 def test_a_training_is_made_longer(digits, tmp_path):
     X, y = digits
     for epochs in (1, 2, 3):
@@ -214,6 +213,7 @@ def test_a_training_is_made_longer(digits, tmp_path):
         assert model.fit(X[:40], y[:40]).n_iter_ == epochs
 
 
+@torch.no_grad()
 def test_the_differentiable_divergence_is_the_exact_one():
     torch.manual_seed(0)
     posterior = GaussianPosterior(make_mlp(6, 4, 3), 0.01)
