@@ -475,7 +475,8 @@ def timm_of(changes):
     ("changes", "reason"),
     [
         ({"name": "timm:eva_giant_patch14_560.m30m_ft_in22k_in1k"}, "missing or superfluous"),
-        ({"in_channels": 10**9}, "instead of"),
+        ({"in_channels": 10**6}, "instead of"),
+        ({"in_channels": 10**9}, "at most 2147483647 numbers"),
         ({"image_size": [10**5, 10**5]}, "too many"),
         ({"image_size": [0, 8]}, "image_size must be"),
         ({"name": "timm:no_such_network"}, "no network"),
