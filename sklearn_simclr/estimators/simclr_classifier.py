@@ -40,7 +40,7 @@ from .simclr_transformer import SimCLRTransformer
 
 __all__ = ["SimCLRClassifier"]
 
-# V1 appendix B.5: Nesterov momentum with 0.05 * batch_size / 256; V2's LARS suits batches of thousands.
+# V1 appendix B.5: Nesterov momentum with 0.05 * batch_size / 256; V2 has LARS and batches of 1,024.
 _FINE_TUNING_RATE = 0.05
 
 # V1 appendix B.6, linear evaluation: twice that rate, and 90 epochs.
