@@ -91,7 +91,7 @@ for name, encoder in encoders.items():
 # falls towards the loss (proposition 6.2): a mean of many images is nearly the class mean.
 #
 # The bound, which is made of pairs and never of a label, puts the three representations in the same order as
-# the classifier does.
+# the loss of the mean classifier does.
 
 prior = np.bincount(y_test) / len(y_test)
 tau = collision_probability(prior)
@@ -126,7 +126,7 @@ print(pd.DataFrame(rows, columns=columns).round(3).to_string(index=False))
 # class. Its share grows with the probability of a collision, :math:`\tau`, which is 1/2 for two equally
 # frequent classes and 1/10 for ten. The theory subtracts the least that collisions can cost, 1 bit each; what
 # they cost beyond it, because images of a class differ, stays in the bound, :math:`\tau / (1 - \tau)` times.
-# With two classes it is half of the bound.
+# With two classes it is about half of the bound.
 
 H = represented["SimCLR"]
 collision_figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")

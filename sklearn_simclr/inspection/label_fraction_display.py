@@ -484,7 +484,8 @@ class LabelFractionDisplay:
         inside = self.ax_.get_window_extent()
         # Where bands leave no place, one that is free of curves; if there is none either, above the middle.
         curves = [(path, filled) for path, filled in taken if not filled]
-        places = [*itertools.product((taken, curves), _PLACES), ([], _PLACES[0])]
+        nothing: list[tuple[Any, bool]] = []
+        places = [*itertools.product((taken, curves), _PLACES), (nothing, _PLACES[0])]
         for paths, (share, side, horizontal) in places:
             text.xy = (saving.fraction ** (1 - share) * saving.reference_fraction**share, y)
             text.set_position((_TEXT_BESIDE[horizontal], 5 * side))
