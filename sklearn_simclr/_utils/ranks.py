@@ -20,7 +20,7 @@ import torch.distributed as dist
 from joblib.parallel import get_active_backend
 from torch import Tensor
 
-from .devices import is_cpu
+from .devices import is_cpu, out_of_memory
 from .workers import in_worker
 
 __all__ = [
@@ -284,7 +284,9 @@ class Ranks:
         """Turn what torch says of a closed connection into what the rank at the other end has said."""
         try:
             yield
-        except RuntimeError:
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
             # What torch says is where a socket was closed.
             raise LostRankError(self._last_word()) from None
 
@@ -300,8 +302,17 @@ class Ranks:
     def _place(self) -> str:
         return f"sklearn_simclr/failed/{self._failures}"
 
-    def close(self) -> None:
-        """Close the connections to the other ranks."""
+    def close(self, failed: bool = False) -> None:
+        """Close the connections to the other ranks.
+
+        Parameters
+        ----------
+        failed : bool, default=False
+            Whether other ranks may be gone: what was sent to them by NCCL would be waited for.
+        """
+        if failed and hasattr(self._accelerated, "abort"):
+            with contextlib.suppress(Exception):
+                self._accelerated.abort()
         for group in (self._accelerated, self._group):
             if group is not None:  # None would be the group that the script may have made
                 with contextlib.suppress(Exception):
@@ -320,7 +331,7 @@ class Ranks:
             said = f"Rank {self.rank} failed with {type(error).__name__}: {str(error)[:2000]}"
             with contextlib.suppress(Exception):
                 _store().compare_set(self._place(), "", said)
-        self.close()
+        self.close(failed=True)
         self._failures += 1
         self._meetings = 0
 

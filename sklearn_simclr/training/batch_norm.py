@@ -106,8 +106,10 @@ class _Normalize(torch.autograd.Function):
         x, weight, mean, variance, count = ctx.saved_tensors
         scale = (variance + ctx.eps).rsqrt()
         # Sums over the own rows of dy and of dy times the normalised x: the gradients of shift and scale.
+        # CUDA makes room for them by the weight.
+        known = torch.ones_like(mean) if weight is None else weight
         _, of_scale, of_shift = torch.ops.aten.native_batch_norm_backward(
-            dy, x, weight, mean, variance, mean, scale, False, ctx.eps, [False, True, True]
+            dy, x, known, mean, variance, mean, scale, False, ctx.eps, [False, True, True]
         )
         dx = None
         if ctx.needs_input_grad[0]:

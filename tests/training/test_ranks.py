@@ -242,6 +242,26 @@ def test_a_rank_that_is_gone_ends_the_fit_of_the_others(forked):
     assert "ended without a word" in first and "ended without a word" in third
 
 
+def test_what_was_sent_to_a_rank_that_failed_is_given_up(monkeypatch):
+    done = []
+
+    class Group:
+        def abort(self):
+            done.append("abort")
+
+    monkeypatch.setattr(ranks.dist, "destroy_process_group", lambda group: done.append("destroy"))
+    for failed in (True, False):
+        one = ranks.Ranks(0, 2)
+        one._accelerated = Group()
+        one.close(failed=failed)
+    assert done == ["abort", "destroy", "destroy"]
+
+
+def test_exhausted_memory_is_no_lost_rank():
+    with pytest.raises(torch.OutOfMemoryError), ranks.Ranks(0, 2)._asking():
+        raise torch.OutOfMemoryError("out of memory")
+
+
 def test_the_clock_of_rank_0_decides(forked):
     found = forked.run(2, learn_in_float64, "muon", "nt_xent", None, "clocks that differ")
     assert furthest(*found) == 0 and len(found[0][-1]) > 1
