@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["RecordedGraph", "record"]
 
 aten = torch.ops.aten
+_COPIES = {aten.copy_.default, aten._to_copy.default}
 _WAITING = {aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.default}
 
 
@@ -49,9 +50,14 @@ class RecordedGraph:
 class record(TorchDispatchMode):  # noqa: N801, as in torch
     """What torch.cuda.graph is."""
 
-    def __init__(self, graph, capture_error_mode="global"):
+    invalid = False
+
+    def __init__(self, graph, stream, capture_error_mode="global"):
         super().__init__()
         assert capture_error_mode == "thread_local"
+        known = getattr(torch, "pretended", torch.cpu)
+        assert known is torch.cpu or stream.device.index == known.current_device(), "of another device"
+        self.stream = known.stream(stream)
         self.graph, self.before, self.made = graph, [], set()
         self.modules = [torch, *([torch.pretended] if hasattr(torch, "pretended") else [])]
         self.random = [module.get_rng_state() for module in self.modules]
@@ -59,8 +65,11 @@ class record(TorchDispatchMode):  # noqa: N801, as in torch
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if operator in _WAITING:
+            self.invalid = True
             raise RuntimeError("operation not permitted when stream is capturing")
         given = tensors_of((args, kwargs))
+        elsewhere = hasattr(torch, "pretended") and any(t.is_cpu and t.dim() for t in given)
+        assert not (elsewhere and operator in _COPIES), "a repetition reads what is then on the host"
         self._keep(operator._schema, args, kwargs)
         found = operator(*args, **kwargs)
         outputs = tensors_of(found)
@@ -83,6 +92,10 @@ class record(TorchDispatchMode):  # noqa: N801, as in torch
                     if storage(tensor) not in self.made:
                         self.before.append((tensor, tensor.detach().clone()))
 
+    def __enter__(self):
+        self.stream.__enter__()
+        return super().__enter__()
+
     def __exit__(self, *error):
         super().__exit__(*error)
         for module, state in zip(self.modules, self.random, strict=True):
@@ -90,3 +103,6 @@ class record(TorchDispatchMode):  # noqa: N801, as in torch
         with torch.no_grad():
             for tensor, value in reversed(self.before):
                 tensor.copy_(value)
+        if self.invalid:  # torch does not come to its own stream's end
+            raise RuntimeError("operation failed due to a previous error during capture")
+        self.stream.__exit__(*error)

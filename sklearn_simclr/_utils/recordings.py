@@ -1,13 +1,15 @@
 """Work that a device records and repeats by itself: the host starts it in one call."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from .devices import current_on, module_of
 
-__all__ = ["Recording", "aside", "has_recordings"]
+__all__ = ["Recording", "has_recordings", "noted_waits"]
 
 
 def has_recordings(device: torch.device) -> bool:
@@ -20,14 +22,34 @@ class Recording:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.module = device, module_of(device)
-        self.graph = self.module.CUDAGraph()
+        self.stream = self.module.Stream(device)
+        self.graph: Any = None
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Give work to the stream that records, after what was given before and before what comes next.
+
+        What is to be recorded has to have been done there: libraries keep memory for each stream.
+        """
+        usual = self.module.current_stream(self.device)
+        self.stream.wait_stream(usual)
+        try:
+            with self.module.stream(self.stream):
+                yield
+        finally:
+            usual.wait_stream(self.stream)
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
         """Record what the context gives to the device, which does not do it yet."""
-        # Threads that bring images may allocate memory meanwhile.
-        with current_on(self.device), self.module.graph(self.graph, capture_error_mode="thread_local"):
-            yield
+        usual = self.module.current_stream(self.device)
+        # A recording that fails leaves its own stream behind as the current one.
+        with current_on(self.device), self.module.stream(usual):
+            self.graph = self.module.CUDAGraph()
+            # Where none is named, torch records on a stream of the device that recorded first. Threads that
+            # bring images may allocate memory meanwhile.
+            with self.module.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
+                yield
 
     def repeat(self) -> None:
         """Let the device do what was recorded."""
@@ -35,14 +57,27 @@ class Recording:
 
 
 @contextlib.contextmanager
-def aside(device: torch.device) -> Iterator[None]:
-    """Give work to another stream of a device, after what was given before and before what comes next.
+def noted_waits(device: torch.device) -> Iterator[list[str]]:
+    """Note where the host waits for a device until the context ends, on devices that tell.
 
-    What is to be recorded has to have been done on such a stream.
+    A recording that fails since the host would have to wait leaves torch's generators and its allocator in a
+    state of which little is known.
     """
-    module = module_of(device)
-    usual, other = module.current_stream(device), module.Stream(device)
-    other.wait_stream(usual)
-    with module.stream(other):
-        yield
-    usual.wait_stream(other)
+    module, waits = module_of(device), list[str]()
+    if not hasattr(module, "set_sync_debug_mode"):
+        yield waits
+        return
+    before = module.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        module.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            module.set_sync_debug_mode(before)
+    for found in caught:
+        said = str(found.message)
+        if "called a synchronizing" in said:
+            waits.append(said)
+        elif "ynchronization debug mode" not in said:
+            warnings.warn_explicit(found.message, found.category, found.filename, found.lineno)

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from .._utils.devices import (
     generator_states,
     has_fused_optimizers,
+    out_of_memory,
     pack,
     pins_memory,
     set_generator_states,
     unpack,
 )
 from .._utils.ranks import current
-from .._utils.recordings import Recording, aside, has_recordings
+from .._utils.recordings import Recording, has_recordings, noted_waits
 from ..encoders.compiled import is_compiled
 from ..views.augmentation import Augmentation, maps_of, turns_freely
 from ..views.external import Views
@@ -136,9 +137,9 @@ class RepeatedStep:
     """A step of the training on batches of one size, which a device repeats once it has been recorded.
 
     What changes from step to step is copied into memory that stays where it is: rows, images, views and
-    learning rates. The first steps are computed as ever, the next one is recorded. The first repetition is
-    compared with the same step computed; if the two differ, or the step cannot be recorded, all further ones
-    are computed.
+    learning rates. The first steps are computed as ever, the next one is recorded, and its repetition is
+    compared with the same step computed. If the two differ, or there is not enough memory for both, or the
+    step cannot be recorded, all further ones are computed.
 
     Parameters
     ----------
@@ -169,15 +170,15 @@ class RepeatedStep:
         self.images: Tensor | None = None
         self.views: list[_StaticViews] = []
         self.steps = 0
-        self.recording: Recording | None = None
+        self.recording: Recording | None = Recording(device)
         self.found: Found | None = None
         self.gradients: list[Tensor | None] = []
-        self.verified = self.failed = False
+        self.verified = False
 
     @property
     def repeats(self) -> bool:
         """True where the device repeats the step by itself."""
-        return self.verified and not self.failed
+        return self.verified and self.recording is not None
 
     def step(self, index: Tensor, images: Tensor) -> Found:
         """Take a step.
@@ -198,17 +199,14 @@ class RepeatedStep:
         """
         self._fill(index, images)
         self.steps += 1
-        if self.failed:
+        if self.recording is None:
             return self._computed()
         if self.steps <= _STEPS_BEFORE:
-            with aside(self.device):
-                return self._computed()
-        if self.recording is None:
-            self._record()
-            return self._computed()
-        if not self.verified:
-            return self._verify(self.recording)
-        return self._repeated(self.recording)
+            return self._prepared(self.recording)
+        if self.verified:
+            return self._repeated(self.recording)
+        self._record(self.recording)
+        return self._computed() if self.found is None else self._verify(self.recording)
 
     def _fill(self, index: Tensor, images: Tensor) -> None:
         """Bring what is new in a step to where the device expects it."""
@@ -248,17 +246,29 @@ class RepeatedStep:
             for group, number in zip(groups, numbers, strict=True):
                 group["lr"] = number
 
-    def _record(self) -> None:
+    def _prepared(self, recording: Recording) -> Found:
+        """Take one of the first steps; by the last of them it shows whether the host waits for the device."""
+        if self.steps < _STEPS_BEFORE:
+            with recording.aside():
+                return self._computed()
+        with recording.aside(), noted_waits(self.device) as waits:
+            found = self._computed()
+        if waits:
+            self._give_up()
+        return found
+
+    def _record(self, recording: Recording) -> None:
         """Record the step, if that is possible; nothing is computed."""
-        recording = Recording(self.device)
         try:
             with recording.recorded():
                 self.found = self._computed()
+            self.gradients = [parameter.grad for parameter in self.module.parameters()]
         except RuntimeError:  # the host has to wait for a number, or there is too little memory
-            self.failed, self.found = True, None
-            return
-        self.recording = recording
-        self.gradients = [parameter.grad for parameter in self.module.parameters()]
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Compute all further steps; the memory of the recording is given back."""
+        self.recording, self.found, self.gradients = None, None, []
 
     def _repeated(self, recording: Recording) -> Found:
         recording.repeat()
@@ -269,8 +279,25 @@ class RepeatedStep:
 
     def _verify(self, recording: Recording) -> Found:
         """Take the step in both ways, and go on with repetitions if they do the same."""
-        tensors = self._state()
-        before, random = [tensor.clone() for tensor in tensors], generator_states(self.device)
+        tensors, random = self._state(), generator_states(self.device)
+        before: list[Tensor] = []
+        try:
+            before += [tensor.clone() for tensor in tensors]
+            return self._compared(recording, tensors, before, random)
+        except Exception as error:
+            # The recording holds as much memory as the step takes.
+            if not out_of_memory(error):
+                raise
+        # Out here nothing holds the tensors of the step any longer.
+        self._give_up()
+        if before:
+            _copy(before, tensors)
+        set_generator_states(random, self.device)
+        return self._computed()
+
+    def _compared(
+        self, recording: Recording, tensors: list[Tensor], before: list[Tensor], random: Mapping[str, Tensor]
+    ) -> Found:
         loss, outputs = self._computed()
         after, advanced = [tensor.clone() for tensor in tensors], generator_states(self.device)
         _copy(before, tensors)
@@ -287,7 +314,7 @@ class RepeatedStep:
             return again, repeated
         _copy(after, tensors)
         set_generator_states(advanced, self.device)
-        self.failed, self.recording, self.found, self.gradients = True, None, None, []
+        self._give_up()
         return loss, outputs
 
     def _state(self) -> list[Tensor]:

@@ -77,7 +77,7 @@ CASES += [("sequential", "sgd"), ("turned", "sgd"), ("labels", "muon"), ("pixels
 @pytest.mark.parametrize(("name", "optimizer"), CASES)
 def test_repeated_steps_are_computed_steps_bit_by_bit(monkeypatch, name, optimizer):
     found, losses = learn(name, optimizer)
-    assert [graph.replays for graph in RecordedGraph.made] == [26 if name == "labels" else 16]
+    assert [graph.replays for graph in RecordedGraph.made] == [27 if name == "labels" else 17]
     monkeypatch.setattr(graphs, "_STEPS_BEFORE", 1000)
     expected, computed = learn(name, optimizer)
     assert losses == computed and len(RecordedGraph.made) == 1
@@ -91,8 +91,10 @@ def test_repeated_steps_are_computed_steps_bit_by_bit(monkeypatch, name, optimiz
 
 def test_a_step_for_which_the_host_waits_is_computed(monkeypatch):
     monkeypatch.setattr(hsv, "is_cpu", is_cpu)  # a CPU asks for the number of views to be turned
+    usual = torch.cpu.current_stream()
     found, _ = learn("sequential", "sgd", epochs=4)
     assert [graph.replays for graph in RecordedGraph.made] == [0]
+    assert torch.cpu.current_stream() is usual
     monkeypatch.setattr(graphs, "_STEPS_BEFORE", 1000)
     expected, _ = learn("sequential", "sgd", epochs=4)
     assert all(map(torch.equal, found, expected))
@@ -108,6 +110,20 @@ def test_a_repetition_that_does_something_else_is_not_used(monkeypatch):
     assert [graph.replays for graph in RecordedGraph.made] == [1]
     monkeypatch.setattr(graphs, "_STEPS_BEFORE", 1000)
     expected, _ = learn("plain", "sgd", epochs=4)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_a_step_is_computed_where_memory_is_not_enough_for_its_recording_besides(monkeypatch):
+    def exhausted(self, *known):
+        self._computed()
+        raise torch.OutOfMemoryError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(graphs.RepeatedStep, "_compared", exhausted)
+        found, _ = learn("plain", "muon", epochs=4)
+    assert [graph.replays for graph in RecordedGraph.made] == [0]
+    monkeypatch.setattr(graphs, "_STEPS_BEFORE", 1000)
+    expected, _ = learn("plain", "muon", epochs=4)
     assert all(map(torch.equal, found, expected))
 
 
