@@ -7,8 +7,8 @@ Nothing else in the package asks for the kind. What differs is asked of the devi
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
@@ -98,18 +98,20 @@ def _accelerator() -> torch.device | None:
     if not torch.accelerator.is_available():
         return None
     found = torch.accelerator.current_accelerator()
-    if found is None or not _has_float64(torch.device(found.type)):
+    if found is None:
         return None
     n = module_of(found).device_count()
     rank = _local_rank()
-    if rank is not None:
-        if rank >= n:
-            raise ValueError(
-                f"device='auto' found {n} devices of kind {found.type!r} for LOCAL_RANK={rank}. Start at "
-                f"most {n} processes for each machine, or pass device='cpu'."
-            )
-        return torch.device(found.type, rank)
-    return torch.device(found.type, _freest(found.type) if n > 1 else 0)
+    index = rank if rank is not None else _freest(found.type) if n > 1 else 0
+    # Not on the first device, unless that is the one: work of each rank would take some of its memory.
+    if not _has_float64(torch.device(found.type, min(index, n - 1))):
+        return None
+    if index >= n:
+        raise ValueError(
+            f"device='auto' found {n} devices of kind {found.type!r} for LOCAL_RANK={rank}. Start at "
+            f"most {n} processes for each machine, or pass device='cpu'."
+        )
+    return torch.device(found.type, index)
 
 
 def _local_rank() -> int | None:
@@ -266,9 +268,9 @@ def out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory could not be allocated, on any kind of device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # The allocators of the CPU and of MPS raise a RuntimeError like others.
-    said = str(error)
-    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in said or "out of memory" in said)
+    # The allocators of the CPU and of MPS raise a RuntimeError like others, and so do CUDA's libraries.
+    said = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
 def synchronize(device: torch.device) -> None:
@@ -395,7 +397,7 @@ class _Exact:
 
     lock: threading.Lock
     users: int
-    before: list[tuple[Any, str, Any]]
+    before: list[tuple[Callable[[Any], None], Any]]
 
 
 @in_each_process
@@ -412,9 +414,11 @@ def exact_float32() -> Iterator[None]:
     """
     with _Exact.lock:
         if _Exact.users == 0:
-            _Exact.before = [(holder, name, getattr(holder, name)) for holder, name, _ in _flags_of_float32()]
-            for holder, name, value in _flags_of_float32():
-                setattr(holder, name, value)
+            found = [(write, read(), exact) for read, write, exact in _flags_of_float32()]
+            _Exact.before = [(write, value) for write, value, exact in found if value != exact]
+            for write, value, exact in found:
+                if value != exact:
+                    write(exact)
         _Exact.users += 1
     try:
         yield
@@ -422,14 +426,31 @@ def exact_float32() -> Iterator[None]:
         with _Exact.lock:
             _Exact.users -= 1
             if _Exact.users == 0:
-                for holder, name, value in _Exact.before:
-                    setattr(holder, name, value)
+                for write, value in _Exact.before:
+                    write(value)
 
 
-def _flags_of_float32() -> list[tuple[Any, str, Any]]:
-    """Return what holds a flag for products of float32, the flag's name, and its value for exact ones."""
+# Functions that read and write a flag, and its value for exact products.
+_Flag = tuple[Callable[[], Any], Callable[[Any], None], Any]
+
+
+def _flags_of_float32() -> list[_Flag]:
+    """Return the flags for products of float32.
+
+    torch has older and newer ones, and raises where the older ones are read while they disagree with the
+    newer ones: compilers and ``torch.backends.cudnn.flags`` read them. Setting the older ones also sets the
+    newer ones. Hence the newer ones are set only where somebody has done so before.
+    """
     products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    # Newer versions of torch refuse to read the older flags where they and the newer ones disagree.
-    if hasattr(cudnn, "conv") and hasattr(cudnn.conv, "fp32_precision"):
-        return [(part, "fp32_precision", "ieee") for part in (products, cudnn.conv, cudnn.rnn)]
-    return [(part, "allow_tf32", False) for part in (products, cudnn)]
+
+    def flag(holder: Any, name: str, exact: Any) -> _Flag:
+        return partial(getattr, holder, name), partial(setattr, holder, name), exact
+
+    older = flag(cudnn, "allow_tf32", False)
+    precision: _Flag = (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
+    try:
+        _ = products.allow_tf32, precision[0](), older[0]()
+    except RuntimeError:
+        parts = products, *(getattr(cudnn, name) for name in ("conv", "rnn"))
+        return [flag(part, "fp32_precision", "ieee") for part in parts]
+    return [precision, older]

@@ -363,7 +363,7 @@ def _draw_truncated_normal(weight: torch.Tensor, variance: float) -> None:
     # A tensor on the meta device has a shape, but no values to look at.
     outside = None if weight.is_meta else (flat.abs() > 2).nonzero().squeeze(1)
     while outside is not None and len(outside):
-        draws = torch.randn(len(outside), dtype=weight.dtype, device=weight.device)
+        draws = flat.new_empty(len(outside)).normal_()
         flat[outside] = draws
         outside = outside[draws.abs() > 2]
     weight.mul_(math.sqrt(variance) / _TRUNCATED_STD)

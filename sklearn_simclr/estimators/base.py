@@ -29,6 +29,7 @@ from torch import nn
 from .._utils.devices import (
     Copies,
     Mark,
+    current_on,
     empty_cache,
     exact_float32,
     is_cpu,
@@ -388,7 +389,12 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
         size = images_a_forward(source.shape, device, traits(modules[0]) if modules else Traits())
         while True:
             try:
-                with _in_eval_mode(modules, device) as there, torch.inference_mode(), exact_float32():
+                with (
+                    current_on(device),
+                    _in_eval_mode(modules, device) as there,
+                    torch.inference_mode(),
+                    exact_float32(),
+                ):
                     return self._infer_in_batches(function, there, source, device, size)
             except Exception as error:
                 if not out_of_memory(error):

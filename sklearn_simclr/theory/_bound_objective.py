@@ -40,7 +40,7 @@ class TupleImages:
         return len(self.rows[0])
 
     def _rows(self, index: Tensor) -> Tensor:
-        return torch.cat([part[index.to(part.device)].flatten() for part in self.rows]).to(self.bank.device)
+        return torch.cat([part[index].flatten() for part in self.rows])
 
     def take(self, index: Tensor) -> Tensor:
         """Return the images of tuples: all anchors, then all positives, then all negatives."""

@@ -474,7 +474,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
                 "pass size='auto', or a transform that keeps their size."
             )
         generator = torch.Generator().manual_seed(seed)
-        views = torch.empty((1 + 2 * b) * n, *source.shape, dtype=torch.uint8, device=source.device)
+        views = torch.empty((1 + 2 * b) * n, *source.shape, dtype=torch.uint8)
         for view in range(1 + 2 * b):
             for some in row_blocks(n, source.nbytes // n):
                 made = augmentation(source.take(some), generator).mul_(255).round_()
@@ -525,7 +525,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
                 for (name, std), drawn_here in zip(stds.items(), send(noise, device), strict=True):
                     sample[name] = weights[name] + std * drawn_here
                 parts = []
-                for some in torch.arange(len(drawn.bank), device=drawn.bank.device).split(forward):
+                for some in torch.arange(len(drawn.bank)).split(forward):
                     images = as_float(drawn.bank.take(some).to(device))
                     parts.append(functional_call(self.encoder_, {**sample, **buffers}, (images,)))
                 z = torch.cat(parts).float().cpu()

@@ -116,7 +116,6 @@ class Loop(NeuralNet):
     def run(self, images: ImageSource, optimizer_state: Mapping[str, Any] | None = None) -> History:
         """Train on images."""
         with setting_up("first layer and speed", bool(self.plan.verbose)):
-            self.module.to(self.plan.device)
             self.objective.begin(images, self.plan, self.generator)
             for tensor in self.module.state_dict().values():
                 self.ranks.copy(tensor)

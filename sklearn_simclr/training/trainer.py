@@ -9,7 +9,7 @@ from typing import Any
 from joblib import Memory
 from torch import nn
 
-from .._utils.devices import empty_cache, exact_float32, out_of_memory
+from .._utils.devices import current_on, empty_cache, exact_float32, out_of_memory
 from .._utils.ranks import Ranks, current, speaks
 from .._utils.seeds import isolated_generators
 from ..images.source import ImageSource
@@ -105,7 +105,9 @@ def train(
         trained = True
         # Ranks draw the same views, and dropout of their own.
         seed = plan.seeds[1] + current().rank
-        with isolated_generators(seed, plan.device), contextlib.ExitStack() as stack:
+        # Memory that is pinned, and what libraries set up, would else take memory of the first device.
+        place = current_on(plan.device)
+        with place, isolated_generators(seed, plan.device), contextlib.ExitStack() as stack:
             kept = None
             if checkpoint is not None and plan.max_epochs > 0:
                 kept = stack.enter_context(Checkpoint(checkpoint, parts()))

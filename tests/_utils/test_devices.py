@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 
 def flags():
-    return [getattr(holder, name) for holder, name, _ in devices._flags_of_float32()]
+    return [read() for read, _, _ in devices._flags_of_float32()]
 
 
 def test_flags_of_tf32_are_put_back_when_the_last_context_ends():
@@ -24,12 +24,43 @@ def test_flags_of_tf32_are_put_back_when_the_last_context_ends():
     assert flags() == before
 
 
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_older_flags_of_tf32_can_be_read_meanwhile(precision):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with devices.exact_float32():
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                pass
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == precision
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_newer_flags_of_tf32_are_kept():
+    products = torch.backends.cuda.matmul
+    if not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("this version of torch has none")
+    before = products.fp32_precision
+    products.fp32_precision = "tf32"
+    try:
+        with devices.exact_float32():
+            assert products.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert products.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "tf32"
+    finally:
+        products.fp32_precision = before
+
+
 def test_errors_of_all_allocators_are_known():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**62, dtype=torch.uint8)
     assert devices.out_of_memory(caught.value)
     assert devices.out_of_memory(MemoryError())
     assert devices.out_of_memory(RuntimeError("MPS backend out of memory"))
+    assert devices.out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"))
     assert not devices.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not devices.out_of_memory(ValueError("out of memory"))
 
