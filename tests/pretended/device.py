@@ -14,6 +14,7 @@ import collections
 import contextlib
 import sys
 import threading
+import warnings
 from functools import partial
 
 import torch
@@ -56,13 +57,15 @@ class Settings:
     free = {0: 2**30, 1: 2**30}
     float64 = True
     largest = None  # bytes of a tensor beyond which memory is exhausted
+    sync_debug = "default"
 
 
 SETTINGS = Settings()
 
 
 class _State(threading.local):
-    current = 0
+    def __init__(self):
+        self.current, self.streams = 0, {}
 
 
 _STATE = _State()
@@ -124,6 +127,24 @@ class Event:
         _arrive()
 
 
+class StreamContext:
+    """Makes a stream the current one of its device, and its device the current one."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __enter__(self):
+        index = self.stream.device.index
+        self.before = _STATE.current, _STATE.streams.get(index)
+        _STATE.current, _STATE.streams[index] = index, self.stream
+
+    def __exit__(self, *error):
+        _STATE.current, _STATE.streams[self.stream.device.index] = self.before
+
+
+_DEFAULT_STREAMS = {}
+
+
 class Module(_DummyBackendModule):
     """What torch.cuda is for CUDA."""
 
@@ -153,11 +174,17 @@ class Module(_DummyBackendModule):
             _STATE.current = before
 
     def current_stream(self, device=None):
-        return Stream(device)
+        index = _index(device)
+        return _STATE.streams.get(index) or _DEFAULT_STREAMS.setdefault(index, Stream(index))
 
-    @contextlib.contextmanager
     def stream(self, stream):
-        yield
+        return StreamContext(stream)
+
+    def set_sync_debug_mode(self, mode):
+        SETTINGS.sync_debug = mode
+
+    def get_sync_debug_mode(self):
+        return SETTINGS.sync_debug
 
     def synchronize(self, device=None):
         _arrive()
@@ -278,6 +305,8 @@ def _run(func, args, kwargs):
     if "pin_memory" in kwargs:
         kwargs = {**kwargs, "pin_memory": False}
     _check_written(func, args, kwargs, ours)
+    if func is aten.native_batch_norm_backward.default and devices and args[2] is None and any(args[-1][1:]):
+        _refuse(func, "makes room for gradients by a weight that is None")
 
     waits = func in _WAITING and bool(devices)
     waits |= func in _INDEXING and bool(devices) and any(map(_is_mask, args[1]))
@@ -292,6 +321,8 @@ def _run(func, args, kwargs):
     waits |= (leaves_device or (arrives and tensors[-1].dim() > 0)) and not late
     if waits:
         SYNCS[f"{func} at {_line()}"] += 1
+        if SETTINGS.sync_debug == "warn":
+            warnings.warn(f"{KIND}: called a synchronizing operation, {func}", stacklevel=1)
         _arrive()
 
     inner_args, inner_kwargs = tree_map(_inner, args), tree_map(_inner, kwargs)

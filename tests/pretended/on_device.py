@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import fitted_modules
+from PIL import Image
 from pretended.device import DEVICE, OTHER, SETTINGS, SYNCS, Settings
 from recorded_graph import RecordedGraph, record
 from skorch.callbacks import Callback
@@ -25,8 +26,12 @@ from sklearn_simclr import (
 from sklearn_simclr._utils import ranks
 from sklearn_simclr._utils.ranks import Ranks
 from sklearn_simclr.encoders import Preprocessing
+from sklearn_simclr.encoders.compact import CompactNet
+from sklearn_simclr.encoders.mirror import left_right_accuracy
 from sklearn_simclr.encoders.preprocessing import PreprocessedNetwork
 from sklearn_simclr.estimators.multilabel_classifier import MultiLabelFineTuning
+from sklearn_simclr.estimators.views import drawn_views
+from sklearn_simclr.images import ImageSource
 from sklearn_simclr.theory import PACBayesContrastiveTransformer
 from sklearn_simclr.training import graphs
 from sklearn_simclr.training.checkpoint import Checkpoint
@@ -140,7 +145,7 @@ ESTIMATORS = {
     "distilled, labels": (distilled, {"alpha": 0.5}, Y),
     "distilled, images": (distilled, {"teacher_views": "image"}, None),
     "pac-bayes": (PACBayesContrastiveTransformer, {}, None),
-    "pac-bayes, labels": (PACBayesContrastiveTransformer, {}, Y),
+    "pac-bayes, labels": (PACBayesContrastiveTransformer, {"encoder": tiny}, Y),
 }
 
 
@@ -161,6 +166,7 @@ def test_a_fit_is_that_of_the_cpu_and_no_step_waits(name):
     make, params, y = ESTIMATORS[name]
     there = new(make, DEVICE, **params).fit(X, y)
     few = dict(SYNCS)  # 3 steps per epoch
+    assert any("at training/loop.py" in line for line in few)  # it was trained there
     SYNCS.clear()
     new(make, DEVICE, **{**params, "batch_size": 4}).fit(X, y)
     many = dict(SYNCS)
@@ -183,24 +189,51 @@ def test_images_may_lie_on_the_device(name):
     np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
 
 
-class LearntScale(nn.Module):
-    """Supervised contrast whose weight is learnt."""
+class LearntOrigin(nn.Module):
+    """Supervised contrast of projections from a point that is learnt."""
 
     def __init__(self):
         super().__init__()
-        self.scale = nn.Parameter(torch.zeros(()))
+        self.origin = nn.Parameter(torch.zeros(1))
 
     def forward(self, z, labels):
-        return self.scale.exp() * losses.supcon(z, labels=labels)
+        return losses.supcon(z - self.origin, labels=labels)
 
 
 def test_networks_and_losses_may_lie_on_the_device():
     def fitted(place):
         torch.manual_seed(0)
-        known = {"encoder": tiny(3).to(place), "loss": LearntScale().to(place)}
+        known = {"encoder": tiny(3).to(place), "loss": LearntOrigin().to(place)}
         return new(SimCLRTransformer, DEVICE, **known).fit(X, Y).transform(X)
 
     np.testing.assert_array_equal(fitted(DEVICE), fitted("cpu"))
+
+
+def test_a_source_of_images_may_lie_on_the_device():
+    here = ImageSource(torch.from_numpy(X).permute(0, 3, 1, 2), (0, 255))
+    there, part = here.to(DEVICE), np.arange(12)
+    assert left_right_accuracy(there.select(part)) == left_right_accuracy(here.select(part))
+    augmentation = Augmentation(blur_probability=0.5).resolve((3, 12, 12))
+    views, networks = [], []
+    for source in (there, here):
+        drawn = drawn_views(augmentation, source, torch.Generator().manual_seed(0), 2)
+        views.append(drawn.take(slice(3, 9)).cpu())
+        torch.manual_seed(0)
+        networks.append(CompactNet(3, (12, 12), width=4))
+        networks[-1].initialize_from_images(source, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(*views, rtol=0, atol=1e-4)
+    for found, expected in zip(*(network.state_dict().values() for network in networks), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_what_cannot_be_read_is_grey_on_the_device(tmp_path):
+    fitted = new(simclr, DEVICE, max_epochs=0, on_error="grey").fit(X)
+    rows = [*map(Image.fromarray, X[:3]), tmp_path / "missing.png"]
+    with pytest.warns(UserWarning, match="missing.png"):
+        there = fitted.transform(rows)
+    with pytest.warns(UserWarning, match="missing.png"):
+        here = fitted.set_params(device="cpu").transform(rows)
+    np.testing.assert_allclose(there, here, atol=1e-6)
 
 
 def test_labels_of_a_loss_may_lie_on_the_cpu():
@@ -260,16 +293,55 @@ def test_no_step_of_a_rank_waits(name, monkeypatch):
     assert waits_of_steps(make, y, **params) == {}
 
 
-@pytest.mark.parametrize("name", ["simclr, sequential", "simclr, no up", "classifier", "autoencoder"])
-def test_recorded_steps_are_computed_steps(name, monkeypatch):
+def with_norm(**options):
+    """Return what makes the tiny encoder with another normalization."""
+
+    def make(in_channels):
+        network = tiny(in_channels)
+        network[1] = nn.BatchNorm2d(8, **options)
+        return network
+
+    return make
+
+
+def test_norms_over_ranks_may_have_no_weights(monkeypatch):
+    monkeypatch.setattr(ranks, "_active", Twins())
+    new(simclr, DEVICE, encoder=with_norm(affine=False), max_epochs=1).fit(X)
+
+
+@pytest.fixture
+def records(monkeypatch):
+    """Let the device record, as CUDA devices do."""
     module = type(torch.get_device_module(DEVICE))
     monkeypatch.setattr(module, "CUDAGraph", RecordedGraph, raising=False)
     monkeypatch.setattr(module, "graph", record, raising=False)
+    RecordedGraph.made.clear()
+
+
+def test_a_step_for_which_the_host_waits_is_not_recorded(records):
+    averaged = with_norm(momentum=None)  # by a count that is asked for
+    fitted = [new(simclr, d, encoder=averaged, batch_size=4).fit(X).transform(X) for d in (DEVICE, "cpu")]
+    assert RecordedGraph.made == []
+    np.testing.assert_allclose(*fitted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["simclr, sequential", "simclr, no up", "classifier", "autoencoder"])
+def test_recorded_steps_are_computed_steps(name, records, monkeypatch):
     make, params, y = ESTIMATORS[name]
     params = {**params, "batch_size": 4, "optimizer": "muon"}
-    RecordedGraph.made.clear()
-    fitted = [new(make, DEVICE, **params).fit(X, y)]
-    assert [graph.replays for graph in RecordedGraph.made] == [2 * 6 - 4]
+    places, compared = [], graphs.RepeatedStep._compared
+
+    def noted(self, *known):
+        # What a recording reads: a number of the host would be the same for ever.
+        places.extend([self.rates.device, *(views.packed.device for views in self.views)])
+        return compared(self, *known)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(graphs.RepeatedStep, "_compared", noted)
+        with torch.get_device_module(DEVICE).device(OTHER):  # which is not where it records
+            fitted = [new(make, DEVICE, **params).fit(X, y)]
+    assert set(places) == {DEVICE}
+    assert [graph.replays for graph in RecordedGraph.made] == [2 * 6 - 3]
     monkeypatch.setattr(graphs, "_STEPS_BEFORE", 1000)
     fitted.append(new(make, DEVICE, **params).fit(X, y))
     assert len(RecordedGraph.made) == 1
@@ -339,8 +411,11 @@ def test_exhausted_memory_in_some_fits_of_a_search_is_a_warning_that_says_what_t
     assert np.isfinite(search.cv_results_["mean_test_score"]).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("first, second", [(DEVICE, "cpu"), ("cpu", DEVICE)])
-def test_a_checkpoint_of_one_device_goes_on_on_another(tmp_path, monkeypatch, first, second):
+@pytest.mark.parametrize(
+    "make, first, second",
+    [(simclr, DEVICE, "cpu"), (simclr, "cpu", DEVICE), (PACBayesContrastiveTransformer, "cpu", DEVICE)],
+)
+def test_a_checkpoint_of_one_device_goes_on_on_another(tmp_path, monkeypatch, make, first, second):
     class Stop(Exception):
         pass
 
@@ -350,11 +425,11 @@ def test_a_checkpoint_of_one_device_goes_on_on_another(tmp_path, monkeypatch, fi
                 raise Stop
 
     monkeypatch.setattr(Checkpoint, "due", lambda self: True)  # also within an epoch
-    known = {"max_epochs": 3, "queue_size": 16, "online_probe": True}
-    whole = new(simclr, "cpu", **known).fit(X, Y)
+    known = {"max_epochs": 3, **({"queue_size": 16, "online_probe": True} if make is simclr else {})}
+    whole = new(make, "cpu", **known).fit(X, Y)
     with pytest.raises(Stop):
-        new(simclr, first, **known, checkpoint_dir=tmp_path, callbacks=[Interrupt()]).fit(X, Y)
-    resumed = new(simclr, second, **known, checkpoint_dir=tmp_path).fit(X, Y)
+        new(make, first, **known, checkpoint_dir=tmp_path, callbacks=[Interrupt()]).fit(X, Y)
+    resumed = new(make, second, **known, checkpoint_dir=tmp_path).fit(X, Y)
     assert resumed.n_iter_ == 3
     np.testing.assert_allclose(resumed.transform(X), whole.transform(X), rtol=0.05, atol=0.02)
 
@@ -372,7 +447,11 @@ def test_auto_is_the_freest_device_or_the_one_of_the_rank(monkeypatch):
     devices._freest.cache_clear()
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert devices.resolve_device("auto") == OTHER
+    asked, known = [], devices._has_float64
+    with monkeypatch.context() as patched:
+        patched.setattr(devices, "_has_float64", lambda device: asked.append(device) or known(device))
+        assert devices.resolve_device("auto") == OTHER
+    assert asked == [OTHER]  # nothing is done on the first device
     monkeypatch.setattr(devices, "in_worker", lambda: True)
     assert devices.resolve_device("auto") == DEVICE
     monkeypatch.setattr(devices, "in_worker", lambda: False)
@@ -428,6 +507,21 @@ def test_precision_of_gpus_without_bfloat16_is_float16_with_a_scaler():
     np.testing.assert_allclose(half.loss_curve_, whole.loss_curve_, rtol=0.05)
     SETTINGS.bfloat16 = True
     assert resolve_precision("auto", DEVICE) is torch.bfloat16
+
+
+def test_the_device_is_the_current_one_in_fit_and_transform():
+    module, found = torch.get_device_module(DEVICE), []
+
+    class Noting(nn.Module):
+        def forward(self, x):
+            if x.device == DEVICE:
+                found.append(module.current_device())
+            return x
+
+    encoder = nn.Sequential(*tiny(3), Noting())
+    with module.device(OTHER):
+        new(simclr, DEVICE, encoder=encoder, max_epochs=1).fit(X).transform(X)
+        assert set(found) == {0} and module.current_device() == 1
 
 
 def test_a_training_of_some_seconds_waits_for_marks():
@@ -505,10 +599,21 @@ def test_evaluation_is_that_of_the_cpu():
     labels = np.arange(60) % 3
     F[np.arange(60), labels] += 2
     known = {"penalties": [1e-2, 1e-1], "random_state": 0, "standardize": True}
-    linear = [LinearEvaluationClassifier(device=d, **known).fit(F, labels) for d in (DEVICE, "cpu")]
+    linear = [LinearEvaluationClassifier(device=DEVICE, **known).fit(F, labels)]
+    assert SYNCS  # it is computed there
+    linear.append(LinearEvaluationClassifier(device="cpu", **known).fit(F, labels))
     np.testing.assert_allclose(linear[0].coef_, linear[1].coef_, rtol=1e-3, atol=1e-4)
     votes = [
         WeightedKNNClassifier(n_neighbors=5, device=d).fit(F, labels).predict_proba(F)
         for d in (DEVICE, "cpu")
     ]
     np.testing.assert_allclose(*votes, atol=1e-5)
+
+
+def test_transformers_and_classifiers_within_others_have_their_device():
+    from sklearn_simclr import transfer_evaluation
+
+    assert SimCLRClassifier(device=DEVICE)._transformer()[0].device == DEVICE
+    known = {"protocols": ["linear"], "validation": np.arange(6), "penalties": [0.1], "random_state": 0}
+    found = transfer_evaluation(pretrained(), X, Y, X_test=X, y_test=Y, device=DEVICE, **known)
+    assert found.estimators["linear"][-1].device == DEVICE
