@@ -12,9 +12,10 @@ __all__ = ["edge_votes", "normalized_blocks"]
 _CLIP = 0.2
 _EPS = 1e-5
 
-# Half of the least by which squared lengths of two gradients differ in images of 8 bits. Channels are often
-# equal there, and rounding must not choose: it differs between bytes, floating-point images and ONNX.
-_TIE = 0.5 / 255**2
+# Less than the least by which squared lengths of two gradients differ in images of 8 bits. Channels are often
+# equal there, and rounding must not choose: it differs between bytes, floating-point images and ONNX. Images
+# that were shrunk have fractions of these differences, of which this is no simple one.
+_TIE = 0.4142 / 255**2
 
 
 def edge_votes(images: Tensor, orientations: int = 9) -> Tensor:

@@ -77,14 +77,21 @@ class ServedNetwork(nn.Module):
         return self.layers(images)
 
     def example(self, n: int) -> torch.Tensor:
-        """Return n random images of the kind that the network takes, some pixels outside of the range."""
-        size = 1
-        for side in self.image_shape:
-            size *= side
-        shape = (n, size) if self.flat else (n, *self.image_shape)
+        """Return n random images of the kind that the network takes, some pixels outside of the range.
+
+        The compact network takes the edges of the channel with the longest gradient, and rounding decides
+        between two that are equally long. So channels differ in contrast; another one is first in each image.
+        """
+        sizes = dict(zip(self.layout, self.image_shape, strict=True))
+        channels = sizes.get("C", 1)
         generator = torch.Generator().manual_seed(n)
-        pixels = torch.rand(shape, generator=generator) * 1.2 - 0.1
+        pixels = torch.rand((n, 1, sizes["H"], sizes["W"]), generator=generator) * 1.2 - 0.1
+        order = (torch.arange(channels) + torch.arange(n)[:, None]) % channels
+        contrast = (1 - order / channels)[:, :, None, None]
+        pixels = torch.where(contrast == 1, pixels, 0.5 + contrast * (pixels.clamp(0, 1) - 0.5))
         pixels = self.low + (self.high - self.low) * pixels
+        pixels = pixels.permute(0, 2, 3, 1) if self.layout == "HWC" else pixels
+        pixels = pixels.flatten(1) if self.flat else pixels.reshape(n, *self.image_shape)
         if self.input_dtype == torch.uint8:
             return pixels.clamp(0, 255).to(torch.uint8)
         return pixels

@@ -31,11 +31,13 @@ from sklearn_simclr import (
     SimCLRTransformer,
     WeightedKNNClassifier,
 )
+from sklearn_simclr.encoders.compact import CompactNet
 from sklearn_simclr.encoders.resnet import _avg_pool, _SelectiveKernel
 from sklearn_simclr.estimators.nested import ImageStep, trained_step
-from sklearn_simclr.export._onnx import _PaddedAvgPool, how_to_run, write_onnx
+from sklearn_simclr.export._onnx import ServedNetwork, _PaddedAvgPool, how_to_run, write_onnx
 from sklearn_simclr.export._onnx_steps import later_steps, steps_graph
 from sklearn_simclr.export.encoder_files import export_encoder
+from sklearn_simclr.images.layout import ImageFormat
 
 
 @pytest.fixture
@@ -73,6 +75,22 @@ def test_onnx_takes_bytes_and_gives_what_transform_gives(onnxruntime, tmp_path):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["sklearn_simclr"])
     assert about["images"]["layout"] == "CHW"
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("size", [(86, 114), (81, 133)])
+def test_the_images_of_the_trial_leave_nothing_to_rounding(size, dtype):
+    network = CompactNet(3, size)
+    shown = ServedNetwork([network], ImageFormat("HWC", (*size, 3), False, (0.0, 255.0)), dtype)
+    images = shown.example(4)
+    assert images.shape == (4, *size, 3) and images.dtype == dtype
+    # Channels take turns in having the most contrast.
+    assert images.float().std(dim=(1, 2)).argmax(dim=1).tolist() == [0, 2, 1, 0]
+    # Noise far above the rounding of a graph, far below what it is compared with.
+    noise = 2e-4 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found = shown(images + noise)
+        assert (found - shown(images)).abs().max() < 1e-4
 
 
 def test_onnx_mirrors_as_transform_does(onnxruntime, tmp_path):
