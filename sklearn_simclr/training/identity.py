@@ -3,6 +3,7 @@
 import copyreg
 import dis
 import hashlib
+import importlib.util
 import inspect
 import json
 import logging
@@ -10,8 +11,15 @@ import reprlib
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
-from functools import partial
-from types import CodeType, FunctionType, ModuleType
+from functools import cached_property, partial
+from types import (
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    ModuleType,
+)
 from typing import Any
 
 import numpy as np
@@ -19,6 +27,7 @@ import torch
 from torch import nn
 
 from .._version import __version__
+from ..encoders.compiled import is_compiled
 from ..images.source import ImageSource
 from ..views.external import ExternalViews
 
@@ -30,9 +39,16 @@ _Known = dict[int, tuple[int, object]]
 
 # What torch keeps in each module beside the user's attributes. Hooks are counted in each process anew.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_OF_WEIGHTS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _OF_TORCH = vars(nn.Module()).keys()
+_OF_VIEWS = vars(ExternalViews(len)).keys()
+
+# By these a function reads what its code does not name.
+_READS_ALL = {"eval", "exec", "globals"}
+_READS_MODULES = {"__dict__", "getattr", "vars"}
 
 # What a class has beside its methods and the attributes that its author gave it.
+_SLOTS = (GetSetDescriptorType, MemberDescriptorType)
 _OF_CLASSES = {"__dict__", "__doc__", "__firstlineno__", "__module__", "__static_attributes__", "__weakref__"}
 
 
@@ -70,7 +86,11 @@ def content_of(value: Any) -> str:
     str
         40 hexadecimal digits.
     """
-    return hashlib.blake2b(json.dumps(describe(value), sort_keys=True).encode(), digest_size=20).hexdigest()
+    try:
+        text = json.dumps(describe(value), sort_keys=True)
+    except (RecursionError, ValueError) as error:  # deeper than Python goes, or a number of 4,300 digits
+        raise _unknowable(value) from error
+    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
 
 def describe(value: Any, within: tuple[int, ...] = (), known: _Known | None = None) -> Any:
@@ -100,19 +120,21 @@ def describe(value: Any, within: tuple[int, ...] = (), known: _Known | None = No
         If the content of a value cannot be found out: two of its kind could not be told apart.
     """
     known = {} if known is None else known
+    value = getattr(value, "_torchdynamo_orig_callable", value) if isinstance(value, FunctionType) else value
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) in (float, complex, bytes, torch.dtype, torch.device, torch.layout, torch.memory_format):
-        return repr(value)
+        return [type(value).__name__, repr(value)]
     if isinstance(value, ImageSource):
         return ["images", value.content()]
-    if isinstance(value, torch.Tensor):
-        return _describe_tensor(value)
     if isinstance(value, np.ma.MaskedArray):
         return ["masked", describe(np.ma.getdata(value), within, known), describe(np.ma.getmaskarray(value))]
+    if isinstance(value, torch.Tensor):
+        return [*_describe_tensor(value), *_more_than_numbers(value, within, known)]
     if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
         digest = hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=20).hexdigest()
-        return ["array", str(value.dtype), list(value.shape), digest]
+        numbers = ["array", str(value.dtype), list(value.shape), digest]
+        return [*numbers, *_more_than_numbers(value, within, known)]
     if isinstance(value, type | FunctionType):
         if id(value) in known:
             return ["known", known[id(value)][0]]
@@ -121,7 +143,7 @@ def describe(value: Any, within: tuple[int, ...] = (), known: _Known | None = No
     if id(value) in within:
         return ["above", len(within) - within.index(id(value))]
     within = (*within, id(value))
-    if type(value) in (dict, OrderedDict, defaultdict):
+    if type(value) in (dict, OrderedDict, defaultdict, MappingProxyType):
         items = sorted(((describe(key), item) for key, item in value.items()), key=lambda item: repr(item[0]))
         return ["dict", *([key, describe(item, within, known)] for key, item in items)]
     if type(value) in (list, tuple, np.ndarray):
@@ -135,18 +157,20 @@ def describe(value: Any, within: tuple[int, ...] = (), known: _Known | None = No
         return ["package", *(library or describe(own, within, known))]
     if isinstance(value, logging.Logger):
         return ["logger", value.name]
-    if isinstance(value, partial):
+    if type(value) is partial:
         parts = (value.func, value.args, value.keywords)
         return ["partial", *(describe(part, within, known) for part in parts)]
     if inspect.ismethod(value):
         return ["method", describe(value.__func__, within, known), describe(value.__self__, within, known)]
     if isinstance(value, ExternalViews):
-        return ["views", value.takes, describe(value.content(), within, known)]
+        own = {key: item for key, item in vars(value).items() if key not in _OF_VIEWS}
+        content = [type(value), own, value.content()]
+        return ["views", value.takes, *(describe(part, within, known) for part in content)]
     if isinstance(value, torch.Generator):
         return ["generator", describe(value.get_state())]
     if isinstance(value, nn.Module):
         weights = {**dict(value.named_parameters()), **dict(value.named_buffers())}
-        return ["module", architecture(value, within, known), describe(weights)]
+        return ["module", architecture(value, within, known), describe(weights, within, known)]
     return _describe_object(value, within, known)
 
 
@@ -155,10 +179,18 @@ def architecture(module: nn.Module, within: tuple[int, ...] = (), known: _Known 
     known = {} if known is None else known
     parts = []
     for name, part in module.named_modules():
+        if is_compiled(part):  # counts compilations; what is compiled is a part of its own
+            continue
         above = (*within, id(module), id(part))
         own = {key: item for key, item in vars(part).items() if key not in _OF_TORCH}
         hooks = [list(vars(part).get(kind, {}).values()) for kind in _HOOKS]
-        trained = {key: weight.requires_grad for key, weight in part.named_parameters(recurse=False)}
+        trained = {
+            key: [
+                weight.requires_grad,
+                *(list((getattr(weight, kind) or {}).values()) for kind in _OF_WEIGHTS),
+            ]
+            for key, weight in part.named_parameters(recurse=False)
+        }
         # What is computed beforehand, such as a table of positions, may be left out of the state.
         fixed = {key: part._buffers[key] for key in sorted(part._non_persistent_buffers_set)}
         content = [describe(item, above, known) for item in (type(part), own, hooks, trained, fixed)]
@@ -183,6 +215,15 @@ def _describe_tensor(tensor: torch.Tensor) -> list:
     return ["array", str(tensor.dtype), list(tensor.shape), digest]
 
 
+def _more_than_numbers(value: Any, within: tuple[int, ...], known: _Known) -> list:
+    """Return the class and the attributes of an array or a tensor, if these are not the usual ones."""
+    if isinstance(value, np.memmap):
+        return []
+    own = getattr(value, "__dict__", {})
+    usual = isinstance(value, np.generic) or type(value) in (np.ndarray, torch.Tensor, nn.Parameter)
+    return [] if usual and not own else [describe(part, within, known) for part in (type(value), own)]
+
+
 def _describe_object(value: object, within: tuple[int, ...], known: _Known) -> list:
     """Return the class of an object and what pickle keeps of it."""
     reduce = copyreg.dispatch_table.get(type(value))
@@ -202,16 +243,22 @@ def _describe_object(value: object, within: tuple[int, ...], known: _Known) -> l
 def _describe_class(cls: type, known: _Known) -> list:
     """Return what a class has from outside of libraries, and the names of what is from libraries."""
     found: list = ["class", cls.__qualname__]
+    if type(cls) is not type:
+        found.append(describe(type(cls), (), known))
     for base in cls.__mro__:
         library = _library(base.__module__)
-        if library:
+        functions = [member for member in vars(base).values() if isinstance(member, FunctionType)]
+        # Also what names a library for its module, or a class of one, can have methods of the user's.
+        if library and not any(_is_users(function) for function in functions):
             found.append([base.__qualname__, library])
             continue
         for name, member in sorted(vars(base).items()):
             parts = [member]
             if isinstance(member, property):
                 parts = [member.fget, member.fset]
-            elif name in _OF_CLASSES or name.startswith("_abc_") or inspect.isdatadescriptor(member):
+            elif isinstance(member, cached_property):
+                parts = [member.func]
+            elif name in _OF_CLASSES or name.startswith("_abc_") or isinstance(member, _SLOTS):
                 continue
             elif isinstance(member, staticmethod | classmethod):
                 parts = [member.__func__]
@@ -221,10 +268,10 @@ def _describe_class(cls: type, known: _Known) -> list:
 
 def _describe_function(function: FunctionType, known: _Known) -> list:
     """Return the code of a function, and the values that it has at hand."""
-    name, library = function.__qualname__, _library(function.__module__)
-    if library and getattr(sys.modules.get(function.__module__), name, None) is function:
+    name, library = function.__qualname__, _library(_home(function))
+    if library and getattr(sys.modules.get(_home(function)), name, None) is function:
         return ["function", name, library]
-    found: list = ["function", name, library or _describe_code(function.__code__)]
+    found: list = ["function", name, library, _describe_code(function.__code__)]
     for cell in function.__closure__ or ():
         try:
             found.append(describe(cell.cell_contents, (), known))
@@ -238,32 +285,65 @@ def _describe_function(function: FunctionType, known: _Known) -> list:
     return found
 
 
+def _home(function: FunctionType) -> str:
+    """Return the module that a function was written in; one that wraps another claims the module of that."""
+    return function.__globals__.get("__name__") or ""
+
+
+def _is_users(function: FunctionType) -> bool:
+    """Return whether a function was written in a module that is no library."""
+    return _home(function) in sys.modules and not _library(_home(function))
+
+
 def _describe_globals(function: FunctionType, known: _Known) -> Iterator[tuple[str, Any]]:
     """Yield what a function reads by name: globals, and attributes of modules that are no libraries."""
     names: set[str] = set()
     attributes: set[str] = set()
+    imported: dict[str, Any] = {}
     codes = [function.__code__]
     while codes:
         code = codes.pop()
         codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
         attributes.update(code.co_names)
-        names |= {
-            str(step.argval)
-            for step in dis.get_instructions(code)
-            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
-        }
-    for name in sorted(names):
-        value = function.__globals__.get(name, sys.modules.get(name))
-        if isinstance(value, ModuleType) and not _library(value.__name__):
-            for attribute in sorted(attributes & vars(value).keys()):
-                yield f"{name}.{attribute}", describe(vars(value)[attribute], (), known)
-        elif name in function.__globals__ or value is not None:
+        constants: list[Any] = []
+        for step in dis.get_instructions(code):
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                names.add(step.argval)
+            elif step.opname == "IMPORT_NAME":
+                imported[f"import {step.argval}"] = _imported(function, step.argval, *constants[-2:])
+            elif step.opname != "EXTENDED_ARG":
+                constants.append(step.argval)
+    if _READS_ALL & names - function.__globals__.keys():
+        raise _unknowable(function)
+    own = {name: function.__globals__[name] for name in names & function.__globals__.keys()}
+    for name, value in sorted({**own, **imported}.items()):
+        if not isinstance(value, ModuleType) or _library(value.__name__) or _READS_MODULES & attributes:
             yield name, describe(value, (), known)
+            continue
+        for attribute in sorted(attributes & vars(value).keys()):
+            yield f"{name}.{attribute}", describe(vars(value)[attribute], (), known)
 
 
-def _library(module: str | None) -> list[str] | None:
+def _imported(function: FunctionType, name: str, level: int, wanted: tuple[str, ...]) -> ModuleType | None:
+    """Return the module that a function imports when it runs, None if it cannot be imported."""
+    package = function.__globals__.get("__package__") or _home(function).rpartition(".")[0]
+    try:
+        name = importlib.util.resolve_name("." * level + name, package)
+        __import__(name, None, None, wanted or ())
+    except Exception:
+        return None
+    return sys.modules.get(name)
+
+
+def _library(module: object) -> list[str] | None:
     """Return name and version of the library that a module is of, or None for the user's own."""
+    if not isinstance(module, str | None):  # of a class written in C
+        module = "builtins"
     top = (module or "").partition(".")[0]
+    if (
+        top == "__main__"
+    ):  # in a worker of joblib, and under python -m, the file of a library; not its functions
+        return None
     if top in sys.stdlib_module_names:
         return [top, sys.version]
     package = sys.modules.get(top)
@@ -285,4 +365,6 @@ def _describe_code(code: CodeType) -> list:
         else repr(c)
         for c in code.co_consts
     ]
-    return [code.co_code.hex(), code.co_exceptiontable.hex(), list(code.co_names), constants]
+    # A loss is called by the names of its arguments.
+    names = [list(code.co_names), list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])]
+    return [code.co_code.hex(), code.co_exceptiontable.hex(), *names, constants]

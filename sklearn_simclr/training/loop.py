@@ -31,6 +31,7 @@ from .ctrl_c import KeepOnCtrlC, noted_ctrl_c
 from .feed import make_feed
 from .forecast import predict_loss
 from .graphs import RepeatedStep, can_be_recorded
+from .identity import content_of
 from .objective import Epoch, History, Objective, Step
 from .optimizers import make_optimizer, never_wait
 from .pace import Pace, fit_into_time, measure_pace
@@ -61,6 +62,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "history": list,
     "objective": dict,
     "scaler": dict,
+    "callbacks": str,
 }
 
 
@@ -142,6 +144,7 @@ class Loop(NeuralNet):
             self._foresee(pace, len(images))
         if optimizer_state is not None:
             self.optimizer_.load_state_dict(dict(optimizer_state))
+        self.known_callbacks_ = self._describe_callbacks()
         self.notify("on_train_begin", X=images, y=None)
         self.fit_loop(images, state=state, pace=pace)
         self.notify("on_train_end", X=images, y=None)
@@ -153,6 +156,15 @@ class Loop(NeuralNet):
         rows = [{name: float(row[name]) for name in self.objective.columns} for row in self.history]
         extended = self.checkpoint is not None and self.checkpoint.extended
         return History(rows, self.optimizer_.state_dict(), not (extended or self.pressed_))
+
+    def _describe_callbacks(self) -> str:
+        """Return a digest of the callbacks before the training, nothing where it is not needed or known."""
+        if self.checkpoint is None:
+            return ""
+        try:
+            return content_of(list(self.plan.callbacks))
+        except TypeError:
+            return ""
 
     def _measure_pace(self, n_images: int) -> Pace:
         """Return how long steps take; the trials leave no trace."""
@@ -477,6 +489,7 @@ class Loop(NeuralNet):
             ],
             "objective": self.objective.state(),
             "scaler": self.scaler.state_dict(),
+            "callbacks": self.known_callbacks_,
         }
 
     def _resume(self, state: dict[str, Any] | None) -> dict | None:
@@ -484,7 +497,14 @@ class Loop(NeuralNet):
         if state is None:
             return None
         with self._valid_checkpoint():
-            return self._take_state(state)
+            position = self._take_state(state)
+        if state["callbacks"] != self.known_callbacks_ and self.clock_.over():
+            assert self.checkpoint is not None
+            warn(
+                f"The training in checkpoint_dir={str(self.checkpoint.folder)!r} is over. It had other "
+                "callbacks than this fit, whose callbacks have no effect now. Pass another checkpoint_dir."
+            )
+        return position
 
     @contextlib.contextmanager
     def _valid_checkpoint(self) -> Iterator[None]:

@@ -123,7 +123,8 @@ def test_a_fit_that_had_ended_is_not_repeated(images, uninterrupted, tmp_path):
         def on_epoch_begin(self, net, **kwargs):
             Count.epochs += 1
 
-    again = simclr(checkpoint_dir=tmp_path, callbacks=[Count]).fit(images)
+    with pytest.warns(UserWarning, match="is over. It had other callbacks"):
+        again = simclr(checkpoint_dir=tmp_path, callbacks=[Count]).fit(images)
     assert Count.epochs == 0
     assert same_weights(again, uninterrupted)
     assert len(again.history_) == 3
@@ -415,6 +416,6 @@ def test_a_second_fit_in_the_same_folder_is_refused_while_the_first_goes_on(imag
                 ):
                     simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
 
-    first = simclr(checkpoint_dir=tmp_path, callbacks=[Intruder()]).fit(images)
-    assert same_weights(first, uninterrupted)
-    assert same_weights(simclr(checkpoint_dir=tmp_path).fit(images), uninterrupted)
+    first = simclr(checkpoint_dir=tmp_path, callbacks=[Intruder()])
+    assert same_weights(first.fit(images), uninterrupted)
+    assert same_weights(first.fit(images), uninterrupted)

@@ -1,5 +1,6 @@
 """A key of a training is equal for equal content, and for nothing else."""
 
+import dataclasses
 import functools
 import random
 import re
@@ -21,7 +22,7 @@ from sklearn_simclr import Augmentation, ExternalViews, SimCLRTransformer
 from sklearn_simclr.images import ImageSource
 from sklearn_simclr.losses import nt_xent
 from sklearn_simclr.training import Objective, Plan, Step, train
-from sklearn_simclr.training.identity import describe
+from sklearn_simclr.training.identity import content_of, describe
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,62 @@ def subclass_of_list(value):
     return numbers
 
 
+def from_code(code):
+    """Return what makes the last name of a program, in which VALUE stands for a number."""
+
+    def make(value):
+        temperatures = types.ModuleType("package.temperatures")
+        temperatures.scale = value
+        package = types.ModuleType("package")
+        package.temperatures = temperatures
+        sys.modules.update({"package": package, "package.temperatures": temperatures})
+        space = {"__name__": "__main__", "__package__": "package", "settings": temperatures}
+        space |= {"dataclasses": dataclasses, "functools": functools, "np": np, "nn": nn, "torch": torch}
+        space |= {"views": ExternalViews, "nt_xent": nt_xent}
+        exec(code.replace("VALUE", str(value)), space)
+        return list(space.values())[-1]
+
+    return make
+
+
+PROGRAMS = {
+    "wrapper of a library's function": "@functools.wraps(nt_xent)\ndef loss(z): return nt_xent(z, VALUE)",
+    "subclass of partial": (
+        "class Loss(functools.partial):\n  def __call__(self, z): return z * VALUE\nloss = Loss(nt_xent)"
+    ),
+    "subclass of views": (
+        "class Views(views):\n  def apply(self, *args): return super().apply(*args) * VALUE\nit = Views(abs)"
+    ),
+    "subclass of array": "class Array(np.ndarray): pass\nx = np.zeros(1).view(Array)\nx.scale = VALUE\ny = x",
+    "attribute of a tensor": "x = torch.zeros(1)\nx.scale = VALUE\ny = x",
+    "metaclass": "class Kind(type):\n  scale = VALUE\nclass Loss(metaclass=Kind): pass",
+    "descriptor": (
+        "class Given:\n  def __init__(self, value): self.value = value\n"
+        "  def __get__(self, *args): return self.value\n  def __set__(self, *args): pass\n"
+        "class Loss:\n  scale = Given(VALUE)"
+    ),
+    "cached property": "class Loss:\n  @functools.cached_property\n  def scale(self): return VALUE",
+    "dataclass": "@dataclasses.dataclass\nclass Loss:\n  scale: float = VALUE\nloss = Loss()",
+    "dataclass made by a call": (
+        "loss = dataclasses.make_dataclass('Loss', [], namespace={'__call__': lambda self, z: z * VALUE})"
+    ),
+    "import within a function": "def loss(z):\n  from .temperatures import scale\n  return z * scale",
+    "import of a module within": "def loss(z):\n  from . import temperatures as t\n  return z * t.scale",
+    "getattr": "def loss(z): return z * getattr(settings, 'scale')",
+    "hook of a gradient": (
+        "x = nn.Linear(1, 1)\nfor w in x.parameters(): nn.init.ones_(w)\n"
+        "h = x.weight.register_hook(lambda gradient: gradient * VALUE)\ny = x"
+    ),
+}
+
+
 MAKERS = {
+    **{name: from_code(code) for name, code in PROGRAMS.items()},
+    "name of an argument": lambda value: eval(
+        "lambda z, labels=0: z" if value == 0.5 else "lambda z, y=0: z"
+    ),
+    "compiled function": lambda value: torch.compile(closing_over(value)),
+    "compiled module": lambda value: nn.Sequential(torch.compile(with_plain_attribute(value))),
     "global of a helper": with_global,
     "global of a module": lambda value: with_global(value, "return z * settings.scale"),
     "attribute of a class": with_attribute_of_class,
@@ -176,7 +232,7 @@ def test_equal_content_is_equal_and_other_content_is_not(make):
 
 
 def test_a_number_is_not_its_text_and_a_list_is_no_tuple():
-    values = [1, "1", 1.0, True, None, "None", [1], (1,), {1}, b"1"]
+    values = [1, "1", 1.0, "1.0", "b'1'", True, None, "None", [1], (1,), {1}, b"1"]
     assert len({repr(describe(value)) for value in values}) == len(values)
 
 
@@ -187,7 +243,12 @@ def test_what_contains_itself_ends():
 
 
 def test_what_cannot_be_told_apart_is_refused():
+    deep = []
+    for _ in range(3000):
+        deep = [deep]
     for value in (
+        deep,
+        lambda z: z * eval("scale"),
         object(),
         threading.Lock(),
         (i for i in range(3)),
@@ -196,7 +257,7 @@ def test_what_cannot_be_told_apart_is_refused():
         functools.partial(nt_xent, temperature=threading.Lock()),
     ):
         with pytest.raises(TypeError, match="cannot be told from another.*memory"):
-            describe(value)
+            content_of(value)
 
 
 def test_functions_that_name_each_other_end():
