@@ -45,7 +45,8 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
         A folder in which no other process writes now.
     """
     for left in Path(folder).glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(left, ignore_errors=True)
+        if stat.S_ISDIR(left.lstat().st_mode):  # else not of this package; a pipe would be waited for
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -97,7 +98,7 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
 
 
 def open_no_link(path: str | os.PathLike, flags: int) -> int:
-    """Open a file, as `opener` of `open`; a link of that name is an OSError.
+    """Open a file, as `opener` of `open`; a link of that name is an OSError, a pipe is not waited for.
 
     Parameters
     ----------
@@ -111,4 +112,4 @@ def open_no_link(path: str | os.PathLike, flags: int) -> int:
     int
         Its descriptor.
     """
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -226,5 +227,10 @@ def _copy_arrays(path: Path, names: list[str]) -> dict[str, Tensor]:
 
 def _existing(path: Path) -> Path:
     """Return the path after having raised the system's own error if no file can be opened there."""
-    with open(path, "rb"):
-        return path
+    # A pipe would be waited for.
+    with open(
+        path, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    ) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _Damaged("it is no regular file")
+    return path

@@ -27,6 +27,9 @@ _SILENCE = 300.0
 # Seconds after which a process says what it waits for.
 _PATIENCE = 120.0
 
+# Characters of a note.
+_NOTE = 300
+
 # Seconds between two looks at the holder.
 _LOOK = 1.0
 
@@ -150,8 +153,9 @@ class Lock:
 
     def _holder(self) -> str:
         try:
-            return self._note.read_text()
-        except OSError:
+            with open(self._note, opener=open_no_link) as note:
+                return note.read(_NOTE) or "another process"
+        except (OSError, ValueError):
             return "another process"
 
     def _beat(self) -> int | None:

@@ -425,7 +425,11 @@ class _Reader:
 
     def random_state(self, content: Any) -> np.random.RandomState:
         random_state = np.random.RandomState()
-        random_state.set_state(self.value(content))
+        state = self.value(content)
+        # NumPy reads its numbers from there on, also where there are none.
+        if type(state[2]) is not int or not 0 <= state[2] <= len(state[1]):
+            raise ValueError(f"its random_state is at the place {state[2]!r}, where it has no numbers")
+        random_state.set_state(state)
         return random_state
 
     def augmentation(self, content: Any) -> Augmentation:

@@ -224,8 +224,12 @@ class FolderStore:
 
     def _open_index(self) -> sqlite3.Connection:
         path = self.folder / "images.sqlite"
-        if path.is_symlink():
-            raise OSError(f"{path.name} is a link, which might lead to a file of somebody else")
+        for ending in ("", "-journal", "-wal", "-shm"):
+            name = f"{path.name}{ending}"
+            with contextlib.suppress(FileNotFoundError):
+                # A link might lead to a file of somebody else; for a pipe, SQLite would wait.
+                if not stat.S_ISREG(os.lstat(self.folder / name).st_mode):
+                    raise OSError(f"{name} is a link, or no regular file")
         index = sqlite3.connect(path)
         # What is no text is no key and no kind: it is left alone, not an error.
         index.text_factory = lambda data: data.decode(errors="replace")

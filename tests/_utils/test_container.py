@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from sklearn_simclr import __version__
 from sklearn_simclr._utils import container
+from sklearn_simclr._utils.atomic_write import remove_unfinished
 from sklearn_simclr._utils.container import peek, read, write
 
 OLD = {"a": torch.arange(3)}
@@ -217,6 +218,16 @@ def test_files_of_other_programs_are_refused(tmp_path):
     save_file(OLD, tmp_path / "foreign", {"format": "pt"})
     with pytest.raises(ValueError, match="foreign is a safetensors file of another program"):
         read(tmp_path / "foreign", "test")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of pipes")
+def test_no_pipe_is_waited_for(tmp_path):
+    pipe = tmp_path / ".unfinished-pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="it is no regular file"):
+        container.read(pipe, "test")
+    remove_unfinished(tmp_path)
+    assert pipe.exists()
 
 
 def test_errors_of_the_system_pass_through(tmp_path):

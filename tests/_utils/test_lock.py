@@ -185,6 +185,13 @@ def test_other_errors_of_a_lock_are_raised(path, monkeypatch):
         Lock(path, "works").__enter__()
 
 
+@posix
+def test_a_pipe_in_the_place_of_the_note_is_not_waited_for(path):
+    os.mkfifo(path.with_suffix(".holder"))
+    with Lock(path, "works"), pytest.raises(TimeoutError, match="another process works"):
+        Lock(path, "works", wait=False).acquire()
+
+
 def test_a_holder_without_a_note_counts_as_silent(path, quick):
     with (
         FileLock(path),

@@ -342,7 +342,19 @@ def nested(depth):
     return value
 
 
+def forge_generator(place):
+    def change(records, record, arrays):
+        _, keys, _, has_gauss, cached = np.random.RandomState(0).get_state()
+        arrays["keys"] = torch.from_numpy(keys)
+        state = ["MT19937", {"array": "keys"}, place, has_gauss, cached]
+        record["params"]["random_state"] = {"random_state": {"tuple": state}}
+
+    return change
+
+
 FORGERIES = {
+    "generator that reads beyond its numbers": (forge_generator(10**6), "at the place 1000000"),
+    "generator that reads before its numbers": (forge_generator(-5), "at the place -5"),
     "unknown class": (lambda c, e, t: e.update({"class": "Popen"}), "'Popen'"),
     "module path as class": (lambda c, e, t: e.update({"class": "os.system"}), "'os.system'"),
     "newer parameter": (lambda c, e, t: e["params"].update(new=1), "no parameter 'new'"),

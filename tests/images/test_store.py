@@ -197,6 +197,16 @@ def test_a_full_disk_of_temporary_files_is_named(tmp_path, monkeypatch):
     assert error.value.errno == 28 and str(tmp_path) in str(error.value)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="of links and pipes")
+@pytest.mark.parametrize("name", ["images.sqlite", "images.sqlite-journal"])
+def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path, name):
+    for make in (os.mkfifo, lambda path: os.symlink(__file__, path)):
+        make(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name} is a link, or no regular file"), FolderStore(tmp_path):
+            pass
+        os.unlink(tmp_path / name)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="of links")
 def test_training_in_a_thread_leaves_a_shared_temporary_folder_alone(tmp_path, monkeypatch):
     """Others may write to it: no name in it is guessed, looked for or removed."""
