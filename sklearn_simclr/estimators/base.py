@@ -331,6 +331,14 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
                 f"X is {shortened(repr(X))}, of type {type(X).__name__}, which holds no images. Pass an "
                 "array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or a list of images."
             )
+        if isinstance(X, np.ndarray) and X.dtype.kind == "V":
+            raise ValueError(
+                f"X must hold real numbers, got dtype {X.dtype}. Pass its fields as channels: "
+                "numpy.lib.recfunctions.structured_to_unstructured(X)."
+            )
+        shape = getattr(X, "shape", ())
+        if hasattr(X, "iloc") and 0 in shape:
+            raise ValueError(f"X is a table of shape {shape}: it has no images (n_samples=0) or no pixels.")
         if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
             X = X.tolist()
         if isinstance(X, list | tuple):
@@ -601,6 +609,12 @@ def _nested_lists(X: Sequence[Any]) -> np.ndarray:
     except ValueError as error:
         shapes = [np.shape(row) if _has_shape(row) else None for row in X]
         for i, shape in enumerate(shapes):
+            if shape is None and isinstance(X[i], tuple):
+                kinds = ", ".join(type(part).__name__ for part in X[i][:5])
+                raise TypeError(
+                    f"Row {i} of X is a tuple of {kinds}. Pass a list of images, or of tuples that begin "
+                    "with the image."
+                ) from error
             if shape == ():
                 raise ValueError(
                     f"Row {i} of X is {X[i]!r:.60}, not an image. Leave it out of X, or put an image there."
@@ -616,6 +630,11 @@ def _no_batch(X: np.ndarray) -> str:
     """Return what is to be said of an array of fewer than two axes."""
     if X.size == 0:
         return "X has no images (n_samples=0). Check where they were looked for."
+    if X.dtype.hasobject and X.ndim:
+        return (
+            f"X is a list of objects such as {shortened(repr(X[0]))}, of type {type(X[0]).__name__}, which "
+            "are no images. Pass arrays, Pillow images, paths, or what the files hold (file.read())."
+        )
     return (
         f"X is a {X.ndim}D array of {X.size} numbers, without an axis of images. Pass X[None] for one image "
         "that is a row of pixels, else an array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or "

@@ -153,15 +153,26 @@ def from_pillow(image: PIL.Image.Image, target: Target | None = None) -> NDArray
     """
     try:
         _check_size(*image.size)
-        if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-            pages: int = image.n_frames  # type: ignore[attr-defined]  # images of TIFFs have it
-            _notes.append(f"{pages} pages, as an image that Pillow has loaded")
         image.load()
-        return _pixels(_upright(image), target)
+        pixels = _pixels(_upright(image), target)
+        pages = _pages_of(image)
+        if pages > 1:
+            _notes.append(f"{pages} pages, as an image that Pillow has loaded")
+        return pixels
     except ImageError:
         raise
     except Exception as error:
         raise ImageError(_reason(error)) from error
+
+
+def _pages_of(image: PIL.Image.Image) -> int:
+    """Return how many pages the TIFF of a Pillow image has, as far as Pillow can read them."""
+    shown = image.tell()
+    try:
+        return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    except Exception:
+        image.seek(shown)  # counting turns the pages
+        return 1
 
 
 def from_array(array: NDArray, target: Target | None = None) -> NDArray:

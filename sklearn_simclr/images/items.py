@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import IterableDataset
 
 from .._utils.places import local_path
 from .._utils.types import Rows
@@ -25,6 +26,7 @@ __all__ = [
     "dataset_rows",
     "fetch",
     "is_dataset",
+    "is_missing",
     "is_of_dataset",
     "is_pillow",
     "name_of",
@@ -89,7 +91,7 @@ def _as_rows(X: Any) -> list[Any] | None:
         rows = list(X)
     elif is_dataset(X):
         if len(X) == 0:
-            return None
+            return []
         rows = list(dataset_rows(X))
         first, item = _first_loaded(rows)
         if first is not None and not (_is_image(item) or isinstance(item, np.ndarray) and item.ndim):
@@ -149,7 +151,7 @@ def _check_item(row: _DatasetImage) -> None:
         found = fetch(item)
     except Exception:
         return
-    if not (_is_image(found) or isinstance(found, np.ndarray) and found.ndim):
+    if not (is_missing(found) or _is_image(found) or isinstance(found, np.ndarray) and found.ndim):
         raise TypeError(_no_image(row.dataset, row.index, item))
 
 
@@ -200,21 +202,26 @@ def _first_loaded(rows: list[Any]) -> tuple[int | None, Any]:
     """Return number and content of the first row that can be loaded, None for none of the first 100."""
     for i, row in enumerate(rows[:_TRIED]):
         try:
-            return i, fetch(row)
+            found = fetch(row)
         except Exception:
             continue
+        if not is_missing(found):
+            return i, found
     return None, None
 
 
 def _loaded(rows: list[Any], i: int, how: Callable[[Any], Any] | None = None) -> Any:
     """Return the content of a row that has to be there: among arrays, none can stand in for it."""
     try:
-        return (how or fetch)(rows[i])
+        found = (how or fetch)(rows[i])
     except Exception as error:
         raise ValueError(
             f"Row {i} of X, {name_of(rows[i])}, cannot be loaded ({type(error).__name__}: "
             f"{shortened(str(error))}). Leave it out of X, or pass paths and on_error='grey'."
         ) from error
+    if is_missing(found):
+        raise ValueError(f"Row {i} of X, {name_of(rows[i])}, has no image ({found}). Leave it out of X.")
+    return found
 
 
 class _DatasetImage:
@@ -238,7 +245,7 @@ def _is_image(row: object) -> bool:
     if isinstance(row, str | bytes | bytearray | memoryview | os.PathLike | _DatasetImage):
         return True
     if isinstance(row, Mapping):
-        return _image_of_dict(row) is not None
+        return _image_of_dict(row) is not None or any(name in row for name in _IMAGE_KEYS)
     if isinstance(row, list) and len(row) > 1:  # a list of arrays may be one of channels
         is_pair = getattr(row[0], "ndim", 0) >= 2 and getattr(row[1], "ndim", 0) == 0
         return is_pillow(row[0]) or is_pair
@@ -255,7 +262,7 @@ def is_pillow(value: object) -> TypeGuard[PIL.Image.Image]:
 
 
 def _is_indexable(X: Any) -> TypeGuard[Rows]:
-    if isinstance(X, str | bytes | dict | set) or not hasattr(X, "__getitem__"):
+    if isinstance(X, str | bytes | dict | set | IterableDataset) or not hasattr(X, "__getitem__"):
         return False
     try:
         len(X)
@@ -270,19 +277,27 @@ def _is_indexable(X: Any) -> TypeGuard[Rows]:
 
 
 def _image_of_dict(row: Mapping[str, Any]) -> Any:
-    """Return the image of a dataset's item: its bytes, else its path, else the only value that is one."""
-    if row.get("bytes") is not None:
-        return row["bytes"]
-    if isinstance(row.get("path"), str | os.PathLike):
-        return row["path"]
+    """Return the image of a dataset's item, else its bytes, its path, or the only value that is one."""
     for name in _IMAGE_KEYS:
         value = row.get(name)
         if isinstance(value, str | os.PathLike) or _may_be_image(value):
             return value
         if isinstance(value, list) and np.ndim(value) >= 2:
             return np.asarray(value)
+        if name in row and is_missing(value):  # a mask or a path beside it does not stand in for it
+            return None
+    if row.get("bytes") is not None:
+        return row["bytes"]
+    if isinstance(row.get("path"), str | os.PathLike):
+        return row["path"]
     images = [value for value in row.values() if _may_be_image(value)]
     return images[0] if len(images) == 1 else None
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value stands for nothing, in tables and datasets."""
+    name = type(value).__name__
+    return value is None or name in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
 
 
 def _may_be_image(value: Any) -> bool:
@@ -310,11 +325,13 @@ def fetch(row: Any) -> Any:
     if is_pillow(row):
         file = getattr(row, "fp", None)
         if row.format == "TIFF" and file is not None and row.tell() == 0:
-            # Opened, not loaded: all pages, channels and bits are read, as by its path.
+            # Opened, not loaded: all pages, channels and bits are read, as by its path. And it stays so: the
+            # same image is to be the same in fit and in transform.
             file.seek(0)
             data = file.read()
-            with contextlib.suppress(Exception):
-                row.load()  # closes the file
+            if getattr(row, "_exclusive_fp", False):  # opened by Pillow, by a path
+                file.close()
+                vars(row).update(dict.fromkeys(("fp", "_fp"), io.BytesIO(data)))
             return data
         row.load()
     return row
@@ -329,7 +346,7 @@ def peek(row: Any) -> Any:
         return known
     if isinstance(row, tuple | list) and len(row) > 0:
         row = row[0]
-    if isinstance(row, Mapping):
+    if isinstance(row, Mapping) and _is_image(row):
         row = _image_of_dict(row)
     if hasattr(row, "detach") and hasattr(row, "numpy"):
         return array_of_tensor(row)

@@ -33,6 +33,9 @@ _LITTLE_CONTRAST = 0.01
 # The same for images that come after fit, such as those that were divided by 16 meanwhile.
 _OTHER_SCALE = 0.1
 
+# What lies between two floats must not be a larger part of the range.
+_EXACT = 1 / 1024
+
 # From this side on, d = 3 k^2 flat pixels are taken for a colour image whose channel order is unknown.
 _SMALLEST_FLAT_COLOR = 8
 
@@ -375,6 +378,7 @@ def _find_pixel_range(
     # Bytes need not be looked at to the end, once they fill some of their range.
     enough = _OTHER_SCALE * (whole[1] - whole[0]) if whole and isinstance(pixel_range, str) else math.inf
     low, high = _extremes(X, rows, enough=enough)
+    _check_precision(X.dtype, low, high)
     if low == high:
         raise ValueError(
             f"X is constant: every pixel is {low:g}. There is nothing to learn from; check how it was loaded."
@@ -399,7 +403,25 @@ def _find_pixel_range(
         return whole
     if low < 0 or high > 1:
         low, high = range_without_outliers(X, rows, low, high)
-    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+        _check_precision(X.dtype, low, high)
+    if low < 0 or high > 1:
+        return low, high
+    if high - low < _OTHER_SCALE:
+        warn(
+            f"X has pixels from {low:g} to {high:g}, but numbers in [0, 1] are read as (0, 1): hardly any "
+            f"contrast. Pass pixel_range=({low:g}, {high:g}) if these are black and white."
+        )
+    return 0.0, 1.0
+
+
+def _check_precision(dtype: np.dtype, low: float, high: float) -> None:
+    """Refuse whole numbers that are too large for their differences: floats have 53 bits."""
+    largest = max(abs(low), abs(high))
+    if dtype.kind in "iu" and largest > 2**53 and np.spacing(largest) > _EXACT * (high - low):
+        raise ValueError(
+            f"X has whole numbers from {low:.0f} to {high:.0f}, which differ by less than floating-point "
+            "numbers of that size can. Pass X - X.min()."
+        )
 
 
 def _whole_range(dtype: np.dtype) -> tuple[float, float] | None:

@@ -68,7 +68,7 @@ def load_images(
     (2, 64, 64, 3)
     """
     rows = as_rows(paths)
-    if rows is None and isinstance(paths, list | tuple) and not paths:
+    if rows == [] or (isinstance(paths, list | tuple) and not paths):
         raise ValueError("paths has no images. Check where they were looked for.")
     if rows is None or all(isinstance(row, np.ndarray) for row in rows):
         raise TypeError(

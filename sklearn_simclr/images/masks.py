@@ -40,7 +40,7 @@ def without_masks(X: Any, black: float | None = None) -> Any:
     >>> without_masks(X).tolist()
     [[[3.0, 3.0], [4.0, 5.0]]]
     """
-    whole = isinstance(X, np.ma.MaskedArray) and X.dtype != object
+    whole = isinstance(X, np.ma.MaskedArray) and X.dtype.kind in "biuf"
     X = without_long_doubles(X) if whole else X
     rows = [X] if whole else as_arrays(X)
     if rows is None or not any(isinstance(row, np.ma.MaskedArray) for row in rows):

@@ -31,7 +31,7 @@ def rows_of_column(X: Any) -> Any:
     """
     library = type(X).__module__.partition(".")[0]
     if library == "pyarrow" and hasattr(X, "to_pandas"):
-        X = X.to_pandas()
+        X = _of_arrow(X)
     elif library == "polars":
         X = _of_polars(X)
     if hasattr(X, "iloc"):
@@ -41,6 +41,8 @@ def rows_of_column(X: Any) -> Any:
         if getattr(column, "ndim", 0) != 1 or _is_numeric(column.dtype):
             return X
         X = column.to_numpy(dtype=object)
+    elif library == "pandas" and getattr(X, "ndim", 0) == 1 and not _is_numeric(X.dtype):
+        X = X.to_numpy(dtype=object)  # the values of a column, or an index
     elif isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and X.shape[1] == 1:
         X = X[:, 0]
     if not isinstance(X, np.ndarray) or X.ndim != 1 or X.dtype != object:
@@ -48,6 +50,15 @@ def rows_of_column(X: Any) -> Any:
     rows = np.empty(len(X), dtype=object)
     rows[:] = [_array_of(row) for row in X]
     return rows
+
+
+def _of_arrow(X: Any) -> Any:
+    if getattr(X, "num_columns", 0) == 1:
+        X = X.column(0)
+    if hasattr(X, "combine_chunks"):
+        X = X.combine_chunks()
+    # pandas would lay each tensor out flat.
+    return X.to_numpy_ndarray() if hasattr(X, "to_numpy_ndarray") else X.to_pandas()
 
 
 def _of_polars(X: Any) -> Any:

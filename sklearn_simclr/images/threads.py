@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .decode import ImageError, decode, from_array, from_pillow
 from .files import RecentFile, read_file
-from .items import fetch, is_pillow
+from .items import fetch, is_missing, is_pillow
 from .reading_time import Progress
 from .sizes import Target
 
@@ -136,7 +136,7 @@ def _decode_one(item: object, target: Target | None) -> NDArray | ImageError:
             return from_pillow(item, target)
         if isinstance(item, ImageError):
             return item
-        if item is None or type(item).__name__ in ("NAType", "float"):
+        if is_missing(item):
             raise ImageError(f"it is missing ({item})")
         raise ImageError(f"{type(item).__name__} is no path, no Pillow image and no bytes")
     except ImageError as error:

@@ -1,6 +1,7 @@
 """Items of datasets, columns of tables, and what holds images but has no rows."""
 
 import collections
+import io
 
 import numpy as np
 import pandas as pd
@@ -121,6 +122,11 @@ class Stream(torch.utils.data.IterableDataset):
         return iter(TENSORS)
 
 
+class SizedStream(Stream):
+    def __len__(self):
+        return 12
+
+
 @pytest.mark.parametrize(
     ("X", "message"),
     [
@@ -129,6 +135,8 @@ class Stream(torch.utils.data.IterableDataset):
         (map(str, IMAGES), r"map.*list\(X\)"),
         ({"a.png", "b.png"}, r"set.*list\(X\)"),
         (Stream(), r"Stream.*list\(X\)"),
+        (SizedStream(), r"SizedStream.*list\(X\)"),
+        ([(i, image) for i, image in enumerate(IMAGES)], "Row 0 of X is a tuple of int, ndarray.*begin with"),
         ({"image": IMAGES, "label": 1}, r"dict with the keys \['image', 'label'\].*X\['image'\]"),
         ({"train": [], "test": []}, r"X\['train'\].*image_rows"),
         (Bunch(data=IMAGES, target=1), r"X\['data'\]"),
@@ -140,10 +148,51 @@ def test_what_has_no_rows_is_refused_by_name(X, message):
         PixelTransformer().fit(X)
 
 
-@pytest.mark.parametrize("X", [[], (), np.array([]), np.array([], dtype=object), pd.Series([], dtype=object)])
+@pytest.mark.parametrize(
+    "X",
+    [
+        *([], (), np.array([]), np.array([], dtype=object), pd.Series([], dtype=object)),
+        torch.utils.data.Subset(Items(lambda i: IMAGES[i]), []),
+    ],
+)
 def test_nothing_is_named(X):
     with pytest.raises(ValueError, match=r"X has no images \(n_samples=0\)"):
         PixelTransformer().fit(X)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([io.BytesIO(b"")] * 3, r"objects such as .* of type BytesIO.*file\.read\(\)"),
+        ([None] * 3, "objects such as None, of type NoneType"),
+        (pd.DataFrame(index=range(3)), r"table of shape \(3, 0\)"),
+        (
+            IMAGES.view([(name, "u1") for name in "rgb"]),
+            "real numbers, got dtype.*structured_to_unstructured",
+        ),
+        (np.ma.array(IMAGES.view([("grey", "u1")])), "real numbers, got dtype"),
+    ],
+)
+def test_what_is_no_image_is_named(X, message):
+    with pytest.raises(ValueError, match=message):
+        PixelTransformer().fit(X)
+
+
+def test_the_image_of_an_item_is_not_what_lies_beside_it(paths):
+    mask = Image.new("L", (8, 8))
+    for item in (
+        lambda i: {"path": paths[0], "image": IMAGES[i]},
+        lambda i: {"bytes": b"", "image": Image.fromarray(IMAGES[i])},
+    ):
+        for X in (Items(item), [item(i) for i in range(12)]):
+            assert same_pixels(X)
+    for missing, k in ((None, 0), (np.nan, 5)):
+        rows = [{"mask": mask, "image": missing if i == k else Image.fromarray(IMAGES[i])} for i in range(12)]
+        for X in (rows, Items(rows.__getitem__)):
+            with pytest.raises(ValueError, match=rf"1 of 12 images .*\n  row {k}, .*: it is missing"):
+                PixelTransformer().fit(X)
+        with pytest.raises(ValueError, match=rf"Row {k} of X, .* has no image"):
+            PixelTransformer().fit(Items(lambda i, k=k: None if i == k else TENSORS[i]))
 
 
 @pytest.mark.parametrize("X", [IMAGES[0].ravel(), list(range(5)), pd.Series([1.0, 2.0]), pd.Series([1, 2])])
@@ -187,7 +236,7 @@ def test_columns_of_images(column, frame):
 @pytest.mark.parametrize("dtype", [object, "string", "category"])
 def test_columns_of_paths(paths, dtype):
     column = pd.Series(paths, index=list("abcdefghijkl"), dtype=dtype)
-    for X in (column, column.to_frame("path")):
+    for X in (column, column.to_frame("path"), column.array, pd.Index(column)):
         np.testing.assert_array_equal(load_images(X), IMAGES)
         assert same_pixels(X)
 

@@ -70,6 +70,22 @@ def test_ordinary_pixels_have_no_outliers(draw):
     assert found_range(X) == ((X.min(), X.max()), [])
 
 
+@pytest.mark.parametrize("scale", [1 / 255, 1e-310])
+def test_numbers_that_fill_little_of_0_to_1_are_named(scale):
+    X = DIGITS / 16 * scale
+    pixel_range, (message,) = found_range(X)
+    assert pixel_range == (0.0, 1.0)
+    assert "hardly any contrast" in message and f"pixel_range=(0, {X.max():g})" in message
+
+
+def test_whole_numbers_beyond_the_precision_of_floats():
+    X = DIGITS.astype(np.int64)
+    for far in (X + 2**60, X.astype(np.uint64) + 2**63):
+        with pytest.raises(ValueError, match=r"whole numbers from \d+ to .* Pass X - X\.min\(\)"):
+            image_format(far)
+    assert found_range(X * 2**56) == ((0.0, 2.0**60), [])
+
+
 @pytest.mark.parametrize("low, high", [(-1e308, 1e308), (-1e-310, 0.0), (-3.4e38, 3.4e38)])
 def test_finite_pixels_give_finite_features(low, high):
     share = np.random.default_rng(0).random((12, 8, 8))

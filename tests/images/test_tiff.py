@@ -509,3 +509,21 @@ def test_a_strip_that_is_too_short_is_refused():
             decode(claims(16, 16, 5, body=body, compression=8))
     with strict_decoders(), pytest.raises(ImageError, match="truncated"):
         decode(claims(16, 16, 5, body=bytes(16 * 16 * 5 - 1)))
+
+
+def test_an_opened_image_is_the_same_again_and_beside_a_mask(tmp_path):
+    path = tmp_path / "a.tif"
+    stack = np.random.default_rng(0).integers(0, 65536, (3, 8, 8), dtype=np.uint16)
+    tifffile.imwrite(path, stack, photometric="minisblack")
+    with Image.open(path) as image:
+        for _ in range(2):
+            np.testing.assert_array_equal(
+                load_images([image, image]), np.stack([np.moveaxis(stack, 0, -1)] * 2)
+            )
+    with tifffile.TiffWriter(path) as file:
+        file.write(stack[0] // 257)
+        file.write(stack[0] > 9, subfiletype=4)  # which Pillow cannot read
+    with Image.open(path) as image:
+        image.load()
+        for _ in range(2):
+            np.testing.assert_array_equal(load_images([image])[0, ..., 0], stack[0] // 257)
