@@ -1,9 +1,11 @@
 """The scripts on photographs run, and go on where they were."""
 
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +26,24 @@ def folder(tmp_path_factory):
             image[..., colour] += 150
             Image.fromarray(image.astype(np.uint8)).save(folder / name / f"{number}.png")
     return folder
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of what so few epochs do not learn, and that no screen shows figures
+def test_the_lesson_on_photographs_of_clothing(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, "clothing-dataset-small/validation")
+    for copy in ("a", "b", "c"):  # 2% of the labels are one per class, at least
+        for image in folder.glob("*/*.png"):
+            to = tmp_path / "clothing-dataset-small" / "train" / image.parent.name / (copy + image.name)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, to)
+    lesson = (EXAMPLES / "photographs_of_clothing.py").read_text(encoding="utf-8")
+    assert "max_epochs=30" in lesson
+    exec(lesson.replace("max_epochs=30", "max_epochs=1"), {"__name__": "__main__"})
+    assert "180 photographs for training, 60 for testing\nblue, green, red\n" in capsys.readouterr().out
+    assert {"curve", "neighbours"} <= set(plt.get_figlabels())
+    plt.close("all")
 
 
 @pytest.mark.slow

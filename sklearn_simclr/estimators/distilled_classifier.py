@@ -1,4 +1,4 @@
-"""DistilledClassifier: a student that learns from what a teacher says about images without labels."""
+"""DistilledClassifier: a student that learns from a teacher's predictions for images without labels."""
 
 from __future__ import annotations
 
@@ -37,50 +37,53 @@ _PROBABILITY_FLOOR = 1e-12
 
 
 class DistilledClassifier(TrainedImageClassifier):
-    """A student that learns from what a teacher says about images that have no label.
+    """Train a network to predict as another classifier does, also on images without labels.
 
-    The teacher's probabilities for every image, labelled or not, are the targets of a network that is usually
-    smaller; the labels can be mixed in. The loss is, over the images of a batch,
-    ``(1 - alpha) * cross-entropy with the labels + alpha * cross-entropy with the teacher``, both
-    probabilities of the second taken at a temperature.
+    The targets of the network, the *student*, are the probabilities that the *teacher* predicts for every
+    image, labelled or not. The student is usually smaller. The loss is the mean over a batch of
+    ``(1 - alpha) * cross-entropy with the labels + alpha * cross-entropy with the teacher``. In the second
+    term, the logits of teacher and student are divided by a temperature.
 
     Parameters
     ----------
     teacher : classifier
-        With ``predict_proba`` on images, such as :class:`SimCLRClassifier` or a Pipeline. A fitted one is
-        used as it is; else a clone is fitted on X and y first. ``clone`` forgets a fit: wrap a fitted
-        teacher in :class:`sklearn.frozen.FrozenEstimator` where folds are to share it.
+        Classifier with ``predict_proba`` on images, such as :class:`SimCLRClassifier` or a Pipeline. A
+        fitted teacher is used as it is; otherwise a clone is fitted on X and y first. ``clone`` forgets a
+        fit: wrap a fitted teacher in :class:`sklearn.frozen.FrozenEstimator` to share it between folds.
     student : SimCLRTransformer, FrozenEstimator or None, default=None
-        Where the student's encoder comes from: a fitted transformer gives its encoder, for self-distillation
-        (V2 section 3: a student of the teacher's architecture); one that is not fitted says by its parameters
-        ``encoder``, ``image_shape`` and ``pixel_range`` which network to build, with random weights. None is
-        ``SimCLRTransformer()``. Its ``image_size``, ``cache_dir`` and ``on_error`` say how image files are
-        read: with ``on_error="nan"`` those that cannot be read are left out of the training (also of the
-        teacher's), predict_proba gives rows of NaN for them, and predict refuses them; with ``"grey"`` both
-        take them for grey images.
+        The transformer that gives the student its network. A fitted transformer gives its trained encoder,
+        for self-distillation (V2 section 3: a student of the teacher's architecture). A transformer that is
+        not fitted gives a network with random weights, built from its parameters ``encoder``,
+        ``image_shape`` and ``pixel_range``. None is ``SimCLRTransformer()``.
+
+        Image files are read with the ``image_size``, ``cache_dir`` and ``on_error`` of this transformer.
+        With ``on_error="nan"``, files that cannot be read are left out of the training, also of the
+        teacher's; predict_proba returns rows of NaN for them, and predict raises an error. With ``"grey"``,
+        predict and predict_proba take these files for grey images.
     alpha : float, default=1
-        Part of the loss that is the teacher's, in [0, 1]. 1 needs no labels beyond the teacher's.
+        Weight of the teacher in the loss, in [0, 1]; the labels have the rest. With 1 the student sees no
+        labels.
     temperature : float, default=1
-        Of the teacher and the student, > 0. V2 takes 0.1 for a teacher that was fine-tuned, else 1 (appendix
-        F). The loss is that of V2, equation 3; Google's notebook multiplies it by the square of the
-        temperature, which is another learning rate.
+        Temperature of the teacher's and the student's logits, > 0. V2 uses 0.1 for a fine-tuned teacher, and
+        1 otherwise (appendix F). The loss is that of V2, equation 3. Google's notebook multiplies that loss
+        by the square of the temperature, which changes the learning rate only.
     teacher_views : {"auto", "same", "image"}, default="auto"
-        What the teacher is asked about: ``"same"`` is the view that the student sees, at every step (V2); for
-        a :class:`SimCLRClassifier` or another network of this package. ``"image"`` is the image, once
-        before the training, for any teacher. ``"auto"`` is "same" where it is possible.
+        The images that the teacher predicts. ``"same"``: in each step, the view that the student sees (V2);
+        possible for :class:`SimCLRClassifier` and other networks of this package. ``"image"``: the whole
+        image, once before the training; possible for any teacher. ``"auto"`` is ``"same"`` where possible.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
-        The random views that the student sees; None is crops and flips only. A callable makes one view: see
+        The random views that the student sees. None is crops and flips only. A callable makes one view: see
         :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
         Images per step, at least 2.
     max_epochs : "auto" or int, default="auto"
         Passes over all images, labelled or not; ``"auto"`` is 60, but at least 300 steps (V2: 400 epochs).
     max_time : float or None, default=None
-        Seconds to train the student for, instead of ``max_epochs``; neither reading nor the teacher counts.
-        Too few steps are treated as in :class:`SimCLRTransformer`.
+        Seconds of the student's training, in place of ``max_epochs``. Reading and the teacher do not count.
+        If few steps fit, fit does the same as in :class:`SimCLRTransformer`.
     early_stopping : bool, default=False
-        Whether to hold out a part of the labelled images, end when the loss on it has not become smaller
-        for a while, and keep the weights that were best on it.
+        Whether a part of the labelled images is held out, the training ends when the loss on that part has
+        stopped falling, and the weights with the lowest such loss are kept.
     validation_fraction : float, default=0.1
         Part of the labelled images that is held out, in (0, 1).
     n_iter_no_change : int, default=10
@@ -98,9 +101,10 @@ class DistilledClassifier(TrainedImageClassifier):
     device : str or torch.device, default="auto"
         Device that computes.
     memory : str, joblib.Memory or None, default=None
-        Where to keep trained weights, keyed by images, targets and parameters.
+        Folder that keeps trained weights: a fit on the same images and targets with the same parameters
+        reads them.
     checkpoint_dir : str, os.PathLike or None, default=None
-        Folder in which the state of the student's training is kept.
+        Folder in which fit keeps the state of the student's training.
     callbacks : list or None, default=None
         Callbacks of skorch.
     verbose : int, default=0
@@ -111,33 +115,33 @@ class DistilledClassifier(TrainedImageClassifier):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Those of the teacher.
+        The classes of the teacher.
     teacher_ : classifier
         The fitted teacher.
     encoder_ : torch.nn.Module
         The student's encoder.
     classifier_ : torch.nn.Linear
-        From the encoder's features to logits.
+        The layer that maps the encoder's features to logits.
     augmentation_ : Augmentation or ExternalViews
-        With the values that were used.
+        The views with all values that were used.
     image_shape_ : tuple of int
         Shape of one image, as in X.
     pixel_range_ : (float, float)
         The values that are mapped to 0 and 1.
     n_features_in_ : int
-        Pixels of an image, times channels.
+        Pixels per image, times channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
     mirror_ : bool
-        Whether predictions are of the mean of the representations of an image and of its mirror image: by the
-        compact network, if views are mirrored.
+        Whether predictions use the mean of the representations of an image and of its mirror image. True
+        for the compact network if views are mirrored.
     n_iter_ : int
-        Epochs done.
+        Number of epochs.
     loss_curve_ : list of float
         Mean loss of each epoch.
     history_ : pandas.DataFrame
-        One row for each epoch: loss, accuracy (on the labelled images of the last batch), with early stopping
-        validation_loss and validation_accuracy, images_per_second, learning_rate, seconds.
+        One row per epoch: loss, accuracy (on the labelled images of the last batch), images_per_second,
+        learning_rate, seconds; with early stopping also validation_loss and validation_accuracy.
 
     See Also
     --------

@@ -1,4 +1,4 @@
-"""SimCLRClassifier: pretraining without labels, then fine-tuning with those there are."""
+"""SimCLRClassifier: pretraining without labels, then fine-tuning with labels."""
 
 from __future__ import annotations
 
@@ -66,66 +66,69 @@ _GEOMETRY = (
 
 
 class SimCLRClassifier(TrainedImageClassifier):
-    """Pretraining without labels, then fine-tuning with the labels there are.
+    """Classify images: pretrain without labels, then fine-tune with the labels there are.
 
-    ``fit`` trains a :class:`SimCLRTransformer` on all images, puts a linear layer on its representation (or
-    on a hidden layer of its projection head), and trains the whole network on the labelled images with crops
-    and flips. The linear layer begins as logistic regression on the standardised representations, its penalty
-    chosen by cross-validation on the labelled images [3]_.
+    ``fit`` trains a :class:`SimCLRTransformer` on all images and puts a linear layer on its representation,
+    or on a hidden layer of its projection head. It then trains the whole network on the labelled images,
+    with crops and flips. The linear layer begins as a logistic regression on the standardised
+    representations [3]_, whose penalty is chosen by cross-validation on the labelled images.
 
     Parameters
     ----------
     pretrained : SimCLRTransformer, FrozenEstimator or None, default=None
-        Where the encoder comes from: None is ``SimCLRTransformer()``; one that is not fitted is cloned and
-        fitted on all rows of X, with this ``random_state`` if it has none; a fitted one is used as it is.
-        ``clone``, and so cross-validation, forgets the fit of a plain transformer: wrap a fitted one in
-        :class:`sklearn.frozen.FrozenEstimator` to share it between folds. Its ``image_size``, ``cache_dir``
-        and ``on_error`` say how image files are read: with ``on_error="nan"`` those that cannot be read are
-        left out of both trainings, predict_proba gives rows of NaN for them, and predict refuses them; with
-        ``"grey"`` both take them for grey images.
+        The transformer whose encoder is fine-tuned. None is ``SimCLRTransformer()``. A transformer that is
+        not fitted is cloned and fitted on all rows of X, with this ``random_state`` if it has none. A fitted
+        transformer is used as it is. ``clone``, and so cross-validation, forgets the fit of a plain
+        transformer: wrap a fitted one in :class:`sklearn.frozen.FrozenEstimator` to share it between folds.
+
+        Image files are read with the ``image_size``, ``cache_dir`` and ``on_error`` of the transformer. With
+        ``on_error="nan"``, files that cannot be read are left out of both trainings, predict_proba returns
+        rows of NaN for them, and predict raises an error. With ``"grey"``, predict and predict_proba take
+        these files for grey images.
     head_layer : int, default=0
         Layer of the projection head that the linear layer is put on: 0 is the representation h. V2 found 1
         best with few labels, for a head of 3 layers.
     start : {"linear", "zero"}, default="linear"
-        How the linear layer begins: as that logistic regression, or with weights of zero, as in the commands
-        of Google's code.
+        First weights of the linear layer: those of the logistic regression, or zero, as in the commands of
+        Google's code.
     trainable : "all", int or sequence of str, default="all"
-        Which part of the encoder is trained: all of it, so many of its last blocks (0 is none), or its
-        modules of these names, as ``encoder_.named_modules()`` has them. The other parts keep their weights
-        and the statistics of their BatchNorm. Blocks of the compact network are its four convolutions, blocks
-        of a ResNet its stages and what is before them, and of another network its children that have
-        parameters. Layers of the head and the linear layer are always trained. With ``start="zero"``, 0 is
+        The part of the encoder that is trained. An int is a number of last blocks, 0 for none; strings are
+        names of modules, as in ``encoder_.named_modules()``. The other parts keep their weights and the
+        statistics of their BatchNorm. The blocks of the compact network are its four convolutions; those of
+        a ResNet are its stem and its stages; those of another network are its children that have
+        parameters. Layers of the head and the linear layer are always trained. ``start="zero"`` with 0 is
         the linear evaluation of V1, appendix B.6, whose ``batch_size`` is 4096.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
-        The random views that are trained on; None is crops and flips only, of the size that the encoder
-        was pretrained on. A callable makes one view: see :class:`~sklearn_simclr.ExternalViews`.
+        The random views for training. None is crops and flips only, of the size of the views in
+        pretraining. A callable makes one view: see :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
-        Images per step, at least 2. Fewer labelled images than that are one batch.
+        Images per step, at least 2. Fewer labelled images are one batch.
     max_epochs : "auto" or int, default="auto"
-        Passes over the labelled images. 0 leaves the encoder as it is, and the linear layer is the linear
-        classifier that it begins as. ``"auto"`` is 0 with fewer than 500 labelled images per class, with
-        which training can lose to that classifier; else 20, but at least 200 steps. With
-        ``start="zero"`` it is 60 (V1, V2), but at least 300 steps, and 90 for linear evaluation (V1 B.6).
+        Passes over the labelled images. 0 trains nothing: the encoder stays as it is, and the linear layer
+        is the logistic regression that it begins as. ``"auto"`` is 0 with fewer than 500 labelled images
+        per class, since training on so few can lose accuracy; otherwise it is 20, but at least 200 steps.
+        With ``start="zero"``, ``"auto"`` is 60 (V1, V2), but at least 300 steps, and 90 for linear evaluation
+        (V1 B.6).
     max_time : float or None, default=None
-        Seconds to fine-tune for, instead of ``max_epochs``; the pretraining has its own. Reading does not
-        count; too few steps are treated as in :class:`SimCLRTransformer`.
+        Seconds of fine-tuning, in place of ``max_epochs``; the pretraining has its own. Reading does not
+        count. If few steps fit, fit does the same as in :class:`SimCLRTransformer`.
     early_stopping : bool, default=False
-        Whether to hold out a part of the labelled images, end when the loss on it has not become smaller
-        for a while, and keep the weights that were best on it: with ``start="linear"`` perhaps those of the
-        start.
+        Whether a part of the labelled images is held out, the training ends when the loss on that part has
+        stopped falling, and the weights with the lowest such loss are kept. With ``start="linear"``, these
+        may be the weights of the start.
     validation_fraction : float, default=0.1
         Part of the labelled images that is held out, in (0, 1).
     n_iter_no_change : int, default=10
         Epochs without improvement after which early stopping ends the training.
     optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
-        ``"auto"`` is Muon, with ``start="zero"`` SGD with Nesterov momentum, as in V1. V2 takes LARS.
+        ``"auto"`` is Muon; with ``start="zero"`` it is SGD with Nesterov momentum, as in V1. V2 uses LARS.
     learning_rate : "auto" or float, default="auto"
-        Peak learning rate; ``"auto"`` is 0.01 for Muon, and for SGD 0.05 per batch of 256 images (V1 B.5),
-        or 0.1 for linear evaluation (V1 B.6).
+        Peak learning rate. ``"auto"`` is 0.01 for Muon. For SGD it is 0.05 per 256 images of the batch
+        (V1 B.5), or 0.1 for linear evaluation (V1 B.6).
     weight_decay : "auto" or float, default="auto"
-        ``"auto"`` is 0 (V1, V2).
+        Weight decay; ``"auto"`` is 0 (V1, V2).
     warmup : float, default=0
         Fraction of the training over which the learning rate rises from 0 (V2: none).
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
@@ -133,9 +136,10 @@ class SimCLRClassifier(TrainedImageClassifier):
     device : str or torch.device, default="auto"
         Device that computes.
     memory : str, joblib.Memory or None, default=None
-        Where to keep trained weights, keyed by images, labels and parameters. The pretraining has its own.
+        Folder that keeps trained weights: a fit on the same images and labels with the same parameters reads
+        them. The pretraining has its own folder.
     checkpoint_dir : str, os.PathLike or None, default=None
-        Folder in which the state of the fine-tuning is kept. The pretraining has its own.
+        Folder in which fit keeps the state of the fine-tuning. The pretraining has its own folder.
     callbacks : list or None, default=None
         Callbacks of skorch.
     verbose : int, default=0
@@ -148,33 +152,33 @@ class SimCLRClassifier(TrainedImageClassifier):
     classes_ : ndarray of shape (n_classes,)
         Labels that occur in y.
     pretrained_ : SimCLRTransformer
-        As it was before fine-tuning.
+        The fitted transformer, before fine-tuning.
     encoder_ : torch.nn.Module
         The fine-tuned encoder.
     head_ : torch.nn.Module
-        The fine-tuned layers of the projection head; with head_layer=0 there are none.
+        The fine-tuned layers of the projection head; with ``head_layer=0`` there are none.
     classifier_ : torch.nn.Linear
-        From the representation, or the hidden layer, to logits.
+        The layer that maps the representation, or the hidden layer, to logits.
     augmentation_ : Augmentation or ExternalViews
-        With the values that were used.
+        The views with all values that were used.
     image_shape_ : tuple of int
         Shape of one image, as in X.
     pixel_range_ : (float, float)
         The values that are mapped to 0 and 1.
     n_features_in_ : int
-        Pixels of an image, times channels.
+        Pixels per image, times channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
     mirror_ : bool
-        Whether predictions are of the mean of the representations of an image and of its mirror image, as
-        the transformer's are.
+        Whether predictions use the mean of the representations of an image and of its mirror image, as
+        transform of the transformer does.
     n_iter_ : int
-        Epochs of fine-tuning done.
+        Number of epochs of fine-tuning.
     loss_curve_ : list of float
         Mean loss of each epoch.
     history_ : pandas.DataFrame
-        One row for each epoch of fine-tuning: loss, accuracy (of the last batch), with early stopping
-        validation_loss and validation_accuracy, images_per_second, learning_rate, seconds.
+        One row per epoch of fine-tuning: loss, accuracy (of the last batch), images_per_second,
+        learning_rate, seconds; with early stopping also validation_loss and validation_accuracy.
 
     See Also
     --------
