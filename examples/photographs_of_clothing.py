@@ -50,9 +50,8 @@ print(", ".join(train.target_names))
 # %%
 # Three kinds of features
 # -----------------------
-# Each pipeline ends in the same classifier. ``C=0.01`` is a strong penalty, since there are more features than
-# labels. The files are read, their centred squares shrunk, and the encoder trained for 30 epochs: nothing
-# else is set.
+# Each pipeline ends in the same classifier. ``C=0.01`` is a strong penalty, since there are more features
+# than labels. Every transformer reads the files by itself, and shrinks the centred square of each photograph.
 
 
 def classify(features):
@@ -93,6 +92,7 @@ display.figure_.set_label("curve")
 # %%
 # .. literalinclude:: /images/lesson/output.txt
 #    :language: text
+#    :end-before: The figures
 #
 # .. image:: /images/lesson/curve.png
 #    :alt: Accuracy by the share of the labels: SimCLR, HOG and raw pixels.
@@ -130,8 +130,8 @@ axes[0, 3].set_title("the most similar ones of training", fontsize="medium")
 #
 # More time, and other methods
 # ----------------------------
-# ``SimCLRTransformer(max_time=600)`` trains for ten minutes, and learns more. :doc:`/reference/benchmarks` has
-# the same photographs with more methods, each with its own ``C``. :doc:`/how_to/imagenet` adds the features of
-# a network that was trained on ImageNet. For a folder of your own see :doc:`/how_to/photographs`.
+# ``SimCLRTransformer(max_time=600)`` trains for ten minutes, and learns more. :doc:`/reference/benchmarks`
+# compares more methods on the same photographs, each with its own ``C``. :doc:`/how_to/imagenet` adds the
+# features of a network that was trained on ImageNet. For a folder of your own see :doc:`/how_to/photographs`.
 
 plt.show()

@@ -23,11 +23,11 @@ __all__ = ["AutoencoderTransformer"]
 
 
 class AutoencoderTransformer(SelfSupervisedTransformer):
-    """Representations of a convolutional autoencoder, learnt without labels.
+    """Learn representations of images without labels, as a convolutional autoencoder.
 
-    ``fit`` trains the encoder of SimCLR together with a decoder, which doubles the side of its feature maps
-    as often as an encoder halves it, so that the images come back with a small mean squared error;
-    ``transform`` returns what lies between the two.
+    ``fit`` trains the encoder of SimCLR together with a decoder, so that the mean squared difference between
+    the decoder's output and the images is small. The decoder doubles the side of its feature maps as often
+    as an encoder halves it. ``transform`` returns the output of the encoder.
 
     Parameters
     ----------
@@ -38,23 +38,22 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
     pixel_range : "auto" or (float, float), default="auto"
         As in :class:`SimCLRTransformer`.
     image_size : "auto", int, (int, int) or None, default="auto"
-        Size that image files are brought to, as in :class:`SimCLRTransformer`.
+        Size to which images are resized, as in :class:`SimCLRTransformer`.
     cache_dir : str, os.PathLike or None, default=None
         Folder that keeps decoded image files, as in :class:`SimCLRTransformer`.
     on_error : {"raise", "nan", "grey"}, default="raise"
-        What to do with image files that cannot be read: with ``"raise"`` an error says which; with
-        ``"nan"`` fit leaves them out, with a warning, and transform gives rows of NaN; with ``"grey"``
-        transform gives what it gives for a grey image, with a warning.
+        Treatment of image files that cannot be read. ``"raise"``: an error lists the files. ``"nan"``: fit
+        leaves the files out, transform returns rows of NaN. ``"grey"``: fit leaves the files out, transform
+        takes them for grey images. Both warn.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
-        Random views that are to be given back instead of the images; None is the images as they are. A
-        callable makes one view: see :class:`~sklearn_simclr.ExternalViews`.
+        Random views that are encoded and decoded in place of the images. None takes the images themselves.
+        A callable makes one view: see :class:`~sklearn_simclr.ExternalViews`.
     batch_size : int, default=256
         Images per step, at least 2. A smaller X is one batch.
     max_epochs : int, default=100
         Passes over the images. 0 leaves the weights random.
     max_time : float or None, default=None
-        Seconds from the beginning of fit to its end, as in :class:`SimCLRTransformer`, instead of
-        ``max_epochs``.
+        Seconds that fit takes, in place of ``max_epochs``, as in :class:`SimCLRTransformer`.
     optimizer : {"auto", "lars", "sgd", "adamw", "muon"}, default="auto"
         As in :class:`SimCLRTransformer`.
     learning_rate : "auto" or float, default="auto"
@@ -68,9 +67,9 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
     device : str or torch.device, default="auto"
         Device that computes.
     memory : str, joblib.Memory or None, default=None
-        Where to keep trained weights, keyed by images and parameters.
+        Folder that keeps trained weights: a fit on the same images with the same parameters reads them.
     checkpoint_dir : str, os.PathLike or None, default=None
-        Folder in which the state of the training is kept, as in :class:`SimCLRTransformer`.
+        Folder in which fit keeps the state of the training, as in :class:`SimCLRTransformer`.
     callbacks : list or None, default=None
         Callbacks of skorch.
     verbose : int, default=0
@@ -83,24 +82,24 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
     encoder_ : torch.nn.Module
         The trained encoder.
     decoder_ : torch.nn.Module
-        From representations to images (N, C, h, w) in [0, 1], of the size to which the encoder shrinks large
-        images; ``reconstruct`` enlarges them.
+        The trained decoder. It maps representations to images (N, C, h, w) in [0, 1], of the size to which
+        the encoder shrinks large images; ``reconstruct`` enlarges them.
     augmentation_ : Augmentation, ExternalViews or None
-        With the values that were used.
+        The views with all values that were used.
     image_shape_ : tuple of int
         Shape of one image, as in X.
     pixel_range_ : (float, float)
         The values that are mapped to 0 and 1.
     n_features_in_ : int
-        Pixels of an image, times channels.
+        Pixels per image, times channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
     n_iter_ : int
-        Epochs done.
+        Number of epochs.
     loss_curve_ : list of float
-        Mean squared error of each epoch, of pixels in [0, 1].
+        Mean squared error of each epoch, for pixels in [0, 1].
     history_ : pandas.DataFrame
-        One row for each epoch: loss, images_per_second, learning_rate, seconds.
+        One row per epoch: loss, images_per_second, learning_rate, seconds.
 
     See Also
     --------
@@ -123,7 +122,7 @@ class AutoencoderTransformer(SelfSupervisedTransformer):
     """
 
     def reconstruct(self, X: Images) -> NDArray[np.float32]:
-        """Return what the decoder makes of the representations of images.
+        """Encode images, then decode them.
 
         Parameters
         ----------

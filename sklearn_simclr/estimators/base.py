@@ -470,21 +470,21 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     """Base of the estimators that turn images into representations."""
 
     def fit_transform(self, X: Images, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
-        """Fit to images, then return their representations; files are decoded once for both.
+        """Fit to images, then return their representations. Files are decoded once for both.
 
         Parameters
         ----------
         X : array-like
             Images, as for fit.
         y : array-like of shape (n,), default=None
-            Labels, for the estimators that learn from them.
+            Labels, for estimators that learn from labels.
         **fit_params : dict
-            For fit.
+            Further arguments of fit.
 
         Returns
         -------
         ndarray of shape (n, d)
-            float32; what transform gives.
+            float32, as from transform.
         """
         token = _READ.set({})
         try:
@@ -493,7 +493,7 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             _READ.reset(token)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
-        """Return the names of the columns that transform gives.
+        """Return the names of the columns of transform.
 
         Parameters
         ----------

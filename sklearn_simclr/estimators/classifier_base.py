@@ -142,7 +142,7 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         return self._infer(through, self._served(), source)
 
     def transform(self, X: Images) -> NDArray[np.float32]:
-        """Return what the network gives to the linear classifier.
+        """Return the features that the linear classifier gets.
 
         Parameters
         ----------
@@ -208,13 +208,13 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         Returns
         -------
         ndarray of shape (n,)
-            Of the type of the labels.
+            Classes, of the type of the labels in y.
 
         Raises
         ------
         ValueError
-            If X cannot be used, or has images that cannot be read: also with ``on_error="nan"``, since no
-            class stands for them.
+            If X cannot be used, or has images that cannot be read. This holds for ``on_error="nan"``, too:
+            no class stands for such images.
         """
         logits = self._logits(X)
         bad = np.flatnonzero(np.isnan(logits).all(axis=1))

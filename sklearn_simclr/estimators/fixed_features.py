@@ -64,10 +64,10 @@ class _FixedFeatures(BaseImageTransformer):
 
 
 class PixelTransformer(_FixedFeatures):
-    """The pixels of images as features: the baseline "raw pixels" of a label-fraction study.
+    """Return the pixels of images as features: the baseline "raw pixels" of a label-fraction study.
 
-    Takes images in any form that :class:`SimCLRTransformer` takes, so that it can stand in its place;
-    followed by :class:`sklearn.decomposition.PCA` it gives the baseline "PCA".
+    The class accepts the same images as :class:`SimCLRTransformer`, and can take its place in a Pipeline.
+    Followed by :class:`sklearn.decomposition.PCA`, the pixels are the baseline "PCA".
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ class PixelTransformer(_FixedFeatures):
     pixel_range : "auto" or (float, float), default="auto"
         As in :class:`SimCLRTransformer`.
     image_size : "auto", int, (int, int) or None, default="auto"
-        As in :class:`SimCLRTransformer`, but ``"auto"`` is the area of a square of 32 pixels at most: a
-        linear classifier learns no more from more pixels.
+        As in :class:`SimCLRTransformer`, but with ``"auto"`` images become squares of at most 32 pixels, or
+        boxes of that area: a linear classifier learns no more from more pixels.
     cache_dir : str, os.PathLike or None, default=None
         As in :class:`SimCLRTransformer`.
     on_error : {"raise", "nan", "grey"}, default="raise"
@@ -90,7 +90,7 @@ class PixelTransformer(_FixedFeatures):
     pixel_range_ : (float, float)
         The values that are mapped to 0 and 1.
     n_features_in_ : int
-        Pixels of an image, times channels.
+        Pixels per image, times channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
 
@@ -128,17 +128,17 @@ class PixelTransformer(_FixedFeatures):
 
 
 class HOGTransformer(_FixedFeatures):
-    """Histograms of oriented gradients, the features before features were learnt.
+    """Compute histograms of oriented gradients (HOG), features that are not learnt.
 
-    The image is cut into cells; in each, the directions of the gradient, without their sign, are counted with
-    the gradient's length as weight, shared between the two nearest bins. Blocks of 2 x 2 cells are
-    normalised, clipped and normalised again. Of several channels, the one with the longest gradient counts at
-    each pixel, the first of equals.
+    The image is cut into cells. Each cell has a histogram of the directions of the gradient, without their
+    sign. A pixel counts by the length of its gradient, and is shared between the two nearest bins. Blocks of
+    2 x 2 cells are normalised, clipped and normalised again. In images with several channels, each pixel has
+    the gradient of the channel in which the gradient is longest, the first one of equals.
 
     Parameters
     ----------
     n_orientations : int, default=9
-        Bins of the direction, over 180 degrees.
+        Number of bins for the direction, over 180 degrees.
     cell_size : "auto" or int, default="auto"
         Side of a cell in pixels; ``"auto"`` is an eighth of the shorter side, at least 2.
     block_size : int, default=2
@@ -148,8 +148,8 @@ class HOGTransformer(_FixedFeatures):
     pixel_range : "auto" or (float, float), default="auto"
         As in :class:`SimCLRTransformer`.
     image_size : "auto", int, (int, int) or None, default="auto"
-        As in :class:`SimCLRTransformer`, but ``"auto"`` is the area of a square of 128 pixels at most:
-        edges need more pixels than networks do.
+        As in :class:`SimCLRTransformer`, but with ``"auto"`` images become squares of at most 128 pixels, or
+        boxes of that area: edges need more pixels than networks do.
     cache_dir : str, os.PathLike or None, default=None
         As in :class:`SimCLRTransformer`.
     on_error : {"raise", "nan", "grey"}, default="raise"
@@ -162,7 +162,7 @@ class HOGTransformer(_FixedFeatures):
     pixel_range_ : (float, float)
         The values that are mapped to 0 and 1.
     n_features_in_ : int
-        Pixels of an image, times channels.
+        Pixels per image, times channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
 

@@ -110,7 +110,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
     n_iter_ : int
-        Epochs done.
+        Number of epochs.
     loss_curve_ : list of float
         Mean loss of each epoch.
     history_ : pandas.DataFrame

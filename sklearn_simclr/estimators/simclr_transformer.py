@@ -295,7 +295,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
     n_iter_ : int
-        Epochs done.
+        Number of epochs.
     loss_curve_ : list of float
         Mean loss of each epoch.
     history_ : pandas.DataFrame
@@ -307,7 +307,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     --------
     LabelFractionClassifier : Fits a classifier on a fraction of the labels.
     Augmentation : The random views.
-    sklearn_simclr.load_pretrained : The files that ``weights`` can be.
+    sklearn_simclr.load_pretrained : Lists the files that ``weights`` accepts.
 
     Notes
     -----

@@ -40,12 +40,12 @@ __all__ = ["SupervisedTransformer"]
 
 
 class SupervisedTransformer(TrainedImageClassifier):
-    """The encoder of SimCLR trained on labels alone: a classifier, and its features.
+    """Train the encoder of SimCLR on labels alone: a classifier, and its features.
 
-    ``fit`` trains an encoder and a linear layer on it, from random weights, to predict the labels of
-    augmented images. As a classifier it is the curve "supervised" of a label-fraction study; ``transform``
-    returns what the encoder gives to the linear layer, so that it can take the place of
-    :class:`SimCLRTransformer` in a Pipeline. Rows without a label are left out.
+    ``fit`` trains an encoder and a linear layer on top, from random weights, to predict the labels of random
+    views. Rows without a label are left out. The classifier is the curve "supervised" of a label-fraction
+    study. ``transform`` returns the output of the encoder, so that this estimator can take the place of
+    :class:`SimCLRTransformer` in a Pipeline.
 
     Parameters
     ----------
@@ -56,29 +56,28 @@ class SupervisedTransformer(TrainedImageClassifier):
     pixel_range : "auto" or (float, float), default="auto"
         As in :class:`SimCLRTransformer`.
     image_size : "auto", int, (int, int) or None, default="auto"
-        Size that image files are brought to, as in :class:`SimCLRTransformer`.
+        Size to which images are resized, as in :class:`SimCLRTransformer`.
     cache_dir : str, os.PathLike or None, default=None
         Folder that keeps decoded image files, as in :class:`SimCLRTransformer`.
     on_error : {"raise", "nan", "grey"}, default="raise"
-        What to do with image files that cannot be read: with ``"raise"`` an error says which; with
-        ``"nan"`` fit leaves them out, with a warning, transform and predict_proba give rows of NaN, and
-        predict refuses them; with ``"grey"`` all three take them for grey images, with a warning.
+        Treatment of image files that cannot be read. ``"raise"``: an error lists the files. ``"nan"``: fit
+        leaves the files out, transform and predict_proba return rows of NaN, and predict raises an error.
+        ``"grey"``: fit leaves the files out, and the other methods take them for grey images. Both warn.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
-        The random views that are trained on; None is ``Augmentation()``, as for SimCLR. A callable makes one
-        view: see :class:`~sklearn_simclr.ExternalViews`.
+        The random views for training. None is ``Augmentation()``, as for SimCLR. A callable makes one view:
+        see :class:`~sklearn_simclr.ExternalViews`.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
     batch_size : int, default=256
-        Images per step, at least 2. Fewer labelled images than that are one batch.
+        Images per step, at least 2. Fewer labelled images are one batch.
     max_epochs : "auto" or int, default="auto"
         Passes over the labelled images; ``"auto"`` is 60, but at least 300 steps. 0 leaves the weights
         random.
     max_time : float or None, default=None
-        Seconds from the beginning of fit to its end, as in :class:`SimCLRTransformer`, instead of
-        ``max_epochs``.
+        Seconds that fit takes, in place of ``max_epochs``, as in :class:`SimCLRTransformer`.
     early_stopping : bool, default=False
-        Whether to hold out a part of the labelled images, end when the loss on it has not become smaller
-        for a while, and keep the weights that were best on it.
+        Whether a part of the labelled images is held out, the training ends when the loss on that part has
+        stopped falling, and the weights with the lowest such loss are kept.
     validation_fraction : float, default=0.1
         Part of the labelled images that is held out, in (0, 1).
     n_iter_no_change : int, default=10
@@ -96,9 +95,10 @@ class SupervisedTransformer(TrainedImageClassifier):
     device : str or torch.device, default="auto"
         Device that computes.
     memory : str, joblib.Memory or None, default=None
-        Where to keep trained weights, keyed by images, labels and parameters.
+        Folder that keeps trained weights: a fit on the same images and labels with the same parameters reads
+        them.
     checkpoint_dir : str, os.PathLike or None, default=None
-        Folder in which the state of the training is kept, as in :class:`SimCLRTransformer`.
+        Folder in which fit keeps the state of the training, as in :class:`SimCLRTransformer`.
     callbacks : list or None, default=None
         Callbacks of skorch.
     verbose : int, default=0
@@ -113,24 +113,24 @@ class SupervisedTransformer(TrainedImageClassifier):
     encoder_ : torch.nn.Module
         The trained encoder.
     classifier_ : torch.nn.Linear
-        From the encoder's features to logits.
+        The layer that maps the encoder's features to logits.
     augmentation_ : Augmentation or ExternalViews
-        With the values that were used.
+        The views with all values that were used.
     image_shape_ : tuple of int
         Shape of one image, as in X.
     pixel_range_ : (float, float)
         The values that are mapped to 0 and 1.
     n_features_in_ : int
-        Pixels of an image, times channels.
+        Pixels per image, times channels.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
     n_iter_ : int
-        Epochs done.
+        Number of epochs.
     loss_curve_ : list of float
         Mean loss of each epoch.
     history_ : pandas.DataFrame
-        One row for each epoch: loss, accuracy (of the last batch), with early stopping validation_loss and
-        validation_accuracy, images_per_second, learning_rate, seconds.
+        One row per epoch: loss, accuracy (of the last batch), images_per_second, learning_rate, seconds;
+        with early stopping also validation_loss and validation_accuracy.
 
     See Also
     --------

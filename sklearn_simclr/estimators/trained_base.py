@@ -100,8 +100,8 @@ class TrainedImageEstimator(BaseImageEstimator):
         Parameters
         ----------
         **params : dict
-            ``augmentation__NAME`` works where ``augmentation`` is None, too: it then becomes an
-            :class:`Augmentation` with that parameter.
+            Parameters by name. ``augmentation__NAME`` also works if ``augmentation`` is None: the parameter
+            ``augmentation`` then becomes an :class:`Augmentation` with that value.
 
         Returns
         -------
@@ -111,7 +111,7 @@ class TrainedImageEstimator(BaseImageEstimator):
         Raises
         ------
         ValueError
-            If a parameter does not exist, ``augmentation__NAME`` of a callable among them.
+            If a parameter does not exist, as ``augmentation__NAME`` for a callable.
         """
         nested = any(name.startswith("augmentation__") for name in params)
         augmentation = params.get("augmentation", self.augmentation)
@@ -130,12 +130,12 @@ class TrainedImageEstimator(BaseImageEstimator):
         Parameters
         ----------
         deep : bool, default=True
-            Whether those of the parameters that are estimators are returned, too.
+            Whether to return also the parameters of parameters that are estimators.
 
         Returns
         -------
         dict
-            By name.
+            The parameters by name.
         """
         if not deep or not self._has_foreign_augmentation():
             return super().get_params(deep)

@@ -65,82 +65,84 @@ def label_fraction_curve(
 ) -> pd.DataFrame:
     """Score estimators that learn from fractions of the labels.
 
-    In each fold of a cross-validation every estimator is fitted on balanced, nested draws of the labels of
-    the training set, and scored on the test set. The first steps of a Pipeline, those that need no labels,
-    are fitted once per fold, on all training rows, whatever the number of fractions and draws; Pipelines that
-    begin with equal steps share them.
+    In each fold of a cross-validation, every estimator is fitted on balanced, nested draws of the labels of
+    the training set, and scored on the test set. The first steps of a Pipeline that need no labels are fitted
+    once per fold, on all training rows, whatever the number of fractions and draws. Pipelines that begin with
+    equal steps share these.
 
     Parameters
     ----------
     estimators : dict of str to estimator or str, list, estimator or str
-        What to compare: Pipelines, classifiers, or regressors. In a list, pairs of a name and an estimator,
-        or estimators, which are named after their classes. ``"torchvision:NAME"`` or ``"timm:NAME"`` in the
-        place of an estimator is what many would try first: the features of a network that was trained on
-        photographs, as it is, and logistic regression, its penalty chosen by cross-validation on the labels
-        drawn. ``"imagenet"`` is ``"torchvision:resnet50"``. See the parameter ``weights`` of
-        :class:`SimCLRTransformer` for the names and for downloads.
+        Pipelines, classifiers or regressors to compare. A list holds pairs of a name and an estimator, or
+        estimators, which are named after their classes. The string ``"torchvision:NAME"`` or ``"timm:NAME"``
+        stands for frozen features of a network that was trained on photographs, with a logistic regression
+        whose penalty is chosen by cross-validation on the labels drawn. ``"imagenet"`` is
+        ``"torchvision:resnet50"``. See the parameter ``weights`` of :class:`SimCLRTransformer` for the names
+        and for downloads.
     X : array-like, sparse matrix, DataFrame, list or dataset, with n_samples rows
-        Whatever the estimators accept.
+        Images, or whatever the estimators accept.
     y : array-like of shape (n_samples,)
-        Labels. Rows where it is -1 (classes only), None or NaN have none.
+        Labels. -1 (classes only), None and NaN mark rows without a label.
     fractions : list of float or list of int
-        Shares in (0, 1] of the labels of the training set. If all are ints, they are numbers of labels, all
-        classes together, as ``train_sizes`` of ``learning_curve`` are.
+        Shares in (0, 1] of the labels of the training set. If all are ints, they are numbers of labels over
+        all classes, like ``train_sizes`` of ``learning_curve``.
     cv : int, cross-validator, iterable or None, default=None
-        How to split the labelled rows, as in ``cross_validate``: None is 5 folds, stratified for classifiers.
+        Splits of the labelled rows, as in ``cross_validate``. None is 5 folds, stratified for classifiers.
         Rows without a label are in every training set, and in no test set; see `SemiSupervisedKFold`.
     scoring : str, callable, list, tuple, dict or None, default=None
-        As in ``cross_validate``: one metric, or several. None is the `score` of each estimator.
+        One metric or several, as in ``cross_validate``. None is the `score` of each estimator.
     n_draws : int, default=1
-        How many times to draw the labels in each fold, at least 1. More draws tell the luck of the draw.
+        Number of draws of the labels in each fold, at least 1. Several draws show how much the score depends
+        on the draw.
     n_jobs : int or None, default=None
-        Number of parallel jobs, first over folds, then over fits; it does not change the results.
+        Number of parallel jobs, first over folds, then over fits. The results do not depend on it.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws. Draw k of fold j is the same for all estimators, fractions and values of `n_draws`.
     params : dict or None, default=None
-        What to pass on. With metadata routing enabled: to the estimators, scorers and splitter that request
-        it. Otherwise to `fit`: ``step__name`` of a Pipeline's step, ``name`` of other estimators; each gets
-        what it knows. What has one entry per row is sliced.
+        Metadata. With metadata routing enabled, estimators, scorers and splitter get what they request.
+        Otherwise `fit` gets the entries ``step__name`` for a step of a Pipeline and ``name`` for other
+        estimators, as far as its signature has the name. Values with one entry per row are sliced.
     groups : array-like of shape (n_samples,) or None, default=None
         Groups for `cv`. With metadata routing enabled, pass them in `params`.
     error_score : "raise" or float, default=nan
-        Score of a fit that fails, with a ``FitFailedWarning``; "raise" raises what it raised.
+        Score of a fit that fails, with a ``FitFailedWarning``. "raise" raises the error of the fit.
     memory : str, joblib.Memory or None, default=None
-        Where to keep the shared steps and the outcome of each fit, failures excepted. A study that was
-        interrupted goes on where it was, and one with further fractions, draws or estimators fits those only.
-        `cv`, shared steps and `random_state` need ints for seeds, not None, to be recognised.
+        Folder that keeps the shared steps and the scores of each fit that succeeded. An interrupted study
+        goes on where it stopped; a study with more fractions, draws or estimators fits only the new ones.
+        For that, `random_state` and the seeds of `cv` and of the shared steps must be ints, not None.
     verbose : int, default=0
         1 shows a progress bar.
     return_train_score : bool, default=False
-        Whether to score on the labels drawn, too.
+        Whether to score also on the labels drawn.
     return_indices : bool, default=False
         Whether to add the columns ``train_indices``, rows of X whose labels were drawn, and
         ``test_indices``.
     return_estimator : bool, default=False
-        Whether to add the column ``fitted_estimator``: with the shared steps in it, it takes rows of X.
+        Whether to add the column ``fitted_estimator``. These estimators include the shared steps and take
+        rows of X.
 
     Returns
     -------
     results : DataFrame
         One row per fit, ordered by estimator, fraction, fold and draw, with the columns
 
-        - ``estimator`` (name), ``fraction``, ``n_labels``, ``fold`` and ``draw`` (from 0 on). For numbers of
-          labels, ``fraction`` is the share of the labels in the largest training set;
-        - ``score``, and ``train_score`` if asked for; of several metrics, one column each by its name, and
-          ``train_`` and its name;
-        - ``fit_time``, ``score_time`` and ``shared_time`` in seconds: fitting the rest of the estimator on
-          the draw, scoring on the test set, and fitting the shared steps and applying them to all rows of
-          the fold, which is spent once for all fits that share them.
+        - ``estimator`` (name), ``fraction``, ``n_labels``, ``fold`` and ``draw`` (from 0 on). If `fractions`
+          are numbers of labels, ``fraction`` is the share of the labels in the largest training set;
+        - ``score``, and ``train_score`` if asked for. Several metrics have one column each, ``NAME`` and
+          ``train_NAME``;
+        - ``fit_time``, ``score_time`` and ``shared_time``, in seconds. The first is for fitting the other
+          steps on the draw, the second for scoring on the test set. The third is for fitting the shared steps
+          and applying them to all rows of the fold, which happens once for all fits that share them.
 
-        Its ``attrs["score_name"]`` says what ``score`` is, such as ``"accuracy"``, where that is known.
+        ``attrs["score_name"]`` of the table is the name of the score, such as ``"accuracy"``, if it is known.
 
     Raises
     ------
     TypeError
-        If an estimator is none.
+        If an entry of `estimators` is not an estimator.
     ValueError
-        If a parameter is out of range, a fraction leaves a class without a label in a fold (before anything
-        is fitted), classifiers and regressors are mixed, or all fits fail.
+        If a parameter is out of range, classifiers and regressors are mixed, or all fits fail. Also, before
+        any fit, if a fraction leaves a class without a label in a fold.
 
     Warns
     -----
@@ -149,31 +151,33 @@ def label_fraction_curve(
 
     See Also
     --------
-    sklearn_simclr.LabelFractionClassifier : The same for searches over parameters.
-    sklearn_simclr.SemiSupervisedKFold : The folds.
-    sklearn.model_selection.learning_curve : Fits on fewer rows, where this one fits on fewer labels.
+    sklearn_simclr.LabelFractionDisplay : Draws the table.
+    sklearn_simclr.LabelFractionClassifier : Makes the fraction a parameter of a search.
+    sklearn_simclr.SemiSupervisedKFold : Makes the folds.
+    sklearn.model_selection.learning_curve : Fits on fewer rows, where this function fits on fewer labels.
 
     Notes
     -----
-    No label leaks: shared steps are given no `y`, and other steps none but the labels drawn. From its first
-    step that needs labels on, a Pipeline is fitted on the rows drawn only. A step needs labels if its tags
-    say so (``target_tags.required``, as of ``LinearDiscriminantAnalysis`` or ``SelectKBest``), if an
-    estimator among its parameters does (``SelectFromModel``), or if it learns from unlabelled rows, too.
+    No label leaks. Shared steps get no `y`, and other steps get only the labels drawn. From the first step
+    that needs labels on, a Pipeline is fitted on the drawn rows only. A step needs labels in three cases: its
+    tags say so (``target_tags.required``, as for ``LinearDiscriminantAnalysis`` or ``SelectKBest``), an
+    estimator among its parameters needs labels (``SelectFromModel``), or the step also learns from unlabelled
+    rows.
 
-    Estimators that learn from labelled and unlabelled rows say so with a true attribute
-    ``learns_from_unlabelled``; ``SelfTrainingClassifier``, ``LabelPropagation`` and ``LabelSpreading`` are
-    known to. They are given all training rows, the labels that were not drawn replaced by -1, or by None
-    where labels are no numbers or -1 is a class; targets of a regression by NaN.
+    An estimator that learns from labelled and unlabelled rows declares it by a true attribute
+    ``learns_from_unlabelled``. ``SelfTrainingClassifier``, ``LabelPropagation`` and ``LabelSpreading`` are
+    recognised without it. Such an estimator gets all training rows, with -1 in place of the labels that were
+    not drawn. The mark is None if labels are not numbers or -1 is a class, and NaN in a regression.
 
-    A `LabelFractionClassifier` or `LabelFractionRegressor`, alone or as the last step, takes all the labels
-    of the draw: its own ``label_fraction`` is set to 1.
+    A `LabelFractionClassifier` or `LabelFractionRegressor`, alone or as the last step, takes all labels of
+    the draw: its own ``label_fraction`` is set to 1.
 
-    Balanced means what `label_subset` says: equal counts a class, as far as the rare classes reach. Targets
-    of regressors are drawn equally from ten quantile bins.
+    Draws are balanced as in `label_subset`: classes have equal counts, as far as the rare classes allow.
+    Targets of regressors are drawn equally from ten quantile bins.
 
-    Scorers are given the Pipeline with "passthrough" for the shared steps, and what these steps make of the
-    test rows. Where draws are of the same rows, as at fraction 1, one fit stands for all, unless the tags of
-    the estimator say that it is not deterministic.
+    Scorers get the Pipeline with "passthrough" for the shared steps, and the output of these steps for the
+    test rows. If several draws have the same rows, as at fraction 1, one fit stands for all of them, unless
+    the tags of the estimator say that it is not deterministic.
 
     Examples
     --------

@@ -14,7 +14,7 @@ _COLUMNS = ("estimator", "fraction", "n_labels", "score")
 
 
 class LabelSaving(NamedTuple):
-    """Ratio of the labels that two estimators need for the same score.
+    """Ratio of the numbers of labels that two estimators need for the same score.
 
     Parameters
     ----------
@@ -22,18 +22,18 @@ class LabelSaving(NamedTuple):
         Labels of the reference divided by labels of the estimator; NaN if the estimator does not reach the
         score.
     at_least : bool
-        Whether `factor` is only a lower bound: the estimator reaches the score with the fewest labels
-        measured already.
+        Whether `factor` is only a lower bound, because the estimator reaches the score already with the
+        fewest labels that were measured.
     score : float
-        The mean score of the reference that has to be reached.
+        Mean score of the reference, which the estimator has to reach.
     fraction : float
-        The fraction of the labels with which the estimator reaches it; NaN if it does not.
+        Fraction of the labels with which the estimator reaches the score; NaN if it does not.
     reference_fraction : float
-        The fraction of the labels with which the reference has it.
+        Fraction of the labels with which the reference has the score.
 
     See Also
     --------
-    sklearn_simclr.label_saving : Computes it.
+    sklearn_simclr.label_saving : Computes the ratio.
 
     Examples
     --------
@@ -60,8 +60,8 @@ def label_saving(
 ) -> LabelSaving:
     """Compute how many times fewer labels an estimator needs to reach the score of a reference.
 
-    The scores are averaged over folds and draws; between two fractions the mean score is taken to grow
-    linearly with the logarithm of the number of labels.
+    Scores are averaged over folds and draws. Between two measured fractions, the mean score is assumed to
+    grow linearly with the logarithm of the number of labels.
 
     Parameters
     ----------
@@ -69,21 +69,22 @@ def label_saving(
         Columns ``estimator``, ``fraction`` (in (0, 1]), ``n_labels`` (> 0) and ``score`` (greater is
         better), one row per fit. Rows without a score are left out.
     estimator : str
-        Whose labels are counted.
+        Name of the estimator that saves labels.
     reference : str
-        Whose score is to be reached.
+        Name of the estimator whose score is to be reached.
     at : float, default=None
-        Fraction of the labels that the reference is given, within its measured fractions. None is the
-        largest one.
+        Fraction of the labels for the reference, within its measured fractions. None is the largest of
+        these.
 
     Returns
     -------
     LabelSaving
         The factor is
 
-        - the ratio of the two numbers of labels where the estimator's mean curve first reaches the score;
-        - a lower bound, ``at_least=True``, where the estimator has reached it at its smallest fraction;
-        - NaN where it does not reach it at any measured fraction.
+        - the ratio of the two numbers of labels, at the point where the estimator's mean curve first reaches
+          the score;
+        - a lower bound, with ``at_least=True``, if the estimator reaches the score at its smallest fraction;
+        - NaN if the estimator does not reach the score at any measured fraction.
 
     Raises
     ------

@@ -47,26 +47,27 @@ def load_image_paths(
     random_state: RandomState = None,
     return_X_y: bool = False,
 ) -> Bunch | tuple[NDArray, NDArray | None]:
-    """Find the image files of a folder, whose sub-folders are classes.
+    """List the image files of a folder, with its sub-folders as classes.
 
-    Nothing is opened: estimators read the files when they need them.
+    No file is opened: estimators read the files when they need them.
 
     Parameters
     ----------
     folder : str or os.PathLike
-        With a sub-folder a class, in which images may lie at any depth; or, without sub-folders, with
-        images of unknown class.
+        Folder with one sub-folder per class, in which images may lie at any depth; or a folder without
+        sub-folders, whose images have no class.
     categories : list of str, default=None
-        The sub-folders to take, in the order of the labels; None takes all, in natural order (img2 comes
-        before img10). Hidden ones, and hidden files, are left out.
+        Names of the sub-folders to list, in the order of the labels. None lists all, in natural order (img2
+        comes before img10). Hidden sub-folders and hidden files are left out.
     extensions : list of str, default=None
-        Ends of the names of image files, such as ".jpg", in any case; None takes the usual ones, and those of
-        plugins that are registered with Pillow, such as ".heic" after ``pillow_heif.register_heif_opener()``.
-        Then a warning counts other files by their extensions, except for texts and tables.
+        Extensions of image files, such as ".jpg", in upper or lower case. None is the usual ones, and those
+        of plugins that are registered with Pillow, such as ".heic" after
+        ``pillow_heif.register_heif_opener()``. With None, a warning counts other files by their extensions,
+        except for texts and tables.
     shuffle : bool, default=False
-        Whether the order is random instead of natural.
+        Whether the order is random. Otherwise the order is natural, class by class.
     random_state : int, RandomState or None, default=None
-        Seed of that order.
+        Seed of the random order.
     return_X_y : bool, default=False
         Whether to return only ``(data, target)``.
 
@@ -74,21 +75,22 @@ def load_image_paths(
     -------
     Bunch
         ``data``, object array (n,) of paths, to be passed as X; ``target``, int array (n,) of positions in
-        ``target_names``, or None; ``target_names``, list of str; ``filenames``, object array (n,) of paths
-        relative to the folder; ``DESCR``, a description.
+        ``target_names``, or None without sub-folders; ``target_names``, list of str; ``filenames``, object
+        array (n,) of paths relative to the folder; ``DESCR``, a description.
 
     Raises
     ------
     FileNotFoundError
         If there is no such folder.
     ValueError
-        If there are no images, a class has none, or images lie beside sub-folders; or if the sub-folders have
-        the names of parts of a data set, such as train and test, and ``categories`` does not ask for them.
+        If there are no images, a class has none, or images lie next to sub-folders. Also if the sub-folders
+        have names of parts of a data set, such as train and test, unless ``categories`` lists them.
 
     See Also
     --------
-    sklearn.datasets.load_files : The same for texts.
-    image_rows : The same for datasets.
+    load_images : Decodes the files into an array.
+    sklearn.datasets.load_files : Reads texts from such folders.
+    image_rows : Takes the images of a dataset.
 
     Examples
     --------
@@ -178,30 +180,29 @@ def load_image_paths(
 
 
 def image_rows(dataset: Rows) -> NDArray:
-    """Return the images of a dataset as an array that cross-validation can slice.
+    """Return the images of a dataset as an array that cross-validation can split.
 
     Parameters
     ----------
     dataset : object with a length and items
-        Its items are images, (image, label) pairs as in torchvision's datasets, or dicts with the key "image"
-        as in MONAI's, torchgeo's and Hugging Face's, or with "bytes" and "path". Images are arrays, tensors,
-        Pillow images or paths.
+        Dataset whose items are images, or (image, label) pairs as in torchvision, or dicts with the key
+        "image" as in MONAI, torchgeo and Hugging Face, or dicts with "bytes" and "path". Images are arrays,
+        tensors, Pillow images or paths.
 
     Returns
     -------
     ndarray of shape (n,)
-        Of objects, each of which stands for one item. It is read when an estimator reads the row, by the
-        main thread; what the dataset decodes itself is decoded with each reading. Files are read faster by
-        their paths.
+        One object per item. An item is read when an estimator reads its row, in the main thread. Images that
+        the dataset decodes by itself are decoded at each reading. Files are read faster by their paths.
 
     Raises
     ------
     TypeError
-        If the dataset has no length or no items, such as one that is only iterated over.
+        If the dataset has no length, or its items cannot be read by number.
 
     See Also
     --------
-    load_image_paths : Image files of a folder.
+    load_image_paths : Lists the image files of a folder.
 
     Examples
     --------

@@ -22,16 +22,16 @@ def load_images(
     """Decode image files into one array, as ``fit`` decodes them.
 
     A fit on the array learns from the same pixels as a fit on the files with the same ``image_size``. With
-    ``"auto"`` the size depends on the images: load those of training and test together, or pass files to
-    estimators, which keep the size of ``fit``.
+    ``"auto"``, the size depends on the images. So load training and test images together, or pass the files
+    to an estimator, which keeps the size of ``fit``.
 
     Parameters
     ----------
     paths : array-like or dataset
-        Paths, Pillow images, bytes of files, or a dataset of them, as :class:`SimCLRTransformer` takes them;
-        those of a folder are ``load_image_paths(folder).data``.
+        Paths, Pillow images, bytes of files, or a dataset of such items, as for :class:`SimCLRTransformer`.
+        ``load_image_paths(folder).data`` has the paths of a folder.
     image_size : "auto", int, (int, int) or None, default="auto"
-        Size that the images are brought to, as in :class:`SimCLRTransformer`.
+        Size to which the images are resized, as in :class:`SimCLRTransformer`.
     cache_dir : str, os.PathLike or None, default=None
         Folder that keeps decoded files, as in :class:`SimCLRTransformer`.
     verbose : int, default=0
@@ -40,22 +40,22 @@ def load_images(
     Returns
     -------
     ndarray of shape (n, H, W, C)
-        uint8, or uint16 if any image has 16 bits; int16 or float32 of TIFFs with such numbers. C is 3 if any
-        image has colours, 1 if all are grey, and the number of channels, or of grey pages, for TIFFs of many;
-        with more channels than rows or columns of pixels, pass ``image_shape="HWC"`` to estimators. A
-        read-only memory map if the images take more than a quarter of memory.
+        The images. The dtype is uint8, or uint16 if any image has 16 bits, or int16 or float32 for TIFFs
+        with such numbers. C is 3 if any image has colours, and 1 if all are grey. For TIFFs with many
+        channels or grey pages, C is their number; if C is larger than H or W, pass ``image_shape="HWC"`` to
+        estimators. The array is a read-only memory map if the images take more than a quarter of memory.
 
     Raises
     ------
     TypeError
-        If ``paths`` holds no image files or the like.
+        If ``paths`` holds other things than image files.
     ValueError
-        If ``paths`` is one path instead of a list, if images cannot be read, or if they differ in size and
-        ``image_size`` is None. It is a FileNotFoundError, too, if files are missing.
+        If ``paths`` is one path instead of a list, if images cannot be read, or if the images differ in size
+        and ``image_size`` is None. If files are missing, the error is a FileNotFoundError as well.
 
     See Also
     --------
-    load_image_paths : The paths of a folder, with the classes that its sub-folders are.
+    load_image_paths : Lists the files of a folder, with sub-folders as classes.
 
     Examples
     --------

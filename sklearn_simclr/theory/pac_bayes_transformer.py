@@ -166,7 +166,7 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X was a DataFrame of pixels.
     n_iter_ : int
-        Epochs done.
+        Number of epochs.
     history_ : pandas.DataFrame
         One row for each epoch: objective and loss and risk while training, kl, prior_variance, bound (from
         these) and seconds.

@@ -29,79 +29,80 @@ _VIEW_PART = 0.75
 
 
 class Augmentation(VersionedPickles, BaseEstimator):
-    """The random views of SimCLR, for a whole batch at once.
+    """Draw the random views of SimCLR, for a whole batch at once.
 
-    A view is a random crop resized to ``size``, perhaps mirrored or turned, with its colours jittered,
-    perhaps turned grey, perhaps blurred, perhaps with a rectangle erased. Crop, mirroring, antialiased resize
-    and blur are linear and separable, so that they are applied together as one pair of small matrices for
-    each image; brightness, contrast, saturation, hue and greyscale are one 3 x 3 matrix and an offset.
+    A view is a random crop that is resized to ``size``. It may be mirrored or rotated. Its colours are
+    jittered; it may also be turned grey, blurred, or have a rectangle erased. Crop, mirroring, antialiased
+    resize and blur are linear and separable: one pair of small matrices per view applies them all.
+    Brightness, contrast, saturation, hue and greyscale are one 3 x 3 matrix and an offset.
 
     Parameters
     ----------
     recipe : {"auto", "no_up", "imagenet", "cifar"}, default="auto"
-        Where the parameters left at ``"auto"`` come from. ``"imagenet"`` and ``"cifar"`` are the settings of
-        the SimCLR paper: colour strength 1 with blur, colour strength 0.5 without blur; views of the size of
-        the image, crops of 8% to 100% of the area; colour operations one after the other. ``"auto"`` has the
-        numbers of the ImageNet recipe for images with a short side above 64 pixels. For smaller ones it has
-        those of the CIFAR recipe with two changes that learn more in a short training: crops of at least 20%
-        of the area, and, from 28 pixels on, views of three quarters of the side. Grey images below 28 pixels
-        (digits, glyphs, small detector patches) get crops of at least 40% and are not mirrored.
-        ``"no_up"`` is ``"auto"`` for images without an up: cells, satellite images, sky. Views are mirrored
-        along both axes, and turned by multiples of 90 degrees.
+        Values for the parameters left at ``"auto"``.
+
+        - ``"imagenet"`` and ``"cifar"``: the settings of the SimCLR paper. Views have the size of the image,
+          crops have 8% to 100% of its area, and colour operations follow one another. The colour strength is
+          1 with blur for ImageNet, and 0.5 without blur for CIFAR-10.
+        - ``"auto"``: colours and blur of ``"imagenet"`` for images whose shorter side is above 64 pixels, of
+          ``"cifar"`` for smaller images. Two changes learn more in a short training: crops have at least 20%
+          of the area, and views have three quarters of the side from 28 pixels on. Grey images below 28
+          pixels (digits, glyphs, small detector patches) get crops of at least 40% and are not mirrored.
+        - ``"no_up"``: ``"auto"`` for images without an up: cells, satellite images, sky. Views are mirrored
+          along both axes, and rotated by multiples of 90 degrees.
     size : "auto", int or (int, int), default="auto"
-        Height and width of a view in pixels. ``"auto"`` has the aspect ratio of the images; with another one
-        all views are stretched by the difference.
+        Height and width of a view in pixels. ``"auto"`` has the aspect ratio of the images. With another
+        aspect ratio, all views are stretched by the difference.
     crop_scale : "auto" or (float, float), default="auto"
         Range of the area of the crop, as fractions of the image's area, in (0, 1].
     crop_ratio : (float, float), default=(3/4, 4/3)
         Range of the aspect ratio (width / height) of the crop, relative to that of the image (V1 appendix A).
     flip_probability : "auto" or float, default="auto"
-        Probability of a horizontal flip, in [0, 1]. Use 0 where left and right matter. ``"auto"`` is 0.5,
-        but with ``recipe="auto"`` 0 for small grey images, and in estimators also 0 where a linear classifier
-        can tell mirror images from the images.
+        Probability of a horizontal flip, in [0, 1]. Use 0 where left and right matter. ``"auto"`` is 0.5.
+        With ``recipe="auto"`` it is 0 for small grey images. In estimators it is also 0 if a linear
+        classifier can tell mirror images from the images.
     vertical_flip_probability : "auto" or float, default="auto"
-        Probability of a vertical flip, in [0, 1]. ``"auto"`` is 0, with ``recipe="no_up"`` 0.5.
+        Probability of a vertical flip, in [0, 1]. ``"auto"`` is 0, or 0.5 with ``recipe="no_up"``.
     rotation : "auto", None, "quarter" or float, default="auto"
-        How views are turned: not at all (None), by a multiple of 90 degrees (``"quarter"``), or by any angle
-        of at most so many degrees in either direction, in (0, 180]. ``"auto"`` is None, with
-        ``recipe="no_up"`` ``"quarter"``. Quarter turns cost next to nothing. If views are not square, the
-        crops of those that lie on their side stand upright in the image, so that they are not stretched
-        either; they are smaller. For any angle the crop itself is turned, which takes longer; where it
-        reaches beyond the image, the image is reflected.
+        Rotation of the views: none (None), by a multiple of 90 degrees (``"quarter"``), or by any angle up to
+        this number of degrees in either direction, in (0, 180]. ``"auto"`` is None, or ``"quarter"`` with
+        ``recipe="no_up"``. Quarter turns cost next to nothing. A view that is not square and is turned by 90
+        degrees has a smaller crop, so that it is not stretched. For any angle the crop itself is rotated,
+        which takes longer. Where a rotated crop reaches beyond the image, the image is reflected.
     color_strength : "auto" or float, default="auto"
-        Strength s >= 0 of the colour jitter: brightness, contrast and saturation are multiplied by
-        U(max(0, 1 - 0.8 s), 1 + 0.8 s), the hue is turned by U(-0.2 s, 0.2 s) of the colour circle.
-        At most 2.5. Saturation and hue are left out unless the images have three channels.
+        Strength s of the colour jitter, in [0, 2.5]. Brightness, contrast and saturation are multiplied by
+        U(max(0, 1 - 0.8 s), 1 + 0.8 s); the hue is shifted by U(-0.2 s, 0.2 s) of the colour circle.
+        Saturation and hue are left out unless the images have three channels.
     jitter_probability : float, default=0.8
-        Probability that the colours of a view are jittered at all, in [0, 1].
+        Probability that the colours of a view are jittered, in [0, 1].
     grayscale_probability : float, default=0.2
-        Probability that a view is turned grey, in [0, 1]; only images with three channels are.
+        Probability that a view is turned grey, in [0, 1]. Only images with three channels are turned grey.
     blur_probability : "auto" or float, default="auto"
         Probability of a Gaussian blur, in [0, 1].
     blur_sigma : (float, float), default=(0.1, 2.0)
-        Range of the standard deviation of the blur, in pixels of the view. The kernel is a tenth of
-        the view's side wide.
+        Range of the standard deviation of the blur, in pixels of the view. The width of the kernel is a
+        tenth of the view's side.
     erasing_probability : float, default=0.0
         Probability, in [0, 1], that a rectangle of 2% to 20% of the view's area is replaced by the view's
-        mean, after all else [2]_. Its aspect ratio is between 0.3 and 1 / 0.3.
+        mean, as the last operation [2]_. The rectangle's aspect ratio is between 0.3 and 1 / 0.3.
     implementation : {"auto", "linear", "torchvision", "google_v1", "google_v2"}, default="auto"
-        How these operations are computed; published recipes leave that open, and libraries differ.
+        Exact form of these operations. Published recipes leave the form open, and libraries differ.
 
         - ``"torchvision"``: as RandomResizedCrop, ColorJitter and GaussianBlur of torchvision. The four
-          colour operations follow one another in an order drawn for each view, with values clipped to [0, 1]
-          after each. Contrast is about the mean grey level, saturation a blend with the grey image, hue a
-          turn in HSV space. The logarithm of the crop's aspect ratio is uniform, 10 boxes are tried, resizing
-          is bilinear and antialiased, and the blur reflects at the edges.
+          colour operations follow one another in a random order, drawn for each view, and values are
+          clipped to [0, 1] after each operation. Contrast is about the mean grey level, saturation is a blend
+          with the grey image, and hue is shifted in HSV space. The logarithm of the crop's aspect ratio is
+          uniform, and 10 boxes are tried. Resizing is bilinear and antialiased. The blur reflects at edges.
         - ``"google_v2"``: as google-research/simclr on TensorFlow 1. Contrast is about the mean of each
           channel, and saturation is multiplied in HSV space. The crop's aspect ratio is uniform and relative
-          to that of the view; its height is uniform given the ratio; 100 boxes are tried, and boxes below 10%
-          of the image's area are tried again (`min_object_covered`), so that areas of 8% to 10% do not
+          to that of the view, and the height is uniform given the ratio. 100 boxes are tried; boxes below 10%
+          of the image's area are drawn again (`min_object_covered`), so that areas of 8% to 10% do not
           occur. Resizing is bicubic without antialiasing. The blur has zeros beyond the edges. Google's code
           draws one sigma for all views of a batch; here each view has its own.
-        - ``"google_v1"``: the same, but brightness is changed by adding U(-0.8 s, 0.8 s), as for the first
-          paper.
-        - ``"linear"``: as ``"torchvision"``, but colours are clipped once, after all of them, and the hue is
-          turned in the (I, Q) plane of YIQ, where the four operations commute: one matrix product.
+        - ``"google_v1"``: as ``"google_v2"``, but brightness is changed by adding U(-0.8 s, 0.8 s), as in
+          the first paper.
+        - ``"linear"``: as ``"torchvision"``, but colours are clipped once, after the last operation, and the
+          hue is shifted in the (I, Q) plane of YIQ, where the four operations commute: one matrix product.
 
         ``"auto"`` is ``"torchvision"`` with the recipes of the paper, and ``"linear"`` with ``"auto"`` and
         ``"no_up"``.
@@ -178,13 +179,13 @@ class Augmentation(VersionedPickles, BaseEstimator):
         image_shape : (int, int, int)
             Channels, height and width of the images.
         largest : int or None, default=None
-            Side of the square with as many pixels as the largest view that ``size="auto"`` chooses; None is
-            any. Encoders know theirs.
+            Largest view that ``size="auto"`` chooses, as the side of a square with as many pixels. None sets
+            no limit. Each encoder has its own limit.
 
         Returns
         -------
         Augmentation
-            With concrete values, all of them checked.
+            The augmentation with concrete values, all of them checked.
 
         Raises
         ------
@@ -247,16 +248,16 @@ class Augmentation(VersionedPickles, BaseEstimator):
         image_shape : (int, int, int)
             Channels, height and width of the images.
         generator : torch.Generator, default=None
-            Where the random numbers come from; None is torch's global generator.
+            Source of the random numbers; None is torch's global generator.
         device : torch.device or str, default=None
-            Where the draws are brought; None leaves them on the generator's device. A generator of the CPU
-            gives the same views on every device.
+            Device to which the draws are copied; None leaves them on the generator's device. A generator of
+            the CPU gives the same views on every device.
 
         Returns
         -------
         tuple of tensors
-            The draws, to be handed to :meth:`apply`; n rows each. Their method ``rows(index)`` returns the
-            draws of some views, ``to(device)`` those on another device, in one copy.
+            The draws for :meth:`apply`, n rows each. Their method ``rows(index)`` returns the draws of some
+            views; ``to(device)`` returns all draws on another device, in one copy.
 
         Examples
         --------
@@ -277,8 +278,8 @@ class Augmentation(VersionedPickles, BaseEstimator):
         images : tensor of shape (N, C, H, W)
             uint8, or floating point in [0, 1].
         draws : tuple of tensors
-            What :meth:`draw` returned for V views of such images, on their device or on the CPU. V is N or a
-            multiple of it; view i is one of image i mod N.
+            Output of :meth:`draw` for V views of such images, on the device of the images or on the CPU. V is
+            N or a multiple of N; view i shows image i mod N.
 
         Returns
         -------

@@ -59,44 +59,44 @@ class Seeds(NamedTuple):
 
 
 class ExternalViews:
-    """Random views by a transform of torchvision, kornia or albumentations, or by a callable of your own.
+    """Draw random views by a transform of torchvision, kornia or albumentations, or by your own callable.
 
-    Estimators make one of a callable that is given as ``augmentation``; make one yourself to say what the
-    callable takes. :class:`Augmentation` is many times as fast: it computes all views of a batch at once,
-    where most transforms are called for one view at a time.
+    Estimators wrap a callable that is passed as ``augmentation`` in this class. Wrap it yourself to set what
+    the callable takes. :class:`Augmentation` is many times as fast: it computes all views of a batch at once,
+    while most transforms are called for one view at a time.
 
-    Torch's, NumPy's and Python's global generators are seeded before each call, and put back afterwards:
-    equal draws give equal views. A transform with ``set_random_seed``, as albumentations has, is seeded by
-    that. In the grid of a search, put a single transform of torchvision or albumentations into a ``Compose``
-    or in here: scikit-learn takes its ``get_params`` for that of an estimator.
+    The global generators of torch, NumPy and Python are seeded before each call and restored afterwards, so
+    that equal draws give equal views. A transform with a method ``set_random_seed``, as in albumentations, is
+    seeded by this method. In the grid of a search, put a single transform of torchvision or albumentations
+    into a ``Compose`` or into this class: otherwise scikit-learn takes the transform for an estimator,
+    because of its ``get_params``.
 
     Parameters
     ----------
     transform : callable
-        Makes one random view, in [0, 1] (uint8: 0 to 255), with the channels of the image. All views have
-        one size. Standardised views (``Normalize``) are refused, since ``transform`` of the estimator sees
-        images in [0, 1]; so is a pair of views.
+        Function that returns one random view, in [0, 1] (uint8: 0 to 255), with the channels of the image.
+        All views have one size. Standardised views (``Normalize``) raise an error, since ``transform`` of the
+        estimator sees images in [0, 1]. A pair of views raises an error, too.
     takes : {"auto", "image", "batch", "array", "pillow"}, default="auto"
-        What the transform is called with:
+        Input of the transform:
 
         - ``"image"``: ``transform(image)``, a float32 tensor (C, H, W) in [0, 1];
         - ``"batch"``: ``transform(images)``, a float32 tensor (N, C, H, W) in [0, 1] on the device of the
-          training. It must make a draw of its own for each image: those of kornia do, those of torchvision
-          do not;
+          training. The transform must make a new draw for each image, as in kornia, not in torchvision;
         - ``"array"``: ``transform(image=image)``, an ndarray (H, W, C) of uint8, or of float32 in [0, 1] for
-          images of more than 8 bits. It returns an array, or a dict with one as ``"image"``;
+          images of more than 8 bits. The result is an array, or a dict with an array as ``"image"``;
         - ``"pillow"``: ``transform(image)``, a Pillow image.
 
         ``"auto"`` is ``"batch"`` for torch modules that are, or contain, modules of kornia; ``"array"`` for
         albumentations; ``"pillow"`` for torchvision's ``Compose`` with ``ToTensor`` or ``PILToTensor``,
-        unless ``ToPILImage`` comes before; ``"image"`` for all else.
+        unless ``ToPILImage`` comes before; and ``"image"`` for all others.
 
     Raises
     ------
     TypeError
         If the transform cannot be called.
     ValueError
-        If ``takes`` is none of these, or kornia draws once for a whole batch.
+        If ``takes`` has another value, or kornia draws once for a whole batch.
 
     See Also
     --------
@@ -143,9 +143,9 @@ class ExternalViews:
         return f"{type(self).__name__}({self.transform!r}, takes={self.takes!r})"
 
     def resolve(self, image_shape: tuple[int, ...]) -> Self:
-        """Return a copy for images of a shape; the transform itself stays as it is.
+        """Return a copy for images of a shape, with a copy of the transform.
 
-        The transform is tried, on an image of noise, so that what is wrong with it shows before a training.
+        The transform is tried on an image of noise, so that an error appears before the training.
 
         Parameters
         ----------
@@ -195,14 +195,14 @@ class ExternalViews:
         image_shape : (int, int, int)
             Channels, height and width of the images.
         generator : torch.Generator, default=None
-            Where the random numbers come from; None is torch's global generator.
+            Source of the random numbers; None is torch's global generator.
         device : torch.device or str, default=None
-            Where the seeds are brought; None leaves them on the generator's device.
+            Device to which the seeds are copied; None leaves them on the generator's device.
 
         Returns
         -------
         tuple of tensors
-            The draws, to be handed to :meth:`apply`; n rows.
+            The draws for :meth:`apply`, n rows.
         """
         drawn = torch.randint(
             2**31, (n,), generator=generator, device=None if generator is None else generator.device
@@ -217,8 +217,8 @@ class ExternalViews:
         images : tensor of shape (N, C, H, W)
             uint8, or floating point in [0, 1].
         draws : tuple of tensors
-            What :meth:`draw` returned for V views of such images. V is N or a multiple of it; view i is one
-            of image i mod N. A transform that takes batches gives equal views for equal batches only.
+            Output of :meth:`draw` for V views of such images. V is N or a multiple of N; view i shows image
+            i mod N. A transform that takes batches gives equal views for equal batches only.
 
         Returns
         -------
@@ -228,9 +228,9 @@ class ExternalViews:
         Raises
         ------
         TypeError
-            If the transform returns what is no image.
+            If the transform returns something else than an image.
         ValueError
-            If its views differ in size, are not in [0, 1], or have other channels than the images; or if the
+            If the views differ in size, are not in [0, 1], or have other channels than the images; or if the
             number of views is not a multiple of the number of images.
         """
         n, seeds = len(images), draws.seed.tolist()
