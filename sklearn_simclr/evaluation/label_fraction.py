@@ -29,9 +29,9 @@ __all__ = ["LabelFractionClassifier", "LabelFractionRegressor", "label_subset"]
 def label_subset(y: Labels, fraction: float, *, random_state: RandomState = None) -> NDArray[np.intp]:
     """Draw a class-balanced, nested fraction of the labelled rows.
 
-    The labelled rows are put in one random order in which the classes take turns: each round holds one row
-    of every class that has rows left, in random order. The subset at a fraction is a prefix of that order.
-    Hence, for one `random_state`,
+    The labelled rows are put in one random order in which the classes take turns: each round has one row of
+    every class that has rows left, in random order. The subset at a fraction is the beginning of this order.
+    So, for one `random_state`,
 
     - the subset at a fraction contains the subset at every smaller fraction;
     - the counts of any two classes differ by at most one, unless the smaller class has no rows left;
@@ -40,11 +40,11 @@ def label_subset(y: Labels, fraction: float, *, random_state: RandomState = None
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        One class label per row: numbers, booleans or strings. Rows without a label are never drawn: those
-        where numeric `y` is -1, and those where `y` is None, NaN or ``pandas.NA``. Numeric labels that are
-        exactly {-1, 1} are read as two classes, with a warning (see Notes).
+        One class label per row: numbers, booleans or strings. None, NaN and ``pandas.NA``, and -1 among
+        numbers, mark rows without a label; these are never drawn. If -1 and 1 are the only values, they are
+        two classes, with a warning (see Notes).
     fraction : float in (0, 1]
-        The share of the labelled rows to draw, ``round(fraction * n_labelled)`` rows in all.
+        Share of the labelled rows to draw: ``round(fraction * n_labelled)`` rows in total.
     random_state : int, RandomState instance or None, default=None
         Seed of the order. Only an int makes the subsets of several calls nested.
 
@@ -56,7 +56,7 @@ def label_subset(y: Labels, fraction: float, *, random_state: RandomState = None
     Raises
     ------
     TypeError
-        If `fraction` is no number, or `y` holds something that is no label.
+        If `fraction` is not a number, or `y` has values that cannot be labels.
     ValueError
         If `fraction` is outside (0, 1] or leaves a class without a row, if `y` is not one-dimensional or
         is continuous, or if no row is labelled.
@@ -67,17 +67,17 @@ def label_subset(y: Labels, fraction: float, *, random_state: RandomState = None
 
     Notes
     -----
-    Where classes are equally frequent this is the protocol of [1]_, section 6, which keeps 1 % or 10 % of
-    the labels of ImageNet, about 13 or 128 images of every class. Where they are not, equal counts and equal
-    shares of every class differ; this function draws equal counts, as far as the rare classes reach, because
-    the question is what a budget of that many labels is worth.
+    For equally frequent classes, this is the protocol of [1]_, section 6, which keeps 1% or 10% of the labels
+    of ImageNet, about 13 or 128 images of every class. For other classes, equal counts differ from equal
+    shares. This function draws equal counts, as far as the rare classes allow, since the question is what a
+    budget of that many labels is worth.
 
-    The draw depends on the order of the labelled rows and on which of them share a class, but neither on
-    the names of the classes nor on the unlabelled rows among them.
+    The draw depends on the order of the labelled rows and on which of them share a class. It does not depend
+    on the names of the classes or on the unlabelled rows in between.
 
     scikit-learn uses -1 both as the mark of an unlabelled row (``SelfTrainingClassifier``) and as the
-    negative class of {-1, 1}. If -1 and 1 are the only values, taking -1 for the mark would leave one
-    class, so they are two classes. Use 0 and 1 for two classes, or None for unlabelled rows, to be explicit.
+    negative class of {-1, 1}. If -1 and 1 are the only values, they are two classes, since taking -1 for the
+    mark would leave one class. To be explicit, use 0 and 1 for two classes, or None for unlabelled rows.
 
     References
     ----------
@@ -103,57 +103,56 @@ def label_subset(y: Labels, fraction: float, *, random_state: RandomState = None
 class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
     """Train a classifier on a class-balanced, nested fraction of the labels.
 
-    Meant as the last step of a Pipeline whose first steps learn from all rows, labelled or not. `fit` drops
-    the unlabelled rows, draws a fraction of the rest as `label_subset` does, and fits a clone of `estimator`
-    on the fraction. Searching over `label_fraction` is then a label-fraction study.
+    This classifier is meant as the last step of a Pipeline whose first steps learn from all rows, labelled or
+    not. `fit` drops the unlabelled rows, draws a fraction of the others as `label_subset` does, and fits a
+    clone of `estimator` on this fraction. A search over `label_fraction` is a label-fraction study.
 
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What to train. None is ``LogisticRegression(max_iter=1000)``.
+        Classifier to train. None is ``LogisticRegression(max_iter=1000)``.
     label_fraction : float in (0, 1], default=1.0
-        The share of the labelled rows to train on, ``round(label_fraction * n_labelled)`` rows in all, with
-        equal counts a class as far as the rare classes reach.
+        Share of the labelled rows to train on: ``round(label_fraction * n_labelled)`` rows in total. Classes
+        have equal counts, as far as the rare classes allow.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draw; not passed on to `estimator`. Only with an int are the labels at one fraction
-        among the labels at every larger one.
+        Seed of the draw; `estimator` does not get it. With an int, the labels at one fraction are among the
+        labels at every larger fraction.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted clone of `estimator`.
     classes_ : ndarray of shape (n_classes,)
-        The classes that `estimator_` knows. The mark of an unlabelled row is not one of them.
+        The classes of `estimator_`. The mark of an unlabelled row is not one of them.
     indices_ : ndarray of shape (n_labels_,), dtype intp
-        Sorted positions, among the rows given to `fit`, of the rows trained on.
+        Sorted positions of the rows trained on, among the rows given to `fit`.
     n_labels_ : int
-        How many rows were trained on.
+        Number of rows trained on.
     n_features_in_ : int
-        Number of features seen during fit, if `estimator_` has it; of a precomputed kernel, the number of
+        Number of features seen during fit, if `estimator_` has it. For a precomputed kernel, the number of
         rows given to `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of features seen during fit, if `estimator_` has it.
 
     See Also
     --------
-    LabelFractionRegressor : The same for numbers.
-    label_subset : The draw by itself, and the choices behind it.
-    sklearn.semi_supervised.SelfTrainingClassifier : Learns from the unlabelled rows too, by its own guesses.
+    LabelFractionRegressor : Fits a regressor on a fraction of the targets.
+    label_subset : Makes the draw, and explains its choices.
+    sklearn.semi_supervised.SelfTrainingClassifier : Learns also from its own predictions for unlabelled rows.
 
     Notes
     -----
-    A row is unlabelled if `y` is -1, None, NaN or ``pandas.NA`` there, also among strings; what numpy and
-    pandas write for those among strings, such as ``"-1"`` and ``"nan"``, counts as unlabelled with a warning.
-    Labels that are exactly {-1, 1} are read as two classes, with a warning; see `label_subset`.
+    -1, None, NaN and ``pandas.NA`` in `y` mark rows without a label, also among strings. numpy and pandas
+    turn these marks into strings such as ``"-1"`` and ``"nan"``, which count as unlabelled with a warning.
+    If -1 and 1 are the only values, they are two classes, with a warning; see `label_subset`.
 
-    `score` ignores unlabelled rows. A scorer given by name, such as ``scoring="accuracy"``, knows nothing of
-    them and counts -1 as a class; a warning says so. Pass
-    ``cv=SemiSupervisedKFold(...)``, which holds out labelled rows only.
+    `score` ignores unlabelled rows. A scorer given by name, such as ``scoring="accuracy"``, counts -1 as a
+    class, and a warning says so. Pass ``cv=SemiSupervisedKFold(...)``, which holds out labelled rows only.
 
-    The draw does not look at sample weights: a weight of zero does not make a row unlabelled.
+    The draw ignores sample weights: a weight of zero does not make a row unlabelled.
 
-    An estimator of precomputed kernels or distances (the tag ``input_tags.pairwise``) is given the columns
-    of the rows it is trained on, at `fit` and afterwards.
+    An estimator of precomputed kernels or distances (the tag ``input_tags.pairwise``) gets the columns of the
+    rows that it is trained on, in `fit` and afterwards.
 
     References
     ----------
@@ -291,7 +290,7 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
         Returns
         -------
         score : float
-            Share in [0, 1] of the labelled rows that are predicted right; the others are ignored.
+            Share in [0, 1] of the labelled rows that are predicted correctly.
 
         Raises
         ------
@@ -312,46 +311,46 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
 class LabelFractionRegressor(RegressorMixin, BaseLabelFraction):
     """Train a regressor on a nested fraction of the targets, spread evenly over their range.
 
-    Meant as the last step of a Pipeline whose first steps learn from all rows, labelled or not. `fit` drops
-    the rows without a target, draws a fraction of the rest, and fits a clone of `estimator` on the fraction.
-    Searching over `label_fraction` is then a label-fraction study.
+    This regressor is meant as the last step of a Pipeline whose first steps learn from all rows, labelled or
+    not. `fit` drops the rows without a target, draws a fraction of the others, and fits a clone of
+    `estimator` on this fraction. A search over `label_fraction` is a label-fraction study.
 
     Parameters
     ----------
     estimator : regressor or None, default=None
-        What to train. None is ``Ridge()``.
+        Regressor to train. None is ``Ridge()``.
     label_fraction : float in (0, 1], default=1.0
-        The share of the rows with a target to train on, ``round(label_fraction * n_labelled)`` rows in all.
+        Share of the rows with a target to train on: ``round(label_fraction * n_labelled)`` rows in total.
     n_bins : int, default=10
-        The draw takes equally many rows, up to one, of each of so many quantile bins of the targets, at least
-        1. With 1 it is a simple random draw.
+        Number of quantile bins of the targets, at least 1. The draw takes equal counts from each bin, give or
+        take one. With 1 it is a simple random draw.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draw; not passed on to `estimator`. Only with an int are the targets at one fraction
-        among the targets at every larger one.
+        Seed of the draw; `estimator` does not get it. With an int, the targets at one fraction are among the
+        targets at every larger fraction.
 
     Attributes
     ----------
     estimator_ : regressor
         The fitted clone of `estimator`.
     indices_ : ndarray of shape (n_labels_,), dtype intp
-        Sorted positions, among the rows given to `fit`, of the rows trained on.
+        Sorted positions of the rows trained on, among the rows given to `fit`.
     n_labels_ : int
-        How many rows were trained on.
+        Number of rows trained on.
     n_features_in_ : int
-        Number of features seen during fit, if `estimator_` has it; of a precomputed kernel, the number of
+        Number of features seen during fit, if `estimator_` has it. For a precomputed kernel, the number of
         rows given to `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of features seen during fit, if `estimator_` has it.
 
     See Also
     --------
-    LabelFractionClassifier : The same for classes.
-    sklearn_simclr.label_fraction_curve : The whole study.
+    LabelFractionClassifier : Fits a classifier on a fraction of the labels.
+    sklearn_simclr.label_fraction_curve : Runs the whole study.
 
     Notes
     -----
-    A row has no target if `y` is NaN, None or ``pandas.NA`` there; -1 is a number as any other. `score`
-    ignores such rows.
+    NaN, None and ``pandas.NA`` in `y` mark rows without a target, which `score` ignores. -1 is a number like
+    any other.
 
     Examples
     --------
@@ -418,7 +417,7 @@ class LabelFractionRegressor(RegressorMixin, BaseLabelFraction):
         Returns
         -------
         score : float
-            R^2, at most 1, on the rows with a target; the others are ignored.
+            R^2, at most 1, on the rows with a target.
 
         Raises
         ------

@@ -51,11 +51,11 @@ _LARGEST = 1e100
 
 
 class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstimator):
-    """Linear evaluation: logistic regression whose penalty is chosen on a validation split.
+    """Fit a logistic regression whose penalty is chosen on a validation split: linear evaluation.
 
-    Fits multinomial logistic regression for each of 45 l2 penalties on a part of the rows, keeps the penalty
-    that is most accurate on the others, and fits it again on all of them. The features are taken as they
-    are: no augmentation, and no scaling unless asked for.
+    ``fit`` fits a multinomial logistic regression on a part of the rows for each of 45 l2 penalties, chooses
+    the penalty that is most accurate on the other rows, and fits all rows with this penalty. Features are not
+    augmented, and not scaled unless ``standardize=True``.
 
     Parameters
     ----------
@@ -63,36 +63,34 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
         Candidates for lambda in ``lambda / 2 |coef|^2 + sum_i loss_i``, each > 0, in any order; None is
         ``numpy.logspace(-6, 5, 45)``. In scikit-learn's terms lambda is ``1 / C``; see Notes.
     validation : float, int, array-like, splitter or iterable, default=0.2
-        What the penalty is chosen on:
+        Rows on which the penalty is chosen:
 
-        - a float in (0, 1): that share of each class, drawn by `random_state`. Equal rows never are on both
-          sides, and the draw depends neither on the order of the rows nor on whether a row is repeated or has
-          a larger weight;
+        - a float in (0, 1): this share of each class, drawn by `random_state`. Equal rows are never on both
+          sides. The draw does not depend on the order of the rows, on repeated rows or on weights;
         - an array of row indices, or a boolean mask of shape (n_samples,): these rows;
-        - an int of at least 2: so many stratified folds, shuffled by `random_state`;
+        - an int of at least 2: this number of stratified folds, shuffled by `random_state`;
         - a splitter such as :class:`~sklearn.model_selection.PredefinedSplit`, or an iterable of pairs
           (training rows, validation rows).
 
-        The mean of the scores decides where there are several splits.
+        With several splits, the mean of the scores decides.
     scoring : {"accuracy", "balanced_accuracy"}, default="accuracy"
-        What decides: the share of correct rows, or the mean over classes of that share (mean per-class
-        accuracy), which the paper uses for Pets, Caltech-101, Flowers and Aircraft. Rows count by their
-        weights.
+        Score that decides: the share of correct rows, or the mean of this share over the classes (mean
+        per-class accuracy), which the paper uses for Pets, Caltech-101, Flowers and Aircraft. Rows count by
+        their weights.
     standardize : bool, default=False
-        False, the protocol: the penalty is on the coefficients of the features as they are. True: on those of
-        features of unit variance over the training rows, so that the result does not depend on the features'
-        units. `coef_` is for the features as they are in either case, and centring would change nothing,
-        because the intercept has no penalty.
+        Whether the penalty is on the coefficients of features with unit variance over the training rows, so
+        that the result does not depend on the features' units. The protocol has False. In both cases `coef_`
+        is for the features as passed. Centring would change nothing, since the intercept has no penalty.
     class_weight : dict, "balanced" or None, default=None
-        Factors of the weights of each class's rows; "balanced" gives every class the same total.
+        Factors for the weights of the rows by class. "balanced" gives every class the same total weight.
     tol : float, default=1e-5
-        Relative suboptimality at which a penalty is done, > 0; a hundredth of it for the final fit. The
-        squared relative error of the coefficients is at most about as large.
+        Relative suboptimality at which the fit for a penalty stops, > 0. The final fit stops at a hundredth
+        of ``tol``. The squared relative error of the coefficients is at most about as large.
     max_iter : int, default=1000
-        Most L-BFGS iterations for each penalty.
+        Maximum number of L-BFGS iterations for each penalty.
     device : "auto", str or torch.device, default="auto"
-        Device that computes; "auto" is the accelerator that torch finds if X has 16 million numbers
-        or more, else the CPU: a small problem is many small steps.
+        Device that computes. "auto" is the accelerator that torch finds if X has 16 million numbers or more,
+        else the CPU: a small problem is many small steps.
     random_state : int, RandomState instance or None, default=None
         Seed of the split.
 
@@ -105,7 +103,7 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
     intercept_ : ndarray of shape (n_classes,) or (1,)
         Intercepts, in the dtype of X.
     penalty_ : float
-        The penalty chosen; of equally good ones the largest.
+        The chosen penalty, the largest of equally good ones.
     C_ : float
         ``1 / penalty_``.
     penalties_ : ndarray of shape (n_penalties,)
@@ -117,13 +115,13 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had any.
+        Names of the features, if X had any.
 
     See Also
     --------
-    SimCLRClassifier : The evaluation of appendix B.6, by SGD on crops: ``start="zero", trainable=0``.
-    WeightedKNNClassifier : The evaluation that trains nothing.
-    sklearn.linear_model.LogisticRegression : One penalty.
+    SimCLRClassifier : Linear evaluation of appendix B.6, by SGD on crops: ``start="zero", trainable=0``.
+    WeightedKNNClassifier : Classifies by neighbours, without training.
+    sklearn.linear_model.LogisticRegression : Fits with one penalty.
 
     Notes
     -----
@@ -133,15 +131,15 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
               \\qquad z_i = W x_i + b,
 
     with s the weights; with two classes, of the binary logistic loss with a single vector of coefficients.
-    The losses are summed, not averaged. The paper leaves that open; so does the reproduction of its
-    transfer results in [3]_, which passes 1 / lambda as C to scikit-learn, understand it.
+    The losses are summed, not averaged. The paper leaves this open. The reproduction of its transfer results
+    in [3]_, which passes 1 / lambda as C to scikit-learn, sums them, too.
 
-    Rows are never copied on the CPU: float32 features cost their own memory, and products are computed in
-    float32, sums and the optimiser in float64. float64 features are computed in float64 throughout. Beyond
-    that memory is ``8 n_features^2`` bytes twice, and some twenty times the coefficients in float64. With
-    fewer rows than features the problem is solved in the span of the rows.
+    On the CPU, rows are never copied. float32 features are multiplied in float32; sums and the optimiser are
+    in float64. float64 features are computed in float64 throughout. Beside the features, memory holds twice
+    ``8 n_features^2`` bytes, and about twenty times the coefficients in float64. With fewer rows than
+    features, the problem is solved in the span of the rows.
 
-    Classes that a training split lacks are never predicted for it.
+    Classes that are missing in a training split are never predicted for its validation rows.
 
     References
     ----------
@@ -210,8 +208,8 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
         y : array-like of shape (n_samples,)
             Class labels: numbers, booleans or strings; at least two classes.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights >= 0 of the losses and of the validation scores. A row of weight 2 is the same as two
-            equal rows, a row of weight 0 as none.
+            Weights >= 0 of the losses and of the validation scores. A row of weight 2 counts as two equal
+            rows, a row of weight 0 as none.
 
         Returns
         -------
@@ -221,8 +219,8 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
         Raises
         ------
         ValueError
-            If a parameter, X, y or a weight does not fit, if there is a single class, or if a split leaves
-            no validation row or a single class for training.
+            If a parameter, X, y or a weight is invalid, if there is a single class, or if a split has no
+            validation row or a single class for training.
         """
         penalties = check_penalties(self.penalties)
         features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
@@ -346,7 +344,7 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
         Returns
         -------
         ndarray of shape (n_samples, n_classes) or (n_samples,)
-            A logit for each class; for two classes that of ``classes_[1]`` alone.
+            One logit per class; for two classes, the logit of ``classes_[1]`` only.
         """
         check_is_fitted(self)
         rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
@@ -365,7 +363,7 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`; rows sum to 1.
+            Probabilities in the order of `classes_`; rows sum to 1.
         """
         logits = self.decision_function(X)
         if logits.ndim == 1:
@@ -383,7 +381,7 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
         Returns
         -------
         ndarray of shape (n_samples,)
-            Labels out of `classes_`.
+            Labels from `classes_`.
         """
         logits = self.decision_function(X)
         return self.classes_[(logits > 0).astype(np.intp) if logits.ndim == 1 else logits.argmax(axis=1)]

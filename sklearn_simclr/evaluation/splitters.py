@@ -24,7 +24,7 @@ TargetKind: TypeAlias = Literal["auto", "classes", "numbers"]
 
 
 class SemiSupervisedKFold(BaseCrossValidator):
-    """Folds whose test rows all have a label, and whose training rows include all that have none.
+    """Split rows so that test sets have labelled rows only, and training sets all unlabelled rows.
 
     Parameters
     ----------
@@ -35,24 +35,24 @@ class SemiSupervisedKFold(BaseCrossValidator):
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffling.
     cv : cross-validator, int, iterable or None, default=None
-        How to split the labelled rows. None is ``StratifiedKFold`` for classes and ``KFold`` for numbers. A
-        splitter is given the labelled rows alone. The pairs of an iterable, and a ``PredefinedSplit``, speak
-        of all rows: rows without a label leave their test sets, and enter their training sets.
+        Splits of the labelled rows. None is ``StratifiedKFold`` for classes and ``KFold`` for numbers. A
+        splitter sees the labelled rows only. The pairs of an iterable, and a ``PredefinedSplit``, count all
+        rows: rows without a label are moved from their test sets to their training sets.
     target : {"auto", "classes", "numbers"}, default="auto"
-        What `y` holds. In classes -1, None and NaN mark a row without a label; in numbers None and NaN do.
+        Kind of `y`. Among classes, -1, None and NaN mark a row without a label; among numbers, None and NaN.
         ``"auto"`` takes floats that are not all whole for numbers, and anything else for classes.
 
     See Also
     --------
-    sklearn.model_selection.StratifiedKFold : What it is where every row has a label.
-    sklearn_simclr.label_fraction_curve : Splits this way by itself.
+    sklearn.model_selection.StratifiedKFold : Makes the same folds if every row has a label.
+    sklearn_simclr.label_fraction_curve : Splits in this way by itself.
 
     Notes
     -----
-    Given `groups`, splitters such as ``GroupKFold`` keep the groups of training and test rows apart. Where
-    they do so in a fold, a row without a label whose group is tested is left out of the training set, too:
-    an encoder should not learn from other images of the patients that it is tested on. This is the only case
-    in which a row without a label is not trained on.
+    With `groups`, splitters such as ``GroupKFold`` keep the groups of training and test rows apart. Then a
+    row without a label is left out of a training set if its group is in the test set: an encoder should not
+    learn from other images of the patients in the test set. In all other cases, every row without a label is
+    in every training set.
 
     Examples
     --------
@@ -95,7 +95,7 @@ class SemiSupervisedKFold(BaseCrossValidator):
         Parameters
         ----------
         X : array-like, DataFrame, list or dataset, with n_samples rows
-            What to split.
+            Rows to split.
         y : array-like of shape (n_samples,)
             Labels, with -1 (in classes), None or NaN where there is none.
         groups : array-like of shape (n_samples,), default=None
@@ -178,9 +178,9 @@ class SemiSupervisedKFold(BaseCrossValidator):
         Parameters
         ----------
         X : array-like of n_samples rows, default=None
-            Looked at only where the number of folds of `cv` depends on it.
+            Rows to split; used only if the number of folds of `cv` depends on them.
         y : array-like of shape (n_samples,), default=None
-            Labels; with them, such a `cv` counts labelled rows only.
+            Labels; with labels, such a `cv` counts labelled rows only.
         groups : array-like of shape (n_samples,), default=None
             Groups, for a `cv` whose number of folds depends on them.
 
@@ -204,7 +204,7 @@ class SemiSupervisedKFold(BaseCrossValidator):
         Returns
         -------
         routing : MetadataRouter or MetadataRequest
-            `split` passes on to `cv` what that one requests, such as `groups`.
+            Routing of the metadata that `cv` requests, such as `groups`.
         """
         if not hasattr(self.cv, "get_metadata_routing"):
             return super().get_metadata_routing()

@@ -72,48 +72,50 @@ def transfer_evaluation(
 ) -> Bunch:
     """Evaluate an encoder on labelled images: frozen, fine-tuned, and against random weights.
 
-    In each of the paper's ways (table 8 and appendix B.8 of [1]_) the hyperparameters are chosen on a part of
-    the training rows, the model is fitted again on all of them, and scored on the test rows once.
+    Each protocol of the paper (table 8 and appendix B.8 of [1]_) chooses its hyperparameters on a part of the
+    training rows, fits a model on all training rows, and scores it once on the test rows.
 
     Parameters
     ----------
     estimator : SimCLRTransformer or FrozenEstimator
-        A fitted one; also one of published weights, ``SimCLRTransformer(weights=..., max_epochs=0)``.
+        Fitted transformer, for example with published weights:
+        ``SimCLRTransformer(weights=..., max_epochs=0)``.
     X : array-like or list of n_samples images
-        Training images, as `estimator` takes them.
+        Training images, as for `estimator`.
     y : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Their classes; or a matrix of 0 and 1, one column per label, where labels do not exclude each other.
+        Classes of the training images. If an image may have several labels, a matrix of 0 and 1 with one
+        column per label.
     X_test : array-like or list of n_test images
         Test images.
     y_test : array-like of shape (n_test,) or (n_test, n_labels)
-        Their classes or labels.
+        Classes or labels of the test images.
     protocols : tuple of {"linear", "fine_tuned", "random_init"}, default=all three
         - ``"linear"``: :class:`LinearEvaluationClassifier` on the representations. A network with published
-          weights sees all of the shorter side, as the paper has it, and not the central 87.5% that
-          ``estimator.transform`` may show it;
-        - ``"fine_tuned"``: :class:`SimCLRClassifier` from the weights of the encoder, with SGD, and a new
-          linear layer; test images are shown to it as ``estimator.transform`` does;
+          weights sees the whole shorter side of an image, as in the paper, also if ``estimator.transform``
+          shows it the central 87.5%;
+        - ``"fine_tuned"``: :class:`SimCLRClassifier` with SGD, from the weights of the encoder and a new
+          linear layer. Test images are prepared as in ``estimator.transform``;
         - ``"random_init"``: the same from random weights of the same network, for twice as long.
     metric : {"auto", "accuracy", "mean_per_class", "mean_average_precision"}, default="auto"
-        What is chosen by and reported. The paper's is mean per-class accuracy for Pets, Caltech-101, Flowers
-        and Aircraft, the 11-point mean average precision for VOC 2007 and accuracy elsewhere. ``"auto"``:
-        mean average precision for a matrix y, else accuracy.
+        Score that chooses the hyperparameters and is reported. The paper has mean per-class accuracy for
+        Pets, Caltech-101, Flowers and Aircraft, the 11-point mean average precision for VOC 2007, and
+        accuracy for the other data sets. ``"auto"``: mean average precision for a matrix y, else accuracy.
     validation : float or array-like of int, default=0.2
-        The share of the training rows that is held out, stratified by class where y is one, or these rows
-        themselves.
+        Share of the training rows that is held out, stratified by class unless y is a matrix; or the numbers
+        of the rows to hold out.
     penalties : array-like of float or None, default=None
         Candidates of the linear protocol; None is the paper's 45 from 1e-6 to 1e5.
     grid : {"short", "paper"} or list of (float, float), default="short"
-        Pairs of a learning rate and a weight decay for the other protocols, where the decay is divided by the
-        rate before SGD takes it, so that it is what a step takes off the weights. ``"paper"``: 56 pairs each;
-        ``"short"``: three of their rates each.
+        Pairs of a learning rate and a weight decay for the other two protocols. The decay is divided by the
+        rate before SGD gets it, so that it is the share that each step takes off the weights. ``"paper"``: 56
+        pairs each; ``"short"``: three of their rates each.
     n_steps : "auto" or int, default="auto"
-        Steps of a fine-tuning, at least 1, in whole epochs; the paper's are 20,000. ``"auto"``: 60 epochs,
-        and at least 300 steps.
+        Steps of a fine-tuning, at least 1, rounded to whole epochs; the paper has 20,000. ``"auto"``: 60
+        epochs, and at least 300 steps.
     batch_size : int, default=256
         Images per step.
     augmentation : Augmentation, ExternalViews, callable or None, default=None
-        The random views in these protocols; None is crops and flips only, as in the paper.
+        The random views in fine-tuning. None is crops and flips only, as in the paper.
     device : str or torch.device, default="auto"
         Device that computes.
     verbose : int, default=0
@@ -124,36 +126,38 @@ def transfer_evaluation(
     Returns
     -------
     result : Bunch
-        - ``scores``: DataFrame, a row a protocol: ``protocol``, ``metric``, ``score`` on the test rows,
-          ``validation_score`` of what was chosen, ``penalty``, ``learning_rate``, ``weight_decay``,
-          ``n_epochs``, ``n_train``, ``n_test``, ``seconds``;
-        - ``trials``: DataFrame, a row a candidate: ``protocol``, ``penalty``, ``learning_rate``,
-          ``weight_decay``, ``n_epochs``, ``validation_score``, ``seconds``. ``weight_decay`` is before the
-          division; the score is NaN where training diverged;
-        - ``predictions``: dict, by protocol: classes (n_test,), or scores (n_test, n_labels);
-        - ``estimators``: dict, by protocol: the models that were fitted on all training rows, all of which
-          take images. Of classes they predict places in ``classes``;
-        - ``classes``: the sorted classes, or numbers of the labels; ``y_test`` and ``metric``.
+        - ``scores``: DataFrame with one row per protocol: ``protocol``, ``metric``, ``score`` on the test
+          rows, ``validation_score`` of the chosen candidate, ``penalty``, ``learning_rate``,
+          ``weight_decay``, ``n_epochs``, ``n_train``, ``n_test``, ``seconds``;
+        - ``trials``: DataFrame with one row per candidate: ``protocol``, ``penalty``, ``learning_rate``,
+          ``weight_decay``, ``n_epochs``, ``validation_score``, ``seconds``. ``weight_decay`` is the value
+          before the division. The score is NaN if the training diverged;
+        - ``predictions``: dict by protocol: classes (n_test,), or scores (n_test, n_labels);
+        - ``estimators``: dict by protocol: the models fitted on all training rows. All take images, and
+          predict positions in ``classes``;
+        - ``classes``: the sorted classes, or the numbers of the labels; ``y_test`` and ``metric``.
 
     Raises
     ------
     TypeError
-        If `estimator` is no SimCLRTransformer.
+        If `estimator` is not a SimCLRTransformer.
     ValueError
-        If it is not fitted, a parameter is out of range, y lacks labels or does not go with X, or the random
-        weights of a network of your own cannot be drawn.
+        If the transformer is not fitted, a parameter is out of range, y has no labels or another length than
+        X, or the random weights of a network of your own cannot be drawn.
 
     See Also
     --------
-    compare_transfers : Whether two encoders differ on the same test rows.
-    label_fraction_curve : Scores against the number of labels.
+    compare_transfers : Tests whether two encoders differ on the same test rows.
+    label_fraction_curve : Scores estimators by the number of labels.
 
     Notes
     -----
-    The linear protocol uses no augmentation and takes no labels of the test set; nor do the others. The paper
-    trains BatchNorm with a momentum that depends on the number of steps; here that of the network stays.
+    The linear protocol uses no augmentation. No protocol uses labels of the test set, except for the final
+    score. The paper trains BatchNorm with a momentum that depends on the number of steps; here the momentum
+    of the network stays.
 
-    Several labels per image are learnt by a sigmoid each: in the linear protocol with one penalty for all.
+    With several labels per image, each label has its own sigmoid. The linear protocol has one penalty for all
+    labels.
 
     References
     ----------

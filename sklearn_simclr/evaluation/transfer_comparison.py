@@ -25,52 +25,53 @@ def compare_transfers(
     n_resamples: int = 10_000,
     random_state: RandomState = None,
 ) -> Any:
-    """Test whether two results of `transfer_evaluation` differ, as the bold numbers of the paper's table do.
+    """Test whether two results of `transfer_evaluation` differ, by the test of the paper's table 8.
 
     Parameters
     ----------
     first : Bunch
-        A result, on at least two test rows.
+        Result of `transfer_evaluation`, on at least two test rows.
     second : Bunch
-        Another, on the same test rows and by the same metric; or the same one, for two of its protocols.
+        Another result, for the same test rows and metric; or the same result, to compare two protocols.
     protocol : str or (str, str), default="linear"
-        What to compare; of a pair the first is of `first`, the second of `second`.
+        Protocol to compare, or the protocol of `first` and that of `second`.
     n_resamples : int, default=10_000
-        Samples of the null distribution where it cannot be enumerated, at least 1. The paper takes 100,000.
+        Number of samples of the null distribution if it cannot be enumerated, at least 1. The paper has
+        100,000.
     random_state : int, RandomState instance or None, default=None
         Seed of these samples.
 
     Returns
     -------
     result : scipy.stats._result_classes.PermutationTestResult
-        What :func:`scipy.stats.permutation_test` returns, with the attributes `statistic`, the score of the
-        first minus that of the second, `pvalue` and `null_distribution`. The paper calls p > 0.05 not
-        significantly worse.
+        Result of :func:`scipy.stats.permutation_test`. Its attributes are `statistic`, the score of the first
+        minus that of the second, `pvalue` and `null_distribution`. The paper calls a score "not significantly
+        worse" if p > 0.05.
 
     Raises
     ------
     ValueError
-        If the results are of other test rows, metrics or protocols.
+        If the results have different test rows or metrics, or a protocol is missing.
 
     See Also
     --------
-    transfer_evaluation : Makes the results.
-    scipy.stats.permutation_test : The test, of any statistic.
+    transfer_evaluation : Computes the results.
+    scipy.stats.permutation_test : Tests any statistic.
 
     Notes
     -----
-    Under the null hypothesis the predictions of the two models for an image are exchangeable. The observed
-    difference is compared with those after exchanging the predictions for each image with probability 1/2.
-    The p-value is two-sided. For accuracies only the images count on which one model is right and the other
-    is wrong; where all their exchanges are at most `n_resamples`, the p-value is exact, else (b + 1) /
-    (n_resamples + 1) for each side, where b samples are at least as extreme [2]_.
+    Under the null hypothesis, the predictions of the two models for an image are exchangeable. The observed
+    difference is compared with the differences after exchanging the predictions for each image with
+    probability 1/2. The p-value is two-sided. For accuracies, only those images count on which one model is
+    right and the other one is wrong. If all their exchanges are at most `n_resamples`, the p-value is exact.
+    Otherwise it is (b + 1) / (n_resamples + 1) for each side, with b samples at least as extreme [2]_.
 
-    The paper tests accuracy on all data sets, VOC 2007 among them. For mean average precision, the place of
-    the image in each label's ranking is exchanged here: the scores themselves of two models have no common
-    unit. The ranks of one image depend on those of the others, so that such predictions are exchangeable only
-    approximately, and the p-value is one to be read with care.
+    The paper tests accuracy on all data sets, including VOC 2007. For mean average precision, this function
+    exchanges the rank of the image for each label, since the scores of two models have no common unit. The
+    ranks of one image depend on those of the others, so that predictions are exchangeable only
+    approximately. Read this p-value with care.
 
-    The test knows nothing of what another run of the training would give.
+    The test does not include the variation between trainings.
 
     References
     ----------

@@ -30,17 +30,17 @@ _BLOCK_ENTRIES = 2**24
 
 
 class WeightedKNNClassifier(LabelledScoreMixin, VersionedPickles, BaseEstimator):
-    """Nearest-neighbour vote by cosine similarity, with weights that fall off exponentially.
+    """Classify by a vote of the nearest neighbours, weighted by cosine similarity.
 
-    A query's score for a class is the sum of ``exp(similarity / temperature)`` over those of its k most
-    similar training rows that are of the class.
+    The k training rows most similar to a row vote for their classes. The weight of a vote is
+    ``exp(similarity / temperature)``.
 
     Parameters
     ----------
     n_neighbors : int, default=200
-        Number of neighbours k, >= 1. With fewer training rows than that all of them vote.
+        Number of neighbours k, >= 1. If there are fewer training rows, all of them vote.
     temperature : float, default=0.1
-        Divisor of the similarities, > 0; the smaller, the more the nearest neighbours count.
+        Divisor of the similarities, > 0. With a smaller temperature, the nearest neighbours count for more.
     device : "auto", str or torch.device, default="auto"
         Device that computes; "auto" is the accelerator that torch finds, else the CPU.
 
@@ -53,22 +53,22 @@ class WeightedKNNClassifier(LabelledScoreMixin, VersionedPickles, BaseEstimator)
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had any.
+        Names of the features, if X had any.
 
     See Also
     --------
-    LinearEvaluationClassifier : The evaluation that trains a linear classifier.
-    sklearn.neighbors.KNeighborsClassifier : Other metrics and weights.
+    LinearEvaluationClassifier : Trains a linear classifier instead.
+    sklearn.neighbors.KNeighborsClassifier : Has other metrics and weights.
 
     Notes
     -----
-    The protocol is that of [1]_, who use k = 200 and temperature 0.07. Reports differ in both: k = 200 with
-    0.1, the defaults here, is common for CIFAR-10; k = 20 with 0.07 for ImageNet, after [2]_. The choice is
-    worth points of accuracy, so name it beside the number.
+    The protocol is that of [1]_, with k = 200 and temperature 0.07. Published results differ in both: k = 200
+    with 0.1, the defaults here, is common for CIFAR-10, and k = 20 with 0.07 for ImageNet, after [2]_. The
+    choice changes the accuracy by points, so report k and the temperature with it.
 
-    Rows are compared in their own dtype, float32 or float64. Ties, as computed: of training rows
-    equally similar at the k-th place those that come first in X are neighbours; of classes with equal scores
-    the first in `classes_` is predicted. A row of zeros has similarity 0 to every row.
+    Rows are compared in their own dtype, float32 or float64. If several training rows are equally similar at
+    the k-th place, those that come first in X vote. If classes have equal scores, the first one in `classes_`
+    is predicted. A row of zeros has similarity 0 to every row.
 
     References
     ----------
@@ -170,7 +170,7 @@ class WeightedKNNClassifier(LabelledScoreMixin, VersionedPickles, BaseEstimator)
         Returns
         -------
         ndarray of shape (n_samples,)
-            Labels out of `classes_`.
+            Labels from `classes_`.
         """
         votes = self.predict_proba(X)
         return self.classes_[votes.argmax(axis=1)]

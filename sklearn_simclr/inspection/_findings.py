@@ -61,16 +61,16 @@ _LEVELS = ("problem", "note", "good")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a report has to say.
+    """One finding of a report.
 
     Parameters
     ----------
     level : {"good", "note", "problem"}
-        How bad it is.
+        Severity of the finding.
     title : str
-        What was found.
+        Short description.
     advice : str
-        What it means, and what to do.
+        Explanation, and what to do.
 
     See Also
     --------

@@ -61,53 +61,53 @@ def representation_report(
     Parameters
     ----------
     estimator : estimator
-        Fitted: a :class:`SimCLRTransformer`, :class:`SimCLRClassifier`, :class:`SupervisedTransformer` or
+        Fitted :class:`SimCLRTransformer`, :class:`SimCLRClassifier`, :class:`SupervisedTransformer` or
         another estimator of this package with an encoder; or a Pipeline, ColumnTransformer, FeatureUnion,
-        search or FrozenEstimator with one.
+        search or FrozenEstimator that contains one.
     X : array-like
-        At least two images as for its fit, best such as it has not seen.
+        At least two images in the form of those for fit, if possible images that fit has not seen.
     y : array-like of shape (n,), default=None
-        Classes of the images, -1, None or NaN where they are not known. A few dozen are enough to see
-        something.
+        Classes of the images; -1, None and NaN mark images without a label. A few dozen labels are enough.
     n_images : int, default=1000
-        Most images to look at, and most labelled ones to compare; drawn at random from more.
+        Maximum number of images to examine, and of labelled images to compare. They are drawn at random.
     n_neighbors : int, default=20
-        Most neighbours that vote on the class of an image.
+        Maximum number of neighbours that vote on the class of an image.
     random_state : int, RandomState or None, default=0
-        Of the images, their views and the weights of the untrained networks.
+        Seed of the choice of images, of their views and of the weights of the untrained networks.
 
     Returns
     -------
     report : RepresentationReport
-        To be printed, shown in a notebook, written as HTML or drawn.
+        The report, which can be printed, shown in a notebook, written as HTML or drawn.
 
     Raises
     ------
     NotFittedError
         If the estimator is not fitted.
     TypeError
-        If it has no encoder.
+        If the estimator has no encoder.
     ValueError
-        If it has several encoders, X cannot be read as images or has fewer than two, or `y` has another
-        length or no label.
+        If the estimator has several encoders, X cannot be read as images or has fewer than two images, or
+        `y` has another length or no label.
 
     See Also
     --------
-    sklearn_simclr.losses : The numbers, and how the loss is predicted.
-    SimilarityDisplay : Similarities of the views of a few images.
-    TrainingDisplay : The history of a training.
+    sklearn_simclr.inspection : Has functions for the single numbers.
+    SimilarityDisplay : Draws similarities of the views of a few images.
+    TrainingDisplay : Draws the history of a training.
 
     Notes
     -----
-    Each image is augmented twice, as in training. The contrastive numbers are of the projections of these
-    views, among up to 256 images at a time, as ``transform`` computes them: with the stored statistics of
-    BatchNorm, so that the loss differs from that in training. Estimators without a projection head are
-    measured by their representations, with NT-Xent at temperature 0.2. All is measured of two networks of the
-    same kind with random weights, too: even these tell some images apart, and what an encoder is worth is
-    what it does better. For that, an encoder given as a module has all its layers reset that know how.
+    Each image is augmented twice, as in training. The contrastive numbers compare the projections of these
+    views, among up to 256 images at a time. The projections are computed as in ``transform``, with the stored
+    statistics of BatchNorm, so that the loss differs from the loss in training. If an estimator has no
+    projection head, the representations are compared, with NT-Xent at temperature 0.2. The same numbers are
+    measured for two networks of the same kind with random weights: even random weights tell some images
+    apart, and training has to do better. For this comparison, an encoder that was passed as a module has its
+    layers reset, as far as they have a method ``reset_parameters``.
 
-    The vote of the neighbours leaves each labelled image out in turn, and weighs by cosine similarity with
-    temperature 0.07. Labels that an encoder was trained on make it too good.
+    The vote of the neighbours leaves each labelled image out in turn, and weighs neighbours by cosine
+    similarity with temperature 0.07. The accuracy is too high if the encoder was trained on these labels.
 
     References
     ----------
@@ -184,40 +184,42 @@ def representation_report(
 
 
 class RepresentationReport:
-    """Findings about an encoder, made by `representation_report`.
+    """Findings about an encoder, returned by `representation_report`.
 
     Parameters
     ----------
     name : str
-        Of the estimator.
+        Name of the estimator.
     measures : Measures
-        Of its encoder and of untrained networks.
+        Measurements of the encoder and of untrained networks.
     history : DataFrame or None
-        Of its training, one row per epoch.
+        History of the training, one row per epoch.
     steps : int, default=0
-        Of its training, at least about so many.
+        Number of training steps, at least approximately.
     by_labels : bool, default=False
-        Whether it was trained on labels.
+        Whether the encoder was trained on labels.
     useless_labels : bool, default=False
-        Whether labels were given, but not two of each of two classes.
+        Whether labels were passed, but fewer than two of each of two classes.
 
     Attributes
     ----------
     verdict : {"collapsed", "untrained", "undertrained", "trained"}
-        In a word: one point for all views, or hardly more and no better than random weights; no better than
-        random weights; better, but much better with more epochs; or none of these.
+        ``"collapsed"``: all views have almost the same representation. ``"untrained"``: not better than
+        random weights. ``"undertrained"``: better than random weights, and more epochs are predicted to help.
+        ``"trained"``: none of these.
     findings : list of Finding
-        Each with ``level`` ("good", "note" or "problem"), ``title`` and ``advice``: the verdict's, then the
-        others, the worst first.
+        Findings with ``level`` ("good", "note" or "problem"), ``title`` and ``advice``. The first one
+        explains the verdict; the others follow, the worst first.
     values : dict of str to float
         The numbers of the encoder: loss, contrastive_accuracy, alignment, uniformity, rankme; with labels
-        knn_accuracy and knn_accuracy_pixels; where it can be predicted predicted_training_loss.
+        also knn_accuracy and knn_accuracy_pixels; predicted_training_loss if it can be predicted.
     prediction : LossPrediction or None
-        Of the loss of training for twice the epochs; None for fewer than 6, or if it has collapsed.
+        Predicted loss after twice the epochs. None after fewer than 6 epochs, or if the encoder has
+        collapsed.
     spectrum : ndarray of shape (min(n, d),)
         Singular values of the centred representations, the largest first.
     n_images : int
-        Images that were looked at.
+        Number of images examined.
 
     See Also
     --------
@@ -275,9 +277,9 @@ class RepresentationReport:
         Returns
         -------
         DataFrame
-            A row a measure; columns ``value``, ``untrained`` (mean of networks with random weights),
-            ``chance`` (of guessing, or of an encoder that tells nothing apart) and ``meaning``. NaN where
-            there is no such number.
+            One row per number, with the columns ``value``, ``untrained`` (mean of networks with random
+            weights), ``chance`` (by guessing, or of an encoder that cannot tell images apart) and
+            ``meaning``. NaN means that there is no such number.
         """
         import pandas as pd
 
@@ -291,19 +293,21 @@ class RepresentationReport:
         Parameters
         ----------
         path : str or os.PathLike, default=None
-            Where to write it; a file or link there is replaced when the page is complete.
+            File to write the page to; None returns the page. A file or link at this path is replaced when the
+            page is complete.
 
         Returns
         -------
         str or None
-            The page; None where it was written. Without pictures if matplotlib is not installed.
+            The page, or None if the page was written. If matplotlib is not installed, the page has no
+            pictures.
 
         Raises
         ------
         TypeError
-            If `path` is no path.
+            If `path` is not a path.
         OSError
-            If the file cannot be written. What was there before stays.
+            If the file cannot be written. An older file is then unchanged.
         """
         page = report_page(self._title(), self.findings, self._rows(), self._picture(), whole=True)
         if path is None:
@@ -318,20 +322,20 @@ class RepresentationReport:
         Parameters
         ----------
         axes : sequence of six matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw into; None makes a new figure.
 
         Returns
         -------
         ndarray of six matplotlib Axes
-            Similarities of views by random weights and by this encoder, the contrastive accuracy, the loss,
-            the spectrum, the accuracy of neighbours.
+            Panels with similarities of views by random weights, the same by this encoder, the contrastive
+            accuracy, the loss, the spectrum, and the accuracy of neighbours.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         ValueError
-            If there are not six Axes.
+            If `axes` does not have six Axes.
         """
         plt = require_matplotlib(f"{type(self).__name__}.plot")
         from ._report_figure import FIGURE_SIZE, draw_report

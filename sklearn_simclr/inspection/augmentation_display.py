@@ -41,30 +41,30 @@ _GAP = 0.08
 
 
 class AugmentationDisplay:
-    """Images and random views of them, one row for each image.
+    """Draw images and their random views, one row per image.
 
-    Use :meth:`from_estimator` or :meth:`from_augmentation` to create it.
+    Create the display by :meth:`from_estimator` or :meth:`from_augmentation`.
 
     Parameters
     ----------
     images : ndarray of shape (n, H, W) or (n, H, W, 3)
         The originals, in [0, 1].
     views : ndarray of shape (n, n_views, S, S) or (n, n_views, S, S, 3)
-        Views of each, in [0, 1].
+        Views of each image, in [0, 1].
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the grid: the originals are the first column.
+        The axes with the grid. The first column has the originals.
     figure_ : matplotlib Figure
-        It belongs to.
+        The figure of these axes.
     images_ : ndarray of matplotlib AxesImage, shape (n, 1 + n_views)
         The pictures.
 
     See Also
     --------
     Augmentation : Makes the views.
-    SimilarityDisplay : How similar an encoder finds the views.
+    SimilarityDisplay : Draws how similar an encoder finds the views.
 
     References
     ----------
@@ -102,22 +102,22 @@ class AugmentationDisplay:
         Parameters
         ----------
         estimator : SimCLRTransformer or another estimator with an ``augmentation``, or a Pipeline or the like
-            Fitted or not.
+            The estimator, fitted or not.
         X : array-like
-            Images, as for its fit.
+            Images, as for fit of the estimator.
         n_images : int or None, default=None
-            How many of the images, drawn at random. None is all of up to 8, and 4 of more.
+            Number of images, drawn at random. None is all of up to 8 images, and 4 of more.
         n_views : int, default=7
-            How many views of each.
+            Number of views per image.
         random_state : int, RandomState or None, default=None
-            Which images, and which views.
+            Seed of the choice of images and of the views.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw into; None makes a new figure.
 
         Returns
         -------
         AugmentationDisplay
-            Drawn.
+            The display, drawn.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
         step, before, *_ = trained_step(estimator, f"{cls.__name__}.from_estimator")
@@ -150,9 +150,9 @@ class AugmentationDisplay:
         X : array-like of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)
             Images, as for SimCLRTransformer; paths, too.
         n_images : int or None, default=None
-            How many of the images, drawn at random. None is all of up to 8, and 4 of more.
+            Number of images, drawn at random. None is all of up to 8 images, and 4 of more.
         n_views : int, default=7
-            How many views of each.
+            Number of views per image.
         image_shape : "auto", "HWC", "CHW" or tuple of int, default="auto"
             As for SimCLRTransformer.
         pixel_range : "auto" or (float, float), default="auto"
@@ -160,14 +160,14 @@ class AugmentationDisplay:
         image_size : "auto", int, (int, int) or None, default="auto"
             As for SimCLRTransformer.
         random_state : int, RandomState or None, default=None
-            Which images, and which views.
+            Seed of the choice of images and of the views.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw into; None makes a new figure.
 
         Returns
         -------
         AugmentationDisplay
-            Drawn.
+            The display, drawn.
         """
         require_matplotlib(f"{cls.__name__}.from_augmentation")
         reader = SimCLRTransformer(image_shape=image_shape, pixel_range=pixel_range, image_size=image_size)
@@ -205,12 +205,12 @@ class AugmentationDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw into; None makes a new figure.
 
         Returns
         -------
         AugmentationDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------

@@ -34,47 +34,46 @@ _THUMBNAIL_SIDE = 128
 
 
 class EmbeddingDisplay:
-    """Points in the plane, one an image, coloured by label.
+    """Draw points in the plane, one per image, coloured by label.
 
-    Use :meth:`from_estimator` to compute the points from images, or :meth:`from_embedding` to draw points
-    that were computed before.
+    :meth:`from_estimator` computes the points from images. :meth:`from_embedding` draws given points.
 
     Parameters
     ----------
     embedding : ndarray of shape (n, 2)
         The points.
     y : array-like of shape (n,), default=None
-        Labels or numbers by which to colour the points. Unlabelled are -1 among numbers of classes, None and
-        NaN; only -1 and 1 are two classes.
+        Labels or numbers that colour the points. None, NaN, and -1 among numbers of classes mark points
+        without a label; if -1 and 1 are the only values, they are two classes.
     images : ndarray of shape (n, H, W) or (n, H, W, 3), default=None
-        In [0, 1], for thumbnails.
+        Images in [0, 1], for thumbnails.
     axis_names : (str, str), default=None
-        What the axes are. None is for axes without a meaning: they get no ticks.
+        Names of the axes. None is for axes without a meaning, which get no ticks.
     method : str, default=None
-        How the points were computed, for below axes without a meaning.
+        Name of the method that computed the points, written below axes without a meaning.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the points.
+        The axes with the points.
     figure_ : matplotlib Figure
-        It belongs to.
+        The figure of these axes.
     scatter_ : dict of object to matplotlib PathCollection
-        The points by class; None is the key of unlabelled ones. If y is continuous, the key is "y".
+        The points by class. The key None has the points without a label. If y is continuous, the key is "y".
     legend_ : matplotlib Legend or None
-        The classes, if there are at most 20: beside the points, or among them in a figure of yours whose
-        layout makes no room for it.
+        The classes, if there are at most 20. The legend is next to the points, or among the points in a
+        figure of your own whose layout has no room for a legend.
     colorbar_ : matplotlib Colorbar or None
-        If y is continuous.
+        The colour bar, if y is continuous.
     thumbnails_ : list of matplotlib AnnotationBbox
         The images drawn.
     thumbnail_rows_ : list of int
-        Which images they are.
+        Row numbers of these images.
 
     See Also
     --------
     SimCLRTransformer : Computes representations.
-    sklearn.manifold.TSNE : The default way to two dimensions.
+    sklearn.manifold.TSNE : Reduces representations to two dimensions, by default.
 
     Examples
     --------
@@ -121,28 +120,28 @@ class EmbeddingDisplay:
         Parameters
         ----------
         estimator : transformer, Pipeline or search
-            Fitted. If a Pipeline ends in a classifier, the steps before it are used.
+            Fitted estimator. If a Pipeline ends in a classifier, the steps before the classifier are used.
         X : array-like
-            Images, as the estimator takes them.
+            Images, as for the estimator.
         y : array-like of shape (n,), default=None
-            By which to colour the points.
+            Labels or numbers that colour the points.
         reducer : {"tsne", "pca"}, transformer or None, default="tsne"
-            From representations to the plane; of a transformer, the first two columns of what a clone's
-            ``fit_transform`` returns. None: the representations have two columns already.
+            Reduction to two dimensions. A transformer is cloned, and the first two columns of its
+            ``fit_transform`` are drawn. None is for representations that have two columns already.
         n_thumbnails : int, default=None
-            How many images to draw at most, as in :meth:`plot`. They are those that the first step reads that
-            takes images.
+            Maximum number of images to draw, as in :meth:`plot`. The images are drawn as read by the first
+            step that takes images.
         random_state : int, RandomState or None, default=None
-            Of ``"tsne"`` and ``"pca"``.
+            Seed of ``"tsne"`` and ``"pca"``.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw into; None makes a new figure.
         **plot_options : dict
-            Of :meth:`plot`.
+            Options of :meth:`plot`.
 
         Returns
         -------
         EmbeddingDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
@@ -178,27 +177,27 @@ class EmbeddingDisplay:
         ax: Axes | None = None,
         **plot_options: Any,
     ) -> Self:
-        """Draw points that were computed before.
+        """Draw given points.
 
         Parameters
         ----------
         embedding : array-like of shape (n, 2)
             The points.
         y : array-like of shape (n,), default=None
-            By which to colour the points.
+            Labels or numbers that colour the points.
         images : array-like, default=None
             The images, in any form that SimCLRTransformer takes without further parameters.
         n_thumbnails : int, default=None
-            How many of them to draw at most, as in :meth:`plot`.
+            Maximum number of images to draw, as in :meth:`plot`.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw into; None makes a new figure.
         **plot_options : dict
-            Of :meth:`plot`.
+            Options of :meth:`plot`.
 
         Returns
         -------
         EmbeddingDisplay
-            Drawn.
+            The display, drawn.
         """
         if images is not None:
             images = _plain_pictures(images)
@@ -221,16 +220,16 @@ class EmbeddingDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw into; None makes a new figure.
         n_thumbnails : int, default=None
-            How many images to draw at most, over their points. They are taken far from each other, and fewer
-            where more would overlap at the present size of the figure. None draws none.
+            Maximum number of images to draw, over their points. The images are chosen far from each other.
+            Fewer are drawn if more would overlap at the present size of the figure. None draws none.
         thumbnail_size : float, default=22
-            Their longer side in points (1/72 inch).
+            Longer side of a thumbnail in points (1/72 inch).
         legend : bool, default=True
-            Whether to name the classes, or to draw the colour bar.
+            Whether to draw the legend of the classes, or the colour bar.
         target_names : dict of label to str, or sequence of str, default=None
-            What to call the classes in the legend. In a sequence, such as the ``target_names`` of
+            Names of the classes in the legend. In a sequence, such as the ``target_names`` of
             :func:`~sklearn_simclr.load_image_paths`, label k has the name at place k.
         cmap : str or Colormap, default=None
             Colours; None is "tab10" or "tab20" for classes, "viridis" for numbers.
@@ -240,7 +239,7 @@ class EmbeddingDisplay:
         Returns
         -------
         EmbeddingDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------

@@ -119,10 +119,10 @@ def _crosses(saving: LabelSaving, estimator: str, reference: str, curves: dict[s
 
 
 class LabelFractionDisplay:
-    """Score against the share of the labels, a curve for each estimator.
+    """Draw the score by the share of the labels, with one curve per estimator.
 
-    Use :meth:`from_estimators` to compute and draw, or :meth:`from_results` to draw what was computed
-    before.
+    :meth:`from_estimators` computes and draws the curves. :meth:`from_results` draws a table of
+    :func:`~sklearn_simclr.label_fraction_curve`.
 
     Parameters
     ----------
@@ -130,34 +130,35 @@ class LabelFractionDisplay:
         Columns ``estimator`` (names, the curves in order of appearance), ``fraction`` (in (0, 1]),
         ``n_labels`` (> 0), ``score`` and, if there are several, ``fold``; one row per fit.
     score_name : str, default=None
-        What the scores are, for the axis. None is what ``results`` says in ``attrs``, as those of
-        ``label_fraction_curve`` do: an accuracy is then shown in percent.
+        Name of the score, for the axis. None takes the name from ``results.attrs``, where
+        ``label_fraction_curve`` writes it. An accuracy is then shown in percent.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        With the curves.
+        The axes with the curves.
     figure_ : matplotlib Figure
-        It belongs to.
+        The figure of these axes.
     top_ax_ : matplotlib SecondaryAxis
-        With the numbers of labels.
+        The upper axis, with numbers of labels.
     lines_ : dict of str to matplotlib Line2D
-        Mean scores by estimator.
+        Curves of mean scores, by estimator.
     fill_between_ : dict of str to matplotlib PolyCollection or None
-        Bands of error by estimator; None where there is nothing to tell it from.
+        Error bands, by estimator; None if an estimator has a single score at each fraction.
     chance_line_ : matplotlib Line2D or None
-        At the score of guessing.
+        Line at the score of guessing.
     arrow_ : matplotlib Annotation or None
-        What is saved, in words, at an arrow from the reference's curve to the other one's.
+        Arrow from the curve of the reference to that of the estimator, with the saving in words.
     saving_ : LabelSaving or None
-        What the arrow says, or could not say.
+        The saving that the arrow shows; also if there is no place for the arrow.
     legend_ : matplotlib Legend
-        Names of the estimators, in the order in which the curves end; in a corner that is free of curves,
-        or below the axes.
+        Names of the estimators, in the order in which the curves end. The legend is in a corner that is free
+        of curves, or below the axes.
 
     See Also
     --------
-    sklearn_simclr.label_saving : How many times fewer labels an estimator needs than another.
+    sklearn_simclr.label_fraction_curve : Computes the table.
+    sklearn_simclr.label_saving : Computes how many times fewer labels an estimator needs than another.
 
     References
     ----------
@@ -201,24 +202,24 @@ class LabelFractionDisplay:
         ax: Axes | None = None,
         **plot_options: Any,
     ) -> Self:
-        """Draw results that were computed before.
+        """Draw a table of results.
 
         Parameters
         ----------
         results : DataFrame
-            What ``label_fraction_curve`` returns: columns ``estimator``, ``fraction``, ``n_labels``,
+            Table from ``label_fraction_curve``: columns ``estimator``, ``fraction``, ``n_labels``,
             ``score`` and perhaps ``fold``, one row per fit.
         score_name : str, default=None
-            What the scores are, for the axis.
+            Name of the score, for the axis.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw into; None makes a new figure.
         **plot_options : dict
-            Of :meth:`plot`.
+            Options of :meth:`plot`.
 
         Returns
         -------
         LabelFractionDisplay
-            Drawn.
+            The display, drawn.
         """
         return cls(results, score_name=score_name).plot(ax, **plot_options)
 
@@ -247,16 +248,16 @@ class LabelFractionDisplay:
         Parameters
         ----------
         estimators : dict of str to estimator
-            By the names that they have in the legend.
+            Estimators by their names for the legend.
         X : array-like
             Images, or whatever the estimators accept.
         y : array-like of shape (n_samples,)
             Labels.
         score_name : str, default=None
-            What the scores are, for the axis. None is derived from ``scoring``: it is "Accuracy", in percent,
-            or "R²" where classifiers or regressors are scored by their default.
+            Name of the score, for the axis. None derives the name from ``scoring``. The default scores of
+            classifiers and regressors are "Accuracy", in percent, and "R²".
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw into; None makes a new figure.
         negate_score : bool, default=False
             As in :meth:`plot`.
         error : {"std", "sem", "interval"} or None, default="std"
@@ -276,13 +277,13 @@ class LabelFractionDisplay:
         fill_between_kw : dict, default=None
             As in :meth:`plot`.
         **curve_options : dict
-            Of ``label_fraction_curve``: ``fractions``, ``cv``, ``scoring``, ``n_draws``, ``n_jobs``,
+            Options of ``label_fraction_curve``: ``fractions``, ``cv``, ``scoring``, ``n_draws``, ``n_jobs``,
             ``random_state`` and so on.
 
         Returns
         -------
         LabelFractionDisplay
-            Drawn; its ``results`` are those of ``label_fraction_curve``.
+            The display, drawn; ``results`` is the table of ``label_fraction_curve``.
         """
         require_matplotlib(f"{cls.__name__}.from_estimators")
         from ..evaluation.curve import label_fraction_curve
@@ -325,50 +326,49 @@ class LabelFractionDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Axes to draw into; None makes a new figure.
         negate_score : bool, default=False
             Whether to draw the scores with the opposite sign, for scorers that begin with ``neg_``.
         score_name : str, default=None
-            What the scores are, for the axis; None is the ``score_name`` of the display.
+            Name of the score, for the axis; None is the ``score_name`` of the display.
         error : {"std", "sem", "interval"} or None, default="std"
-            Half the width of the bands. ``"std"`` is the standard deviation over folds and draws,
-            ``"sem"`` the standard error of the mean, ``"interval"`` the half width of Student's
-            confidence interval of the mean. For the last two, the draws within a fold are averaged first
-            if there are several folds: they are not independent of each other. Folds are not quite
-            independent either.
+            Half the width of the bands: ``"std"`` is the standard deviation over folds and draws, ``"sem"``
+            the standard error of the mean, and ``"interval"`` half of Student's confidence interval of the
+            mean. With several folds, the last two average the draws within each fold first, since draws of
+            one fold are not independent. Folds are not quite independent either.
         confidence : float, default=0.95
-            Of the interval, in (0, 1).
+            Confidence of the interval, in (0, 1).
         chance : float, default=None
-            Score of guessing, drawn as a dashed line; with ``negate_score``, as it is drawn.
+            Score of guessing, drawn as a dashed line. With ``negate_score``, pass the value as drawn.
         reference : str, default=None
-            Name of an estimator from whose curve an arrow shows how many times fewer labels another one
-            needs for the same score. ``"best"`` is the rival with the highest mean score at that fraction.
-            None draws no arrow. There is none either where no labels are saved. Where the arrow would cross
-            a curve, the text alone is drawn, in a corner and with the names of both.
+            Name of the estimator at the tail of an arrow that shows how many times fewer labels another
+            estimator needs for the same score. ``"best"`` is the rival with the highest mean score at the
+            fraction ``at``. None draws no arrow. If no labels are saved, there is no arrow either. If the
+            arrow would cross a curve, only the text is drawn, in a corner and with both names.
         estimator : str, default=None
-            Name of the estimator at the arrow's head; None is "SimCLR" where there is such a curve, else the
-            one that saves the most.
+            Name of the estimator at the arrow's head. None is "SimCLR" if there is such a curve, else the
+            estimator that saves the most labels.
         at : float, default=None
-            Fraction of the labels that the reference is given; None is the largest of its measured ones
-            at which the arrow crosses no curve.
+            Fraction of the labels for the reference. None is the largest measured fraction at which the arrow
+            crosses no curve.
         line_kw : dict, default=None
             Keywords for ``Axes.plot``. Without ``color``, methods that are often compared (SimCLR, HOG,
             supervised, fine-tuned, autoencoder, untrained encoder, PCA, raw pixels) have a colour each, and
-            other names those that are left.
+            other names get the colours that are left.
         fill_between_kw : dict, default=None
             Keywords for ``Axes.fill_between``.
 
         Returns
         -------
         LabelFractionDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         ValueError
-            If ``results`` lacks a column, or a parameter cannot be used.
+            If a column of ``results`` is missing, or a parameter cannot be used.
         """
         results = check_results(self.results)
         if error not in ("std", "sem", "interval", None):

@@ -42,28 +42,28 @@ _INITIAL_IMAGES = 2048
 
 
 class SimilarityDisplay:
-    """Cosine similarities of random views of some images, before and after training.
+    """Draw cosine similarities of random views of some images, before and after training.
 
-    Training makes the two views of an image (positives) similar and views of different images (negatives)
-    dissimilar. Use :meth:`from_estimator` to create it.
+    Training makes the two views of an image (positives) similar, and views of different images (negatives)
+    dissimilar. Create the display by :meth:`from_estimator`.
 
     Parameters
     ----------
     similarities : dict of str to ndarray of shape (2N, 2N)
-        By title: cosine similarities of 2N views, in [-1, 1]; rows i and i + N are views of one image.
+        Cosine similarities of 2N views, in [-1, 1], by title. Rows i and i + N are views of one image.
     views : ndarray of shape (2N, S, S) or (2N, S, S, 3), default=None
-        What the views look like, in [0, 1]; None draws no pictures.
+        Pictures of the views, in [0, 1]; None draws no pictures.
 
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes
-        One for each matrix.
+        One Axes per matrix.
     figure_ : matplotlib Figure
-        They belong to.
+        The figure of these axes.
     images_ : list of matplotlib AxesImage
         The matrices.
     colorbar_ : matplotlib Colorbar
-        Of similarities.
+        Colour bar of the similarities.
     positive_ : list of float
         Mean similarity of the N pairs, for each matrix.
     negative_ : list of float
@@ -71,8 +71,8 @@ class SimilarityDisplay:
 
     See Also
     --------
-    AugmentationDisplay : Views of images.
-    sklearn_simclr.losses : Numbers for the same.
+    AugmentationDisplay : Draws views of images.
+    representation_report : Measures similarities over many images.
 
     References
     ----------
@@ -114,19 +114,19 @@ class SimilarityDisplay:
         Parameters
         ----------
         estimator : SimCLRTransformer, or a Pipeline or the like with one
-            Fitted. For other estimators of images, the representations are compared.
+            Fitted estimator. For other estimators of images, the representations are compared.
         X : array-like
             Images, as for transform.
         n_images : int, default=8
-            How many of the images, at least 2, drawn at random. All are shown in their order where there are
-            just so many.
+            Number of images, at least 2, drawn at random. If X has exactly this number, all are shown in
+            their order.
         before : estimator, None or False, default=None
-            What to compare with: a fitted estimator of the same images, which is shown the same views. None
-            is a clone of `estimator` that is not trained (``max_epochs=0``), False shows one matrix only.
+            Fitted estimator of the same images for the first matrix, with the same views. None is a clone of
+            `estimator` that is not trained (``max_epochs=0``). False shows one matrix only.
         output : {"projection", "encoder"}, default="projection"
-            What is compared: the projections z, as in the loss, or the representations h.
+            Vectors that are compared: the projections z, as in the loss, or the representations h.
         random_state : int, RandomState or None, default=None
-            Which images, and which views.
+            Seed of the choice of images and of the views.
         ax : matplotlib Axes or sequence of Axes, default=None
             As in :meth:`plot`.
         layout : {"pairs", "batch"}, default="pairs"
@@ -137,7 +137,7 @@ class SimilarityDisplay:
         Returns
         -------
         SimilarityDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
@@ -187,18 +187,18 @@ class SimilarityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or sequence of Axes, default=None
-            Where to draw: one Axes for each matrix, or one that is divided; None makes a new figure.
+            Axes to draw into: one per matrix, or one Axes that is divided. None makes a new figure.
         layout : {"pairs", "batch"}, default="pairs"
-            ``"pairs"``: a row for the first view and a column for the second view of each image, the
-            positives are the diagonal. ``"batch"``: all 2N views along both sides, as the loss sees them; the
-            positives are the diagonals of the off-diagonal blocks.
+            ``"pairs"``: one row for the first view and one column for the second view of each image. The
+            positives are on the diagonal. ``"batch"``: all 2N views along both sides, as in the loss. The
+            positives are on the diagonals of the two off-diagonal blocks.
         cmap : str or Colormap, default="RdBu_r"
             Colours of similarities from -1 to 1.
 
         Returns
         -------
         SimilarityDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------

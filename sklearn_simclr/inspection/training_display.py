@@ -33,29 +33,29 @@ _DOTS = 30
 
 
 class TrainingDisplay:
-    """The history of a training, a panel for each number.
+    """Draw the history of a training, one panel per number.
 
-    Use :meth:`from_estimator` or :meth:`from_history` to create it.
+    Create the display by :meth:`from_estimator` or :meth:`from_history`.
 
     Parameters
     ----------
     history : DataFrame
-        One row for each epoch: columns ``epoch`` and what is to be drawn. With ``chance_level``, the loss is
-        drawn beside that of an encoder that cannot tell images apart.
+        One row per epoch, with the column ``epoch`` and the columns to draw. With ``chance_level``, the loss
+        of an encoder that cannot tell images apart is drawn as well.
 
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes
-        A panel for each column drawn.
+        One panel per column.
     figure_ : matplotlib Figure
-        They belong to.
+        The figure of these axes.
     lines_ : dict of str to matplotlib Line2D
-        The curves by column, ``chance_level`` among them.
+        The curves by column, including ``chance_level``.
 
     See Also
     --------
     SimCLRTransformer : Records the history as ``history_``.
-    sklearn_simclr.losses : Defines the numbers.
+    representation_report : Says in words whether the encoder has learnt.
 
     Examples
     --------
@@ -78,12 +78,12 @@ class TrainingDisplay:
         columns: Sequence[str] | None = None,
         ax: "Axes | Sequence[Axes] | None" = None,
     ) -> Self:
-        """Draw how the training of an estimator went.
+        """Draw the history of an estimator.
 
         Parameters
         ----------
         estimator : SimCLRTransformer or another estimator with ``history_``, or a Pipeline with one
-            Fitted. Searches and the like will do, too.
+            Fitted estimator. A search that contains one works, too.
         columns : list of str, default=None
             As in :meth:`plot`.
         ax : matplotlib Axes or sequence of Axes, default=None
@@ -92,7 +92,7 @@ class TrainingDisplay:
         Returns
         -------
         TrainingDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class TrainingDisplay:
         Returns
         -------
         TrainingDisplay
-            Drawn.
+            The display, drawn.
         """
         return cls(history).plot(ax, columns=columns)
 
@@ -137,25 +137,25 @@ class TrainingDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or sequence of Axes, default=None
-            Where to draw: one Axes for each column, or one that is divided; None makes a new figure.
+            Axes to draw into: one per column, or one Axes that is divided. None makes a new figure.
         columns : list of str, default=None
-            What to draw. None is those of ``loss``, ``contrastive_accuracy`` and ``effective_rank``, of
-            classifiers ``accuracy`` and ``validation_accuracy``, that were recorded; ``learning_rate`` and
-            ``images_per_second`` are others.
+            Columns to draw. None is ``loss``, ``contrastive_accuracy``, ``effective_rank``, ``accuracy`` and
+            ``validation_accuracy``, as far as they were recorded. ``learning_rate`` and
+            ``images_per_second`` are other columns.
 
         Returns
         -------
         TrainingDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         TypeError
-            If the history is no DataFrame.
+            If the history is not a DataFrame.
         ValueError
-            If it lacks a column, or has no epochs.
+            If a column is missing, or the history has no epochs.
         """
         history, columns = self._check(columns)
         n = len(columns)
