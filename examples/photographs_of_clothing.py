@@ -62,7 +62,7 @@ def classify(features):
 models = {
     "raw pixels": classify(PixelTransformer()),
     "HOG": classify(HOGTransformer()),
-    "SimCLR": classify(SimCLRTransformer(max_epochs=30, random_state=0)),
+    "SimCLR": classify(SimCLRTransformer(max_epochs=10, random_state=0)),
 }
 
 # %%

@@ -39,8 +39,8 @@ def test_the_lesson_on_photographs_of_clothing(folder, tmp_path, monkeypatch, ca
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(image, to)
     lesson = (EXAMPLES / "photographs_of_clothing.py").read_text(encoding="utf-8")
-    assert "max_epochs=30" in lesson
-    exec(lesson.replace("max_epochs=30", "max_epochs=1"), {"__name__": "__main__"})
+    assert "max_epochs=10" in lesson
+    exec(lesson.replace("max_epochs=10", "max_epochs=1"), {"__name__": "__main__"})
     assert "180 photographs for training, 60 for testing\nblue, green, red\n" in capsys.readouterr().out
     assert {"curve", "neighbours"} <= set(plt.get_figlabels())
     plt.close("all")
