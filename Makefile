@@ -78,8 +78,6 @@ numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and d
 	  "encoder half as wide again" --out docs/benchmarks
 	$(if $(CIFAR10),$(BIN)/python examples/benchmarks/additions.py --folder $(CIFAR10)/train --out docs/benchmarks)
 	$(if $(CLOTHING),$(BIN)/python examples/benchmarks/image_size.py --folder $(CLOTHING) --out docs/benchmarks)
-	$(if $(CLOTHING),ln -sfn $(abspath $(CLOTHING)) clothing-dataset-small && \
-	  $(BIN)/python .ci/demo.py examples/photographs_of_clothing.py docs/images/lesson > docs/images/lesson/output.txt)
 
 gpu: $(STAMP)-test ## On a machine with a GPU: its tests, the benchmarks, two GPUs; write docs/benchmarks/gpu.md
 	$(BIN)/python examples/benchmarks/gpu.py -- $(BENCH_OPTIONS)
@@ -107,7 +105,6 @@ contracts: $(STAMP)-lint ## Part of lint: direction of imports, docstrings
 
 clean: ## Remove what the other targets wrote, except the environment
 	rm -rf demo build dist docs/_build docs/auto_examples docs/generated docs/reference/generated docs/sg_execution_times.rst
-	rm -f clothing-dataset-small
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find sklearn_simclr tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
