@@ -89,10 +89,10 @@ display.ax_.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=Non
 display.figure_.set_label("curve")
 
 # %%
-# The stored results are for the same photographs and the same question. There, each network was trained for 40
-# seconds, each method has its own ``C``, and the rows are means over two seeds. SimCLR is behind HOG with five
-# labels per class, and ahead of all others from 20 labels per class on. :doc:`/reference/benchmarks` has the
-# machine and the command.
+# The stored results are for the same photographs and the same question. Each network was trained for 40
+# seconds, each method has its own ``C``, and the numbers are means over two seeds. SimCLR is behind HOG with
+# five labels per class, and ahead of all others from 20 labels per class on. :doc:`/reference/benchmarks` has
+# the machine and the command.
 #
 # .. image:: /images/hero_light.png
 #    :class: only-light
