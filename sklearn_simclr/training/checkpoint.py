@@ -1,9 +1,10 @@
 """The state of a training on disk: one file, replaced as a whole, and used by the same training only."""
 
+import contextlib
 import os
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import torch
@@ -113,13 +114,11 @@ class Checkpoint:
             tensors, meta = container.read(path, _KIND, advice=_ADVICE)
         except OSError as error:
             raise self._unusable(error) from error
-        try:
+        with self.refusing():
             parts = dict(meta["parts"])
             if not all(isinstance(part, str) for part in parts.values()):
                 raise TypeError("its parts are no texts")
             state = _unflatten(meta["state"], tensors)
-        except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise self.invalid(error) from None
         extended = _is_shorter(parts, self.parts)
         if parts != self.parts and not extended:
             raise ValueError(
@@ -128,21 +127,22 @@ class Checkpoint:
             )
         return state, extended
 
-    def invalid(self, error: Exception) -> ValueError:
-        """Return what is to be raised where the state is none that `save` was given.
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Turn what a damaged state raises into an error that names the file and says what to do.
 
-        Parameters
-        ----------
-        error : Exception
-            What was wrong.
-
-        Returns
-        -------
+        Raises
+        ------
         ValueError
-            Names the file and says what to do.
+            If what is done with the state in the context fails.
         """
-        reason = textwrap.shorten(str(error), 200, placeholder=" ...").rstrip(".") or type(error).__name__
-        return ValueError(f"{str(self.folder / _FILE)!r} is no valid checkpoint: {reason}. {_ADVICE}")
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = textwrap.shorten(str(error), 200, placeholder=" ...").rstrip(".") or type(error).__name__
+            raise ValueError(
+                f"{str(self.folder / _FILE)!r} is no valid checkpoint: {reason}. {_ADVICE}"
+            ) from error
 
     def due(self) -> bool:
         """Return whether it is time for a checkpoint within an epoch."""

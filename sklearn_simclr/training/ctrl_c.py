@@ -1,14 +1,17 @@
-"""End a training by Ctrl-C and keep what was learnt."""
+"""End a training by Ctrl-C and keep what was learnt; tell Ctrl-C from a callback that ends a training."""
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 
 from skorch.callbacks import Callback
 
-__all__ = ["KeepOnCtrlC", "noted_ctrl_c"]
+__all__ = ["KeepOnCtrlC", "ended_by_callback", "noted_ctrl_c"]
+
+Handler = Callable[[int, FrameType | None], object]
 
 
 class KeepOnCtrlC(Callback):
@@ -51,19 +54,54 @@ def noted_ctrl_c(asked: bool) -> Iterator[list[int]]:
         Empty until Ctrl-C is pressed.
     """
     pressed: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if not asked or threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield pressed
-        return
 
-    def note(number: int, frame: FrameType | None) -> object:
+    def note(before: Handler, number: int, frame: FrameType | None) -> object:
         if pressed:
             return before(number, frame)
         pressed.append(number)
         return None
 
-    signal.signal(signal.SIGINT, note)
-    try:
+    with _handled(note) if asked else contextlib.nullcontext():
         yield pressed
+
+
+@contextlib.contextmanager
+def ended_by_callback() -> Iterator[list[bool]]:
+    """Catch the KeyboardInterrupt by which skorch's callbacks end a training, and not the user's Ctrl-C.
+
+    Yields
+    ------
+    list
+        Empty until a callback has ended the training.
+    """
+    ended: list[bool] = []
+    pressed: list[int] = []
+
+    def note(before: Handler, number: int, frame: FrameType | None) -> object:
+        pressed.append(number)
+        return before(number, frame)
+
+    try:
+        with _handled(note):
+            yield ended
+    except KeyboardInterrupt:
+        if pressed:
+            raise
+        ended.append(True)
+
+
+@contextlib.contextmanager
+def _handled(handle: Callable[[Handler, int, FrameType | None], object]) -> Iterator[None]:
+    """Have Ctrl-C handled, given the handler that was there before.
+
+    Python handles signals in the main thread only: elsewhere nothing changes.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, partial(handle, before))
+    try:
+        yield
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,16 +1,12 @@
 """The training loop: order of the images, optimizer, schedule, checkpoint and callbacks, as a skorch net."""
 
 import contextlib
-import copy
 import math
 import reprlib
-import signal
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import torch
@@ -18,7 +14,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
 
-from .._utils.devices import generator_states, is_cpu, send, set_generator_states, synchronize
+from .._utils.devices import is_cpu, send, synchronize
 from .._utils.progress import setting_up
 from .._utils.ranks import current
 from .._utils.warn import warn
@@ -27,7 +23,7 @@ from ..images.source import ImageSource
 from .batch import Batch
 from .checkpoint import Checkpoint
 from .clock import Clock
-from .ctrl_c import KeepOnCtrlC, noted_ctrl_c
+from .ctrl_c import KeepOnCtrlC, ended_by_callback, noted_ctrl_c
 from .feed import make_feed
 from .forecast import predict_loss
 from .graphs import RepeatedStep, can_be_recorded
@@ -37,6 +33,7 @@ from .optimizers import make_optimizer, never_wait
 from .pace import Pace, fit_into_time, measure_pace
 from .part import Part, part_of
 from .plan import Plan
+from .state import as_it_was, check_state, restore, state_of
 from .watch import ViewsWatch
 
 __all__ = ["Loop"]
@@ -45,25 +42,6 @@ __all__ = ["Loop"]
 _TRIAL_OF_A_RANK = 16
 
 _PER_STEP = ("on_batch_begin", "on_batch_end", "on_grad_computed")
-
-
-# The types of what the loop saves.
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "module": dict,
-    "optimizer": dict,
-    "generator": torch.Tensor,
-    "random": dict,
-    "position": (dict, type(None)),
-    "batch_size": int,
-    "steps": int,
-    "elapsed": (int, float),
-    "setup": (int, float),
-    "step_time": (int, float),
-    "history": list,
-    "objective": dict,
-    "scaler": dict,
-    "callbacks": str,
-}
 
 
 class _Loss(nn.Module):
@@ -136,9 +114,9 @@ class Loop(NeuralNet):
             if state is None:
                 self.plan.check_time()
             pace = Pace(0.0, 0.0) if known else self._measure_pace(len(images))
-        if state is not None:
-            with self._valid_checkpoint():
-                _check_kinds(state)
+        if self.checkpoint is not None and state is not None:
+            with self.checkpoint.refusing():
+                check_state(state)
                 self._resize(state["batch_size"], len(images))
         elif not known:
             self._foresee(pace, len(images))
@@ -169,7 +147,7 @@ class Loop(NeuralNet):
     def _measure_pace(self, n_images: int) -> Pace:
         """Return how long steps take; the trials leave no trace."""
         size = min(self.plan.batch_size, n_images)
-        with self._as_it_was():
+        with as_it_was(self):
             (left,) = self.ranks.lead((self.plan.time_left(),))
             # Of several ranks, one that fails alone would leave the others waiting: no trial may fail.
             least = None if self.ranks.size == 1 else min(size, _TRIAL_OF_A_RANK * self.ranks.size)
@@ -202,34 +180,6 @@ class Loop(NeuralNet):
         """Return what this rank computes of a batch of n images."""
         return part_of(n, self.plan.micro_batch_size, self.ranks)
 
-    @contextlib.contextmanager
-    def _as_it_was(self) -> Iterator[None]:
-        """Put modules, optimizer, generators and objective back as they were, bit by bit."""
-        weights = [(weight, weight.detach().clone()) for weight in self.module_.parameters()]
-        buffers = [
-            (module, name, buffer, buffer.clone())
-            for module in self.module_.modules()
-            for name, buffer in module.named_buffers(recurse=False)
-        ]
-        known, drawn = copy.deepcopy(self.objective.state()), self.generator.get_state()
-        scale = self.scaler.state_dict()
-        states = generator_states(self.plan.device)
-        self.module_.train()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for weight, before in weights:
-                    weight.copy_(before)
-                for module, name, buffer, before in buffers:
-                    setattr(module, name, buffer.copy_(before))
-            self.initialize_optimizer()
-            self.optimizer_.zero_grad(set_to_none=True)
-            self.generator.set_state(drawn)
-            self.scaler.load_state_dict(scale)
-            set_generator_states(states, self.plan.device)
-            self.objective.load_state(known)
-
     def _resize(self, batch_size: int, n_images: int) -> None:
         """Go on with another batch size, and what depends on it."""
         if batch_size == self.plan.batch_size:
@@ -246,7 +196,15 @@ class Loop(NeuralNet):
         objective = self.objective
         per_step = any(_overrides_step(callback) for _, callback in self.callbacks_)
         self.clock_ = Clock(self.plan, len(X), objective.title, objective.chance_level, fit_params["pace"])
-        position = self._resume(fit_params["state"])
+        position, state = None, fit_params["state"]
+        if self.checkpoint is not None and state is not None:
+            with self.checkpoint.refusing():
+                position = restore(self, state)
+            if state["callbacks"] != self.known_callbacks_ and self.clock_.over():
+                warn(
+                    f"The training in checkpoint_dir={str(self.checkpoint.folder)!r} is over. It had other "
+                    "callbacks than this fit, whose callbacks have no effect now. Pass another checkpoint_dir."
+                )
         self.keeps_ = any(isinstance(callback, KeepOnCtrlC) for _, callback in self.callbacks_)
         with self.clock_ as clock, noted_ctrl_c(self.keeps_) as pressed, self._repeating():
             self.pressed_ = pressed
@@ -254,14 +212,14 @@ class Loop(NeuralNet):
                 self.notify("on_epoch_begin", dataset_train=X, dataset_valid=None)
                 self._run_epoch(len(X), clock, per_step, position)
                 position = None
-                with _ended_by_callback() as ended, _known_columns(self):
+                with ended_by_callback() as ended, _known_columns(self):
                     self.notify("on_epoch_end", dataset_train=X, dataset_valid=None)
                 if self._agreed(bool(ended)):
                     break
                 # What Ctrl-C has ended within an epoch is no state from which the same training goes on.
                 if self.checkpoint is not None and self.ranks.rank == 0 and not pressed:
                     last = clock.over() or objective.enough(len(self.history))
-                    self.checkpoint.save(self._state(), last=last)
+                    self.checkpoint.save(state_of(self), last=last)
         if pressed and self.history:
             warn(
                 f"Ctrl-C ended the training in epoch {len(self.history)} of {self.plan.max_epochs}; what was "
@@ -333,10 +291,9 @@ class Loop(NeuralNet):
             asks = timed or self.keeps_ or not is_cpu(self.plan.device)
             if self._agreed(over) if asks else over:
                 break
-            if self.ranks.rank > 0:
-                continue
-            if self.checkpoint is not None and done < len(batches) and self.checkpoint.due():
-                self.checkpoint.save(self._state({"order": order, "total": total, "done": done}))
+            writes = self.ranks.rank == 0 and done < len(batches)
+            if self.checkpoint is not None and writes and self.checkpoint.due():
+                self.checkpoint.save(state_of(self, {"order": order, "total": total, "done": done}))
         images_seen = round((seen - before) * size)
         seconds = time.perf_counter() - started
         outputs = {name: part.gather_output(tensor) for name, tensor in outputs.items()}
@@ -471,97 +428,6 @@ class Loop(NeuralNet):
                 f"column can be called 'epoch'. Found {dict(columns)}."
             )
 
-    def _state(self, position: dict | None = None) -> dict[str, Any]:
-        """Return all that the rest of the training depends on."""
-        return {
-            "module": self.module_.state_dict(),
-            "optimizer": self.optimizer_.state_dict(),
-            "generator": self.generator.get_state(),
-            "random": generator_states(self.plan.device),
-            "position": position,
-            "batch_size": self.plan.batch_size,
-            "steps": self.clock_.steps,
-            "elapsed": self.clock_.elapsed(),
-            "setup": self.clock_.setup,
-            "step_time": self.clock_.step_time,
-            "history": [
-                {k: v for k, v in row.items() if k != "batches"} for row in self.history if "dur" in row
-            ],
-            "objective": self.objective.state(),
-            "scaler": self.scaler.state_dict(),
-            "callbacks": self.known_callbacks_,
-        }
-
-    def _resume(self, state: dict[str, Any] | None) -> dict | None:
-        """Take the state that a checkpoint holds; return the position within its epoch, if any."""
-        if state is None:
-            return None
-        with self._valid_checkpoint():
-            position = self._take_state(state)
-        if state["callbacks"] != self.known_callbacks_ and self.clock_.over():
-            assert self.checkpoint is not None
-            warn(
-                f"The training in checkpoint_dir={str(self.checkpoint.folder)!r} is over. It had other "
-                "callbacks than this fit, whose callbacks have no effect now. Pass another checkpoint_dir."
-            )
-        return position
-
-    @contextlib.contextmanager
-    def _valid_checkpoint(self) -> Iterator[None]:
-        """Say that the checkpoint is not valid where its state does not fit."""
-        try:
-            yield
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            assert self.checkpoint is not None
-            raise self.checkpoint.invalid(error) from error
-
-    def _take_state(self, state: dict[str, Any]) -> dict | None:
-        device = self.plan.device
-        self.module_.load_state_dict(state["module"])
-        self.optimizer_.load_state_dict(state["optimizer"])
-        self._match_formats()
-        self.generator.set_state(state["generator"].cpu())
-        set_generator_states(state["random"], device)
-        self.clock_.resume(*(state[name] for name in ("steps", "elapsed", "setup", "step_time")))
-        for row in state["history"]:
-            if not row.keys() >= self.objective.columns.keys():
-                raise ValueError("its 'history' has other columns")
-            self.history.new_epoch()
-            self.history.new_batch()
-            self.history.record_batch("train_loss", row["train_loss"])
-            for name, value in row.items():
-                self.history.record(name, value)
-        self.objective.load_state(state["objective"])
-        self.scaler.load_state_dict(state["scaler"])
-        position = state["position"]
-        if position is not None and position["order"].dtype != torch.int64:
-            raise TypeError("its order is of no rows")
-        return position and {
-            "order": position["order"].to(device),
-            "total": position["total"].to(device),
-            "done": position["done"],
-        }
-
-    def _match_formats(self) -> None:
-        """Lay the optimizer's buffers out as its parameters: sums depend on the order in memory."""
-        for parameter, buffers in self.optimizer_.state.items():
-            for name, buffer in buffers.items():
-                if isinstance(buffer, torch.Tensor) and buffer.shape == parameter.shape:
-                    with torch.no_grad():
-                        buffers[name] = torch.empty_like(parameter, dtype=buffer.dtype).copy_(buffer)
-
-
-def _check_kinds(state: Any) -> None:
-    """Raise unless a state has the entries of the loop's, of their types."""
-    if not isinstance(state, dict):
-        raise TypeError("its state is no dict")
-    for name, kind in _KINDS.items():
-        if name not in state or not isinstance(state[name], kind) or isinstance(state[name], bool):
-            raise ValueError(f"its {name!r} is {type(state.get(name)).__name__}")
-    for row in state["history"]:
-        if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
-            raise ValueError("its 'history' has a row of something else than numbers")
-
 
 def _now(device: torch.device) -> float:
     """Return the time, once a device has done what it was given."""
@@ -592,33 +458,3 @@ def _known_columns(net: Loop) -> Iterator[None]:
             f"One of callbacks looked for something that training does not record: {error}. "
             f"Monitor one of {known}, for instance EarlyStopping(monitor='train_loss')."
         ) from error
-
-
-@contextlib.contextmanager
-def _ended_by_callback() -> Iterator[list[bool]]:
-    """Catch the KeyboardInterrupt by which skorch's callbacks end a training, and not the user's Ctrl-C.
-
-    The user's comes by a signal, and Python handles signals in the main thread only. What is given becomes
-    true if a callback has ended the training.
-    """
-    ended: list[bool] = []
-    signalled: list[int] = []
-    handler = signal.getsignal(signal.SIGINT)
-    in_main = threading.current_thread() is threading.main_thread()
-    before = handler if in_main and callable(handler) else None
-    if before is not None:
-
-        def note(number: int, frame: FrameType | None) -> object:
-            signalled.append(number)
-            return before(number, frame)
-
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield ended
-    except KeyboardInterrupt:
-        if signalled:
-            raise
-        ended.append(True)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)

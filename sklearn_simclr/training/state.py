@@ -1,0 +1,160 @@
+"""All that the rest of a training depends on: a checkpoint keeps it, and trial steps leave it as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .._utils.devices import generator_states, set_generator_states
+
+if TYPE_CHECKING:
+    from .loop import Loop
+
+__all__ = ["as_it_was", "check_state", "restore", "state_of"]
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "module": dict,
+    "optimizer": dict,
+    "generator": torch.Tensor,
+    "random": dict,
+    "position": (dict, type(None)),
+    "batch_size": int,
+    "steps": int,
+    "elapsed": (int, float),
+    "setup": (int, float),
+    "step_time": (int, float),
+    "history": list,
+    "objective": dict,
+    "scaler": dict,
+    "callbacks": str,
+}
+
+
+def state_of(loop: Loop, position: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the state of a training, as a checkpoint keeps it.
+
+    Parameters
+    ----------
+    loop : Loop
+        Between two steps.
+    position : dict or None, default=None
+        How far its epoch is; None at the end of an epoch.
+
+    Returns
+    -------
+    dict
+        Of tensors, numbers, strings, None and of dicts, lists and tuples of them.
+    """
+    clock = loop.clock_
+    return {
+        "module": loop.module_.state_dict(),
+        "optimizer": loop.optimizer_.state_dict(),
+        "generator": loop.generator.get_state(),
+        "random": generator_states(loop.plan.device),
+        "position": position,
+        "batch_size": loop.plan.batch_size,
+        "steps": clock.steps,
+        "elapsed": clock.elapsed(),
+        "setup": clock.setup,
+        "step_time": clock.step_time,
+        "history": [{k: v for k, v in row.items() if k != "batches"} for row in loop.history if "dur" in row],
+        "objective": loop.objective.state(),
+        "scaler": loop.scaler.state_dict(),
+        "callbacks": loop.known_callbacks_,
+    }
+
+
+def check_state(state: Any) -> None:
+    """Raise unless a state has the entries that `state_of` gives it, of their types."""
+    if not isinstance(state, dict):
+        raise TypeError("its state is no dict")
+    for name, kind in _KINDS.items():
+        if name not in state or not isinstance(state[name], kind) or isinstance(state[name], bool):
+            raise ValueError(f"its {name!r} is {type(state.get(name)).__name__}")
+    for row in state["history"]:
+        if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
+            raise ValueError("its 'history' has a row of something else than numbers")
+
+
+def restore(loop: Loop, state: dict[str, Any]) -> dict[str, Any] | None:
+    """Let a loop go on from a state.
+
+    Parameters
+    ----------
+    loop : Loop
+        Before its first step.
+    state : dict
+        As `state_of` returned it, with tensors on the CPU.
+
+    Returns
+    -------
+    dict or None
+        How far its epoch is.
+    """
+    device = loop.plan.device
+    loop.module_.load_state_dict(state["module"])
+    loop.optimizer_.load_state_dict(state["optimizer"])
+    _lay_out_as_parameters(loop.optimizer_)
+    loop.generator.set_state(state["generator"].cpu())
+    set_generator_states(state["random"], device)
+    loop.clock_.resume(*(state[name] for name in ("steps", "elapsed", "setup", "step_time")))
+    for row in state["history"]:
+        if not row.keys() >= loop.objective.columns.keys():
+            raise ValueError("its 'history' has other columns")
+        loop.history.new_epoch()
+        loop.history.new_batch()
+        loop.history.record_batch("train_loss", row["train_loss"])
+        for name, value in row.items():
+            loop.history.record(name, value)
+    loop.objective.load_state(state["objective"])
+    loop.scaler.load_state_dict(state["scaler"])
+    position = state["position"]
+    if position is not None and position["order"].dtype != torch.int64:
+        raise TypeError("its order is of no rows")
+    return position and {
+        "order": position["order"].to(device),
+        "total": position["total"].to(device),
+        "done": position["done"],
+    }
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Lay the optimizer's buffers out as its parameters: sums depend on the order in memory."""
+    for parameter, buffers in optimizer.state.items():
+        for name, buffer in buffers.items():
+            if isinstance(buffer, torch.Tensor) and buffer.shape == parameter.shape:
+                with torch.no_grad():
+                    buffers[name] = torch.empty_like(parameter, dtype=buffer.dtype).copy_(buffer)
+
+
+@contextlib.contextmanager
+def as_it_was(loop: Loop) -> Iterator[None]:
+    """Put a training back as it was before its first step, bit by bit, when the context ends."""
+    weights = [(weight, weight.detach().clone()) for weight in loop.module_.parameters()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in loop.module_.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    known, drawn = copy.deepcopy(loop.objective.state()), loop.generator.get_state()
+    scale = loop.scaler.state_dict()
+    states = generator_states(loop.plan.device)
+    loop.module_.train()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, before in weights:
+                weight.copy_(before)
+            for module, name, buffer, before in buffers:
+                setattr(module, name, buffer.copy_(before))
+        loop.initialize_optimizer()
+        loop.optimizer_.zero_grad(set_to_none=True)
+        loop.generator.set_state(drawn)
+        loop.scaler.load_state_dict(scale)
+        set_generator_states(states, loop.plan.device)
+        loop.objective.load_state(known)
