@@ -188,13 +188,13 @@ def curl(n):
 
 def key(n, side):
     """Check images and compute the key under which a cache keeps what was learnt from them."""
-    from sklearn_simclr.estimators.base import _check_finite
     from sklearn_simclr.images import image_format, image_source
+    from sklearn_simclr.images.arrays import checked_numbers
 
     X = images(n, side, dtype="float32")
 
     def work():
-        _check_finite(X)
+        checked_numbers(X)
         image_source(X, image_format(X, image_shape="HWC")).content()
 
     return peak(work)

@@ -1,19 +1,12 @@
-"""Base of all image estimators: read X, choose devices, infer in batches, hold state without tensors."""
+"""Base of all image estimators: read X as images of one form, apply networks to them, keep no tensors."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import itertools
-import math
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from os import PathLike
 from typing import Any, Literal
 
-import google_crc32c
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -26,70 +19,25 @@ from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import validate_data
 from torch import nn
 
-from .._utils.devices import (
-    Copies,
-    Mark,
-    current_on,
-    empty_cache,
-    exact_float32,
-    is_cpu,
-    mark,
-    out_of_memory,
-    resolve_device,
-    total_memory,
-)
+from .._utils.devices import resolve_device
 from .._utils.pickling import VersionedPickles, arrays_to_tensors, tensors_to_arrays
-from .._utils.ranks import connected, together
 from .._utils.sklearn_private import Checked, StrOptions, check_feature_names
 from .._utils.types import Images, ImageShape
 from .._utils.usual_settings import usual_settings
-from .._utils.warn import shortened
-from ..encoders.traits import Traits, traits
+from ..images.arrays import array_like, as_arrays, checked_numbers
 from ..images.computed import ComputedImages
-from ..images.foreign import naming_errors, without_long_doubles
-from ..images.indexing import row_blocks
+from ..images.foreign import naming_errors
 from ..images.items import as_rows
 from ..images.layout import ImageFormat, array_layout, decoded_format, image_format, layout_of_mixed
-from ..images.mapped import mapped_rows
 from ..images.masks import without_masks
 from ..images.reading import read_rows
 from ..images.resizing import resize_images
 from ..images.sizes import DEFAULT_SIDE, IMAGE_SIZES, Target, check_image_size, choose_target
-from ..images.source import ImageSource, as_array, as_arrays, as_float, decoded_source, image_source
-from ..images.tables import rows_of_column
-from ..training.identity import content_of
-from ..training.part import part_of
+from ..images.source import ImageSource, decoded_source, image_source
 from .calls import isolate_calls
+from .inference import Inference, infer
 
-__all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages", "images_a_forward"]
-
-
-# Pixels of a forward in inference, on a CPU and elsewhere: few enough for a single row to be answered quickly
-# (every batch is padded to one size), enough for full speed.
-_PIXELS = 64 * 32 * 32
-_PIXELS_ELSEWHERE = 4 * 1024 * 32 * 32
-
-# Bytes that a pixel of a forward may take on an accelerator, and the part of its memory that may be taken.
-_BYTES_A_PIXEL = 1024
-_MEMORY_PART = 0.25
-
-# As many images as that are better, as long as they have no more pixels than that: a network may hold 1 KB
-# for each.
-_IMAGES = 16
-_MOST_PIXELS = 4 * 224 * 224
-_MOST_PIXELS_ELSEWHERE = 16 * 1024 * 1024
-
-# Above so many channels, what a pixel takes grows with them.
-_CHANNELS = 8
-
-# Numbers of the images of a forward: they count where a network shrinks the images.
-_NUMBERS = 2**23
-
-# What has none of these is neither an array nor a table nor a list.
-_OF_ARRAYS = ("__array__", "__array_interface__", "__getitem__", "__len__", "shape")
-
-# Fewer images are transformed before ranks have agreed on who transforms which.
-_SHARED_FROM = 1024
+__all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages"]
 
 
 # Within a fit_transform, what was read from X, so that it is read but once.
@@ -325,144 +273,26 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
 
     def _read_array(self, X: Images, *, reset: bool, smallest: int) -> np.ndarray:
         options = {"dtype": "numeric", "ensure_all_finite": False, "ensure_min_samples": smallest}
-        X = as_array(rows_of_column(X))
-        if isinstance(X, type) or not any(hasattr(X, name) for name in _OF_ARRAYS):
-            raise TypeError(
-                f"X is {shortened(repr(X))}, of type {type(X).__name__}, which holds no images. Pass an "
-                "array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or a list of images."
-            )
-        if isinstance(X, np.ndarray) and X.dtype.kind == "V":
-            raise ValueError(
-                f"X must hold real numbers, got dtype {X.dtype}. Pass its fields as channels: "
-                "numpy.lib.recfunctions.structured_to_unstructured(X)."
-            )
-        shape = getattr(X, "shape", ())
-        if hasattr(X, "iloc") and 0 in shape:
-            raise ValueError(f"X is a table of shape {shape}: it has no images (n_samples=0) or no pixels.")
-        if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
-            X = X.tolist()
-        if isinstance(X, list | tuple):
-            X = _nested_lists(X)
-        if getattr(X, "ndim", 2) < 2 and not _is_text(X):
-            raise ValueError(_no_batch(np.asarray(X)))
-        one = None if reset or self._format.flat else self._format.image_shape
-        if one is not None and getattr(X, "shape", None) == one:
-            raise ValueError(f"X has the shape of one image, {one}. Pass X[None].")
-        if _is_text(X):
-            raise ValueError(
-                "X holds strings or bytes in several columns. Pass one column of paths, or an array of "
-                "numbers of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)."
-            )
+        X = array_like(X, None if reset or self._format.flat else self._format.image_shape)
         if getattr(X, "ndim", 2) <= 2:
-            X = _without_masks(X)
             array = validate_data(self, X, reset=reset, **options)
         else:
             array = check_array(X, allow_nd=True, estimator=self, input_name="X", **options)
             # Only tables have columns with names.
             check_feature_names(self, array, reset=reset)
-        if array.dtype.kind not in "fiub":
-            raise ValueError(f"X must hold real numbers, got dtype {array.dtype}.")
-        array = without_long_doubles(array)
-        _check_finite(array)
-        return array
+        return checked_numbers(array)
 
     @usual_settings()
     def _infer(
-        self,
-        function: Callable[[Sequence[nn.Module], torch.Tensor], torch.Tensor],
-        modules: Sequence[nn.Module],
-        source: ImageSource | ComputedImages,
+        self, function: Inference, modules: Sequence[nn.Module], source: ImageSource | ComputedImages
     ) -> NDArray[np.float32]:
-        """Apply a function of modules and of float images (N, C, H, W) to all of a source, in eval mode.
-
-        Every batch has the same shape, the last is padded: a row's result does not depend on the
-        number of rows around it. The first of the modules decides how many images are a batch. Ranks that
-        want the same of many images share the work.
-        """
-        if isinstance(source, ImageSource) and len(source) >= _SHARED_FROM and connected():
-            with together() as ranks:
-                if ranks.meet(lambda: content_of([type(self).__name__, source, *modules])):
-                    part = part_of(len(source), None, ranks)
-                    own = self._infer_here(function, modules, source.select(part.rows))
-                    return part.gather_forward(torch.from_numpy(own)).numpy()
-        return self._infer_here(function, modules, source)
-
-    def _infer_here(
-        self,
-        function: Callable[[Sequence[nn.Module], torch.Tensor], torch.Tensor],
-        modules: Sequence[nn.Module],
-        source: ImageSource | ComputedImages,
-    ) -> NDArray[np.float32]:
-        device = resolve_device(self.device)
-        size = images_a_forward(source.shape, device, traits(modules[0]) if modules else Traits())
-        while True:
-            try:
-                with (
-                    current_on(device),
-                    _in_eval_mode(modules, device) as there,
-                    torch.inference_mode(),
-                    exact_float32(),
-                ):
-                    return self._infer_in_batches(function, there, source, device, size)
-            except Exception as error:
-                if not out_of_memory(error):
-                    raise
-                said = str(error).partition("\n")[0]
-            # Out here nothing holds the tensors of the batch any longer. All rows are computed anew: they
-            # must not differ by the batch they were in.
-            _ON_DEVICES.clear()
-            empty_cache(device)
-            if size == 1:
-                raise MemoryError(
-                    f"The memory of device {str(device)!r} is exhausted by a single image of shape "
-                    f"{tuple(source.shape)}: {said} Pass another device, or smaller images (image_size). "
-                    "In fit, micro_batch_size and batch_size decide about memory."
-                )
-            size //= 2
-
-    def _infer_in_batches(
-        self,
-        function: Callable[[Sequence[nn.Module], torch.Tensor], torch.Tensor],
-        modules: Sequence[nn.Module],
-        source: ImageSource | ComputedImages,
-        device: torch.device,
-        size: int,
-    ) -> NDArray[np.float32]:
+        """Apply a function of modules and images to all images of a source, as `infer` does."""
         channels_last = getattr(self, "_encoder_takes_channels_last", False)
-        memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        bad = source.bad
-        copies = Copies(device)
-        waiting: deque[tuple[int, torch.Tensor, Mark]] = deque()
-        result: Any = None  # an array, once the shape of a row is known
-
-        def fetch() -> None:
-            nonlocal result
-            start, rows, done = waiting.popleft()
-            done.synchronize()
-            if result is None:
-                result = np.empty((len(source), *rows.shape[1:]), dtype=np.float32)
-            result[start : start + len(rows)] = rows.numpy()
-
-        for start in range(0, len(source), size):
-            taken = source.take(slice(start, start + size))
-            if taken.device != device:
-                taken = copies.receive(*copies.send(taken))
-            images = as_float(taken)
-            n = len(images)
-            grey = bad[(bad >= start) & (bad < start + n)] - start
-            if len(grey):
-                images = images.index_fill(0, torch.from_numpy(grey).to(device), 0.5)
-            if n < size:
-                images = torch.cat([images, images.new_zeros(size - n, *images.shape[1:])])
-            rows = function(modules, images.contiguous(memory_format=memory_format))[:n].float()
-            waiting.append((start, rows.to("cpu", non_blocking=True), mark(device)))
-            # The host goes on while the device works on a batch.
-            if len(waiting) > 1:
-                fetch()
-        while waiting:
-            fetch()
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        device = resolve_device(self.device)
+        result = infer(function, modules, source, device, layout, key=type(self).__name__)
         if self._reading().on_error != "grey":
-            result[bad] = np.nan
+            result[source.bad] = np.nan
         return result
 
 
@@ -514,134 +344,6 @@ class BaseImageTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return tags
 
 
-@contextlib.contextmanager
-def _in_eval_mode(modules: Sequence[nn.Module], device: torch.device) -> Iterator[Sequence[nn.Module]]:
-    """Give modules in eval mode, on a device; what the estimator holds stays on the CPU."""
-    modes = [[(m, m.training) for m in module.modules()] for module in modules]
-    if is_cpu(device):
-        try:
-            for module in modules:
-                module.eval()
-            yield modules
-        finally:
-            for mode in modes:
-                for module, training in mode:
-                    module.training = training
-    else:
-        yield [_on_device(module, device) for module in modules]
-
-
-# Copies of fitted networks on other devices, as long as these are there and have not changed.
-_ON_DEVICES: weakref.WeakKeyDictionary[nn.Module, dict[torch.device, tuple[Any, nn.Module]]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return a copy of a module in eval mode on a device: the one made before, if nothing has changed."""
-    state, copies = _state_of(module), _ON_DEVICES.setdefault(module, {})
-    if device not in copies or copies[device][0] != state:
-        copies.pop(device, None)  # gives its memory back before the new one takes it
-        copies[device] = state, copy.deepcopy(module).to(device).eval()
-    return copies[device][1]
-
-
-def _state_of(module: nn.Module) -> tuple:
-    """Return what differs where a module computes something else: its parts, its hooks and its numbers."""
-    parts = [
-        (id(part), repr(part) if not list(part.children()) else "", len(part._forward_hooks))
-        for part in module.modules()
-    ]
-    # Numbers and not versions of tensors: who writes to .data or to a view of numpy leaves no trace in these.
-    tensors = [tensor.detach() for tensor in itertools.chain(module.parameters(), module.buffers())]
-    held = [(tensor.data_ptr(), tensor.dtype, tensor.shape) for tensor in tensors]
-    return (*parts, *held, *(_checksum(tensor) for tensor in tensors))
-
-
-def _checksum(tensor: torch.Tensor) -> int:
-    """Return what bytes of a tensor that were changed have not in common, all but one in 4 billion times."""
-    array = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
-    array.setflags(write=False)
-    return google_crc32c.value(array)
-
-
-def images_a_forward(shape: tuple[int, int, int], device: torch.device, network: Traits) -> int:
-    """Return how many images go through a network at a time in inference.
-
-    Parameters
-    ----------
-    shape : (int, int, int)
-        Channels, height and width of the images: the number depends on nothing else of them.
-    device : torch.device
-        Where the network is, and how much memory there is in all.
-    network : Traits
-        Of the network.
-
-    Returns
-    -------
-    int
-        1 to 1,024.
-    """
-    channels, height, width = shape
-    pixels = height * width if network.shrinks_to is None else min(height * width, network.shrinks_to**2)
-    cost = pixels * max(1.0, channels / _CHANNELS)
-    here = is_cpu(device)
-    # All of the memory and not the free part: the same row is to be computed in the same batch each time.
-    room = math.inf if here else _MEMORY_PART * total_memory(device) / _BYTES_A_PIXEL
-    usual = min(room, network.batch_scale * (_PIXELS if here else _PIXELS_ELSEWHERE)) // cost
-    most = (_MOST_PIXELS if here else _MOST_PIXELS_ELSEWHERE) // cost
-    held = _NUMBERS // math.prod(shape) if here else math.inf
-    return int(max(1, min(1024, held, max(usual, min(_IMAGES, most)))))
-
-
-def _without_masks(X: Any) -> Any:
-    """Return a table of pandas' nullable numbers with numpy's: its dtype tells the range of the pixels."""
-    dtypes = set(getattr(X, "dtypes", ()))
-    kind = getattr(next(iter(dtypes)), "numpy_dtype", None) if len(dtypes) == 1 else None
-    if not isinstance(kind, np.dtype) or kind.kind not in "iufb" or X.isna().to_numpy().any():
-        return X
-    return X.astype(kind)
-
-
-def _nested_lists(X: Sequence[Any]) -> np.ndarray:
-    try:
-        return np.asarray(X)
-    except ValueError as error:
-        shapes = [np.shape(row) if _has_shape(row) else None for row in X]
-        for i, shape in enumerate(shapes):
-            if shape is None and isinstance(X[i], tuple):
-                kinds = ", ".join(type(part).__name__ for part in X[i][:5])
-                raise TypeError(
-                    f"Row {i} of X is a tuple of {kinds}. Pass a list of images, or of tuples that begin "
-                    "with the image."
-                ) from error
-            if shape == ():
-                raise ValueError(
-                    f"Row {i} of X is {X[i]!r:.60}, not an image. Leave it out of X, or put an image there."
-                ) from error
-        odd = next((i for i, shape in enumerate(shapes) if shape is None or shape != shapes[0]), 0)
-        raise ValueError(
-            f"Images of mixed sizes: row {odd} of X differs in shape from row 0. "
-            "Resize or crop them to one size and stack them into one array."
-        ) from error
-
-
-def _no_batch(X: np.ndarray) -> str:
-    """Return what is to be said of an array of fewer than two axes."""
-    if X.size == 0:
-        return "X has no images (n_samples=0). Check where they were looked for."
-    if X.dtype.hasobject and X.ndim:
-        return (
-            f"X is a list of objects such as {shortened(repr(X[0]))}, of type {type(X[0]).__name__}, which "
-            "are no images. Pass arrays, Pillow images, paths, or what the files hold (file.read())."
-        )
-    return (
-        f"X is a {X.ndim}D array of {X.size} numbers, without an axis of images. Pass X[None] for one image "
-        "that is a row of pixels, else an array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or "
-        "a list of images. Reshape your data."
-    )
-
-
 def _check_length(y: Any, n: int) -> None:
     """Raise if there are labels, of another number than there are images."""
     shape = getattr(y, "shape", None)
@@ -650,42 +352,4 @@ def _check_length(y: Any, n: int) -> None:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {[n, found]}. Pass one label an "
             "image, -1 or None where there is none."
-        )
-
-
-def _has_shape(row: Any) -> bool:
-    try:
-        np.shape(row)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_text(X: Any) -> bool:
-    if hasattr(X, "iloc"):
-        return any(isinstance(value, str | bytes) for value in np.asarray(X.iloc[:1], dtype=object).flat)
-    if not isinstance(X, np.ndarray):
-        return isinstance(X, str | bytes)
-    if X.dtype.kind == "O":
-        return X.size > 0 and isinstance(X.flat[0], str | bytes)
-    return X.dtype.kind in "US"
-
-
-def _check_finite(array: np.ndarray) -> None:
-    if array.dtype.kind != "f":
-        return
-    bad: list[int] = []
-    file = mapped_rows(array)
-    for block in row_blocks(len(array), array[:1].nbytes):
-        rows = array[block]
-        finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
-        if file is not None:
-            file.seen(len(rows))
-        if not finite.all():
-            bad.extend(block.start + np.flatnonzero(~finite))
-    if bad:
-        kind = "NaN" if np.isnan(array[bad[0]]).any() else "infinity"
-        more = f" and {len(bad) - 1} other rows" if len(bad) > 1 else ""
-        raise ValueError(
-            f"Input X contains {kind}: row {bad[0]}{more}. Leave these images out, or replace the values."
         )

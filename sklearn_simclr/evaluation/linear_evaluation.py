@@ -27,7 +27,7 @@ from .._utils.seeds import draw_seed
 from .._utils.sklearn_private import Interval, StrOptions, fit_context
 from .._utils.types import Device, RandomState
 from .._utils.warn import warn
-from ..images.source import as_tensor
+from ..images.arrays import as_tensor
 from ..training.logistic import LogisticPath
 from ._validation import validation_splits
 

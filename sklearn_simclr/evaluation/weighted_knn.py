@@ -21,7 +21,7 @@ from .._utils.pickling import VersionedPickles
 from .._utils.scoring import LabelledScoreMixin
 from .._utils.sklearn_private import Interval, fit_context
 from .._utils.types import Device
-from ..images.source import as_tensor
+from ..images.arrays import as_tensor
 
 __all__ = ["WeightedKNNClassifier"]
 

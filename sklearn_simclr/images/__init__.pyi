@@ -1,3 +1,4 @@
+from .arrays import as_array as as_array
 from .datasets import fetch_cifar10 as fetch_cifar10
 from .folders import image_rows as image_rows
 from .folders import load_image_paths as load_image_paths
@@ -7,6 +8,5 @@ from .layout import image_format as image_format
 from .layout import warn_about_range as warn_about_range
 from .load import load_images as load_images
 from .source import ImageSource as ImageSource
-from .source import as_array as as_array
 from .source import decoded_source as decoded_source
 from .source import image_source as image_source

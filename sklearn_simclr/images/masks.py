@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import as_arrays
 from .foreign import without_long_doubles
-from .source import as_arrays
 
 __all__ = ["without_masks"]
 

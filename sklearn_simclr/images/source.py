@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .foreign import array_of_tensor, without_long_doubles
+from .arrays import as_tensor
 from .indexing import row_blocks
 from .layout import ImageFormat, warn_about_range
 from .mapped import MappedRows, mapped_rows
-from .tables import rows_of_column
 
-__all__ = ["ImageSource", "as_array", "as_arrays", "as_float", "decoded_source", "image_source"]
+__all__ = ["ImageSource", "as_float", "decoded_source", "image_source"]
 
 
 class ImageSource:
@@ -248,100 +245,6 @@ def _gather(pixels: Tensor | _ChosenRows, index: slice | Tensor) -> Tensor:
     return pixels.index_select(0, index)
 
 
-def as_array(X: Any) -> Any:
-    """Return X as a numpy array where it is one in all but name; anything else as it came.
-
-    Parameters
-    ----------
-    X : object
-        Torch tensors become arrays (without a copy on a CPU); a list, object array, Series or
-        one-column DataFrame of equally shaped arrays is stacked.
-
-    Returns
-    -------
-    object
-        An array, or X.
-
-    Raises
-    ------
-    ValueError
-        If the images of a list have different shapes; the message names the first odd row.
-
-    See Also
-    --------
-    image_source : The other direction.
-    sklearn_simclr.load_images : Pixels of files, as an array.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_simclr.images import as_array
-    >>> as_array([np.zeros((8, 8)), np.ones((8, 8))]).shape
-    (2, 8, 8)
-    """
-    if isinstance(X, torch.Tensor):
-        return array_of_tensor(X)
-    rows = as_arrays(X)
-    if rows is None:
-        return X
-    for i, row in enumerate(rows):
-        if row.shape != rows[0].shape:
-            raise ValueError(
-                f"Images of mixed sizes: row 0 of X has shape {rows[0].shape}, row {i} has {row.shape}. "
-                "Pass image_size='auto' or a size to have all resized, or arrays of one size."
-            )
-    stack = np.ma.stack if any(isinstance(row, np.ma.MaskedArray) for row in rows) else np.stack
-    return stack(rows) if (whole := _whole_of(rows)) is None else whole
-
-
-def _whole_of(rows: list[NDArray]) -> NDArray | None:
-    """Return the array whose rows these arrays are, in their order and without exception, if there is one."""
-    whole = rows[0].base
-    if not isinstance(whole, np.ndarray) or whole.shape != (len(rows), *rows[0].shape):
-        return None
-    # Also the strides: a row may be turned.
-    places = ((row.base is whole, row.__array_interface__["data"][0], row.strides) for row in rows)
-    known = ((True, part.__array_interface__["data"][0], part.strides) for part in whole)
-    alike = rows[0].dtype == whole.dtype and all(a == b for a, b in zip(places, known, strict=True))
-    return whole if alike else None
-
-
-def as_arrays(X: Any) -> list[NDArray] | None:
-    """Return the arrays of a list, object array, Series or one-column DataFrame of arrays.
-
-    Parameters
-    ----------
-    X : object
-        Anything.
-
-    Returns
-    -------
-    list of ndarray or None
-        None for anything else.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_simclr.images.source import as_arrays
-    >>> [image.shape for image in as_arrays([np.zeros((8, 8)), np.ones((9, 8))])]
-    [(8, 8), (9, 8)]
-    """
-    rows = rows_of_column(X)
-    is_sequence = isinstance(rows, list | tuple) or (
-        isinstance(rows, np.ndarray) and rows.dtype == object and rows.ndim == 1
-    )
-    if not is_sequence or len(rows) == 0:
-        return None
-    if not all(
-        isinstance(row, np.ndarray | torch.Tensor) or hasattr(row, "__array_interface__") for row in rows
-    ):
-        return None
-    rows = [array_of_tensor(row) if isinstance(row, torch.Tensor) else np.asanyarray(row) for row in rows]
-    if rows[0].ndim < 1:
-        return None
-    return [without_long_doubles(row, i) for i, row in enumerate(rows)]
-
-
 def image_source(X: NDArray, fmt: ImageFormat, *, fitted: bool = False) -> ImageSource:
     """Return the images of X.
 
@@ -478,21 +381,6 @@ def decoded_source(
         bad=bad,
         file=mapped_rows(pixels),
     )
-
-
-def as_tensor(array: NDArray) -> Tensor:
-    """Share the memory of an array, whatever its byte order, strides or flags."""
-    array = without_long_doubles(array)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if array.dtype in (np.uint32, np.uint64):
-        array = array.astype(np.float64)
-    if any(stride < 0 for stride in array.strides):
-        array = array.copy()
-    with warnings.catch_warnings():
-        # Read-only arrays (memory maps, joblib's) are only read here.
-        warnings.filterwarnings("ignore", message=".*not writable.*", category=UserWarning)
-        return torch.from_numpy(array)
 
 
 def _scale(batch: Tensor, pixel_range: tuple[float, float]) -> Tensor:

@@ -14,8 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._utils.types import Images, Labels, RandomState
 from ..estimators.nested import image_steps
+from ..images.arrays import as_array
 from ..images.layout import image_format
-from ..images.source import as_array, image_source
+from ..images.source import image_source
 from ._plane import reduce_to_plane, transformer_of
 from ._plotting import new_axes, pictures, require_matplotlib
 from ._point_labels import MOST_CLASSES, check_labels_fit, class_colors, class_name, read_labels

@@ -32,7 +32,8 @@ from .._utils.types import (
 )
 from ..encoders.make import make_encoder
 from ..encoders.traits import traits
-from ..estimators.base import BaseImageTransformer, images_a_forward
+from ..estimators.base import BaseImageTransformer
+from ..estimators.inference import images_a_forward
 from ..estimators.trained_base import TrainedImageEstimator, check_callbacks
 from ..estimators.views import resolve_views
 from ..images.indexing import row_blocks

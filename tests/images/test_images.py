@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sklearn_simclr import PixelTransformer, SimCLRTransformer
+from sklearn_simclr.images.arrays import as_array
 from sklearn_simclr.images.layout import decoded_format, image_format
-from sklearn_simclr.images.source import as_array, as_float, decoded_source, image_source
+from sklearn_simclr.images.source import as_float, decoded_source, image_source
 
 
 def pixels(shape, dtype=np.uint8, seed=0):

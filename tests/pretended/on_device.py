@@ -352,10 +352,10 @@ def test_recorded_steps_are_computed_steps(name, records, monkeypatch):
 
 @pytest.mark.parametrize("encoder", [tiny, preprocessed])
 def test_inference_waits_once_for_all_batches(encoder, monkeypatch):
-    from sklearn_simclr.estimators import base
+    from sklearn_simclr.estimators import inference
 
-    monkeypatch.setattr(base, "_PIXELS_ELSEWHERE", 5 * 12 * 12)
-    monkeypatch.setattr(base, "_IMAGES", 5)
+    monkeypatch.setattr(inference, "_PIXELS_ELSEWHERE", 5 * 12 * 12)
+    monkeypatch.setattr(inference, "_IMAGES", 5)
     fitted = new(simclr, DEVICE, encoder=encoder).fit(X)
     expected = fitted.set_params(device="cpu").transform(X)
     fitted.set_params(device=DEVICE).transform(X)

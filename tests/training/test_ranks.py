@@ -30,6 +30,7 @@ from sklearn_simclr import (
 from sklearn_simclr._utils import ranks
 from sklearn_simclr._utils.ranks import LostRankError, current, speaks, together
 from sklearn_simclr.encoders import ProjectionHead
+from sklearn_simclr.estimators import inference
 from sklearn_simclr.images import ImageSource
 from sklearn_simclr.training import Plan, loop, train, trainer, warmup_cosine
 from sklearn_simclr.training.batch import Batch
@@ -300,13 +301,13 @@ def test_a_checkpoint_of_two_ranks_goes_on_with_others(forked, tmp_path, size):
 def transform_many(only=None):
     """Transform more images than a rank does alone; return the result and how many this rank computed."""
     computed = []
-    infer = SimCLRTransformer._infer_here
+    infer_here = inference._infer_here
 
-    def counted(self, function, modules, source):
+    def counted(function, modules, source, device, layout):
         computed.append(len(source))
-        return infer(self, function, modules, source)
+        return infer_here(function, modules, source, device, layout)
 
-    SimCLRTransformer._infer_here = counted
+    inference._infer_here = counted
     ranks._SHARING_WAIT = timedelta(seconds=0.3)
     estimator = few(max_epochs=1).fit(IMAGES)
     X = np.concatenate([IMAGES] * 30)
