@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import enum
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -39,28 +38,16 @@ from .._utils.types import (
     Precision,
     RandomState,
 )
-from .._utils.warn import warn
 from ..encoders.compiled import compiled_as
-from ..encoders.description import encoder_name
 from ..encoders.heads import ProjectionHead
-from ..encoders.libraries import with_channels
 from ..encoders.mirror import MirroredNetwork, mirror_images_fit_in
-from ..encoders.preprocessing import (
-    PreprocessedNetwork,
-    Preprocessing,
-    input_channels,
-    network_of_views,
-)
+from ..encoders.preprocessing import network_of_views
 from ..encoders.traits import traits
 from ..encoders.weights.pretrained import load_pretrained
 from ..images.source import ImageSource
-from ..losses.curl import curl_hinge, curl_logistic
-from ..losses.labelled import takes_labels, without_labels
+from ..losses.by_name import LOSSES, loss_of_one_point, named_loss
+from ..losses.labelled import takes_labels
 from ..losses.measures import contrastive_accuracy
-from ..losses.ntxent import nt_xent
-from ..losses.pairwise import margin_triplet, nt_logistic
-from ..losses.reweighted import dcl, hard_nt_xent
-from ..losses.supervised import supcon
 from ..training.contrastive import ContrastiveObjective
 from ..training.objective import Objective
 from ..training.plan import Plan
@@ -70,6 +57,7 @@ from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
 from .base import BaseImageTransformer
+from .published import published_modules
 from .trained_base import TrainedImageEstimator
 from .views import drawn_views, is_open, smaller_views
 
@@ -77,21 +65,6 @@ __all__ = ["SimCLRTransformer"]
 
 # Pairs of views among which score looks for the positive one.
 _SCORE_PAIRS = 256
-
-_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
-    "nt_xent": nt_xent,
-    "nt_logistic": nt_logistic,
-    "margin_triplet": margin_triplet,
-    "curl_logistic": curl_logistic,
-    "curl_hinge": curl_hinge,
-    "supcon": supcon,
-    "dcl": dcl,
-    "hard_nt_xent": hard_nt_xent,
-}
-_WITH_TEMPERATURE = ("nt_xent", "nt_logistic", "supcon", "dcl", "hard_nt_xent")
-
-# With 2N equal rows, these losses are the logarithm of 2N minus a number.
-_CHANCE = {"nt_xent": 1, "supcon": 1, "hard_nt_xent": 1, "dcl": 2}
 
 
 class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
@@ -365,7 +338,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     _parameter_constraints = {
         **TrainedImageEstimator._training_constraints,
         "weights": [str, os.PathLike, enum.Enum, None],
-        "loss": [StrOptions(set(_LOSSES)), callable],
+        "loss": [StrOptions(set(LOSSES)), callable],
         "small_views": [Interval(Integral, 0, None, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "queue_size": [Interval(Integral, 0, None, closed="left")],
@@ -608,7 +581,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        loss = _LOSSES.get(self.loss) if isinstance(self.loss, str) else self.loss
+        loss = LOSSES.get(self.loss) if isinstance(self.loss, str) else self.loss
         tags.target_tags.required = callable(loss) and takes_labels(loss)
         return tags
 
@@ -675,7 +648,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             labels=labels,
             small=smaller_views(views, encoder, images.shape) if self.small_views else None,
             n_small=self.small_views,
-            chance_level=partial(_chance_level, loss, self.loss, self.queue_size),
+            chance_level=partial(loss_of_one_point, loss, self.loss, self.queue_size),
             given=given,
             initialize=not warm and self.weights is None,
             queue_size=self.queue_size,
@@ -684,7 +657,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         )
 
     def _adopt(self, objective: Objective, *args: Any, **kwargs: Any) -> None:
-        objective.modules.pop("averaged") if "averaged" in objective.modules else None
+        if "averaged" in objective.modules:  # serves the training only
+            del objective.modules["averaged"]
         super()._adopt(objective, *args, **kwargs)
 
     def _mirror_pays(self, objective: Objective, images: ImageSource, warm: bool) -> bool:
@@ -713,7 +687,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     def _build_modules(self, images: ImageSource) -> tuple[nn.Module, ProjectionHead, tuple[str, ...]]:
         """Return encoder, head, and the names of those that begin with weights that somebody chose."""
         if self.weights is not None:
-            encoder, head = self._load_modules(self.weights, images)
+            trained = self.max_epochs > 0
+            encoder, head = published_modules(self.weights, self.encoder, images.shape, trained=trained)
             return encoder, head, ("encoder", "projector") if head.n_layers else ("encoder",)
         encoder, out_dim = self._build_encoder(images)
         return encoder, self._make_head(encoder, out_dim), self._given("encoder")
@@ -722,44 +697,6 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         layers = self.projection_layers
         width = self.projection_dim if layers else out_dim
         return ProjectionHead(out_dim, width, layers, read_dim=traits(encoder).read_dim)
-
-    def _load_modules(
-        self, weights: PathLike | enum.Enum, source: ImageSource
-    ) -> tuple[nn.Module, ProjectionHead]:
-        """Return the encoder and the head of the file; a head of no layers if it has none."""
-        where = f"weights={str(weights)!r}"
-        try:
-            loaded = load_pretrained(weights)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{where}: {error}") from error
-        encoder = loaded.encoder
-        name = encoder_name(encoder)
-        if not isinstance(self.encoder, str) or self.encoder not in ("auto", name):
-            given = repr(self.encoder) if isinstance(self.encoder, str) else type(self.encoder).__name__
-            raise ValueError(
-                f"{where} is a {name}, but encoder is {given}. Pass encoder='auto', or no weights."
-            )
-        preprocessing, channels = loaded.preprocessing, input_channels(encoder)
-        if source.shape[0] not in (1, channels):
-            try:
-                encoder = with_channels(encoder, source.shape[0], preprocessing.sides)
-            except ValueError as error:
-                raise ValueError(
-                    f"{where} takes images of {channels} channels (or grey ones), and those of X have "
-                    f"{source.shape[0]}. Convert them: {error}."
-                ) from None
-            channels = source.shape[0]
-            preprocessing = preprocessing.with_channels(channels)
-            if self.max_epochs == 0:
-                warn(
-                    f"{where} takes images of another number of channels than X has, {channels}. Its first "
-                    "layer was changed to see their mean, and without training it sees nothing else of them. "
-                    "Pass max_epochs of at least 1, or choose or mix the channels."
-                )
-        if not _changes_nothing(preprocessing, source.shape, channels):
-            encoder = PreprocessedNetwork(encoder, preprocessing)
-        head = loaded.projector
-        return encoder, ProjectionHead(loaded.out_dim, n_layers=0) if head is None else head
 
     def _lacks_head(self, projector: ProjectionHead) -> bool:
         """Return whether a file of weights had no head, and training would make one."""
@@ -782,15 +719,14 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
                 f"batches; got loss={self.loss!r}. Pass queue_size=0."
             )
         if isinstance(self.loss, str):
-            loss = _LOSSES[self.loss]
-            return partial(loss, temperature=self.temperature) if self.loss in _WITH_TEMPERATURE else loss
+            return named_loss(self.loss, self.temperature)
         if isinstance(self.loss, nn.Module):
             return copy.deepcopy(getattr(self, "loss_", self.loss) if trained else self.loss)
         return self.loss
 
     def _learns_from_labels(self, y: Any) -> bool:
         """Return whether the loss takes labels; raise if there are none."""
-        loss = _LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+        loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
         if not takes_labels(loss):
             return False
         if y is None:
@@ -816,22 +752,3 @@ def _class_numbers(y: Any, images: ImageSource) -> torch.Tensor:
     numbers = np.full(n, -1, dtype=np.int64)
     numbers[rows] = np.unique(labels, return_inverse=True)[1]
     return torch.from_numpy(np.delete(numbers, images.bad))
-
-
-def _changes_nothing(preprocessing: Preprocessing, shape: tuple[int, ...], channels: int) -> bool:
-    """Return whether images (C, H, W) enter a network as they are."""
-    whole = shape == (channels, *preprocessing.sides)
-    return whole and preprocessing.crop_fraction == 1 and preprocessing.mean is None
-
-
-def _chance_level(loss: Callable[..., torch.Tensor], name: object, queue_size: int, n_pairs: int) -> float:
-    """Return the loss of an encoder that maps every view to one point; a queue is taken as full."""
-    if isinstance(name, str) and name in _CHANCE:
-        return math.log(2 * n_pairs - _CHANCE[name] + queue_size)
-    device = next((p.device for p in loss.parameters()), None) if isinstance(loss, nn.Module) else None
-    with torch.no_grad():
-        value = without_labels(loss, torch.ones(2 * min(n_pairs, 1024), 2, device=device))
-    if not isinstance(value, torch.Tensor) or value.ndim:
-        found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
-        raise ValueError(f"loss must return a scalar tensor computed from z, got {found}. Take the mean.")
-    return float(value)
