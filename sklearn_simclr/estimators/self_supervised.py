@@ -6,9 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._utils.ranks import together
@@ -33,13 +30,12 @@ from ..training.plan import Plan
 from ..training.trainer import train
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
-from .base import BaseImageTransformer
-from .trained_base import TrainedImageEstimator
+from .trained_base import TrainedImageTransformer
 
 __all__ = ["SelfSupervisedTransformer"]
 
 
-class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
+class SelfSupervisedTransformer(TrainedImageTransformer):
     """Base of transformers that learn from images alone. A subclass writes ``make_objective``.
 
     ``fit`` reads the images, makes the objective, trains it and adopts its modules as fitted attributes;
@@ -140,7 +136,7 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
     (1797, 432)
     """
 
-    _parameter_constraints = TrainedImageEstimator._training_constraints
+    _parameter_constraints = TrainedImageTransformer._training_constraints
 
     def __init__(
         self,
@@ -219,23 +215,6 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
             self._adopt(objective, history, plan, images)
         return self
 
-    def transform(self, X: Images) -> NDArray[np.float32]:
-        """Return the representations of images.
-
-        Parameters
-        ----------
-        X : array-like
-            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            float32; a row does not depend on the rows around it.
-        """
-        check_is_fitted(self, "encoder_")
-        source = self._read_images(X, reset=False)
-        return self._infer(lambda modules, images: modules[0](images), (self.encoder_,), source)
-
     def make_objective(self, images: ImageSource, plan: Plan) -> Objective:
         """Return what is learnt from images; to be written by a subclass.
 
@@ -291,7 +270,3 @@ class SelfSupervisedTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     def _make_objective(self, images: ImageSource, plan: Plan) -> Objective:
         return self.make_objective(images, plan)
-
-    @property
-    def _n_features_out(self) -> int:
-        return self._out_dim

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._utils.devices import resolve_device, resolve_precision
 from .._utils.progress import setting_up
 from .._utils.ranks import current
 from .._utils.sklearn_private import Checked, Interval, StrOptions, clone_by_parameters
+from .._utils.types import Images
 from ..encoders.compiled import plain
 from ..encoders.libraries import LibraryNetwork
 from ..encoders.make import default_encoder, make_encoder
@@ -25,13 +28,13 @@ from ..training.plan import Plan
 from ..training.schedule import warmup_cosine
 from ..views.augmentation import Augmentation
 from ..views.external import ExternalViews
-from .base import BaseImageEstimator
+from .base import BaseImageEstimator, BaseImageTransformer
 from .views import given_size, resolve_views
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TrainedImageEstimator", "check_callbacks"]
+__all__ = ["TrainedImageEstimator", "TrainedImageTransformer", "check_callbacks"]
 
 # Weight decay by optimizer: V1 section 2.3 for LARS; the others by experiment.
 _WEIGHT_DECAY = {"lars": 1e-6, "sgd": 5e-4, "adamw": 0.05, "muon": 0.0}
@@ -304,6 +307,31 @@ class TrainedImageEstimator(BaseImageEstimator):
                     f"{name} changed from {built!r} to {value!r}, but training goes on with the network that "
                     "was built for the first. Set it back, or fit a clone (or with warm_start=False)."
                 )
+
+
+class TrainedImageTransformer(TrainedImageEstimator, BaseImageTransformer):
+    """Base of the transformers that give what their trained encoder makes of images."""
+
+    def transform(self, X: Images) -> NDArray[np.float32]:
+        """Return the representations of images.
+
+        Parameters
+        ----------
+        X : array-like
+            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32; a row does not depend on the rows around it.
+        """
+        check_is_fitted(self, "encoder_")
+        source = self._read_images(X, reset=False)
+        return self._infer(lambda modules, images: modules[0](images), (self.encoder_,), source)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._out_dim
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ class BaseLabelFraction(MetaEstimatorMixin, VersionedPickles, BaseEstimator):
     """Fit a clone of the estimator on a nested fraction of the labelled rows.
 
     Subclasses say what is labelled (``_labelled``), which of it to draw (``_draw``), which estimator
-    None stands for (``_inner``), which kind they accept (``_kind``, ``_is_kind``, ``_example``) and what else
+    None stands for (``_default``), which kind they accept (``_kind``, ``_is_kind``, ``_example``) and what else
     is learnt (``_set_learnt``).
     """
 
@@ -130,6 +130,15 @@ class BaseLabelFraction(MetaEstimatorMixin, VersionedPickles, BaseEstimator):
         if pairwise:
             self.n_features_in_ = n
         return self
+
+    def _inner(self) -> Any:
+        if self.estimator is not None:
+            return self.estimator
+        default = self._default()
+        if get_config()["enable_metadata_routing"]:
+            # Nobody can set a request on an estimator that they did not pass.
+            default.set_fit_request(sample_weight=True)
+        return default
 
     def _checked_inner(self) -> Any:
         inner = self._inner()

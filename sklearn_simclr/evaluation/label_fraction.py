@@ -8,12 +8,12 @@ another draw.
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, r2_score
@@ -175,6 +175,7 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
     """
 
     _kind, _example, _is_kind = "classifier", "LogisticRegression()", staticmethod(is_classifier)
+    _default = staticmethod(partial(LogisticRegression, max_iter=1000))
 
     def __init__(
         self,
@@ -185,15 +186,6 @@ class LabelFractionClassifier(ClassifierMixin, BaseLabelFraction):
         self.estimator = estimator
         self.label_fraction = label_fraction
         self.random_state = random_state
-
-    def _inner(self) -> Any:
-        if self.estimator is not None:
-            return self.estimator
-        default = LogisticRegression(max_iter=1000)
-        if get_config()["enable_metadata_routing"]:
-            # Nobody can set a request on an estimator that they did not pass.
-            default.set_fit_request(sample_weight=True)
-        return default
 
     def _labelled(self, y: Labels, fitted: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
         return labelled_rows(y, known_classes=np.asarray(self.classes_) if fitted else None)
@@ -367,7 +359,7 @@ class LabelFractionRegressor(RegressorMixin, BaseLabelFraction):
     0.5
     """
 
-    _kind, _example, _is_kind = "regressor", "Ridge()", staticmethod(is_regressor)
+    _kind, _example, _is_kind, _default = "regressor", "Ridge()", staticmethod(is_regressor), Ridge
 
     def __init__(
         self,
@@ -380,15 +372,6 @@ class LabelFractionRegressor(RegressorMixin, BaseLabelFraction):
         self.label_fraction = label_fraction
         self.n_bins = n_bins
         self.random_state = random_state
-
-    def _inner(self) -> Any:
-        if self.estimator is not None:
-            return self.estimator
-        default = Ridge()
-        if get_config()["enable_metadata_routing"]:
-            # Nobody can set a request on an estimator that they did not pass.
-            default.set_fit_request(sample_weight=True)
-        return default
 
     def _labelled(self, y: Labels, fitted: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
         return labelled_targets(y)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 from torch import nn
 from torch.func import functional_call
@@ -32,9 +32,8 @@ from .._utils.types import (
 )
 from ..encoders.make import make_encoder
 from ..encoders.traits import traits
-from ..estimators.base import BaseImageTransformer
 from ..estimators.inference import images_a_forward
-from ..estimators.trained_base import TrainedImageEstimator, check_callbacks
+from ..estimators.trained_base import TrainedImageTransformer, check_callbacks
 from ..estimators.views import resolve_views
 from ..images.indexing import row_blocks
 from ..images.source import ImageSource, as_float
@@ -60,7 +59,7 @@ _TUPLES_AT_A_TIME = 1024
 _TUPLES_AN_IMAGE = 10
 
 
-class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer):
+class PACBayesContrastiveTransformer(TrainedImageTransformer):
     r"""Representations learnt by minimising a PAC-Bayes bound on the contrastive risk.
 
     Every weight of the encoder has a Gaussian distribution, the posterior Q; training learns its mean and its
@@ -210,8 +209,8 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
     _auto_side = 32
     _parameter_constraints = {
         "encoder": [str, nn.Module, callable],
-        **TrainedImageEstimator._reading_constraints,
-        "augmentation": TrainedImageEstimator._training_constraints["augmentation"],
+        **TrainedImageTransformer._reading_constraints,
+        "augmentation": TrainedImageTransformer._training_constraints["augmentation"],
         "pairs": [StrOptions({"auto", "labels", "views"})],
         "loss": [StrOptions(set(_LOSSES))],
         "n_negatives": [Interval(Integral, 1, None, closed="left")],
@@ -342,23 +341,6 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
             self.bound_, self.lambda_ = bound.total, bound.lam
         return self
 
-    def transform(self, X: Images) -> NDArray[np.float32]:
-        """Return the representations of images by the mean of the posterior.
-
-        Parameters
-        ----------
-        X : array-like
-            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            float32; a row does not depend on the rows around it.
-        """
-        check_is_fitted(self, "encoder_")
-        source = self._read_images(X, reset=False)
-        return self._infer(lambda modules, images: modules[0](images), (self.encoder_,), source)
-
     def score(self, X: Images, y: ArrayLike | None = None) -> float:
         """Return one minus the contrastive risk of the posterior, which ``bound_`` is about.
 
@@ -386,10 +368,6 @@ class PACBayesContrastiveTransformer(TrainedImageEstimator, BaseImageTransformer
         tuples = self._draw_tuples(readable, labels, len(labels), 0)
         drawn = self._bank(source, tuples, 0)
         return 1.0 - float(np.mean(self._risks(drawn, torch.Generator().manual_seed(0))))
-
-    @property
-    def _n_features_out(self) -> int:
-        return self._out_dim
 
     def _check_labels(self, y: ArrayLike | None, images: ImageSource) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the images that could be read, and the latent class of each."""

@@ -110,7 +110,8 @@ class Muon(torch.optim.Optimizer):
         counted = [p for p, known in self.state.items() if "step" in known]
         if getattr(self, "found_inf", None) is not None:  # none knows yet whether this step counts
             self.counts_on_device = True
-            self._place_counters(counted) if counted else None
+            if counted:
+                self._place_counters(counted)
         with unless_overflown(self):
             for group in self.param_groups:
                 update = self._orthogonal_step if group["adapt"] else self._adam_step
