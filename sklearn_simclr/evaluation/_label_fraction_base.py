@@ -62,8 +62,8 @@ class BaseLabelFraction(MetaEstimatorMixin, VersionedPickles, BaseEstimator):
     """Fit a clone of the estimator on a nested fraction of the labelled rows.
 
     Subclasses say what is labelled (``_labelled``), which of it to draw (``_draw``), which estimator
-    None stands for (``_default``), which kind they accept (``_kind``, ``_is_kind``, ``_example``) and what else
-    is learnt (``_set_learnt``).
+    None stands for (``_default``), which kind they accept (``_kind``, ``_is_kind``, ``_example``) and what
+    else is learnt (``_set_learnt``).
     """
 
     def fit(self, X: Any, y: Labels, **params: Any) -> Self:

@@ -5,8 +5,8 @@ from .folders import load_image_paths as load_image_paths
 from .layout import ImageFormat as ImageFormat
 from .layout import decoded_format as decoded_format
 from .layout import image_format as image_format
-from .layout import warn_about_range as warn_about_range
 from .load import load_images as load_images
+from .pixel_range import warn_about_range as warn_about_range
 from .source import ImageSource as ImageSource
 from .source import decoded_source as decoded_source
 from .source import image_source as image_source

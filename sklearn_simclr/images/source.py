@@ -12,8 +12,9 @@ from torch import Tensor
 
 from .arrays import as_tensor
 from .indexing import row_blocks
-from .layout import ImageFormat, warn_about_range
+from .layout import ImageFormat
 from .mapped import MappedRows, mapped_rows
+from .pixel_range import warn_about_range
 
 __all__ = ["ImageSource", "as_float", "decoded_source", "image_source"]
 
