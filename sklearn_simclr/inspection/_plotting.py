@@ -1,7 +1,7 @@
 """Tools of the displays: matplotlib on demand, axes to draw in, images as matplotlib takes them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_count",
+    "is_taken",
     "new_axes",
+    "percent_of",
     "pictures",
     "random_numbers",
     "read_images",
@@ -183,3 +185,13 @@ def read_images(step: Any, before: list[Any], X: Any) -> tuple[ImageSource, Any]
         return step._read_images(X, reset=False), step
     step = clone(step)
     return step._read_images(X, reset=True), step
+
+
+def is_taken(box: Any, paths: Iterable[tuple[Any, bool]]) -> bool:
+    """Return whether one of some paths meets a box; each comes with whether its inside counts."""
+    return any(path.intersects_bbox(box, filled=filled) for path, filled in paths)
+
+
+def percent_of(fraction: float) -> str:
+    """Return a fraction in percent, to three digits."""
+    return f"{100 * fraction:.3g}%"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from scipy.stats import t as student_t
 
 from .._utils.types import Images, Labels
-from ..evaluation.label_efficiency import LabelSaving, check_known, check_results, label_saving, mean_curve
-from ._plotting import new_axes, require_matplotlib
+from ..evaluation.label_efficiency import LabelSaving, check_results, mean_curve
+from ._plotting import is_taken, new_axes, percent_of, require_matplotlib
+from ._saving import compare_savings, draw_saving
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,48 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LabelFractionDisplay"]
 
-# Where a legend or the arrow's text may go, the first that is free: corners of the axes; places along the
-# arrow from its head to its tail, then in front of its head and behind its tail, above (1) or below (-1) it.
+# Where the legend may go, the first that is free.
 _CORNERS = ("lower right", "upper left", "upper right", "lower left")
-_PLACES = (
-    *((share, side, "center") for share in (0.5, 0.65, 0.35, 0.8, 0.2) for side in (1, -1)),
-    *((share, side, beside) for share, beside in ((0.0, "right"), (1.0, "left")) for side in (1, -1)),
-)
-_TEXT_BESIDE = {"right": -8, "center": 0, "left": 8}  # points
-
-# Corners for the words where an arrow would cross a curve.
-_CORNERS_OF_TEXT = ("top left", "bottom right", "top right", "bottom left")
-
-# Savings from here on are shown: below, a number with one decimal is 1.
-_LEAST = 1.05
-
-
-def _error(rows: pd.DataFrame, kind: str, confidence: float) -> float:
-    """Half the width of the band at one fraction of one estimator; NaN where there is one value only."""
-    scores = rows["score"]
-    if kind != "std" and "fold" in rows and rows["fold"].nunique() > 1:
-        # Draws within a fold share encoder and test images: they are not repetitions of the experiment.
-        scores = scores.groupby(rows["fold"]).mean()
-    n = len(scores)
-    deviation = scores.std(ddof=1)
-    if kind == "std":
-        return deviation
-    sem = deviation / np.sqrt(n)
-    return sem if kind == "sem" else sem * student_t.ppf(0.5 + confidence / 2, max(n - 1, 1))
-
-
-def _format_percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g}%"
-
-
-def _free_of_overlap(boxes: Sequence[Any], ranks: np.ndarray, gap: float) -> list[int]:
-    """Indices of boxes of which no two are nearer to each other than `gap`; small ranks come first."""
-    kept: list[int] = []
-    for i in np.argsort(ranks, kind="stable"):
-        if all(boxes[i].x0 - gap > boxes[j].x1 or boxes[i].x1 + gap < boxes[j].x0 for j in kept):
-            kept.append(i)
-    return sorted(kept)
-
 
 # Colours of methods that are often compared, so that each has the same one in every figure.
 _COLORS = {
@@ -80,42 +41,6 @@ _OTHER_COLORS = ("C8", "C9")
 # Scores that are shares of rows, shown in percent; and names that are not words.
 _SHARES = ("accuracy", "balanced_accuracy", "top_k_accuracy")
 _NAMES = {"r2": "R²"}
-
-
-# Fractions, numbers of labels and scores.
-_Curve: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-class _Comparison(NamedTuple):
-    """Two estimators that an arrow compares, and what it says."""
-
-    saving: LabelSaving
-    estimator: str
-    reference: str
-    crosses: bool
-
-
-def _score_at(curve: _Curve, fraction: float) -> float:
-    """Return the score where a curve is drawn at a fraction; NaN beyond its ends."""
-    fractions, _, scores = curve
-    if not isinstance(fraction, Real) or not fractions[0] <= fraction <= fractions[-1]:
-        return np.nan
-    return float(np.interp(np.log(fraction), np.log(fractions), scores))
-
-
-def _crosses(saving: LabelSaving, estimator: str, reference: str, curves: dict[str, _Curve]) -> bool:
-    """Return whether an arrow meets a curve somewhere else than at its ends."""
-    low, high = saving.fraction, saving.reference_fraction
-    for name, curve in curves.items():
-        # The two curves that the arrow is about meet it at an end.
-        first = low * 1.001 if name == estimator else low
-        last = high / 1.001 if name == reference else high
-        places = [x for x in (first, *curve[0], last) if first <= x <= last]
-        heights = np.array([_score_at(curve, x) for x in places]) - saving.score
-        heights = heights[~np.isnan(heights)]
-        if len(heights) and heights.min() <= 1e-9 and heights.max() >= -1e-9:
-            return True
-    return False
 
 
 class LabelFractionDisplay:
@@ -377,7 +302,7 @@ class LabelFractionDisplay:
             raise ValueError(f"confidence must be in (0, 1), got {confidence!r}.")
         if estimator is not None and reference is None:
             raise ValueError(f"estimator={estimator!r} needs a reference to be compared with; pass one.")
-        compared = None if reference is None else self._compare(results, estimator, reference, at)
+        compared = None if reference is None else compare_savings(results, estimator, reference, at)
         sign = -1 if negate_score else 1
 
         ax = new_axes(ax, (7.0, 4.8), f"{type(self).__name__}.plot")
@@ -408,92 +333,9 @@ class LabelFractionDisplay:
             self.chance_line_ = ax.axhline(chance, color="0.45", linestyle="--", linewidth=1, label="chance")
         self._label_axes(results, score_name, negate_score)
         self.saving_ = None if compared is None else compared.saving
-        self.arrow_ = self._draw_arrow(compared, sign)
+        self.arrow_ = None if compared is None else draw_saving(ax, compared, sign, self._drawn_paths())
         self._draw_legend(ax)
         return self
-
-    def _compare(
-        self, results: pd.DataFrame, estimator: str | None, reference: str, at: float | None
-    ) -> _Comparison:
-        """Return what the arrow shows: the first of the comparisons that are meant that crosses no curve."""
-        names = list(results["estimator"].unique())
-        curves = {name: mean_curve(results, name) for name in names}
-        chosen = None if reference == "best" and reference not in names else reference
-        if chosen is not None:
-            check_known(results, chosen)
-        if estimator is None and "SimCLR" in names and chosen != "SimCLR":
-            estimator = "SimCLR"
-        heads = [name for name in (names if estimator is None else [estimator]) if name != chosen]
-        if not heads or len(names) == 1:
-            raise ValueError(f"The reference {reference!r} has no other estimator to be compared with.")
-        if chosen is None:
-            check_known(results, heads[0])
-            heads = [max(heads, key=lambda name: curves[name][2].mean())]
-        rivals = [name for name in names if name not in heads] if chosen is None else [chosen]
-        measured = np.unique(np.concatenate([curves[rival][0] for rival in rivals]))[::-1]
-        found: list[_Comparison] = []
-        for fraction in measured if at is None else [at]:
-            within = [r for r in rivals if at is not None or fraction in curves[r][0]]
-            # What is no fraction, or none of theirs, label_saving refuses.
-            within = [r for r in within if not np.isnan(_score_at(curves[r], fraction))] or within[:1]
-            rival = max(within, key=lambda name: _score_at(curves[name], fraction))
-            savings = {name: label_saving(results, name, rival, at=fraction) for name in heads}
-            # Where bounds tie, whoever is ahead at the smallest fraction; never reached comes last.
-            head = max(
-                heads, key=lambda name: (np.nan_to_num(savings[name].factor, nan=-np.inf), curves[name][2][0])
-            )
-            crosses = _crosses(savings[head], head, rival, curves)
-            found.append(_Comparison(savings[head], head, rival, crosses))
-            if not savings[head].factor >= _LEAST:
-                break
-            if not crosses:
-                return found[-1]
-        return found[0]
-
-    def _draw_arrow(self, compared: _Comparison | None, sign: int) -> Annotation | None:
-        if compared is None or not compared.saving.factor >= _LEAST:
-            return None
-        saving = compared.saving
-        y = sign * saving.score
-        taken = self._drawn_paths()
-        if compared.crosses:
-            percent = _format_percent(saving.reference_fraction)
-            words = f"{compared.estimator}: {saving} than {compared.reference} with {percent}"
-            text = self.ax_.annotate(words, xy=(0, 0), xycoords="axes fraction", zorder=5)
-            for corner in (*_CORNERS_OF_TEXT, _CORNERS_OF_TEXT[0]):
-                vertical, horizontal = corner.split()
-                text.xy = (0.02 if horizontal == "left" else 0.98, 0.97 if vertical == "top" else 0.03)
-                text.set(ha=horizontal, va=vertical, position=text.xy)
-                if not _is_taken(text.get_window_extent(), taken):
-                    break
-            return text
-        self.ax_.annotate(
-            "",
-            xy=(saving.fraction, y),
-            xytext=(saving.reference_fraction, y),
-            arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 1.2, "shrinkA": 3, "shrinkB": 3},
-            zorder=4,
-        )
-        text = self.ax_.annotate(
-            str(saving),
-            xy=(saving.fraction, y),
-            xytext=(0, 0),
-            textcoords="offset points",
-            zorder=5,
-        )
-        inside = self.ax_.get_window_extent()
-        # Where bands leave no place, one that is free of curves; if there is none either, above the middle.
-        curves = [(path, filled) for path, filled in taken if not filled]
-        nothing: list[tuple[Any, bool]] = []
-        places = [*itertools.product((taken, curves), _PLACES), (nothing, _PLACES[0])]
-        for paths, (share, side, horizontal) in places:
-            text.xy = (saving.fraction ** (1 - share) * saving.reference_fraction**share, y)
-            text.set_position((_TEXT_BESIDE[horizontal], 5 * side))
-            text.set(ha=horizontal, va="bottom" if side > 0 else "top")
-            box = text.get_window_extent()
-            if inside.x0 <= box.x0 and box.x1 <= inside.x1 and not _is_taken(box, paths):
-                break
-        return text
 
     def _drawn_paths(self) -> list[tuple[Any, bool]]:
         """Curves and bands in pixels, with whether their inside counts."""
@@ -523,7 +365,7 @@ class LabelFractionDisplay:
 
         def set_ticks(ticks: np.ndarray) -> None:
             for axis, labels in (
-                (ax.xaxis, [_format_percent(f) for f in ticks]),
+                (ax.xaxis, [percent_of(f) for f in ticks]),
                 (top.xaxis, [f"{counts[f]:,.0f}" for f in ticks]),
             ):
                 axis.set_major_locator(FixedLocator(ticks))
@@ -561,7 +403,7 @@ class LabelFractionDisplay:
                 taken.append((_path(ends), False))
         for corner in _CORNERS:
             legend = ax.legend(handles=handles, loc=corner, frameon=False)
-            if not _is_taken(legend.get_window_extent(), taken):
+            if not is_taken(legend.get_window_extent(), taken):
                 break
         else:
             # Below the axes, where no curve can be: four font sizes leave room for ticks and label.
@@ -593,11 +435,6 @@ def _colors_of(names: Sequence[str]) -> list[str]:
     return [_COLORS.get(name) or next(others) for name in names]
 
 
-def _is_taken(box: Any, paths: Iterable[tuple[Any, bool]]) -> bool:
-    """Return whether a path meets a box."""
-    return any(path.intersects_bbox(box, filled=filled) for path, filled in paths)
-
-
 def _score_name(results: pd.DataFrame, negate_score: bool) -> str:
     """Return what the axis says, as scikit-learn's displays do."""
     name = results.attrs.get("score_name")
@@ -606,3 +443,26 @@ def _score_name(results: pd.DataFrame, negate_score: bool) -> str:
     if name.startswith("neg_"):
         name = name.removeprefix("neg_") if negate_score else "negative_" + name.removeprefix("neg_")
     return _NAMES.get(name) or name.replace("_", " ").capitalize()
+
+
+def _error(rows: pd.DataFrame, kind: str, confidence: float) -> float:
+    """Half the width of the band at one fraction of one estimator; NaN where there is one value only."""
+    scores = rows["score"]
+    if kind != "std" and "fold" in rows and rows["fold"].nunique() > 1:
+        # Draws within a fold share encoder and test images: they are not repetitions of the experiment.
+        scores = scores.groupby(rows["fold"]).mean()
+    n = len(scores)
+    deviation = scores.std(ddof=1)
+    if kind == "std":
+        return deviation
+    sem = deviation / np.sqrt(n)
+    return sem if kind == "sem" else sem * student_t.ppf(0.5 + confidence / 2, max(n - 1, 1))
+
+
+def _free_of_overlap(boxes: Sequence[Any], ranks: np.ndarray, gap: float) -> list[int]:
+    """Indices of boxes of which no two are nearer to each other than `gap`; small ranks come first."""
+    kept: list[int] = []
+    for i in np.argsort(ranks, kind="stable"):
+        if all(boxes[i].x0 - gap > boxes[j].x1 or boxes[i].x1 + gap < boxes[j].x0 for j in kept):
+            kept.append(i)
+    return sorted(kept)
