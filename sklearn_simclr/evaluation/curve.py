@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, product
+from itertools import product
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
-import joblib
 import numpy as np
 import sklearn
 from numpy.typing import ArrayLike
 from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
-from tqdm.auto import tqdm
 
 from .._utils.labels import labelled_rows, labelled_targets
 from .._utils.places import local_folder
@@ -27,8 +24,9 @@ from .._utils.warn import warn
 from .._version import __version__
 from ..images.indexing import indexable, length_mismatch
 from ._curve_plan import Plan, draws, make_folds, make_plans, make_splitter, numbers_of_labels, target_kind
+from ._curve_run import FitId, Study, run_fits
 from ._curve_steps import key_of, named_estimators
-from ._curve_tasks import Fit, Fold, FoldData, Outcome, SharedStep, is_cached, run_fit, run_shared
+from ._curve_tasks import Fit, Fold, Outcome
 from .splitters import is_continuous
 
 if TYPE_CHECKING:
@@ -234,7 +232,7 @@ def label_fraction_curve(
         "raise_error": raise_error,
     }
     # Rows of the result, and the fit of each; several have the same fit where draws are of the same rows.
-    fits: dict[tuple[int, int, str], Fit] = {}
+    fits: dict[FitId, Fit] = {}
     fit_of = {}
     for fold in folds:
         orders = draws(fold, n_draws, seed, is_classes)
@@ -244,7 +242,8 @@ def label_fraction_curve(
                 fit = _make_fit(plan, fold, drawn, () if plan.is_deterministic else (f, draw), options)
                 fit_of[p, f, fold.number, draw] = at = (fold.number, p, fit.key)
                 fits.setdefault(at, fit)
-    outcomes = _run(X, plans, folds, fits, memory, n_jobs, verbose, raise_error)
+    study = Study(X, plans, folds, memory, n_jobs, raise_error)
+    outcomes = run_fits(study, fits, verbose=verbose)
     _warn_of_failures(outcomes, plans, error_score)
     metrics = {
         kind: _metrics(outcomes.values(), kind)
@@ -317,94 +316,8 @@ def _make_fit(
     )
 
 
-def _run(
-    X: Any,
-    plans: list[Plan],
-    folds: list[Fold],
-    fits: dict[tuple[int, int, str], Fit],
-    memory: Any,
-    n_jobs: int | None,
-    verbose: int,
-    raise_error: bool,
-) -> dict[tuple[int, int, str], Outcome]:
-    """Outcomes of the fits, of as many folds at a time as there are jobs: their embeddings are in memory."""
-    to_load = {at for at, fit in fits.items() if is_cached(memory, fit)}
-    needs_data = {
-        at for at, fit in fits.items() if at not in to_load or (fit.return_estimator and plans[at[1]].chain)
-    }
-    units = _units(plans, needs_data)
-    outcomes = {}
-    n_together = max(1, joblib.effective_n_jobs(n_jobs))
-    with tqdm(total=len(units) + len(fits), disable=not verbose, desc="label fractions", unit="fit") as bar:
-        for start in range(0, len(folds), n_together):
-            batch = range(start, min(start + n_together, len(folds)))
-            data = _run_units(
-                X, folds, {u: c for u, c in units.items() if u[0] in batch}, memory, n_jobs, raise_error, bar
-            )
-            here = [at for at in fits if at[0] in batch]
-            for at in here:
-                if at in to_load:
-                    outcomes[at] = run_fit(fits[at], folds[at[0]], None, memory)
-                    bar.update()
-            to_fit = [at for at in here if at not in to_load]
-            done = Parallel(n_jobs=n_jobs, return_as="generator")(
-                delayed(run_fit)(fits[at], folds[at[0]], data[at[0], plans[at[1]].chain_key][0], memory)
-                for at in to_fit
-            )
-            for at, outcome in zip(to_fit, done, strict=True):
-                outcomes[at] = outcome
-                bar.update()
-            for at in here:
-                if outcomes[at].estimator is not None and plans[at[1]].chain:
-                    _, transformers = data[at[0], plans[at[1]].chain_key]
-                    names = [step.name for step in plans[at[1]].chain]
-                    outcomes[at].estimator.set_params(**dict(zip(names, transformers, strict=True)))
-    return outcomes
-
-
-def _units(
-    plans: list[Plan], needs_data: Iterable[tuple[int, int, str]]
-) -> dict[tuple[Any, ...], dict[tuple[Any, ...], list[SharedStep]]]:
-    """The chains of shared steps that have to be run: {(fold, pairwise, first step): {chain key: chain}}."""
-    units: dict[tuple[Any, ...], dict[tuple[Any, ...], list[SharedStep]]] = {}
-    for number, p, _ in sorted(needs_data):
-        chain_key = plans[p].chain_key
-        units.setdefault((number, *chain_key[:2]), {})[chain_key] = plans[p].chain
-    return units
-
-
-def _run_units(
-    X: Any,
-    folds: list[Fold],
-    units: dict[tuple[Any, ...], dict[tuple[Any, ...], list[SharedStep]]],
-    memory: Any,
-    n_jobs: int | None,
-    raise_error: bool,
-    bar: Any,
-) -> dict[tuple[int, tuple[Any, ...]], tuple[FoldData, list[Any]]]:
-    """Outputs of the shared steps, and the steps: {(fold, chain key): (FoldData, transformers)}."""
-    # Rows as they are would only travel to a worker and back.
-    local = [unit for unit in units if len(unit) == 2]
-    remote = [unit for unit in units if len(unit) > 2]
-
-    def arguments(unit: tuple[Any, ...]) -> tuple[Any, ...]:
-        return X, folds[unit[0]], list(units[unit].values()), unit[1], memory, raise_error
-
-    here = (run_shared(*arguments(unit)) for unit in local)
-    there = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(run_shared)(*arguments(unit)) for unit in remote
-    )
-    data = {}
-    for unit, outputs in zip((*local, *remote), chain(here, there), strict=True):
-        for chain_key, output in zip(units[unit], outputs, strict=True):
-            bare = FoldData(output.train, output.test, [], output.seconds, output.error)
-            data[unit[0], chain_key] = bare, output.transformers
-        bar.update()
-    return data
-
-
 def _warn_of_failures(
-    outcomes: dict[tuple[int, int, str], Outcome],
+    outcomes: dict[FitId, Outcome],
     plans: list[Plan],
     error_score: float | Literal["raise"],
 ) -> None:
