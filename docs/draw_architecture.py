@@ -79,11 +79,11 @@ EXPLAINED = {
 
 # Calls that are not drawn: containers of values, checks, seeds, what the clock is asked, callbacks of skorch.
 HIDDEN = """
-    Batch Epoch History Pace Step Loop _check_same_architecture _default_augmentation _encoder_setting
-    _given _known_columns _lacks_head _overrides_step _print_prediction _reading _set_global_states _take
-    _take_format _takes_channels_last _target building together draw_seed due ended_by_callback fraction
-    isolated_generators lay_out named_loss over precision published_modules refusing setting_up state_of
-    _time time_left traits
+    Batch Epoch History Pace Position Step Loop _check_same_architecture _default_augmentation
+    _encoder_setting _given _known_columns _lacks_head _overrides_step _print_prediction _reading
+    _set_global_states _take _take_format _takes_channels_last _target building together draw_seed due
+    ended_by_callback fraction isolated_generators lay_out named_loss over precision published_modules
+    refusing setting_up state_of _time time_left traits
 """
 
 # What the source does not say in place: (caller, call as written) -> what is called, and the function

@@ -220,7 +220,7 @@ class TrainedImageEstimator(BaseImageEstimator):
         # Networks that are given by name do, and a trial takes a copy.
         named = isinstance(self._encoder_setting(), str)
         of_a_library = any(isinstance(part, LibraryNetwork) for part in encoder.modules())
-        return (named and not of_a_library) or _takes_channels_last(encoder, images.shape)
+        return (named and not of_a_library) or _same_in_channels_last(encoder, images.shape)
 
     def _time(self) -> float | None:
         """Return the seconds that fit may take, if anything is trained."""
@@ -335,7 +335,7 @@ class TrainedImageTransformer(TrainedImageEstimator, BaseImageTransformer):
 
 
 @torch.no_grad()
-def _takes_channels_last(encoder: nn.Module, shape: tuple[int, ...]) -> bool:
+def _same_in_channels_last(encoder: nn.Module, shape: tuple[int, ...]) -> bool:
     """Return whether an encoder gives the same in that memory format, in which some ``view`` fail."""
     trial = copy.deepcopy(encoder).cpu().eval()
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))

@@ -359,7 +359,8 @@ class LabelFractionRegressor(RegressorMixin, BaseLabelFraction):
     0.5
     """
 
-    _kind, _example, _is_kind, _default = "regressor", "Ridge()", staticmethod(is_regressor), Ridge
+    _kind, _example, _is_kind = "regressor", "Ridge()", staticmethod(is_regressor)
+    _default = Ridge
 
     def __init__(
         self,

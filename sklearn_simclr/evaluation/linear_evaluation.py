@@ -6,7 +6,7 @@ It is a scikit-learn classifier of features, (n_samples, n_features), and knows 
 from __future__ import annotations
 
 import numbers
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -246,21 +246,20 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
         device = resolve_device("cpu" if small else self.device)
         check_float64(device, "the optimiser")
         rows, codes_, weights_ = (as_tensor(array).to(device) for array in (features, codes, weights))
+        data = _Data(rows, codes_, weights_, len(classes))
         # One vector of coefficients w is two of -w / 2 and w / 2, with half the squared norm.
         factor = 2.0 if len(classes) == 2 else 1.0
 
         scores, unfinished = np.zeros(len(penalties)), 0
         for training, held_out in splits:
-            split_scores, failed = self._follow_path(
-                rows, codes_, weights_, training, held_out, penalties, factor, len(classes)
-            )
+            split_scores, failed = self._follow_path(data, training, held_out, penalties * factor)
             scores += split_scores / len(splits)
             unfinished += failed
         # Up to rounding: sums of the same scores in another order.
         best = scores >= scores.max() - 1e-12
         penalty = float(penalties[best].max())
 
-        path = self._path(rows, codes_, weights_, len(classes), self.tol * _REFIT_TOL)
+        path = self._path(data, self.tol * _REFIT_TOL)
         unfinished += not path.fit(penalty * factor)
         if unfinished:
             warn(
@@ -295,30 +294,19 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
                 )
         return factors
 
-    def _path(
-        self, rows: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor, n_classes: int, tol: float
-    ) -> LogisticPath:
-        return LogisticPath(
-            rows, codes, weights, n_classes, standardize=self.standardize, max_iter=self.max_iter, tol=tol
-        )
+    def _path(self, data: _Data, tol: float) -> LogisticPath:
+        return LogisticPath(*data, standardize=self.standardize, max_iter=self.max_iter, tol=tol)
 
     def _follow_path(
-        self,
-        rows: torch.Tensor,
-        codes: torch.Tensor,
-        weights: torch.Tensor,
-        training: np.ndarray,
-        held_out: np.ndarray,
-        penalties: np.ndarray,
-        factor: float,
-        n_classes: int,
+        self, data: _Data, training: np.ndarray, held_out: np.ndarray, penalties: np.ndarray
     ) -> tuple[np.ndarray, int]:
-        """Scores of one split for every penalty, and how many fits did not converge."""
+        """Return the scores of one split for every penalty, and how many fits did not converge."""
+        rows, codes, weights, n_classes = data
         kept, held = as_tensor(training).to(rows.device), as_tensor(held_out).to(rows.device)
         present = torch.bincount(codes[kept > 0], minlength=n_classes) > 0
         names = present.nonzero()[:, 0]
         numbering = (present.cumsum(0) - 1).clamp(min=0)
-        path = self._path(rows, numbering[codes], kept, len(names), self.tol)
+        path = self._path(_Data(rows, numbering[codes], kept, len(names)), self.tol)
         truth, held_weights = codes[held], weights[held]
         if self.scoring == "balanced_accuracy":
             totals = held_weights.new_zeros(n_classes).index_add_(0, truth, held_weights)
@@ -327,7 +315,7 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
 
         scores, failed = np.zeros(len(penalties)), 0
         for i in np.argsort(-penalties, kind="stable"):
-            failed += not path.fit(float(penalties[i]) * factor)
+            failed += not path.fit(float(penalties[i]))
             coef, intercept = path.coefficients()
             correct = names[_argmax_logits(rows, held, coef, intercept)] == truth
             scores[i] = float((held_weights * correct).sum())
@@ -385,6 +373,15 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
         """
         logits = self.decision_function(X)
         return self.classes_[(logits > 0).astype(np.intp) if logits.ndim == 1 else logits.argmax(axis=1)]
+
+
+class _Data(NamedTuple):
+    """Features of shape (n, d), the number of the class and the weight of each row; on the device."""
+
+    rows: torch.Tensor
+    codes: torch.Tensor
+    weights: torch.Tensor
+    n_classes: int
 
 
 def check_penalties(penalties: ArrayLike | None) -> NDArray[np.float64]:

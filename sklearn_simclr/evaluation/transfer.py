@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -206,11 +207,12 @@ def transfer_evaluation(
         started = time.perf_counter()
         if protocol == "linear":
             candidates, model, outputs = _linear(task, estimator, penalties)
-        elif protocol == "fine_tuned":
-            candidates, model, outputs = _tuned(task, estimator, grids[protocol], n_steps, 1, settings)
         else:
-            begin = _with_random_weights(estimator, X, seed)
-            candidates, model, outputs = _tuned(task, begin, grids[protocol], n_steps, _LONGER, settings)
+            begin, longer = estimator, 1
+            if protocol == "random_init":
+                begin, longer = _with_random_weights(estimator, X, seed), _LONGER
+            classifier = partial(_classifier, begin, n_steps, longer, settings)
+            candidates, model, outputs = _tuned(task, grids[protocol], classifier)
         trials += [{"protocol": protocol, **candidate} for candidate in candidates]
         predictions[protocol] = outputs if y.ndim == 2 else classes[outputs]
         estimators[protocol] = model
@@ -301,21 +303,16 @@ def _of_whole_images(estimator: SimCLRTransformer) -> SimCLRTransformer:
 
 
 def _tuned(
-    task: _Task,
-    begin: SimCLRTransformer,
-    grid: Iterable[tuple[float, float]],
-    n_steps: Any,
-    longer: int,
-    settings: dict[str, Any],
+    task: _Task, grid: Iterable[tuple[float, float]], classifier: Callable[..., SimCLRClassifier]
 ) -> tuple[list[dict[str, Any]], Any, np.ndarray]:
-    """Return the same for a network that is trained whole."""
+    """Return the same for a network that is trained whole, made by `_classifier`."""
     X_train, X_held = take(task.X, task.training), take(task.X, task.held)
     y_train, y_held = task.y[task.training], task.y[task.held]
     candidates: list[dict[str, Any]] = []
     failure = None
     for rate, decay in grid:
         started = time.perf_counter()
-        model = _classifier(begin, y_train, rate, decay, n_steps, longer, settings)
+        model = classifier(y_train, rate, decay)
         value = math.nan
         try:
             # Candidates that do not converge are a part of a search.
@@ -341,20 +338,18 @@ def _tuned(
             "There is no score for any pair of grid; pass others, or other validation rows."
         ) from failure
     best = max(candidates, key=_rank)
-    model = _classifier(
-        begin, task.y, best["learning_rate"], best["weight_decay"], n_steps, longer, settings
-    ).fit(task.X, task.y)
+    model = classifier(task.y, best["learning_rate"], best["weight_decay"]).fit(task.X, task.y)
     return candidates, model, _outputs(model, task.X_test, task.y)
 
 
 def _classifier(
     begin: SimCLRTransformer,
-    y: np.ndarray,
-    rate: float,
-    decay: float,
     n_steps: Any,
     longer: int,
     settings: dict[str, Any],
+    y: np.ndarray,
+    rate: float,
+    decay: float,
 ) -> SimCLRClassifier:
     """Return the classifier to train on images with labels y, for so many steps times `longer`."""
     kind = SimCLRClassifier if y.ndim == 1 else MultiLabelFineTuning

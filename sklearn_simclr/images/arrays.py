@@ -65,8 +65,11 @@ def as_array(X: Any) -> Any:
                 f"Images of mixed sizes: row 0 of X has shape {rows[0].shape}, row {i} has {row.shape}. "
                 "Pass image_size='auto' or a size to have all resized, or arrays of one size."
             )
-    stack = np.ma.stack if any(isinstance(row, np.ma.MaskedArray) for row in rows) else np.stack
-    return stack(rows) if (whole := _whole_of(rows)) is None else whole
+    whole = _whole_of(rows)
+    if whole is not None:
+        return whole
+    masked = any(isinstance(row, np.ma.MaskedArray) for row in rows)
+    return np.ma.stack(rows) if masked else np.stack(rows)
 
 
 def _whole_of(rows: list[NDArray]) -> NDArray | None:

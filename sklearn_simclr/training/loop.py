@@ -33,7 +33,7 @@ from .optimizers import make_optimizer, never_wait
 from .pace import Pace, fit_into_time, measure_pace
 from .part import Part, part_of
 from .plan import Plan
-from .state import as_it_was, check_state, restore, state_of
+from .state import Position, as_it_was, check_state, restore, state_of
 from .watch import ViewsWatch
 
 __all__ = ["Loop"]
@@ -242,20 +242,17 @@ class Loop(NeuralNet):
         with contextlib.suppress(ValueError):
             print(f"{self.objective.title}: {predict_loss(pd.DataFrame(curve, dtype=float))}")
 
-    def _run_epoch(self, n_images: int, clock: Clock, per_step: bool, position: dict | None) -> None:
+    def _run_epoch(self, n_images: int, clock: Clock, per_step: bool, position: Position | None) -> None:
         self.module_.train()
         size = min(self.plan.batch_size, n_images)
         if position is None:
             order = torch.randperm(n_images, generator=self.generator)
             order = order if self.plan.keep_last else order[: n_images // size * size]
             (order,) = send([order], self.plan.device)
-            total, done = torch.zeros(2, device=self.plan.device), 0
-        else:
-            order, total, done = position["order"], position["total"], position["done"]
-        batches = order.split(size)
+            position = Position(order, torch.zeros(2, device=self.plan.device))
+        done, batches = position.done, position.order.split(size)
         parts = {n: self._part(n) for n in {len(index) for index in batches}}
         own = [parts[len(index)].select(index) for index in batches]
-        # In batches; a last one that is smaller counts for as much of one.
         seen = before = sum(len(index) for index in batches[:done]) / size
         started, timed = time.perf_counter(), self.plan.max_time is not None
         for whole, (index, images) in zip(batches[done:], self.feed_.batches(own[done:]), strict=True):
@@ -271,15 +268,8 @@ class Loop(NeuralNet):
                 loss, outputs = self.repeated_.step(index, images)
             else:
                 loss, outputs = self._step(index, images, part, per_step)
-            if self.scaler.is_enabled():
-                # A step of float16 that overflowed was left out; its loss says nothing.
-                left_out = ~loss.isfinite()
-                counted = torch.stack([loss.masked_fill(left_out, 0.0), left_out.to(loss.dtype)])
-                total.add_(counted, alpha=part.n / size)
-            else:
-                total[0].add_(loss, alpha=part.n / size)
+            position.count(loss, part.n / size, overflows=self.scaler.is_enabled())
             seen += part.n / size
-            done += 1
             if per_step:
                 self.history.record_batch("train_loss", loss.item())
                 self.history.record_batch("train_batch_size", len(index))
@@ -291,13 +281,14 @@ class Loop(NeuralNet):
             asks = timed or self.keeps_ or not is_cpu(self.plan.device)
             if self._agreed(over) if asks else over:
                 break
-            writes = self.ranks.rank == 0 and done < len(batches)
+            writes = self.ranks.rank == 0 and position.done < len(batches)
             if self.checkpoint is not None and writes and self.checkpoint.due():
-                self.checkpoint.save(state_of(self, {"order": order, "total": total, "done": done}))
+                self.checkpoint.save(state_of(self, position))
         images_seen = round((seen - before) * size)
         seconds = time.perf_counter() - started
         outputs = {name: part.gather_output(tensor) for name, tensor in outputs.items()}
-        self._record(total[0] / (seen - total[1]), outputs, images_seen, seconds)
+        total, left_out = position.total
+        self._record(total / (seen - left_out), outputs, images_seen, seconds)
         self.views_watch.see_epoch(images, seconds)
 
     @contextlib.contextmanager

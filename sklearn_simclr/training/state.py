@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from .._utils.devices import generator_states, set_generator_states
 if TYPE_CHECKING:
     from .loop import Loop
 
-__all__ = ["as_it_was", "check_state", "restore", "state_of"]
+__all__ = ["Position", "as_it_was", "check_state", "restore", "state_of"]
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "module": dict,
@@ -34,14 +35,53 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def state_of(loop: Loop, position: dict[str, Any] | None = None) -> dict[str, Any]:
+@dataclass
+class Position:
+    """How far an epoch is.
+
+    Parameters
+    ----------
+    order : int64 tensor of shape (n,)
+        Rows of the images of the epoch, on the device.
+    total : float32 tensor of shape (2,)
+        Sum of the losses of its steps, and of the steps that were left out, in batches.
+    done : int
+        Steps done.
+    """
+
+    order: torch.Tensor
+    total: torch.Tensor
+    done: int = 0
+
+    def count(self, loss: torch.Tensor, size: float, *, overflows: bool) -> None:
+        """Count a step.
+
+        Parameters
+        ----------
+        loss : tensor of shape ()
+            Loss of the step.
+        size : float
+            Size of its batch, in batches: a last one that is smaller counts for less.
+        overflows : bool
+            Whether the step was left out, and its loss says nothing, if the loss is not finite.
+        """
+        self.done += 1
+        if overflows:
+            left_out = ~loss.isfinite()
+            counted = torch.stack([loss.masked_fill(left_out, 0.0), left_out.to(loss.dtype)])
+            self.total.add_(counted, alpha=size)
+        else:
+            self.total[0].add_(loss, alpha=size)
+
+
+def state_of(loop: Loop, position: Position | None = None) -> dict[str, Any]:
     """Return the state of a training, as a checkpoint keeps it.
 
     Parameters
     ----------
     loop : Loop
         Between two steps.
-    position : dict or None, default=None
+    position : Position or None, default=None
         How far its epoch is; None at the end of an epoch.
 
     Returns
@@ -55,7 +95,7 @@ def state_of(loop: Loop, position: dict[str, Any] | None = None) -> dict[str, An
         "optimizer": loop.optimizer_.state_dict(),
         "generator": loop.generator.get_state(),
         "random": generator_states(loop.plan.device),
-        "position": position,
+        "position": None if position is None else vars(position),
         "batch_size": loop.plan.batch_size,
         "steps": clock.steps,
         "elapsed": clock.elapsed(),
@@ -80,7 +120,7 @@ def check_state(state: Any) -> None:
             raise ValueError("its 'history' has a row of something else than numbers")
 
 
-def restore(loop: Loop, state: dict[str, Any]) -> dict[str, Any] | None:
+def restore(loop: Loop, state: dict[str, Any]) -> Position | None:
     """Let a loop go on from a state.
 
     Parameters
@@ -92,8 +132,8 @@ def restore(loop: Loop, state: dict[str, Any]) -> dict[str, Any] | None:
 
     Returns
     -------
-    dict or None
-        How far its epoch is.
+    Position or None
+        How far its epoch is; None at the end of an epoch.
     """
     device = loop.plan.device
     loop.module_.load_state_dict(state["module"])
@@ -112,14 +152,12 @@ def restore(loop: Loop, state: dict[str, Any]) -> dict[str, Any] | None:
             loop.history.record(name, value)
     loop.objective.load_state(state["objective"])
     loop.scaler.load_state_dict(state["scaler"])
-    position = state["position"]
-    if position is not None and position["order"].dtype != torch.int64:
+    if state["position"] is None:
+        return None
+    order, total, done = (state["position"][name] for name in ("order", "total", "done"))
+    if order.dtype != torch.int64:
         raise TypeError("its order is of no rows")
-    return position and {
-        "order": position["order"].to(device),
-        "total": position["total"].to(device),
-        "done": position["done"],
-    }
+    return Position(order.to(device), total.to(device), done)
 
 
 def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
