@@ -13,7 +13,8 @@ from ..encoders.traits import traits
 from ..images.computed import ComputedImages
 from ..images.source import ImageSource
 from ..views.augmentation import Augmentation
-from ..views.external import ExternalViews, Views, as_views
+from ..views.external import ExternalViews, as_views
+from ..views.interface import Views
 
 __all__ = ["drawn_views", "given_size", "is_open", "resolve_views", "smaller_views"]
 

@@ -23,7 +23,8 @@ from ..losses.measures import alignment, contrastive_accuracy, rankme, uniformit
 from ..losses.ntxent import nt_xent
 from ..training.watch import spread
 from ..views.augmentation import Augmentation
-from ..views.external import Views, as_views
+from ..views.external import as_views
+from ..views.interface import Views
 
 __all__ = ["Measures", "Neighbours", "ViewMeasures", "measure_neighbours", "measure_views"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._utils.ranks import ALONE
-from ..views.external import Views
+from ..views.interface import Views
 from .part import Part, part_of
 from .plan import Plan
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..images.source import ImageSource, as_float
-from ..views.external import Views
+from ..views.interface import Views
 from .batch import Batch
 from .objective import Epoch, Objective, Step
 from .plan import Plan

@@ -15,7 +15,7 @@ from ..encoders.traits import read_part
 from ..images.source import ImageSource
 from ..losses.large_batch import cached_backward
 from ..losses.measures import contrastive_accuracy_tensor, rankme
-from ..views.external import Views
+from ..views.interface import Views
 from .batch import Batch
 from .objective import Epoch, Objective, Step
 from .plan import Plan

@@ -22,7 +22,7 @@ from .._utils.ranks import current
 from .._utils.recordings import Recording, has_recordings, noted_waits
 from ..encoders.compiled import is_compiled
 from ..views.augmentation import Augmentation, maps_of, turns_freely
-from ..views.external import Views
+from ..views.interface import Views
 from .objective import Objective
 from .plan import Plan
 

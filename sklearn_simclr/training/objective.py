@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..images.source import ImageSource
-from ..views.external import Views
+from ..views.interface import Views
 from .batch import Batch
 from .identity import architecture
 from .plan import Plan

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ..encoders.compact import shrink
 from ..encoders.traits import traits
 from ..images.source import as_float
-from ..views.external import Views
+from ..views.interface import Views
 from .batch import Batch
 from .objective import Objective, Step
 

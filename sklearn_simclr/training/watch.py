@@ -8,7 +8,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._utils.warn import warn
 from ..views.augmentation import Augmentation
-from ..views.external import ExternalViews, Views
+from ..views.external import ExternalViews
+from ..views.interface import Views
 
 __all__ = ["TrainingWatch", "ViewsWatch", "spread"]
 

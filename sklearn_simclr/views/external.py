@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,38 +14,13 @@ from .._utils.devices import out_of_memory, synchronize
 from .._utils.seeds import isolated_global_generators, seed_global_generators
 from .augmentation import Augmentation
 
-__all__ = ["ExternalViews", "Views", "as_views"]
+__all__ = ["ExternalViews", "as_views"]
 
 _TAKES = ("auto", "image", "batch", "array", "pillow")
 
 # How far views may be outside of [0, 1], as bicubic interpolation and noise leave them; further means that
 # they were standardised.
 _OUTSIDE = 0.25
-
-
-class Views(Protocol):
-    """Draws random views: an `Augmentation` or `ExternalViews`."""
-
-    size: Any  # height and width of a view, once the shape of the images is known
-
-    def resolve(self, image_shape: tuple[int, ...]) -> "Views":
-        """Return a copy for images of a shape (C, H, W)."""
-
-    def draw(
-        self,
-        n: int,
-        image_shape: tuple[int, ...],
-        *,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-    ) -> Any:
-        """Draw the random numbers of n views; ``rows(index)`` of what is returned is those of some."""
-
-    def apply(self, images: Tensor, draws: Any) -> Tensor:
-        """Make the views that were drawn, float32 in [0, 1]; view i is one of image i mod N."""
-
-    def __call__(self, images: Tensor, generator: torch.Generator | None = None, n_views: int = 1) -> Tensor:
-        """Make random views of each image."""
 
 
 class Seeds(NamedTuple):
