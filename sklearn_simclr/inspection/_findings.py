@@ -1,11 +1,12 @@
 """Explain numbers about an encoder in plain words."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from ..training.forecast import LossPrediction
+from ._course import Course
 
 if TYPE_CHECKING:
     from ._measures import Measures, Neighbours
@@ -93,7 +94,7 @@ class Finding:
 
 
 def judge(
-    measures: "Measures", course: dict[str, Any], prediction: LossPrediction | None
+    measures: "Measures", course: Course, prediction: LossPrediction | None, *, useless_labels: bool
 ) -> tuple[Verdict, list[Finding]]:
     """Judge an encoder.
 
@@ -101,12 +102,12 @@ def judge(
     ----------
     measures : Measures
         Of it and of untrained ones.
-    course : dict
-        Of its training: ``epochs``, ``steps``, ``start`` and ``end`` of the loss, ``last_fall``, the part of
-        it by which it ``moved``, whether it ``ended_high`` or was trained ``by_labels``; and whether there
-        are ``useless_labels``.
+    course : Course
+        Of its training.
     prediction : LossPrediction or None
         For twice the epochs.
+    useless_labels : bool
+        Whether labels were given, but not two of each of two classes.
 
     Returns
     -------
@@ -133,7 +134,7 @@ def judge(
         )
     if measures.neighbours is not None and verdict != "collapsed":
         more.append(_on_neighbours(measures.neighbours, course))
-    if course["useless_labels"]:
+    if useless_labels:
         more.append(
             Finding(
                 "note",
@@ -162,7 +163,7 @@ def judge(
 
 
 def _verdict(
-    measures: "Measures", course: dict[str, Any], prediction: LossPrediction | None
+    measures: "Measures", course: Course, prediction: LossPrediction | None
 ) -> tuple[Verdict, Finding]:
     trained = measures.trained
     found = _found(measures)
@@ -173,14 +174,14 @@ def _verdict(
             return _collapsed("every view maps to one point", "Nothing can be told apart by it.")
         return _collapsed("every projection is one point", "Nothing can be told apart by it.")
     if not _is_better(measures, course):
-        shrunk = _shrunk(measures) if course["epochs"] > 0 else None
+        shrunk = _shrunk(measures) if course.epochs > 0 else None
         if shrunk is not None:
             title = (
                 f"all images lie {1 / max(shrunk, 1e-9):,.0f} times as close together as with random weights"
             )
             return _collapsed(title, found)
         return _no_better(course, found)
-    epochs, steps = course["epochs"], course["steps"]
+    epochs, steps = course.epochs, course.steps
     trained_for = _epochs(course)
     # By the better end of the range: a short curve leaves much open.
     much = _SOMETHING if steps < _FEW_STEPS else _MUCH
@@ -190,13 +191,13 @@ def _verdict(
             f"still learning after {trained_for}: 2x the epochs is predicted to help",
             f"{found} {_sentence(prediction)} Raise max_epochs or max_time.",
         )
-    falling = steps < _MANY_STEPS or course["last_fall"] > _SOMETHING * _gained(course)
+    falling = steps < _MANY_STEPS or course.last_fall > _SOMETHING * _gained(course)
     if prediction is None and epochs > 0 and falling:
         return "undertrained", Finding(
             "note",
             f"hardly begun to learn after {trained_for} ({steps} steps)",
             f"{found} That is too short for a loss curve to predict anything"
-            + ("" if course["by_labels"] else "; on a small data set SimCLR takes a hundred epochs or more")
+            + ("" if course.by_labels else "; on a small data set SimCLR takes a hundred epochs or more")
             + ". Raise max_epochs or max_time.",
         )
     return "trained", Finding("good", "it has learnt to tell images apart", found)
@@ -218,17 +219,17 @@ def _shrunk(measures: "Measures") -> float | None:
     return part if part < _SHRUNK else None
 
 
-def _no_better(course: dict[str, Any], found: str) -> tuple[Verdict, Finding]:
+def _no_better(course: Course, found: str) -> tuple[Verdict, Finding]:
     """Return the verdict on an encoder that is no better than an untrained one."""
-    if course["epochs"] == 0:
+    if course.epochs == 0:
         return "untrained", Finding(
             "problem",
             "untrained: it is no better than a network with random weights",
             f"{found} Fit it with max_epochs > 0.",
         )
     no_better = f"{found} That is not clearly more than with random weights."
-    epochs, steps = course["epochs"], course["steps"]
-    if epochs >= _STILL_EPOCHS and course["moved"] < _STILL:
+    epochs, steps = course.epochs, course.steps
+    if epochs >= _STILL_EPOCHS and course.moved < _STILL:
         return "untrained", Finding(
             "problem",
             f"learnt nothing in {_epochs(course)}: the loss stood still",
@@ -261,12 +262,12 @@ def _no_better(course: dict[str, Any], found: str) -> tuple[Verdict, Finding]:
     )
 
 
-def _diverged(course: dict[str, Any]) -> bool:
+def _diverged(course: Course) -> bool:
     # In its first steps a training may be anywhere.
-    return course["ended_high"] and course["steps"] >= 50
+    return course.ended_high and course.steps >= 50
 
 
-def _is_better(measures: "Measures", course: dict[str, Any]) -> bool:
+def _is_better(measures: "Measures", course: Course) -> bool:
     trained, twins = measures.trained, measures.untrained
     accuracy = max(twin.accuracy for twin in twins)
     between = (trained.accuracy + accuracy) / 2
@@ -292,19 +293,19 @@ def _found(measures: "Measures") -> str:
     )
 
 
-def _epochs(course: dict[str, Any]) -> str:
-    return f"{course['epochs']} epoch{'s' if course['epochs'] != 1 else ''}"
+def _epochs(course: Course) -> str:
+    return f"{course.epochs} epoch{'s' if course.epochs != 1 else ''}"
 
 
-def _gained(course: dict[str, Any]) -> float:
-    return max(course["start"] - course["end"], 1e-12)
+def _gained(course: Course) -> float:
+    return max(course.start - course.end, 1e-12)
 
 
 def _sentence(prediction: LossPrediction) -> str:
     return str(prediction)[0].upper() + str(prediction)[1:] + "."
 
 
-def _outlook(prediction: LossPrediction, course: dict[str, Any]) -> Finding:
+def _outlook(prediction: LossPrediction, course: Course) -> Finding:
     more = "Train longer if a classifier gains from it, which the loss does not tell."
     if prediction.gain > _SOMETHING * _gained(course):
         title = "2x the epochs is predicted to help a little"
@@ -344,13 +345,13 @@ def _solved(measures: "Measures") -> Finding:
     )
 
 
-def _on_neighbours(votes: "Neighbours", course: dict[str, Any]) -> Finding:
+def _on_neighbours(votes: "Neighbours", course: Course) -> Finding:
     numbers = (
         f"The {votes.n_neighbors} nearest of {votes.n_labels} labelled images give the class of an image in "
         f"{votes.encoder:.1%} of cases; by random weights it is {votes.untrained:.1%}, by raw pixels "
         f"{votes.pixels:.1%}, by always guessing the most frequent class {votes.guess:.1%}."
     )
-    if course["by_labels"]:
+    if course.by_labels:
         numbers += " It was trained on labels; if on these, the first number is too good."
     gap = _BETTER_VOTES * votes.error
     if votes.encoder < max(votes.pixels, votes.untrained) - gap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from ..estimators.nested import trained_step
 from ..estimators.untrained import untrained_modules
 from ..images.indexing import length_mismatch, row_blocks
 from ..images.source import ImageSource
-from ..training.forecast import LossPrediction, predict_loss
+from ..training.forecast import predict_loss
+from ._course import course_of, steps_of
 from ._findings import Finding, judge
 from ._measures import Measures, measure_neighbours, measure_views
 from ._plotting import check_count, random_numbers, require_matplotlib
@@ -151,10 +153,11 @@ def representation_report(
     (trained, *untrained), n_pairs, chance = measure_views(step, [own, *twins], chosen, int(seeds[0]))
     neighbours = None
     if labels is not None:
-        known, codes = _labelled_and_read(*labels, good)
+        known, codes = labels
+        read = np.isin(known, good)
+        known, codes = known[read], codes[read]
         # An image that is alone in its class has no neighbour that could be right.
-        counts = np.bincount(codes)
-        kept = counts[codes] > 1
+        kept = np.bincount(codes)[codes] > 1
         known, codes = known[kept], np.unique(codes[kept], return_inverse=True)[1]
         rows = _draw(np.arange(len(known)), n_images, rng)
         known, codes = known[rows], codes[rows]
@@ -177,7 +180,7 @@ def representation_report(
         type(step).__name__,
         measures,
         history if history is not None and len(history) else None,
-        steps=_steps(step),
+        steps=steps_of(step),
         by_labels=hasattr(step, "classes_") or not getattr(step, "_by_views", True),
         useless_labels=labels is not None and neighbours is None,
     )
@@ -258,14 +261,12 @@ class RepresentationReport:
         self.by_labels = by_labels
         self.n_images = measures.n_images
         self.spectrum = measures.trained.spectrum
-        self.prediction = _predict(history)
-        course = {
-            **_course(history, measures.chance_loss),
-            "steps": steps,
-            "by_labels": by_labels,
-            "useless_labels": useless_labels,
-        }
-        self.verdict, self.findings = judge(measures, course, self.prediction)
+        self.prediction = None
+        if history is not None:
+            with contextlib.suppress(ValueError):  # of too few epochs to predict anything
+                self.prediction = predict_loss(history)
+        course = course_of(history, measures.chance_loss, steps=steps, by_labels=by_labels)
+        self.verdict, self.findings = judge(measures, course, self.prediction, useless_labels=useless_labels)
         if self.verdict == "collapsed":
             self.prediction = None
         self._table = self._compute_table()
@@ -429,49 +430,5 @@ def _all_equal(source: ImageSource) -> bool:
     )
 
 
-def _labelled_and_read(
-    rows: np.ndarray, codes: np.ndarray, good: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    kept = np.isin(rows, good)
-    return rows[kept], codes[kept]
-
-
 def _draw(rows: np.ndarray, size: int, rng: np.random.RandomState) -> np.ndarray:
     return rows if len(rows) <= size else np.sort(rng.permutation(rows)[:size])
-
-
-def _steps(step: Any) -> int:
-    """Return how many steps an estimator was trained for, about."""
-    history = getattr(step, "history_", None)
-    if history is None or not len(history):
-        return 0
-    if hasattr(step, "n_tuples_"):
-        return len(history) * math.ceil(step.n_tuples_ / step.batch_size)
-    if "images_per_second" not in history:
-        return len(history)
-    seen = float((history["images_per_second"] * history["seconds"]).sum())
-    return max(round(seen / step.batch_size), len(history))
-
-
-def _predict(history: pd.DataFrame | None) -> LossPrediction | None:
-    try:
-        return None if history is None else predict_loss(history)
-    except ValueError:
-        return None
-
-
-def _course(history: pd.DataFrame | None, chance: float) -> dict[str, Any]:
-    """Return what the history says of the training."""
-    if history is None:
-        still = {"start": chance, "end": chance, "last_fall": 0.0, "moved": 0.0}
-        return {"epochs": 0, "ended_high": False, **still}
-    losses = history["loss"].to_numpy(dtype=float)
-    level = history["chance_level"].iloc[-1] if "chance_level" in history else math.nan
-    return {
-        "epochs": len(history),
-        "start": float(level) if level > losses.min() else float(losses[0]),
-        "end": float(losses[-1]),
-        "last_fall": float(losses[-2] - losses[-1]) if len(losses) > 1 else 0.0,
-        "moved": float(np.ptp(losses) / max(abs(losses[0]), 1e-12)),
-        "ended_high": bool(level > 0 and losses[-3:].min() > 1.02 * level),
-    }
