@@ -134,9 +134,9 @@ def load_image_paths(
                 f"{list(categories)}."
             )
         classes = list(categories)
-    found = [_images_in(folder / name, endings, left_out, deep=True) for name in classes]
+    found = {name: _images_in(folder / name, endings, left_out, deep=True) for name in classes}
     what = f"images ({', '.join(endings)})"
-    if lying and any(found):
+    if lying and any(found.values()):
         raise ValueError(
             f"{str(folder)!r} holds {len(lying)} images, such as {lying[0].name!r}, beside the sub-folders "
             f"{classes}. Pass categories= to take sub-folders only, or move them."
@@ -144,24 +144,9 @@ def load_image_paths(
     if lying:
         classes, paths, target = [], lying, None
     else:
-        empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
-        if not any(found):
-            raise ValueError(
-                f"{str(folder)!r} holds no {what}. Pass extensions= if they have other names."
-                + ("" if told else _advice(left_out))
-            )
-        if empty:
-            raise ValueError(
-                f"The sub-folders {empty} of {str(folder)!r} hold no {what}. Leave them out with categories=."
-            )
-        if categories is None and len(classes) > 1 and {name.lower() for name in classes} <= _PARTS:
-            raise ValueError(
-                f"The sub-folders {classes} of {str(folder)!r} have the names of parts of a data set, not of "
-                f"classes. Pass one of them, such as {str(folder / classes[0])!r}, or categories={classes} "
-                "if they are classes."
-            )
-        paths = [path for some in found for path in some]
-        target = np.repeat(np.arange(len(classes)), [len(some) for some in found])
+        _check_classes(folder, found, what, "" if told else _advice(left_out), categories is not None)
+        paths = [path for some in found.values() for path in some]
+        target = np.repeat(np.arange(len(classes)), [len(some) for some in found.values()])
     if left_out and not told:
         warn(
             f"{sum(left_out.values())} files of {str(folder)!r} are left out, beside {len(paths)} images."
@@ -177,6 +162,26 @@ def load_image_paths(
         return data, target
     text = f"{len(data)} images of {len(classes) or 'no'} classes, found in {str(folder)!r}."
     return Bunch(data=data, target=target, target_names=classes, filenames=filenames, DESCR=text)
+
+
+def _check_classes(folder: Path, found: dict[str, list[Path]], what: str, advice: str, chosen: bool) -> None:
+    """Raise unless the sub-folders of a folder are classes, each with images."""
+    classes = list(found)
+    empty = [name for name, paths in found.items() if not paths]
+    if len(empty) == len(classes):
+        raise ValueError(
+            f"{str(folder)!r} holds no {what}. Pass extensions= if they have other names.{advice}"
+        )
+    if empty:
+        raise ValueError(
+            f"The sub-folders {empty} of {str(folder)!r} hold no {what}. Leave them out with categories=."
+        )
+    if not chosen and len(classes) > 1 and {name.lower() for name in classes} <= _PARTS:
+        raise ValueError(
+            f"The sub-folders {classes} of {str(folder)!r} have the names of parts of a data set, not of "
+            f"classes. Pass one of them, such as {str(folder / classes[0])!r}, or categories={classes} "
+            "if they are classes."
+        )
 
 
 def image_rows(dataset: Rows) -> NDArray:
