@@ -1,4 +1,4 @@
-"""How many labels an estimator saves against another: which two to compare, and the arrow that says it."""
+"""Compare the labels that two estimators need, and draw the arrow that says how many are saved."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 @dataclass
 class Position:
-    """How far an epoch is.
+    """Place within an epoch.
 
     Parameters
     ----------
