@@ -203,7 +203,8 @@ class Loop(NeuralNet):
             if state["callbacks"] != self.known_callbacks_ and self.clock_.over():
                 warn(
                     f"The training in checkpoint_dir={str(self.checkpoint.folder)!r} is over. It had other "
-                    "callbacks than this fit, whose callbacks have no effect now. Pass another checkpoint_dir."
+                    "callbacks than this fit, whose callbacks have no effect now. Pass another "
+                    "checkpoint_dir."
                 )
         self.keeps_ = any(isinstance(callback, KeepOnCtrlC) for _, callback in self.callbacks_)
         with self.clock_ as clock, noted_ctrl_c(self.keeps_) as pressed, self._repeating():
