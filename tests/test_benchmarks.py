@@ -421,7 +421,7 @@ def test_savings_are_quoted_at_counts_that_were_measured():
         in text
     )
     assert text.count("The supervised network reaches") == 1
-    assert "With 5 labels per class, nothing is ahead of SimCLR (40.0%)." in text
+    assert "With 5 labels per class, no method is ahead of SimCLR (40.0%)." in text
     assert "With all 1,000 labels, supervised network (70.0%) is ahead of SimCLR (60.0%)." in text
 
 

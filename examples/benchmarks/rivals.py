@@ -367,8 +367,9 @@ def conclusions(rows, seconds, n_train):
             if not method.startswith(OURS) and cells.get(count, 0) > value
         ]
         known = f"all {n_train:,} labels" if count is None else f"{count} labels per class"
-        ahead = f"{' and '.join(better) or 'nothing'} {'are' if len(better) > 1 else 'is'} ahead of SimCLR"
-        text.append(f"With {known}, {ahead} ({value:.1f}%).")
+        *most, last = better or ["no method"]
+        names = f"{', '.join(most)} and {last}" if most else last
+        text.append(f"With {known}, {names} {'are' if most else 'is'} ahead of SimCLR ({value:.1f}%).")
     return " ".join(text)
 
 
