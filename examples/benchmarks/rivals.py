@@ -3,9 +3,9 @@
 Every method sees the same images, and every network is trained for the same seconds: those without labels on
 all training images, the supervised one on the labelled rows alone. Answers are means over an image and its
 mirror image, for every method. A logistic regression on the numbers of a method has the C and the scaling
-that are best by cross-validation on its labelled rows (five folds, three from 500 rows on, one from 2,000
-on): all numbers divided by one factor, or each by its own deviation; neither needs labels. The supervised
-network answers by its own last layer. The settings of the autoencoder and of k-means are those that are best
+that are best by cross-validation on its labelled rows (five folds three times, three folds from 500 rows on,
+a fifth of the rows from 2,000 on): all numbers divided by one factor, or each by its own deviation; neither
+needs labels. The supervised network answers by its own last layer. The settings of the autoencoder and of k-means are those that are best
 in cross-validation on labelled rows of the source, 100 per class where so many are asked for; SimCLR has its
 defaults. A seed is a draw of all random weights; with each seed a part of the
 labels is drawn ``--draws`` times, once for the supervised network, which is trained anew for each draw.
@@ -36,7 +36,7 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
+from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSplit
 from threadpoolctl import threadpool_limits
 
 from sklearn_simclr import (
@@ -50,8 +50,9 @@ from sklearn_simclr import (
 )
 
 GRID = np.logspace(-5, 0.5, 12)
-# Folds where there are fewer labelled rows than that; else a fifth of the rows is held out once.
-FOLDS = {500: 5, 2000: 3}
+# Folds, and how often they are drawn, where there are fewer labelled rows than that; else a fifth of the rows
+# is held out once. One draw of folds of 50 rows is mostly chance.
+FOLDS = {500: (5, 3), 2000: (3, 1)}
 # Images up to this side are read as arrays, larger ones by each method at its own size.
 SMALL = 64
 OURS, SUPERVISED = "SimCLR", "supervised network"
@@ -141,19 +142,19 @@ def accuracies(H, y, H_new, y_new, grid):
 
 
 def chosen(H, y, seed):
-    """Return the best accuracy in cross-validation and its C; worse values end the search."""
-    n_folds = next((n for rows, n in FOLDS.items() if len(y) < rows), None)
-    if n_folds is None:
+    """Return the best accuracy in cross-validation and its C; with many rows, worse values end the search."""
+    n_folds, n_repeats = next((n for rows, n in FOLDS.items() if len(y) < rows), (1, 1))
+    if n_folds == 1:
         folds = StratifiedShuffleSplit(1, test_size=0.2, random_state=seed)
     else:
-        smallest = np.unique(y, return_counts=True)[1].min()
-        folds = StratifiedKFold(int(np.clip(smallest, 2, n_folds)), shuffle=True, random_state=seed)
+        n_folds = int(np.clip(np.unique(y, return_counts=True)[1].min(), 2, n_folds))
+        folds = RepeatedStratifiedKFold(n_splits=n_folds, n_repeats=n_repeats, random_state=seed)
     paths = [accuracies(H[a], y[a], H[b], y[b], GRID) for a, b in folds.split(H, y)]
     best, best_C, worse = -1.0, GRID[0], 0
     for C in GRID:
         found = float(np.mean([next(path) for path in paths]))
         best, best_C, worse = (found, C, 0) if found > best else (best, best_C, worse + (found < best))
-        if worse == (2 if n_folds else 1):
+        if n_repeats == 1 and worse == min(n_folds, 2):
             break
     return best, float(best_C)
 
