@@ -5,10 +5,10 @@ all training images, the supervised one on the labelled rows alone. Answers are 
 mirror image, for every method. A logistic regression on the numbers of a method has the C and the scaling
 that are best by cross-validation on its labelled rows (five folds three times, three folds from 500 rows on,
 a fifth of the rows from 2,000 on): all numbers divided by one factor, or each by its own deviation; neither
-needs labels. The supervised network answers by its own last layer. The settings of the autoencoder and of k-means are those that are best
-in cross-validation on labelled rows of the source, 100 per class where so many are asked for; SimCLR has its
-defaults. A seed is a draw of all random weights; with each seed a part of the
-labels is drawn ``--draws`` times, once for the supervised network, which is trained anew for each draw.
+needs labels. The supervised network answers by its own last layer. The settings of the autoencoder and of
+k-means are those that are best in cross-validation on labelled rows of the source, 100 per class where so
+many are asked for; SimCLR has its defaults. A seed is a draw of all random weights; with each seed a part of
+the labels is drawn ``--draws`` times, once for the supervised network, which is trained anew for each draw.
 
 A source is NAME=FOLDER. Images of its sub-folder ``train`` are trained on; those that are scored are in
 ``validation``, or without it, others of ``train``, or with ``--test`` in ``test``. ``cifar10`` without a
