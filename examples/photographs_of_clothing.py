@@ -6,8 +6,6 @@ Photographs as people take them: 3,068 of clothing, about 288 x 384 pixels each,
 labels get, how far 307? This lesson needs a download, so the site shows stored results of the same study.
 """
 
-# sphinx_gallery_thumbnail_path = 'images/hero_light.png'
-
 # %%
 # The photographs
 # ---------------
@@ -87,6 +85,7 @@ print(accuracy.round(1).to_string())
 display = LabelFractionDisplay.from_results(results, score_name="Accuracy (%)", reference="best", chance=0.1)
 display.ax_.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=None))
 display.figure_.set_label("curve")
+# sphinx_gallery_thumbnail_path = 'images/hero_light.png'
 
 # %%
 # The stored results are for the same photographs and the same question. Each network was trained for 40
