@@ -12,6 +12,7 @@ from torch import nn
 
 from .._utils.atomic_write import replacing
 from .._utils.types import PathLike
+from .._utils.usual_settings import usual_settings
 from .._utils.warn import warn
 from ..encoders.description import describe_network, encoder_name
 from ..encoders.heads import ProjectionHead
@@ -28,6 +29,7 @@ __all__ = ["export_encoder", "load_encoder"]
 _FORMATS = ("safetensors", "torch", "onnx")
 
 
+@usual_settings()
 def export_encoder(
     estimator: BaseEstimator,
     path: str | os.PathLike,
@@ -125,6 +127,7 @@ def export_encoder(
     return _export_safetensors(found.step, path)
 
 
+@usual_settings()
 def load_encoder(path: str | os.PathLike) -> Pretrained:
     """Return the network that `export_encoder` wrote as safetensors.
 

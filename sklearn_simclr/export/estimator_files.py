@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils import container
+from .._utils.usual_settings import usual_settings
 from .._utils.warn import shortened, warn
 from ..estimators.nested import image_steps
 from ._estimator_values import ESTIMATORS, decode_estimator, encode_estimator
@@ -89,6 +90,7 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     container.write(path, _KIND, arrays, records)
 
 
+@usual_settings()
 def load_estimator(path: str | os.PathLike) -> Any:
     """Return the estimator that `save_estimator` wrote.
 

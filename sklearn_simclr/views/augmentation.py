@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._utils.pickling import VersionedPickles
 from .._utils.types import Images
+from .._utils.usual_settings import usual_settings
 from ..images.items import as_rows
 from ..images.load import load_images
 from .by_matrices import Maps, compute_maps
@@ -321,6 +322,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
             implementation=self.implementation,
         )
 
+    @usual_settings()
     def __call__(
         self, images: Tensor | Images, generator: torch.Generator | None = None, n_views: int = 1
     ) -> Tensor:

@@ -26,6 +26,7 @@ from sklearn_simclr import (
     WeightedKNNClassifier,
 )
 from sklearn_simclr._utils import pickling
+from sklearn_simclr.export import export_encoder, load_encoder, load_estimator, save_estimator
 from sklearn_simclr.losses import nt_xent
 
 
@@ -73,6 +74,24 @@ def usual(images):
     return everything(images)
 
 
+@pytest.fixture(scope="module")
+def files(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    fitted = SimCLRTransformer(max_epochs=0, random_state=0).fit(images)
+    save_estimator(fitted, folder / "estimator")
+    export_encoder(fitted, folder / "encoder")
+    return folder
+
+
+def from_files(images, folder):
+    """Return what files and views say of images."""
+    batch = torch.from_numpy(images)[:, None]
+    encoder = load_encoder(folder / "encoder").encoder
+    views = Augmentation()(batch, torch.Generator(device="cpu").manual_seed(0), n_views=2)
+    found = [load_estimator(folder / "estimator").transform(images), views.numpy()]
+    return [*found, *(weight.detach().numpy() for weight in encoder.parameters())]
+
+
 def everything(images):
     """Return what estimators say of images."""
     labels = np.arange(16) % 2
@@ -96,6 +115,15 @@ def test_settings_of_torch_and_numpy_change_nothing_and_stay(images, usual, sett
         found = everything(images)
         assert settings() == before
     for one, other in zip(found, usual, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_files_and_views_are_the_same_with_any_settings(images, files, setting):
+    with setting():
+        found = from_files(images, files)
+    for one, other in zip(found, from_files(images, files), strict=True):
+        assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
 
 

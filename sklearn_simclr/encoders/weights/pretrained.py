@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from ..._utils.container import peek
+from ..._utils.usual_settings import usual_settings
 from ..libraries import TIMM, TORCHVISION, LibraryNetwork, without_classifier
 from ..preprocessing import Preprocessing
 from ._files import find_prefix, open_bundle, open_file, open_torch
@@ -23,6 +24,7 @@ __all__ = ["Preprocessing", "Pretrained", "convert_checkpoint", "load_pretrained
 _OUR_RESNETS = tuple(f"ResNet{depth}_Weights" for depth in (18, 34, 50, 101, 152))
 
 
+@usual_settings()
 def load_pretrained(
     weights: str | os.PathLike | enum.Enum,
     *,
