@@ -135,6 +135,16 @@ def test_numbers_that_numpy_lacks_are_those_of_float32(dtype):
         np.testing.assert_array_equal(simclr().fit(same).transform(same), expected)
 
 
+def test_what_has_numbers_only_when_asked():
+    class Asked:
+        def __array__(self, *args, **kwargs):
+            return IMAGES
+
+    expected = simclr().fit(IMAGES).transform(IMAGES)
+    for same in (Asked(), (torch.from_numpy(IMAGES) * -1j).conj().imag):
+        np.testing.assert_array_equal(simclr().fit(same).transform(same), expected)
+
+
 def test_features_whose_squares_overflow_are_named():
     features = IMAGES.reshape(6, 64).copy()
     features[3, 1] = 1e308

@@ -130,8 +130,8 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
         if kind == "compact":
             # What depends on the size of the images is set instead.
             pool, pooled = options.pop("stem_pool"), options.pop("means_of_pooled")
-            if type(pool) not in (int, float) or not 1 <= pool < math.inf:
-                raise ValueError(f"stem_pool is {pool!r}, not a number >= 1")
+            if type(pool) not in (int, float) or not 1 <= pool <= MOST_RESIZED:
+                raise ValueError(f"stem_pool is {pool!r}, not a number from 1 to {MOST_RESIZED}")
             if type(pooled) is not bool:
                 raise ValueError(f"means_of_pooled is {pooled!r}, not true or false")
             if type(options["side"]) is not int or options["side"] < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -175,13 +176,15 @@ def array_like(X: Any, one: tuple[int, ...] | None = None) -> Any:
         X = X.tolist()
     if isinstance(X, list | tuple):
         X = _nested_lists(X)
+    if not hasattr(X, "ndim") and (hasattr(X, "__array__") or hasattr(X, "__array_interface__")):
+        X = np.asarray(X)
     if getattr(X, "ndim", 2) < 2 and not _is_text(X):
         raise ValueError(_no_batch(np.asarray(X)))
     if one is not None and getattr(X, "shape", None) == one:
         raise ValueError(f"X has the shape of one image, {one}. Pass X[None].")
     if _is_text(X):
         raise ValueError(
-            "X holds strings or bytes in several columns. Pass one column of paths, or an array of "
+            "X holds strings, bytes or dicts in several columns. Pass one column of paths, or an array of "
             "numbers of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W)."
         )
     return _plain_dtype(X)
@@ -277,7 +280,8 @@ def _no_batch(X: np.ndarray) -> str:
 
 def _is_text(X: Any) -> bool:
     if hasattr(X, "iloc"):
-        return any(isinstance(value, str | bytes) for value in np.asarray(X.iloc[:1], dtype=object).flat)
+        kinds = (str, bytes, dict, PathLike)
+        return any(isinstance(value, kinds) for value in np.asarray(X.iloc[:1], dtype=object).flat)
     if not isinstance(X, np.ndarray):
         return isinstance(X, str | bytes)
     if X.dtype.kind == "O":

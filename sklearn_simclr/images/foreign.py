@@ -76,7 +76,7 @@ def array_of_tensor(tensor: Tensor) -> NDArray:
         raise TypeError("A tensor on the device 'meta' has no numbers. Pass one on a device that keeps them.")
     if tensor.is_quantized:
         raise TypeError(f"A tensor of {tensor.dtype} stands for other numbers. Pass those: X.dequantize().")
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     try:
         return tensor.numpy()
     except TypeError:

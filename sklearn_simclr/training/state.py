@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .._utils.devices import generator_states, set_generator_states
+from ..encoders.description import not_finite
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -136,6 +137,9 @@ def restore(loop: Loop, state: dict[str, Any]) -> Position | None:
         How far its epoch is; None at the end of an epoch.
     """
     device = loop.plan.device
+    odd = not_finite(state["module"])
+    if odd:
+        raise ValueError(f"{odd!r} is not finite")
     loop.module_.load_state_dict(state["module"])
     loop.optimizer_.load_state_dict(state["optimizer"])
     _lay_out_as_parameters(loop.optimizer_)

@@ -193,9 +193,14 @@ def test_home_and_addresses_in_places(images, tmp_path, monkeypatch):
             simclr(max_epochs=1, **{name: "s3://b/c"}).fit(images[:32])
 
 
+def not_finite(tensors):
+    tensors["2"].fill_(np.nan)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        not_finite,
         lambda meta: meta.pop("state"),
         lambda meta: meta.update(parts=3),
         lambda meta: meta.update(state={"dict": [["module", {"tensor": "none"}]]}),
@@ -218,7 +223,7 @@ def test_a_checkpoint_that_says_something_else_is_refused(images, tmp_path, chan
     fit(images[:32])
     path = tmp_path / "training.safetensors"
     tensors, meta = container.read(path, "checkpoint")
-    change(meta)
+    change(tensors if change is not_finite else meta)
     container.write(path, "checkpoint", tensors, meta)
     with pytest.raises(ValueError, match="no valid checkpoint.*checkpoint_dir, or remove the file"):
         fit(images[:32])
