@@ -173,7 +173,7 @@ def evaluate(H, H_new, rows, y, y_new, seed):
 
     choices = [prepared(each) for each in (False, True)]
     with threadpool_limits(1):
-        found = Parallel(n_jobs=2, prefer="threads")(delayed(chosen)(A, y[rows], seed) for A, _ in choices)
+        found = Parallel(n_jobs=2)(delayed(chosen)(A, y[rows], seed) for A, _ in choices)
     each = found[1][0] > found[0][0]
     (A, B), (_, C) = choices[each], found[each]
     *_, accuracy = accuracies(A, y[rows], B, y_new, GRID[GRID <= C][-3:])
