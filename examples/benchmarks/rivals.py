@@ -452,6 +452,7 @@ def main(arguments=None):
         print(f"{name}: {len(y):,} training images, {len(y_new):,} to score on", flush=True)
         for _ in measure(options, results, (name, X, y, X_new, y_new)):
             write(options, results, sizes)
+    write(options, results, sizes)  # also where everything had been measured
 
 
 if __name__ == "__main__":
