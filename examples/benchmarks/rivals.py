@@ -141,7 +141,7 @@ def accuracies(H, y, H_new, y_new, grid):
             yield model.set_params(C=C).fit(H, y).score(H_new, y_new)
 
 
-def chosen(H, y, seed, grid):
+def chosen(H, y, seed):
     """Return the best accuracy in cross-validation and its C; with many rows, worse values end the search."""
     n_folds, n_repeats = next((n for rows, n in FOLDS.items() if len(y) < rows), (1, 1))
     if n_folds == 1:
@@ -149,9 +149,9 @@ def chosen(H, y, seed, grid):
     else:
         n_folds = int(np.clip(np.unique(y, return_counts=True)[1].min(), 2, n_folds))
         folds = RepeatedStratifiedKFold(n_splits=n_folds, n_repeats=n_repeats, random_state=seed)
-    paths = [accuracies(H[a], y[a], H[b], y[b], grid) for a, b in folds.split(H, y)]
-    best, best_C, worse = -1.0, grid[0], 0
-    for C in grid:
+    paths = [accuracies(H[a], y[a], H[b], y[b], GRID) for a, b in folds.split(H, y)]
+    best, best_C, worse = -1.0, GRID[0], 0
+    for C in GRID:
         found = float(np.mean([next(path) for path in paths]))
         best, best_C, worse = (found, C, 0) if found > best else (best, best_C, worse + (found < best))
         if n_repeats == 1 and worse == min(n_folds, 2):
@@ -172,8 +172,10 @@ def evaluate(H, H_new, rows, y, y_new, seed):
         return A, B
 
     choices = [prepared(each) for each in (False, True)]
+    # Threads share one interpreter: fits on few rows would wait for each other.
+    workers = Parallel(n_jobs=1 if len(rows) < min(FOLDS) else 2, prefer="threads")
     with threadpool_limits(1):
-        found = Parallel(n_jobs=2)(delayed(chosen)(A, y[rows], seed, GRID) for A, _ in choices)
+        found = workers(delayed(chosen)(A, y[rows], seed) for A, _ in choices)
     each = found[1][0] > found[0][0]
     (A, B), (_, C) = choices[each], found[each]
     *_, accuracy = accuracies(A, y[rows], B, y_new, GRID[GRID <= C][-3:])
