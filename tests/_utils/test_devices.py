@@ -43,7 +43,7 @@ def test_older_flags_of_tf32_can_be_read_meanwhile(precision):
 def test_newer_flags_of_tf32_are_kept():
     products = torch.backends.cuda.matmul
     if not hasattr(torch.backends.cudnn, "conv"):
-        pytest.skip("this version of torch has none")
+        pytest.skip("torch before 2.9 has no torch.backends.cudnn.conv.fp32_precision, only the older flags")
     before = products.fp32_precision
     products.fp32_precision = "tf32"
     try:
