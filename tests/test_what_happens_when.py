@@ -182,39 +182,42 @@ MIXED = [IMAGES[0], IMAGES[1, :6]]
 
 # What the words of the table stand for; each gets a folder and the paths of images.
 WHEN = {
-    "a file of X is no image": (ValueError, lambda d, p: simclr().fit(with_bytes(p, b"<html>"))),
-    "a file of X is missing": (FileNotFoundError, lambda d, p: simclr().fit([*p, "none.png"])),
-    'a file of X is broken, and ``on_error="grey"``': (
+    "a file in X is not an image": (ValueError, lambda d, p: simclr().fit(with_bytes(p, b"<html>"))),
+    "a file in X is missing": (FileNotFoundError, lambda d, p: simclr().fit([*p, "none.png"])),
+    'a file in X is broken, and ``on_error="grey"``': (
         UserWarning,
         lambda d, p: simclr(on_error="grey").fit(with_bytes(p, b"<html>")),
     ),
-    "an image claims to be huge": (ValueError, lambda d, p: simclr().fit(with_bytes(p, huge_png()))),
-    "a TIFF claims millions of tiles": (ValueError, lambda d, p: simclr().fit(with_bytes(p, tiled_tiff()))),
+    "the header of an image declares a huge size": (
+        ValueError,
+        lambda d, p: simclr().fit(with_bytes(p, huge_png())),
+    ),
+    "a TIFF declares millions of tiles": (ValueError, lambda d, p: simclr().fit(with_bytes(p, tiled_tiff()))),
     "a pixel is NaN": (ValueError, lambda d, p: simclr().fit(with_value(np.nan))),
     "a few pixels are far from all others, such as -9999": (
         UserWarning,
         lambda d, p: simclr().fit(with_value(-9999)),
     ),
-    "all pixels have one value": (ValueError, lambda d, p: simclr().fit(np.zeros((8, 8, 8)))),
+    "all pixels have the same value": (ValueError, lambda d, p: simclr().fit(np.zeros((8, 8, 8)))),
     "arrays have several sizes, and ``image_size=None``": (
         ValueError,
         lambda d, p: simclr(image_size=None).fit(MIXED),
     ),
-    "an item of a dataset raises": (ValueError, lambda d, p: simclr().fit(Broken())),
+    "an item of a dataset raises an error": (ValueError, lambda d, p: simclr().fit(Broken())),
     "X is a DataLoader": (TypeError, lambda d, p: simclr().fit(torch.utils.data.DataLoader(IMAGES))),
-    "X is a tensor on the device meta": (
+    'X is a tensor on the device ``"meta"``': (
         TypeError,
         lambda d, p: simclr().fit(torch.zeros(8, 8, 8, device="meta")),
     ),
-    "an integer is beyond the range of floats": (
+    "an integer is beyond the range of float64": (
         ValueError,
         lambda d, p: simclr().fit(with_value(10**400, object)),
     ),
-    "transform gets images of another size than fit": (
+    "``transform`` gets images of another size than ``fit``": (
         ValueError,
         lambda d, p: simclr().fit(IMAGES).transform(IMAGES[:, :6]),
     ),
-    "an image file changes after it was put into ``cache_dir``": (
+    "an image file changes after its pixels were stored in ``cache_dir``": (
         None,
         lambda d, p: changed_cache(d, p, lambda: change_image(p)),
     ),
@@ -224,27 +227,33 @@ WHEN = {
     ),
     "the index of ``cache_dir`` is damaged": (ValueError, damaged_index),
     "``checkpoint_dir`` holds another training": (ValueError, lambda d, p: another_checkpoint(d)),
-    "a bit of a checkpoint has flipped": (ValueError, lambda d, p: flipped_checkpoint(d)),
-    "two fits want one ``checkpoint_dir`` at a time": (ValueError, lambda d, p: shared_checkpoint(d)),
+    "a checkpoint is damaged": (ValueError, lambda d, p: flipped_checkpoint(d)),
+    "two fits use one ``checkpoint_dir`` at the same time": (ValueError, lambda d, p: shared_checkpoint(d)),
     "a training diverges": (
         ValueError,
         lambda d, p: as_it_was(ValueError, learning_rate=1e38, warmup=0),
     ),
-    "fit is interrupted (Ctrl-C)": (
+    "Ctrl-C interrupts ``fit``": (
         KeyboardInterrupt,
         lambda d, p: as_it_was(KeyboardInterrupt, callbacks=[Interrupt()]),
     ),
-    "what a loss computes cannot be known, and ``memory`` is set": (
+    "``memory`` is set, and the code of the loss cannot be identified": (
         TypeError,
         lambda d, p: simclr(loss=Opaque(), memory=str(d), max_epochs=1).fit(IMAGES),
     ),
     "``load_estimator`` gets a pickle": (ValueError, lambda d, p: pickled(d)),
-    "a file of an estimator names a ``memory`` folder": (
+    "a saved estimator names a ``memory`` folder": (
         UserWarning,
         lambda d, p: forged(d, lambda record: record["params"].update(memory="gift")),
     ),
-    "a file of an estimator claims more than it has": (ValueError, lambda d, p: forged(d, claim)),
-    "a file of weights calls for memory": (ValueError, lambda d, p: calling(d)),
+    "a saved estimator declares larger networks than it contains": (
+        ValueError,
+        lambda d, p: forged(d, claim),
+    ),
+    "reading a file of weights would take much more memory than its size": (
+        ValueError,
+        lambda d, p: calling(d),
+    ),
 }
 
 
