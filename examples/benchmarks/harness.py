@@ -134,7 +134,8 @@ def describe(measured):
         line = f"{item.comparison}, {item.case}, {item.peer}: "
         if item.ratio is not None:
             line += f"ours {item.ours:.4g}, theirs {item.theirs:.4g} {item.unit}; ours / theirs "
-            line += f"{item.ratio:.3g} ({item.low:.3g} to {item.high:.3g})"
+            line += f"{item.ratio:.3g}"
+            line += "" if item.low is None else f" ({item.low:.3g} to {item.high:.3g})"
         elif item.ours is not None:
             line += f"ours {item.ours:.4g} {item.unit}"
         if item.target:

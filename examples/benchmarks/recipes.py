@@ -33,9 +33,10 @@ def _jitter(size):
     return {"brightness": 0.8 * s, "contrast": 0.8 * s, "saturation": 0.8 * s, "hue": 0.2 * s}
 
 
-def ours(size):
+def ours(size, implementation="torchvision"):
     """Return the augmentation of sklearn-simclr."""
-    return Augmentation(recipe="cifar" if size <= 64 else "imagenet", size=size, crop_scale=SCALE)
+    recipe = "cifar" if size <= 64 else "imagenet"
+    return Augmentation(recipe=recipe, size=size, crop_scale=SCALE, implementation=implementation)
 
 
 def lightly(size):
