@@ -2,16 +2,17 @@
 Ten kinds of clothing, few labels
 =================================
 
-Photographs as people take them: 3,068 of clothing, about 288 x 384 pixels each, in ten classes. How far do 61
-labels get, how far 307? This lesson needs a download, so the site shows stored results of the same study.
+The images are 3,068 photographs of clothing in ten classes, taken by ordinary people, about 288 x 384 pixels
+each. How accurate is a classifier that learns from 61 labels, or from 307? This lesson needs a download, so
+this page shows stored results of a similar study.
 """
 
 # %%
 # The photographs
 # ---------------
-# Alexey Grigorev's collection is free to use (CC0). Get it with ``git clone
-# https://github.com/alexeygrigorev/clothing-dataset-small`` in the folder in which you run this script. The
-# collection has the folders ``train`` and ``validation``, each with one sub-folder per class.
+# Alexey Grigorev's collection is free to use (CC0). Before you run this script, download the collection into
+# the same folder: ``git clone https://github.com/alexeygrigorev/clothing-dataset-small``. It has the folders
+# ``train`` and ``validation``, each with one sub-folder per class.
 #
 # :func:`~sklearn_simclr.load_image_paths` lists the files. The encoder learns from all photographs of
 # ``train``; accuracy is measured on those of ``validation``.
@@ -47,8 +48,9 @@ print(", ".join(train.target_names))
 # %%
 # Three kinds of features
 # -----------------------
-# Each pipeline ends in the same classifier. ``C=0.01`` is a strong penalty, since there are more features
-# than labels. Every transformer reads the files by itself, and shrinks the centred square of each photograph.
+# Each pipeline ends in the same classifier. ``C=0.01`` is a strong penalty, which is needed because there are
+# more features than labels. Every transformer reads the files by itself, and shrinks the centred square of
+# each photograph.
 
 
 def classify(features):
@@ -88,10 +90,10 @@ display.figure_.set_label("curve")
 # sphinx_gallery_thumbnail_path = 'images/hero_light.png'
 
 # %%
-# The stored results are for the same photographs and the same question. Each network was trained for 40
-# seconds, each method has its own ``C``, and the numbers are means over two seeds. SimCLR is behind HOG with
-# five labels per class, and ahead of all others from 20 labels per class on. :doc:`/reference/benchmarks` has
-# the machine and the command.
+# The stored results answer the same question for the same photographs, with more methods. Each network was
+# trained for 40 seconds, and each method has its own ``C``. With five labels per class, HOG, the untrained
+# network and the autoencoder are ahead of SimCLR. From 20 labels per class on, SimCLR is ahead of all others.
+# :doc:`/reference/benchmarks` has the machine and the command.
 #
 # .. image:: /images/hero_light.png
 #    :class: only-light
@@ -109,8 +111,8 @@ display.figure_.set_label("curve")
 # What looks alike to the encoder
 # -------------------------------
 # Photographs that look alike to the encoder have representations that point in similar directions. The first
-# column shows photographs that the encoder has not seen; to the right of each are the five training
-# photographs whose representations are the most similar. No label was used for this.
+# column shows photographs that the encoder has not seen. To the right of each are the five training
+# photographs with the most similar representations. No labels were used for this.
 
 encoder = results.loc[results["estimator"] == "SimCLR", "fitted_estimator"].iloc[0][0]
 shown = [np.flatnonzero(test.target == k)[0] for k in range(0, len(test.target_names), 2)]
@@ -127,13 +129,13 @@ for row, photograph, similar in zip(axes, shown, neighbours, strict=True):
         ax.set(xticks=[], yticks=[])
     row[0].set_ylabel(test.target_names[test.target[photograph]])
 axes[0, 0].set_title("new", fontsize="medium")
-axes[0, 3].set_title("the most similar ones of training", fontsize="medium")
+axes[0, 3].set_title("the most similar training photographs", fontsize="medium")
 
 # %%
 # More time, and other methods
 # ----------------------------
-# ``SimCLRTransformer(max_time=600)`` trains for ten minutes, and learns more. :doc:`/reference/benchmarks`
-# compares more methods on the same photographs, each with its own ``C``. :doc:`/how_to/imagenet` adds the
-# features of a network that was trained on ImageNet. For a folder of your own see :doc:`/how_to/photographs`.
+# ``SimCLRTransformer(max_time=600)`` trains for ten minutes, and learns more. :doc:`/how_to/imagenet`
+# compares with the features of a network that was trained on ImageNet. :doc:`/how_to/photographs` is about
+# folders of your own.
 
 plt.show()

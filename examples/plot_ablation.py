@@ -2,19 +2,19 @@
 Which augmentation? A grid search over views and temperature
 =============================================================
 
-The encoder learns to look at what two views of an image share, and to ignore what differs. The paper finds
-the right augmentation by ablation: train, classify with few labels, change one thing, repeat (section 3 and,
-for the temperature, section 5.1 of :arxiv:`2002.05709`). Here the augmentation is an estimator like the
-others, so that an ablation is a ``GridSearchCV``. This lesson also shows when an ablation says nothing.
+The encoder learns what two views of an image have in common, and ignores what differs. The paper finds the
+right augmentation by ablation: train, classify with few labels, change one thing, repeat (section 3 and, for
+the temperature, section 5.1 of :arxiv:`2002.05709`). Here the augmentation is an estimator, so an ablation is
+a ``GridSearchCV``. This lesson also shows a case in which an ablation says nothing.
 """
 
 # %%
 # The pipeline and its grid
 # -------------------------
-# Handwritten digits of 8 x 8 pixels. The encoder is trained on all images of a training fold, the classifier
-# on 10% of their labels; the score is the accuracy on the test fold. Two parameters make the first grid: the
-# smallest part of an image that a view may show, and the temperature of the loss. The second grid mirrors
-# every other view, or none.
+# The images are handwritten digits of 8 x 8 pixels. The encoder is trained on all images of a training fold,
+# the classifier on 10% of their labels. The score is the accuracy on the test fold. The first grid has two
+# parameters: the smallest part of an image that a view may show, and the temperature of the loss. The second
+# grid mirrors half of the views, or none.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,8 +56,8 @@ grid = {"simclr__augmentation__crop_scale": crops, "simclr__temperature": temper
 # %%
 # What the views look like
 # ------------------------
-# Each row shows one digit and seven views of it, from wild crops in the first row to none at all in the last.
-# The encoder has to find out which views belong together.
+# Each row shows the same digit and seven views of it, with the smallest crops in the first row and no crops
+# in the last. The encoder has to find out which views belong together.
 
 views_figure, axes = plt.subplots(len(crops), 8, figsize=(7.2, 3.9), layout="constrained")
 image = torch.as_tensor(X[4][None, None] / 16, dtype=torch.float32)
@@ -74,7 +74,7 @@ axes[0, 4].set_title("views; the part of the image that a crop keeps is on the l
 # %%
 # The search
 # ----------
-# Twelve settings and two more for the flips, in each of two folds.
+# The search fits twelve settings, and two more for the flips, in each of two folds.
 
 folds = StratifiedKFold(2, shuffle=True, random_state=0)
 flips = {"simclr__augmentation__flip_probability": [0.0, 0.5]}
@@ -86,14 +86,15 @@ print(f"best: {search.best_params_}, accuracy {search.best_score_:.1%}")
 # %%
 # The heatmap
 # -----------
-# The colours suggest large differences, but look at the scale: all twelve settings lie within a few points.
-# The accuracy of one setting differs by more than that between the two folds, which have 35 labels each. So
-# this grid says that crops and temperature hardly matter for these digits, and not that the darkest or the
-# lightest field is right. The best of twelve is partly the luckiest; score a final choice on images that the
+# The colours suggest large differences, but look at the scale: all twelve settings are within a few
+# percentage points. The accuracy of a single setting differs more than that between the two folds, which have
+# 35 labels each. So the grid says that crops and temperature hardly matter for these digits. It does not say
+# which field is best. The best of twelve is partly the luckiest: measure a final choice on images that the
 # search has not seen.
 #
-# Why so little? The images have 8 x 8 pixels, and a good part of the representation is not learnt: histograms
-# of oriented gradients, the same in all fields. Photographs leave more to learn: :doc:`/reference/trials`.
+# Why do the settings differ so little? The images have 8 x 8 pixels, and a good part of the representation is
+# not learnt: the histograms of oriented gradients are the same in all fields. Photographs leave more to
+# learn: :doc:`/reference/trials`.
 
 ablation = results[results["temperature"].notna()].assign(smallest=lambda r: r["crop_scale"].map(min))
 table = 100 * ablation.pivot(index="smallest", columns="temperature", values="mean_test_score").astype(float)
@@ -115,9 +116,9 @@ heatmap.colorbar(drawn, label="test accuracy with 10% of the labels (%)")
 # %%
 # Flips
 # -----
-# A mirrored digit is not a digit, so one expects that flips harm. Here they make a smaller difference than
-# the choice of the fold. To tell such settings apart takes more folds, or more draws of the labels:
-# :func:`~sklearn_simclr.label_fraction_curve` makes ten draws as easily as one.
+# Most mirrored digits are no digits, so one expects that flips reduce the accuracy. Here they make a smaller
+# difference than the choice of the fold. To tell such settings apart, use more folds or more draws of the
+# labels: :func:`~sklearn_simclr.label_fraction_curve` makes ten draws as easily as one.
 
 flipped = results[results["flip_probability"].notna()].set_index("flip_probability")
 per_fold = 100 * flipped.filter(regex=r"^split\d_test_score")
@@ -127,7 +128,7 @@ flip_figure, ax = plt.subplots(figsize=(5.6, 2.4), layout="constrained")
 for fold, scores in enumerate(per_fold.T.to_numpy()):
     ax.plot(scores, range(len(scores)), "o-", color="0.6", label=None if fold else "folds")
 ax.plot(per_fold.mean(axis=1), range(len(per_fold)), "D", color="C0", label="mean")
-ax.set_yticks(range(len(per_fold)), ["no flips", "flips of every other view"])
+ax.set_yticks(range(len(per_fold)), ["no flips", "half of the views mirrored"])
 ax.set(xlabel="test accuracy with 10% of the labels (%)", ylim=(-0.5, 1.5))
 ax.legend(loc="center")
 

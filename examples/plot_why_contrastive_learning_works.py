@@ -2,20 +2,19 @@
 Why does contrastive learning work?
 ===================================
 
-Contrastive training never sees a class. It pulls two images together that belong together, and pushes others
-away. Why should a classifier profit from that? The theory of Arora et al. (:arxiv:`1902.09229`) has an
-answer: a small contrastive loss forces the loss of a very simple classifier on the same representations to be
-small as well. Here this is watched on handwritten digits, where the classes are known and everything can be
-measured.
-:doc:`/explanation/theory` explains the formulas.
+Contrastive training never sees a class. It pulls together two images that belong together, and pushes other
+images away. Why should this help a classifier? The theory of Arora et al. (:arxiv:`1902.09229`) has an
+answer: if the contrastive loss is small, the loss of a very simple classifier on the same representations
+must be small, too. This lesson checks the theory on handwritten digits, where the classes are known and
+everything can be measured. :doc:`/explanation/theory` explains the formulas.
 """
 
 # %%
 # Tuples
 # ------
-# The theory assumes *latent classes*. A tuple is an anchor, a positive of the same class, and a negative of a
-# class that is drawn without looking, so that it may happen to be the anchor's own: a *collision*. With ten
-# equally frequent digits that is one tuple in ten.
+# The theory assumes *latent classes*. A tuple is an anchor, a positive of the same class, and a negative
+# whose class is drawn at random. If the negative happens to have the class of the anchor, that is a
+# *collision*. With ten equally frequent digits, one tuple in ten has a collision.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -62,9 +61,9 @@ for spine in axes[2, -1].spines.values():
 # %%
 # Three representations
 # ---------------------
-# The pixels, an encoder that was not trained, and SimCLR, which was trained on the training images without
-# labels. All are centred and scaled to length 2, because the losses depend on the length. From here on only
-# test images are used, and they stand for the whole distribution.
+# The representations are the raw pixels, those of an untrained encoder, and those of SimCLR, which learnt
+# from the training images without labels. All are centred and scaled to length 2, because the losses depend
+# on the length. From here on, only test images are used, and they stand for the whole distribution.
 
 length = 2.0
 encoders = {
@@ -85,13 +84,14 @@ for name, encoder in encoders.items():
 # %%
 # The bound, and what blocks do to it
 # -----------------------------------
-# The *mean classifier* has no training at all: it compares an image with the mean of each class. Its average
-# loss on telling two digits apart (dotted) lies below the bound by the contrastive loss (theorem 4.1; the
-# leftmost points). If not one positive and one negative but the means of whole blocks are compared, the bound
-# falls towards the loss (proposition 6.2): a mean of many images is nearly the class mean.
+# The *mean classifier* needs no training: it compares an image with the mean of each class. Its average loss
+# in telling two digits apart (dotted lines) lies below the bound that theorem 4.1 derives from the
+# contrastive loss (leftmost points). If means of blocks of images replace the single positive and negative,
+# the bound falls towards the loss (proposition 6.2), because the mean of many images is close to the class
+# mean.
 #
-# The bound, which is made of pairs and never of a label, puts the three representations in the same order as
-# the loss of the mean classifier does.
+# The bound puts the three representations in the same order as the loss of the mean classifier does, although
+# it only compares images with each other.
 
 prior = np.bincount(y_test) / len(y_test)
 tau = collision_probability(prior)
@@ -122,11 +122,11 @@ print(pd.DataFrame(rows, columns=columns).round(3).to_string(index=False))
 # %%
 # Collisions
 # ----------
-# Part of the contrastive loss is a toll that no representation escapes: when the negative is of the anchor's
-# class. Its share grows with the probability of a collision, :math:`\tau`, which is 1/2 for two equally
-# frequent classes and 1/10 for ten. The theory subtracts the least that collisions can cost, 1 bit each; what
-# they cost beyond it, because images of a class differ, stays in the bound, :math:`\tau / (1 - \tau)` times.
-# With two classes it is about half of the bound.
+# No representation can avoid the loss from collisions. It grows with the probability of a collision,
+# :math:`\tau`, which is 1/2 for two equally frequent classes and 1/10 for ten. A collision costs at least 1
+# bit, and the theory subtracts this bit. Since images of a class differ, collisions cost more than that. The
+# excess stays in the bound, multiplied by :math:`\tau / (1 - \tau)`. With two classes, it is about half of
+# the bound.
 
 H = represented["SimCLR"]
 collision_figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
@@ -156,9 +156,9 @@ ax.set(
 ax.legend(fontsize="small")
 
 # %%
-# More negatives are compared with at once in practice. Then there are more classes to tell apart, and more
-# collisions: with ten digits and eight negatives, more than half of the tuples have one. The bound still
-# holds, but moves away from the loss (theorem B.1).
+# In practice, an anchor is compared with many negatives at once. Then there are more classes to tell apart,
+# and more collisions: with ten digits and eight negatives, more than half of the tuples have one. The bound
+# still holds, but it moves away from the loss (theorem B.1).
 
 negatives_figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 negatives = (1, 2, 3, 4, 6, 8)
@@ -179,19 +179,19 @@ ax.legend(fontsize="small", ncols=2)
 # %%
 # A guarantee from a sample
 # -------------------------
-# So far all images were at hand. What can be promised for tuples that were not trained on? PAC-Bayes
-# (Nozawa et al., :arxiv:`1910.04464`) gives every weight a distribution and bounds the risk by how far
-# training moved it from where it began.
-# :class:`~sklearn_simclr.PACBayesContrastiveTransformer` minimises such a bound, here with
-# the labels as latent classes. Its parameter ``lam`` says what the loss counts for against that distance.
-# Each model may fail with a probability of 5% over their number, so that with 95% all the guarantees hold,
-# that of the best too.
+# So far, all images were available. What can be guaranteed for tuples that were not used in training?
+# PAC-Bayes (Nozawa et al., :arxiv:`1910.04464`) gives every weight a distribution, and bounds the risk by the
+# distance (KL) that training moves this distribution. :class:`~sklearn_simclr.PACBayesContrastiveTransformer`
+# minimises such a bound, here with the labels as latent classes. Its parameter ``lam`` is the weight of the
+# loss relative to the distance. Five models are trained. Each guarantee may fail with a probability of 1%, so
+# all five hold together with a probability of 95%, and with them the guarantee of the best model.
 #
-# On the left is a training: the risk falls, and when the learning rate falls in the last quarter, so does the
-# distance (KL), and the bound with both. On the right, too small a ``lam`` learns little, too large a one
-# costs more than it brings; the bound tells where between them to stop, without a test image. The guarantee
-# is about new tuples of the training images. On the test images it is not a theorem, but the risk there stays
-# below it, too. A risk of 1/2 is chance, and because of collisions 1/20 is about the least.
+# The left panel shows one training: the risk falls, and when the learning rate falls in the last quarter, the
+# distance and the bound fall, too. The right panel compares values of ``lam``: with a small value, little is
+# learnt; with a large value, the distance grows more than the risk falls. The bound finds the best value
+# without a test image. The guarantee holds for new tuples of the training images. For the test images it is
+# no theorem, but their risk is below the bound, too. A risk of 1/2 is chance; because of collisions, the
+# smallest possible risk is about 1/20.
 
 lams = (0.03, 0.1, 0.3, 1.0, 3.0)
 models = {
