@@ -1,24 +1,24 @@
 """
-CIFAR-10: fine-tuning, and a smaller network that is taught
-===========================================================
+CIFAR-10: fine-tuning and distillation
+======================================
 
-What else can be done with an encoder that learnt without labels, once some images have labels? The steps of
-SimCLRv2, each learning from the same draws of labels and scored on the same test images:
+What can be done with an encoder that learnt without labels, once some images have labels? This script
+compares the steps of SimCLRv2. All get the same draws of labels and are scored on the same test images:
 
-- a logistic regression on its representation, which stays as it is;
-- the whole network trained on with the labels, from the representation (layer 0 of the projection head) or
-  from the first layer of the head;
-- the same network taught by the fine-tuned one, by what that says about all images (self-distillation);
-- a network of half the width, a quarter of the weights, taught in the same way;
-- for comparison the network trained from scratch on the labels alone.
+- a logistic regression on the frozen representation;
+- fine-tuning: the whole network is trained further with the labels, from the representation (layer 0 of the
+  projection head) or from the first layer of the head;
+- self-distillation: the same network learns from the predictions of the fine-tuned network for all images;
+- distillation: a network of half the width, with a quarter of the weights, learns in the same way;
+- for comparison, a network that is trained from scratch on the labels alone.
 
-This is a script to be run by itself::
+The first of these commands downloads CIFAR-10 (162 MiB), the second uses a folder of images::
 
-    python examples/cifar10_fine_tuning.py --max-time 600
-    python examples/cifar10_fine_tuning.py --folder photos --image-size 32 --max-time 60
+    python cifar10_fine_tuning.py --max-time 600
+    python cifar10_fine_tuning.py --folder photos --image-size 32 --max-time 60
 
-The first line downloads CIFAR-10 (162 MiB). A run that was interrupted goes on where it was: networks and
-scores are kept in a folder ``cache`` beside the results.
+An interrupted run goes on where it stopped: networks and scores are kept in the folder ``cache`` next to the
+results.
 """
 
 import argparse
@@ -48,13 +48,13 @@ TEACHER = "fine-tuned from layer 1"
 def add_image_options(parser):
     """Add the options that `load` needs to a parser."""
     data = parser.add_argument_group("images")
-    data.add_argument("--data-home", type=Path, help="where CIFAR-10 is, or is to be kept")
+    data.add_argument("--data-home", type=Path, help="folder of CIFAR-10 (downloaded if it is missing)")
     data.add_argument(
         "--folder",
         type=Path,
-        help="images of your own instead: a sub-folder for each class, or folders train and test with those",
+        help="your own images instead: one sub-folder per class, or folders train and test of that form",
     )
-    data.add_argument("--image-size", type=int, default=32, help="side that files are brought to (32)")
+    data.add_argument("--image-size", type=int, default=32, help="side to which files are resized (32)")
     data.add_argument(
         "--n-unlabelled", type=int, help="training images, of which a fraction has labels (all)"
     )
@@ -77,16 +77,18 @@ def parse(arguments=None):
     budget.add_argument("--max-time", type=float, default=600, help="seconds of pretraining (600)")
     budget.add_argument("--max-epochs", type=int, help="epochs of pretraining, instead of --max-time")
     study.add_argument(
-        "--tuning-epochs", type=int, help="passes over the labels in fine-tuning and in training from scratch"
+        "--tuning-epochs", type=int, help="epochs on the labels, in fine-tuning and in training from scratch"
     )
-    study.add_argument("--teaching-epochs", type=int, default=30, help="passes over all images (30)")
+    study.add_argument(
+        "--teaching-epochs", type=int, default=30, help="epochs of distillation, on all images (30)"
+    )
     study.add_argument("--temperature", type=float, default=1.0, help="of the distillation (1)")
     parser.add_argument("--output", type=Path, default=Path("cifar10_fine_tuning"), help="folder")
     return parser.parse_args(arguments)
 
 
 def some(n, most, target, seed):
-    """Rows of `most` of n images, or of all, with the same shares of the classes."""
+    """Return the rows of `most` of n images, or of all, with the same shares of the classes."""
     if most is None or most >= n:
         return np.arange(n)
     return np.sort(train_test_split(np.arange(n), train_size=most, stratify=target, random_state=seed)[0])
@@ -107,7 +109,7 @@ def load(options):
         found = load_image_paths(options.folder)
         names = found.target_names
         if found.target is None:
-            raise SystemExit(f"{options.folder} needs a sub-folder for each class.")
+            raise SystemExit(f"{options.folder} needs one sub-folder per class.")
         X, X_test, y, y_test = train_test_split(
             found.data, found.target, test_size=0.2, stratify=found.target, random_state=options.seed
         )
@@ -160,18 +162,18 @@ def make_estimators(options, encoder, cache):
 
 
 def compare(results):
-    """Return the table of accuracies, with how far each is from the teacher."""
+    """Return the table of accuracies, and the difference of each to the teacher."""
     table = summarise(results)
-    # Draw by draw: which labels were drawn matters more than what is done with them.
+    # Per draw, since the accuracy depends more on the draw of the labels than on the method.
     scores = results.pivot(index=["fraction", "draw"], columns="estimator", values="score")
     gain = 100 * scores.sub(scores[TEACHER], axis=0).groupby("fraction").mean()
     for fraction in gain.index:
-        table[f"{fraction:.3g}, beside the teacher"] = gain.loc[fraction].map("{:+.1f}".format)
+        table[f"{fraction:.3g}, difference to the teacher"] = gain.loc[fraction].map("{:+.1f}".format)
     return table
 
 
 def draw(results, path):
-    """One bar per estimator and fraction, with one point per draw."""
+    """Draw one bar per estimator and fraction, with one point per draw."""
     import matplotlib.pyplot as plt
 
     names, fractions = results["estimator"].unique(), sorted(results["fraction"].unique())

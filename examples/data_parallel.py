@@ -2,12 +2,13 @@
 One training on several GPUs
 ============================
 
-The script is the same for one process and for several. ``torchrun`` starts them, and they train one model.
+The script is the same for one process and for several processes. ``torchrun`` starts several processes, which
+train one model together.
 
 .. code-block:: console
 
-   python examples/data_parallel.py
-   torchrun --nproc-per-node 2 examples/data_parallel.py
+   python data_parallel.py
+   torchrun --nproc-per-node 2 data_parallel.py
 """
 
 import argparse
@@ -20,7 +21,7 @@ from sklearn_simclr import SimCLRTransformer
 parser = argparse.ArgumentParser(description="Train on crops of the photographs of scikit-learn.")
 parser.add_argument("--encoder", default="resnet18")
 parser.add_argument("--n-images", type=int, default=4096)
-parser.add_argument("--batch-size", type=int, default=512, help="images in a step, of all processes together")
+parser.add_argument("--batch-size", type=int, default=512, help="images per step, of all processes together")
 parser.add_argument("--max-epochs", type=int, default=3)
 parser.add_argument("--device", default="auto")
 options = parser.parse_args()

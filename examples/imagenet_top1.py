@@ -2,16 +2,16 @@
 ImageNet top-1 of published SimCLR weights
 ==========================================
 
-SimCLR's authors give 69.1, 74.2 and 76.6% for the linear classifiers on ResNet-50 (1x, 2x, 4x) that their checkpoints
-hold. This script reads such checkpoints, classifies the validation images, and prints what it found next to
-what was published, with the standard error of a share of so many images. For a machine that has both; the
-folder has a sub-folder for each class, named by its WordNet number as in the archives of ImageNet::
+The authors of SimCLR report a top-1 accuracy of 69.1, 74.2 and 76.6% for the linear classifiers in their
+checkpoints of ResNet-50 (1x, 2x, 4x). This script reads such checkpoints, classifies the validation images,
+and prints the accuracy and its standard error next to the published accuracy. You need the checkpoints and
+the images. The folder of images has one sub-folder per class, named by its WordNet number as in ImageNet::
 
-    python examples/imagenet_top1.py --folder imagenet/validation --weights ResNet50_1x ResNet50_2x ResNet50_4x \\
+    python imagenet_top1.py --folder imagenet/validation --weights ResNet50_1x ResNet50_2x ResNet50_4x \\
         --published 69.1 74.2 76.6
 
-Any weights with a classifier will do, ``torchvision:ResNet50_Weights.IMAGENET1K_V1`` (76.1%) for example.
-"""  # noqa: E501
+Any weights with a classifier will do, such as ``torchvision:ResNet50_Weights.IMAGENET1K_V1`` (76.1%).
+"""
 
 import argparse
 import csv
@@ -22,7 +22,7 @@ import torch
 
 from sklearn_simclr import SimCLRTransformer, load_image_paths, load_pretrained
 
-# Images that are read at a time.
+# Images per call of transform.
 CHUNK = 1024
 
 
@@ -30,9 +30,7 @@ def top1(weights, paths, y):
     """Return the share of images whose class the classifier of the weights finds."""
     pretrained = load_pretrained(weights)
     if pretrained.classifier is None:
-        raise SystemExit(
-            f"{weights} has no classifier. Pass a checkpoint that was not left without its head."
-        )
+        raise SystemExit(f"{weights} has no classifier. Pass a checkpoint that contains one.")
     n_classes = pretrained.classifier.out_features
     if len(np.unique(y)) != n_classes:
         raise SystemExit(f"{weights} knows {n_classes} classes, the folder has {len(np.unique(y))}.")
@@ -50,10 +48,14 @@ def top1(weights, paths, y):
 def main(arguments=None):
     """Classify, print, and write a table."""
     parser = argparse.ArgumentParser(description="Top-1 accuracy of published weights.")
-    parser.add_argument("--folder", type=Path, required=True, help="images, a sub-folder for each class")
-    parser.add_argument("--weights", nargs="+", required=True, help="what load_pretrained reads")
-    parser.add_argument("--published", type=float, nargs="+", help="percent, one for each of the weights")
-    parser.add_argument("--n-images", type=int, help="at most so many, drawn at random (all)")
+    parser.add_argument("--folder", type=Path, required=True, help="images, one sub-folder per class")
+    parser.add_argument(
+        "--weights", nargs="+", required=True, help="names or files that load_pretrained reads"
+    )
+    parser.add_argument(
+        "--published", type=float, nargs="+", help="accuracy in percent, one number for each of --weights"
+    )
+    parser.add_argument("--n-images", type=int, help="number of images, drawn at random (all)")
     parser.add_argument("--output", type=Path, default=Path("imagenet_top1.csv"), help="table")
     options = parser.parse_args(arguments)
     if options.published is not None and len(options.published) != len(options.weights):

@@ -3,17 +3,17 @@ SimCLR and what it has to beat
 ==============================
 
 Is it worth it to train an encoder without labels? That depends on the alternatives: classify the pixels,
-reduce them with PCA, count edges, take a network that was not trained, train it as an autoencoder, or train
-it on the few labels alone. Here all of these learn from the same draws of labels, and
+reduce them with PCA, count edges, use an untrained network, train the network as an autoencoder, or train it
+on the few labels alone. Here all of these get the same draws of labels, and
 :func:`~sklearn_simclr.label_saving` says how many labels SimCLR saves.
 """
 
 # %%
 # The contestants
 # ---------------
-# Six of the seven are steps of a pipeline that ends in the same classifier. These six need no labels, so they
-# learn from every training image. The network "supervised" learns only from the images whose labels were
-# drawn, and is a classifier by itself.
+# Six of the seven methods are steps of a pipeline that ends in the same classifier. These six need no labels,
+# so they learn from every training image. The network "supervised" is a classifier by itself, and learns only
+# from the images whose labels were drawn.
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -38,7 +38,7 @@ from sklearn_simclr import (
 
 X, y = load_digits(return_X_y=True)
 X = X.reshape(-1, 8, 8)
-# A mirrored digit is no digit: no flips, for any of the networks.
+# Most mirrored digits are no digits, so no network is trained on mirrored views.
 augmentation = Augmentation(flip_probability=0.0)
 
 
@@ -63,8 +63,8 @@ estimators = {
 # %%
 # The study
 # ---------
-# One call. Each encoder is trained once; the labels are drawn anew for each fraction, balanced over the
-# digits, and all contestants are given the same ones.
+# One call runs the study. Each encoder is trained once. The labels are drawn anew for each number of labels,
+# balanced over the digits, and all methods get the same labels.
 
 results = label_fraction_curve(
     estimators,
@@ -85,8 +85,8 @@ print(mean.round(1).to_string())
 # SimCLR's curve is the highest at every number of labels, and its lead is largest with ten labels, one per
 # digit. The autoencoder comes second: it also learns from all images. The untrained encoder is close behind,
 # since random features already help on images as small as these. The supervised network and the hand-made
-# features (HOG) follow, and PCA and the raw pixels come last. The arrow compares
-# SimCLR with the best of the others: how many times fewer labels it needs for the same accuracy.
+# features (HOG) follow, and PCA and the raw pixels come last. The arrow compares SimCLR with the best of the
+# others: it shows how many times fewer labels SimCLR needs for the same accuracy.
 
 display = LabelFractionDisplay.from_results(
     results,
@@ -98,10 +98,11 @@ display = LabelFractionDisplay.from_results(
 # %%
 # What SimCLR saves
 # -----------------
-# The same question for each of the others: with how many labels is SimCLR as accurate as the other one with a
-# hundred? The numbers are read off the mean curves, between the measured points. Two draws of the labels are
-# few, so the numbers show a size and are no measurement. SimCLR needs less than half of the labels of the
-# pixels, PCA, HOG and the supervised network. The autoencoder comes nearest to SimCLR.
+# For each of the others, the table answers this question: with how many labels is SimCLR as accurate as the
+# other method with a hundred? The numbers are interpolated between the measured points of the mean curves.
+# There are only two draws of the labels, so take the numbers as rough estimates. SimCLR needs less than half
+# of the labels that the pixels, PCA, HOG and the supervised network need. The autoencoder comes closest to
+# SimCLR.
 
 n_most = int(results["n_labels"].max())
 others = [name for name in estimators if name != "SimCLR"]

@@ -10,9 +10,9 @@ seen. It works as with any other pipeline.
 # %%
 # Several scores at once
 # ----------------------
-# To scikit-learn the encoder is a step like ``StandardScaler``: cloned, fitted on the training fold, applied
-# to the test fold. Scorers are given by name, or made: here, how often the right digit is among the
-# two most probable.
+# For scikit-learn, the encoder is a step like ``StandardScaler``: it is cloned, fitted on the training fold,
+# and applied to the test fold. Scores are given by name or made by ``make_scorer``: the top-2 accuracy here
+# says how often the right digit is among the two most probable ones.
 
 import warnings
 
@@ -40,7 +40,7 @@ X, y = digits.images[:n_images], digits.target[:n_images]
 
 
 def with_classifier(transformer):
-    # 60 labels of each training set are all that the classifier is given.
+    # The classifier gets 60 labels of each training set.
     classifier = LabelFractionClassifier(LogisticRegression(max_iter=2000), 0.075, random_state=0)
     return make_pipeline(transformer, StandardScaler(), classifier)
 
@@ -93,8 +93,8 @@ fold_figure.suptitle("Three folds; a line joins the two models on the same test 
 # Which digits are confused
 # -------------------------
 # With ``return_estimator`` and ``return_indices``, each image can be predicted by the model that has not seen
-# it, without another training. Both models take a 5 for a 9 more often than they make any other mistake.
-# SimCLR takes an 8 for a 1 less often.
+# it, without another training. The most frequent mistake of both models is to take a 5 for a 9. SimCLR takes
+# an 8 for a 1 less often than the raw pixels do.
 
 confusion_figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.6), layout="constrained")
 for ax, (name, found) in zip(axes, scores.items(), strict=True):
@@ -109,8 +109,8 @@ for ax, (name, found) in zip(axes, scores.items(), strict=True):
 # ------------------------------
 # A test fold with unlabelled images cannot be scored: ``-1`` would count as a class that is always missed.
 # :class:`~sklearn_simclr.SemiSupervisedKFold` puts the images without a label into every training set, where
-# the encoder learns from them, and none into a test set. The plain splitter counts them as wrong, so that its
-# score is about half as high with the same model and labels. The package warns of this.
+# an encoder learns from them, and into no test set. With the plain splitter, they count as wrong predictions,
+# so the score is about half as high for the same model and labels. The package warns of this.
 
 few = y.copy()
 few[np.random.default_rng(0).random(len(y)) < 0.5] = -1

@@ -2,8 +2,8 @@
 Has it learnt?
 ==============
 
-Training without labels gives no accuracy to check. Here are four encoders of handwritten digits: one
-collapsed, one was never trained, and two were trained for 8 and for 28 epochs. ``representation_report``
+Training without labels gives no accuracy to check. This lesson has four encoders of handwritten digits: one
+has collapsed, one was never trained, and two were trained for 8 and for 28 epochs. ``representation_report``
 tells them apart without a single label, and says what to change.
 """
 
@@ -31,8 +31,8 @@ y_new = digits.target[640:1152].copy()
 views = AugmentationDisplay.from_estimator(SimCLRTransformer(), X, n_images=3, n_views=6, random_state=1)
 
 # %%
-# Each row of the figure is one digit and six views of it. You can tell, mostly, that the views of a row
-# belong together, though no two are alike. An encoder that can tell has to know something about shapes.
+# Each row of the figure shows one digit and six views of it. You can mostly tell that the views in a row
+# belong together, although no two are equal. An encoder that can tell must know something about shapes.
 #
 # Four encoders
 # -------------
@@ -81,8 +81,8 @@ for name, report in reports.items():
     print(f"{name}: {report.verdict}\n    {first.title}\n    {first.advice}\n")
 
 # %%
-# One picture tells them apart. Take two views, and ask the encoder how similar they are. For two views of
-# *one* image (blue) the answer should be higher than for views of *different* images (orange).
+# One picture tells the four apart. It shows how similar the encoder finds two views. For two views of *one*
+# image (blue), the similarity should be higher than for views of *different* images (orange).
 
 figure, axes = plt.subplots(2, 2, figsize=(8.8, 5.6), layout="constrained", sharex=True)
 bins = np.linspace(-0.8, 1.0, 51)
@@ -103,11 +103,11 @@ for ax in axes[:, 0]:
 axes[0, 0].legend(title="two views of", loc="upper left", frameon=False)
 
 # %%
-# - *collapsed*: all pairs are as similar as can be. The encoder gives one answer to every image.
-# - *untrained*: nearly the same picture, but the blue hill lies a little to the right. Random weights, too,
-#   see that views of one image have pixels in common. That is why the report compares with random weights,
-#   and not only with guessing.
-# - *8 epochs*: the orange hill has moved to the left. Different images have become different.
+# - *collapsed*: all pairs have the highest similarity. The encoder gives the same output for every image.
+# - *untrained*: nearly the same picture, but the blue hill is a little to the right. Even random weights
+#   notice that views of one image have pixels in common. So the report compares with random weights, and not
+#   only with guessing.
+# - *8 epochs*: the orange hill has moved to the left. Different images have become different to the encoder.
 # - *28 epochs*: the hills are narrower and overlap less, and the other view is found more often. Where orange
 #   still reaches under blue, the encoder finds different images similar; these may show the same digit.
 #
@@ -138,15 +138,15 @@ ax.set(xlabel="epoch", ylabel="loss", title="What a loss curve says about a long
 ax.legend(loc="upper right", bbox_to_anchor=(1, 0.94))
 
 # %%
-# The blue curve flattens at its end, as if all had been learnt. It flattens because the learning rate falls
-# to zero there. The grey curve, whose learning rate falls later, goes on. The prediction takes the schedule
-# into account; its bar is the range that the blue curve leaves open. :doc:`/how_to/has_it_learnt` shows how
-# near such predictions are.
+# The blue curve flattens at its end, as if nothing more could be learnt. In fact it flattens because the
+# learning rate falls to zero there. The learning rate of the grey curve falls later, so its loss falls
+# further. The prediction takes the schedule into account; its bar is the range of losses that are compatible
+# with the blue curve. :doc:`/how_to/has_it_learnt` shows how accurate such predictions are.
 #
 # The whole report
 # ----------------
-# With labels of some images, here a hundred, the report also checks whether neighbours have the same class.
-# The label ``-1`` means that there is none.
+# With labels for some images, here a hundred, the report also checks whether neighbours have the same class.
+# ``-1`` marks images without a label.
 
 y_new[100:] = -1
 report = representation_report(encoders["28 epochs"], X_new, y_new)
@@ -159,7 +159,7 @@ panels = report.plot()
 # - similarities of views, for random weights and for this encoder;
 # - how often the other view of an image is found;
 # - the loss, with the prediction for twice the epochs;
-# - the directions that the representations use: a curve that falls early means that few numbers say it all;
+# - the directions that the representations use: a curve that falls early means that few directions are used;
 # - how often the nearest labelled images have the class of an image, compared with random weights and raw
 #   pixels. Digits are so small and so neatly centred that raw pixels do well, too; on photographs they do
 #   not.

@@ -11,8 +11,8 @@ pixels, the features of an untrained encoder, and those of SimCLR.
 # Two views of one photograph
 # ---------------------------
 # SimCLR learns from pairs of views. Each view is a random crop of an image in random colours, and the encoder
-# learns which two of many views show the same image. In the first column are two photographs; each row shows
-# six views of its photograph.
+# learns which two of many views show the same image. Each row of the figure shows a photograph and six views
+# of it.
 
 import matplotlib.pyplot as plt
 from matplotlib.ticker import PercentFormatter
@@ -83,8 +83,8 @@ print("Test accuracy in percent: mean and standard deviation over ten draws of t
 print(table.loc[list(models)].to_string())
 
 # %%
-# The fewer the labels, the more the training without labels is worth. The figure says how many times fewer
-# labels SimCLR needs to be as accurate as its best rival with 10% of the labels. With all labels, raw
+# The fewer the labels, the more training without labels helps. The arrow in the figure shows how many times
+# fewer labels SimCLR needs to be as accurate as its best rival with 10% of the labels. With all labels, raw
 # pixels nearly suffice for images as small as these.
 
 curves = LabelFractionDisplay.from_results(results, score_name="Test accuracy (%)", reference="best", at=0.1)
@@ -95,7 +95,7 @@ curves.figure_.set_label("label_fractions")
 # Features in two dimensions
 # --------------------------
 # Both panels show the 500 test images, which no encoder has seen, in two dimensions by t-SNE. Colours are
-# digits. SimCLR has gathered most digits in groups of their own, though nobody told it that there are ten.
+# digits. SimCLR has put most digits in groups of their own, although it saw no labels.
 
 _, X_test, _, y_test = train_test_split(X, y, test_size=500, stratify=y, random_state=0)
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", num="embedding")

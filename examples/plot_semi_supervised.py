@@ -2,15 +2,15 @@
 Fifty labels and a thousand images
 ==================================
 
-``-1`` as a label means that there is none, as in the module ``sklearn.semi_supervised``. The estimators of
-this package take such a ``y`` from the first step to the score, so you need not separate the images by hand.
+The label ``-1`` marks images without a label, as in the module ``sklearn.semi_supervised``. The estimators of
+this package accept such a ``y`` from the first step to the score: you need not separate the images by hand.
 """
 
 # %%
 # The data
 # --------
-# A thousand handwritten digits. Five images of each digit have a label, fifty in all; the figure shows these.
-# The other images have the label -1.
+# There are a thousand images of handwritten digits. Five images of each digit have a label, fifty in total;
+# the figure shows these. The other images have the label -1.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -47,14 +47,14 @@ for column, digit in zip(axes.T, range(10), strict=True):
     for ax, row in zip(column, np.flatnonzero(y == digit), strict=True):
         ax.imshow(X[row], cmap="gray_r")
         ax.set(xticks=[], yticks=[])
-labels_figure.suptitle("All that is known: five of each digit")
+labels_figure.suptitle("The labelled images: five of each digit")
 
 # %%
 # A pipeline
 # ----------
 # The encoder learns from the thousand images, the classifier from the fifty labels:
 # :class:`~sklearn_simclr.LabelFractionClassifier` leaves the rows with -1 out. A plain ``LogisticRegression``
-# would take -1 for an eleventh digit.
+# would treat -1 as an eleventh digit.
 
 simclr = SimCLRTransformer(augmentation=Augmentation(flip_probability=0.0), max_epochs=30, random_state=0)
 pipeline = Pipeline(
@@ -84,8 +84,8 @@ tuned = SimCLRClassifier(pipeline["simclr"], max_epochs=300, random_state=0).fit
 # %%
 # Compare
 # -------
-# Two classifiers of the raw pixels have the same fifty labels. ``SelfTrainingClassifier`` also predicts
-# labels for the images that it is most sure about, and learns from these.
+# Two classifiers of the raw pixels get the same fifty labels. ``SelfTrainingClassifier`` also predicts labels
+# for the images that it is most certain about, and learns from these labels.
 
 pixels = make_pipeline(
     PixelTransformer(), StandardScaler(), LabelFractionClassifier(LogisticRegression(max_iter=2000))
@@ -106,10 +106,10 @@ for name, value in {**accuracy, "pixels, all 1000 labels": ceiling}.items():
     print(f"{name}: {value:.1%}")
 
 # %%
-# The unlabelled images help twice: with guessed labels, the classifier of the pixels gains a few points; as
-# images for SimCLR, they bring about twice as much. Adapting the whole network to fifty labels does not pay
-# here: the logistic regression on the frozen encoder is better. The dashed line is the accuracy of the pixels
-# if somebody labels the other 950 images, too.
+# The unlabelled images help in two ways: with predicted labels, the classifier of the pixels gains a few
+# percentage points; as training images for SimCLR, they gain about twice as much. Adapting the whole network
+# to fifty labels does not help here: the logistic regression on the frozen encoder is better. The dashed line
+# is the accuracy of the pixels if the other 950 images are labelled, too.
 
 bars, ax = plt.subplots(figsize=(6.8, 2.9), layout="constrained")
 drawn = ax.barh(list(accuracy), [100 * v for v in accuracy.values()], color=["C7", "C7", "C0", "C0"])
@@ -130,9 +130,9 @@ ax.set(xlabel=f"accuracy on {len(X_test)} test images (%)", xlim=(0, 103))
 # %%
 # Choosing a parameter
 # --------------------
-# A search has the same fifty labels. :class:`~sklearn_simclr.SemiSupervisedKFold` holds out ten of them at a
-# time, and gives all unlabelled images to every training set. The encoder is frozen, so that the search does
-# not train it again.
+# A search gets the same fifty labels. :class:`~sklearn_simclr.SemiSupervisedKFold` holds out ten of them at a
+# time, and puts all unlabelled images into every training set. The encoder is frozen, so the search does not
+# train it again.
 
 search = GridSearchCV(
     Pipeline([("simclr", FrozenEstimator(pipeline["simclr"])), *pipeline.steps[1:]]),
@@ -143,9 +143,9 @@ print(f"C = {search.best_params_['clf__estimator__C']:g}, cross-validated accura
 print(f"accuracy on the test images {search.score(X_test, y_test):.1%}")
 
 # %%
-# The bars are standard errors over five folds of ten labels each. They are wide: most values of ``C`` cannot
-# be told apart with fifty labels. Both curves say that the smallest value is too small. Where the curves
-# differ, the test images are right, since there are many of them.
+# The bars are standard errors over five folds of ten labels each. They are wide: with fifty labels, most
+# values of ``C`` cannot be told apart. Both curves say that the smallest value is too small. Where the curves
+# differ, trust the test images, since there are many of them.
 
 found = search.cv_results_
 test = [

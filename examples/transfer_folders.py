@@ -1,18 +1,18 @@
 """
-The table of transfer, on data sets in folders
-==============================================
+Table 8 of the SimCLR paper, on data sets in folders
+====================================================
 
-Table 8 of the SimCLR paper: encoders that have learnt from other images, judged on several data sets in three
-ways: a linear classifier on frozen features, the whole network fine-tuned, and the same network from random
-weights. The best number of a column is bold, and so are those that the permutation test of the paper does not
-find significantly worse (p > 0.05).
+Table 8 compares encoders that have learnt from other images. Each encoder is evaluated on several data sets
+in three ways: a linear classifier on frozen features, the whole network fine-tuned, and the same network
+trained from random weights. The best number of a column is bold, and so are numbers that the permutation
+test of the paper does not find significantly worse (p > 0.05).
 
-A data set is NAME=FOLDER with ``train`` and ``test`` in it, in each a sub-folder for each class. Behind the
-folder, ``:mean_per_class`` asks for the mean accuracy of the classes, which the paper has for Pets,
-Caltech-101, Flowers and Aircraft. ``--grid paper --steps 20000`` is the paper's search, 112 trainings for
-each encoder on each data set::
+A data set is passed as NAME=FOLDER. The folder contains ``train`` and ``test``, each with one sub-folder per
+class. ``:mean_per_class`` after the folder measures the mean accuracy over the classes, as the paper does for
+Pets, Caltech-101, Flowers and Aircraft. ``--grid paper --steps 20000`` runs the search of the paper, with 112
+trainings for each encoder on each data set::
 
-    python examples/transfer_folders.py --data pets=pets:mean_per_class dtd=dtd cifar10=cifar10 --size 224 \\
+    python transfer_folders.py --data pets=pets:mean_per_class dtd=dtd cifar10=cifar10 --size 224 \\
         --encoders SimCLR=ResNet50_1x supervised=torchvision:ResNet50_Weights.IMAGENET1K_V1
 """
 
@@ -91,10 +91,12 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Table 8 of the SimCLR paper over folders.")
     parser.add_argument("--data", nargs="+", required=True, metavar="NAME=FOLDER[:METRIC]")
     parser.add_argument("--encoders", nargs="+", required=True, metavar="NAME=WEIGHTS")
-    parser.add_argument("--size", type=int, default=224, help="side that images are brought to (224)")
+    parser.add_argument("--size", type=int, default=224, help="side to which images are resized (224)")
     parser.add_argument("--protocols", nargs="+", default=["linear", "fine_tuned", "random_init"])
     parser.add_argument("--grid", choices=["short", "paper"], default="short")
-    parser.add_argument("--steps", type=int, default="auto", help="of a fine-tuning (60 epochs)")
+    parser.add_argument(
+        "--steps", type=int, default="auto", help="steps of each fine-tuning (as many as 60 epochs)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("transfer_folders"), help="folder")
     options = parser.parse_args(arguments)

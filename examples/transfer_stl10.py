@@ -2,23 +2,23 @@
 Features of SimCLR and of supervised learning on new images
 ===========================================================
 
-Two encoders have learnt from many images: SimCLR's without labels, the other from labels. Which has the
-better features for other images? A linear classifier is fitted on what each makes of the training images,
-with the encoder left as it is, and scored on the test images; a third one on features of random weights.
-The left panel shows the accuracy with all labels, the penalty chosen on a part of them as in the paper; the
-right one with fewer labels, which leave none to choose by: there the penalty is fixed.
+Two encoders have learnt from many images: one by SimCLR without labels, the other from labels. Which of them
+has the better features for new images? A linear classifier is fitted on the frozen features of each encoder,
+and on those of a network with random weights, and scored on test images. The left panel of the figure shows
+the accuracy with all labels; the penalty is chosen on a part of the labels, as in the paper. The right panel
+shows the accuracy with fewer labels; there the penalty is fixed, since no labels are left to choose it.
 
-With published weights, for a machine with a network connection (STL-10 has 2.6 GB; SimCLR's checkpoint comes
-from github.com/google-research/simclr)::
+With published weights, you need a network connection. STL-10 has 2.6 GB. SimCLR's checkpoint comes from
+github.com/google-research/simclr::
 
-    python examples/transfer_stl10.py --data stl10 --download --simclr-weights r50_1x_sk0 \\
+    python transfer_stl10.py --data stl10 --download --simclr-weights r50_1x_sk0 \\
         --supervised-weights torchvision:ResNet50_Weights.IMAGENET1K_V1
 
-Without: both encoders are trained here on images of one half of the classes, the supervised one on their
-labels, and judged on the other half. Digits take seconds::
+Without published weights, both encoders are trained on the images of one half of the classes, and compared on
+the other half. Digits take seconds::
 
-    python examples/transfer_stl10.py --data digits
-    python examples/transfer_stl10.py --data folder photos --image-size 32 --max-epochs 30
+    python transfer_stl10.py --data digits
+    python transfer_stl10.py --data folder photos --image-size 32 --max-epochs 30
 """
 
 import argparse
@@ -59,15 +59,15 @@ def parse(arguments=None):
         nargs="+",
         default=["digits"],
         metavar=("KIND", "PATH"),
-        help="digits; stl10; or folder PATH, with a sub-folder for each class",
+        help="digits; stl10; or folder PATH, with one sub-folder per class",
     )
     data.add_argument("--download", action="store_true", help="fetch STL-10 and torchvision's weights")
+    data.add_argument("--data-home", type=Path, default=Path("stl10"), help="folder of STL-10")
+    data.add_argument("--image-size", type=int, help="side to which files of a folder are resized (32)")
     data.add_argument(
-        "--data-home", type=Path, default=Path("stl10"), help="where STL-10 is, or is to be kept"
+        "--n-source", type=int, help="images on which encoders are trained (half of the classes)"
     )
-    data.add_argument("--image-size", type=int, help="side that files of a folder are brought to (32)")
-    data.add_argument("--n-source", type=int, help="images to train encoders on (half of the classes)")
-    data.add_argument("--n-train", type=int, help="labelled images to fit classifiers on (all)")
+    data.add_argument("--n-train", type=int, help="labelled images on which classifiers are fitted (all)")
     data.add_argument("--n-test", type=int, help="test images (all)")
     encoders = parser.add_argument_group("encoders")
     encoders.add_argument(
@@ -75,9 +75,9 @@ def parse(arguments=None):
         choices=["trained", "published"],
         help="train both here, or read weights (published for stl10, else trained)",
     )
-    encoders.add_argument("--simclr-weights", help="what SimCLRTransformer(weights=...) takes")
+    encoders.add_argument("--simclr-weights", help="as for SimCLRTransformer(weights=...)")
     encoders.add_argument("--supervised-weights", help="likewise")
-    encoders.add_argument("--encoder", default="auto", help="network to train (auto)")
+    encoders.add_argument("--encoder", default="auto", help="network that is trained (auto)")
     encoders.add_argument("--max-epochs", type=int, default=30, help="epochs of each training (30)")
     study = parser.add_argument_group("study")
     study.add_argument(
@@ -112,12 +112,12 @@ def load(options):
         return digits.images, digits.target
     found = load_image_paths(path[0])
     if found.target is None:
-        raise SystemExit(f"{path[0]} needs a sub-folder for each class.")
+        raise SystemExit(f"{path[0]} needs one sub-folder per class.")
     return load_images(found.data, image_size=options.image_size or 32), np.asarray(found.target)
 
 
 def some(X, y, most, seed):
-    """At most so many images, with the same shares of the classes."""
+    """Return at most so many images, with the same shares of the classes."""
     if most is None or most >= len(y):
         return X, y
     X, _, y, _ = train_test_split(X, y, train_size=most, stratify=y, random_state=seed)
@@ -125,7 +125,7 @@ def some(X, y, most, seed):
 
 
 def split(options, data):
-    """Return the images to train encoders on, or None; and training and test images with their classes."""
+    """Return images for encoders, or None; then images and classes for classifiers, training and test."""
     source = None
     if options.data[0] == "stl10":
         (X, y), (X_test, y_test) = data
@@ -155,7 +155,7 @@ def make_encoders(options, source, X, folder):
             "SimCLR": SimCLRTransformer(**settings).fit(source[0]),
             "supervised": SupervisedTransformer(**settings).fit(*source),
         }
-        # As files, which is also how encoders come from elsewhere.
+        # As files, like the published encoders.
         for name, estimator in trained.items():
             published[name] = folder / f"{name}.safetensors"
             export_encoder(estimator, published[name])
@@ -164,7 +164,7 @@ def make_encoders(options, source, X, folder):
         if options.download:
             for weights in published.values():
                 load_pretrained(weights, download=str(weights).startswith("torchvision:"))
-        # Of the architecture that torchvision's and the authors' smallest published weights have.
+        # The architecture of torchvision's weights and of the authors' smallest weights.
         random = SimCLRTransformer(
             "resnet50" if X.shape[1] > 64 else options.encoder, max_epochs=0, **seed
         ).fit(X)
@@ -176,7 +176,7 @@ def make_encoders(options, source, X, folder):
 
 
 def draw(results, curves, chance, n_train, path):
-    """Bars with the accuracies, and the curves beside them."""
+    """Draw bars with the accuracies, and the curves beside them."""
     import matplotlib.pyplot as plt
 
     figure, (bars, lines) = plt.subplots(

@@ -64,7 +64,7 @@ def test_fine_tuning_and_distillation(folder, tmp_path, monkeypatch):
     assert table.index.tolist() == names
     assert table.columns[:2].tolist() == ["0.125 (6)", "1 (48)"]
     # The gain is that of the means.
-    beside = table["1, beside the teacher"].astype(float)
+    beside = table["1, difference to the teacher"].astype(float)
     means = 100 * results[results["fraction"] == 1].groupby("estimator")["score"].mean()
     assert (beside - (means - means["fine-tuned from layer 1"])[names]).abs().max() < 0.06
     with Image.open(output / "fine_tuning.png") as figure:
