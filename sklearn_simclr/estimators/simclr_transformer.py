@@ -85,7 +85,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
           longer trainings only. The compact network sees views of up to 48 x 48 pixels in training and
           shrinks images to 64 x 64 pixels in transform; a ``size`` of the augmentation changes both in
           proportion. The first ``encoder_.read_dim`` numbers of a representation are means over the image,
-          which the projection head reads. The other numbers say where in the image something is.
+          which the projection head reads. The other numbers say where in the image something is;
+          ``output="means"`` leaves them out.
         - ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"``, ``"resnet152"``; with a width
           as in ``"resnet50x2"``, with selective kernels as in ``"resnet50-sk"``. Small images get a stem
           that keeps their resolution.
@@ -205,9 +206,12 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         always computed in float32.
     device : str or torch.device, default="auto"
         Device that computes; ``"auto"`` is the accelerator that torch finds, else the CPU.
-    output : {"encoder", "projection"} or int, default="encoder"
-        Output of transform: the representation h, the projection z, or the output of the k-th layer of the
-        projection head. Can be changed after fit.
+    output : {"encoder", "means", "projection"} or int, default="encoder"
+        Output of transform: the representation h, the part of h that the projection head reads
+        (``"means"``), the projection z, or the output of the k-th layer of the projection head. For the
+        compact encoder, ``"means"`` leaves out the numbers that say where in the image something is: with
+        few labels it is better if objects lie anywhere, as cells do. For other encoders it is h. Can be
+        changed after fit.
     mirror : "auto" or bool, default="auto"
         Whether transform averages the representations of an image and of its mirror image, before the
         projection head. This takes twice the time, and with many labels a classifier errs less. True and
@@ -346,7 +350,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         "projection_dim": [Interval(Integral, 1, None, closed="left")],
         "projection_layers": [Interval(Integral, 0, None, closed="left")],
         "micro_batch_size": [Interval(Integral, 2, None, closed="left"), None],
-        "output": [StrOptions({"encoder", "projection"}), Interval(Integral, 0, None, closed="left")],
+        "output": [StrOptions({"encoder", "means", "projection"}), Interval(Integral, 0, None, closed="left")],
         "online_probe": ["boolean"],
         "mirror": [StrOptions({"auto"}), "boolean"],
         "warm_start": ["boolean"],
@@ -380,7 +384,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         warmup: float = 0.1,
         precision: Precision = "auto",
         device: Device = "auto",
-        output: Literal["encoder", "projection"] | int = "encoder",
+        output: Literal["encoder", "means", "projection"] | int = "encoder",
         mirror: Literal["auto"] | bool = "auto",
         memory: Memory = None,
         checkpoint_dir: PathLike | None = None,
@@ -528,13 +532,13 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             float32; a row does not depend on the rows around it.
         """
         check_is_fitted(self, "encoder_")
-        output = self._check_output()
+        output, means = self._check_output(), self._means_dim()
         source = self._read_images(X, reset=False)
 
         def represent(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
             encoder, projector = modules
             h = encoder(images)
-            return h if output == 0 else projector(h, output)
+            return h[:, :means] if output == 0 else projector(h, output)
 
         encoder = self._served_encoder()
         return self._infer(represent, (encoder, self.projector_), source)
@@ -587,8 +591,12 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
 
     @property
     def _n_features_out(self) -> int:
-        output = self._check_output()
-        return self.projector_.layer_dim(output)
+        output, means = self._check_output(), self._means_dim()
+        return self.projector_.layer_dim(output) if means is None else means
+
+    def _means_dim(self) -> int | None:
+        """Return how many numbers of a representation transform returns, or None for all."""
+        return self.projector_.read_dim if self.output == "means" else None
 
     def _served_encoder(self) -> nn.Module:
         """Return the module by which transform represents images."""
@@ -602,18 +610,18 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     def _check_output(self) -> int:
         """Return which layer of the head is the output, 0 for the encoder itself."""
         layers = self.projector_.n_layers
-        if self._lacks_head(self.projector_) and self.output not in ("encoder", 0):
+        if self._lacks_head(self.projector_) and self.output not in ("encoder", "means", 0):
             raise ValueError(
                 f"output={self.output!r}, but weights={str(self.weights)!r} has no projection head, and none "
                 "was trained. Pass output='encoder', or train one: max_epochs of at least 1."
             )
-        if self.output == "encoder":
+        if self.output in ("encoder", "means"):
             return 0
         if self.output == "projection":
             return layers
         if not isinstance(self.output, Integral) or not 0 <= self.output <= layers:
             raise ValueError(
-                f"output must be 'encoder', 'projection' or a layer of the projection head, 0 to {layers}, "
+                f"output must be 'encoder', 'means', 'projection' or a layer of the projection head, 0 to {layers}, "
                 f"got {self.output!r}."
             )
         return int(self.output)

@@ -97,6 +97,17 @@ class ServedNetwork(nn.Module):
         return pixels
 
 
+class _Leading(nn.Module):
+    """The first numbers of every row."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows[:, : self.dim]
+
+
 class _PaddedAvgPool(nn.Module):
     """2x2 average pool of stride 2, with zeros that count in the mean right of and below odd maps."""
 
@@ -136,6 +147,8 @@ def export_onnx(found: ImageStep, path: PathLike, input_dtype: str) -> str:
     if isinstance(estimator, SimCLRTransformer):
         layers = [estimator._served_encoder()]
         layers += estimator.projector_.layers[: estimator._check_output()]
+        means = estimator._means_dim()
+        layers += [] if means is None else [_Leading(means)]
     elif isinstance(estimator, TrainedImageClassifier) and not isinstance(estimator, SupervisedTransformer):
         layers = [*estimator._served(), torch.nn.Softmax(dim=1)]
         outputs = ["probabilities"]

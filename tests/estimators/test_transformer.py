@@ -110,6 +110,17 @@ def test_output(fitted, images, output, dim):
         np.testing.assert_allclose(H, simclr.projector_(h, layer), atol=1e-5)
 
 
+@pytest.mark.parametrize(("encoder", "is_part"), [("compactx0.5", True), (tiny, False)])
+def test_means_are_the_part_of_a_representation_that_the_head_reads(images, encoder, is_part):
+    simclr = make(encoder=encoder, max_epochs=0).fit(images)
+    H = simclr.transform(images)
+    read = simclr.projector_.read_dim
+    assert (read < H.shape[1]) == is_part
+    simclr.set_params(output="means")
+    np.testing.assert_array_equal(simclr.transform(images), H[:, :read])
+    assert len(simclr.get_feature_names_out()) == read
+
+
 @pytest.mark.parametrize("output", [3, -1, "h", None])
 def test_bad_output(fitted, images, output):
     simclr = clone(fitted).set_params(output=output)

@@ -59,6 +59,14 @@ def answers(onnxruntime, path, X):
     return session.run(None, {images.name: X})[0]
 
 
+def test_onnx_of_the_means_alone(onnxruntime, tmp_path):
+    X = np.random.default_rng(0).integers(0, 256, (4, 9, 8), dtype=np.uint8)
+    model = SimCLRTransformer("compactx0.5", output="means", **FAST | {"max_epochs": 0}).fit(X)
+    path = str(tmp_path / "net.onnx")
+    export_encoder(model, path, format="onnx")
+    np.testing.assert_allclose(answers(onnxruntime, path, X), model.transform(X), rtol=1e-4, atol=1e-4)
+
+
 def test_onnx_takes_bytes_and_gives_what_transform_gives(onnxruntime, tmp_path):
     X = np.random.default_rng(0).integers(0, 256, (6, 3, 35, 27), dtype=np.uint8)
     model = shake(SimCLRTransformer(output=1, **FAST).fit(X))
