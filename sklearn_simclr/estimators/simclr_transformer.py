@@ -350,7 +350,10 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         "projection_dim": [Interval(Integral, 1, None, closed="left")],
         "projection_layers": [Interval(Integral, 0, None, closed="left")],
         "micro_batch_size": [Interval(Integral, 2, None, closed="left"), None],
-        "output": [StrOptions({"encoder", "means", "projection"}), Interval(Integral, 0, None, closed="left")],
+        "output": [
+            StrOptions({"encoder", "means", "projection"}),
+            Interval(Integral, 0, None, closed="left"),
+        ],
         "online_probe": ["boolean"],
         "mirror": [StrOptions({"auto"}), "boolean"],
         "warm_start": ["boolean"],
@@ -621,8 +624,8 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             return layers
         if not isinstance(self.output, Integral) or not 0 <= self.output <= layers:
             raise ValueError(
-                f"output must be 'encoder', 'means', 'projection' or a layer of the projection head, 0 to {layers}, "
-                f"got {self.output!r}."
+                "output must be 'encoder', 'means', 'projection' or a layer of the projection head, 0 to "
+                f"{layers}, got {self.output!r}."
             )
         return int(self.output)
 
