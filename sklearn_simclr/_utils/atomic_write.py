@@ -14,7 +14,7 @@ _UNFINISHED = ".unfinished-"
 
 
 def as_path(path: str | os.PathLike) -> Path:
-    """Return what the user passed as `path`.
+    """Convert the `path` that the user passed.
 
     Parameters
     ----------
@@ -24,12 +24,12 @@ def as_path(path: str | os.PathLike) -> Path:
     Returns
     -------
     pathlib.Path
-        The same, with the home folder in place of "~".
+        `path`, with the home folder in place of "~".
 
     Raises
     ------
     TypeError
-        If it is neither.
+        If `path` is neither a str nor path-like.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a str or path-like, got {path!r} of type {type(path).__name__}.")
@@ -37,7 +37,7 @@ def as_path(path: str | os.PathLike) -> Path:
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Remove what killed processes left of files that they had begun to write to a folder.
+    """Remove the unfinished files that killed processes left in a folder.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
         A folder in which no other process writes now.
     """
     for left in Path(folder).glob(f"{_UNFINISHED}*"):
-        if stat.S_ISDIR(left.lstat().st_mode):  # else not of this package; a pipe would be waited for
+        # Anything but a folder is not of this package, and rmtree would wait for ever for a pipe.
+        if stat.S_ISDIR(left.lstat().st_mode):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -67,7 +68,7 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
     Raises
     ------
     TypeError
-        If `path` is none.
+        If `path` is neither a str nor path-like.
     OSError
         If the file cannot be written. What was there before stays.
     """
@@ -92,7 +93,7 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
         raise type(error)(
             error.errno,
             f"cannot be written: {error.strerror or error}. Pass a path in a folder that exists and can be "
-            "written to, on a disk with free space. What was there before is unchanged",
+            "written to, on a disk with free space. An older file of this name is unchanged",
             str(path),
         ) from error
 

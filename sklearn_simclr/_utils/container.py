@@ -27,7 +27,7 @@ _DIGEST = "blake2b"
 
 _FORMAT = 1
 
-# Bytes of a file after which it is opened anew.
+# Bytes that are read from a file before it is opened anew: what one handle has read stays mapped.
 _MAPPED = 2**24
 
 
@@ -49,7 +49,7 @@ def write(path: str | os.PathLike, kind: str, arrays: Mapping[str, Tensor | np.n
     Raises
     ------
     TypeError
-        If `arrays` or `meta` holds what such a file cannot.
+        If `arrays` or `meta` holds something that such a file cannot hold.
     OSError
         If the file cannot be written. What was there before stays.
     """
@@ -103,9 +103,9 @@ def read(
                 )
             if header["format"] != _FORMAT:
                 raise ValueError(
-                    f"{path} is of format version {shortened(repr(header['format']))}, which this version "
-                    f"does not read: sklearn-simclr {shortened(str(header['version']))} wrote it. Use that "
-                    "version, or write the file anew."
+                    f"{path} has format version {shortened(repr(header['format']))}, which sklearn-simclr "
+                    f"{__version__} does not read. The file was written by sklearn-simclr "
+                    f"{shortened(str(header['version']))}: use that version, or write the file anew."
                 )
             if header["kind"] != kind:
                 raise ValueError(
@@ -116,12 +116,12 @@ def read(
         arrays = _copy_arrays(path, names)
     except (SafetensorError, _Damaged) as error:
         raise ValueError(
-            f"{path} is damaged, or no safetensors file: {shortened(str(error))}. {advice} Other files, "
-            "such as pickles, are never opened."
+            f"{path} is damaged or is not a safetensors file: {shortened(str(error))}. {advice} Files of "
+            "other formats, such as pickles, are never opened."
         ) from None
     if metadata.get(_DIGEST) != _digest(metadata[_HEADER], arrays):
         raise ValueError(
-            f"{path} is damaged: its content does not have the checksum that it was written with. {advice}"
+            f"{path} is damaged: its content does not match the checksum in its header. {advice}"
         )
     return arrays, header["meta"]
 
@@ -153,7 +153,7 @@ def peek(path: str | os.PathLike) -> tuple[str, Any] | None:
 
 
 class _Damaged(Exception):
-    """The header is none that `write` writes."""
+    """The header is not one that `write` writes."""
 
 
 def _to_tensors(arrays: Mapping[str, Tensor | np.ndarray]) -> dict[str, Tensor]:
@@ -164,13 +164,15 @@ def _to_tensors(arrays: Mapping[str, Tensor | np.ndarray]) -> dict[str, Tensor]:
             raise TypeError(f"The names in arrays must be str, got {name!r} of type {type(name).__name__}.")
         if isinstance(array, torch.Tensor):
             if array.layout != torch.strided:
-                raise TypeError(f"arrays[{name!r}] is a tensor of layout {array.layout}; pass a dense one.")
+                raise TypeError(
+                    f"arrays[{name!r}] is a tensor of layout {array.layout}; pass a dense tensor."
+                )
             tensor = array.detach().cpu().contiguous()
         elif isinstance(array, np.ndarray):
             # ascontiguousarray would give arrays without dimensions one.
             array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
             try:
-                # torch warns of arrays that may not be written to.
+                # torch warns about read-only arrays.
                 tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
             except TypeError:
                 raise TypeError(
@@ -191,7 +193,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(json.dumps([name, str(tensor.dtype), tuple(tensor.shape)]).encode())
-        # Of a single element the stride may be anything, and view takes none but 1.
+        # A single element may have any stride, and view takes a stride of 1 only.
         flat = tensor.as_strided((tensor.numel(),), (1,))
         total.update(flat.view(torch.uint8).numpy().data)
     return total.hexdigest()
@@ -204,10 +206,10 @@ def _parse(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     try:
         header = json.loads(metadata[_HEADER])
     except (ValueError, RecursionError) as error:
-        raise _Damaged(f"its header is no JSON ({error})") from None
+        raise _Damaged(f"its header is not JSON ({error})") from None
     keys = {"kind", "format", "version", "meta"}
     if not isinstance(header, dict) or not header.keys() >= keys or not isinstance(header["kind"], str):
-        raise _Damaged(f"its header has not the fields {', '.join(sorted(keys))}")
+        raise _Damaged(f"its header lacks one of the fields {', '.join(sorted(keys))}, or has a wrong type")
     return header
 
 
@@ -215,7 +217,7 @@ def _copy_arrays(path: Path, names: list[str]) -> dict[str, Tensor]:
     """Return arrays that cannot be changed through the file after they have been checked."""
     arrays, left = {}, list(reversed(names))
     while left:
-        # What one handle has read stays mapped, in the end the whole file beside the copies.
+        # All that one handle has read stays mapped: in the end the whole file, in addition to the copies.
         with safe_open(path, framework="pt") as file:
             mapped = 0
             while left and mapped < _MAPPED:
@@ -227,10 +229,10 @@ def _copy_arrays(path: Path, names: list[str]) -> dict[str, Tensor]:
 
 def _existing(path: Path) -> Path:
     """Return the path after having raised the system's own error if no file can be opened there."""
-    # A pipe would be waited for.
+    # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
     with open(
         path, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     ) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise _Damaged("it is no regular file")
+            raise _Damaged("it is not a regular file")
     return path

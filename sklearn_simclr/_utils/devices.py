@@ -52,7 +52,7 @@ _T = TypeVar("_T")
 # Kinds whose fused optimizers every supported version of torch has.
 _FUSED = frozenset({"cpu", "cuda", "mps", "xpu"})
 
-# Products of float16 pay from this compute capability on: the first with units for them (V100).
+# Float16 pays from this compute capability on, the first with units for products of float16 (V100).
 _FLOAT16_FROM = (7, 0)
 
 
@@ -74,7 +74,7 @@ def resolve_device(device: Device) -> torch.device:
     Raises
     ------
     ValueError
-        If torch does not know it or does not find it.
+        If torch does not know the device or does not find it.
     """
     if isinstance(device, str) and device == "auto":
         return _accelerator() or torch.device("cpu")
@@ -82,11 +82,10 @@ def resolve_device(device: Device) -> torch.device:
         device = torch.device(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        raise ValueError(
-            f"device={device!r} cannot be used here: {str(error).splitlines()[0]} Pass 'auto' or 'cpu'."
-        ) from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"device={device!r} cannot be used here: {reason}. Pass 'auto' or 'cpu'.") from error
     if device.type == "meta":
-        raise ValueError("device='meta' holds no numbers. Pass 'auto' or 'cpu'.")
+        raise ValueError("device='meta' cannot be used: its tensors hold no numbers. Pass 'auto' or 'cpu'.")
     if device.index is None and not is_cpu(device):
         current: int = getattr(module_of(device), "current_device", int)()
         device = torch.device(device.type, current)
@@ -103,13 +102,13 @@ def _accelerator() -> torch.device | None:
     n = module_of(found).device_count()
     rank = _local_rank()
     index = rank if rank is not None else _freest(found.type) if n > 1 else 0
-    # Not on the first device, unless that is the one: work of each rank would take some of its memory.
+    # Asked on the rank's own device: on the first one, each rank would take some of its memory.
     if not _has_float64(torch.device(found.type, min(index, n - 1))):
         return None
     if index >= n:
         raise ValueError(
-            f"device='auto' found {n} devices of kind {found.type!r} for LOCAL_RANK={rank}. Start at "
-            f"most {n} processes for each machine, or pass device='cpu'."
+            f"device='auto' found only {n} devices of kind {found.type!r} on this machine, but this process "
+            f"has LOCAL_RANK={rank}. Start at most {n} processes per machine, or pass device='cpu'."
         )
     return torch.device(found.type, index)
 
@@ -128,7 +127,7 @@ def _local_rank() -> int | None:
 def _freest(kind: str) -> int:
     """Return the index of the device with most free memory, the first of equal ones.
 
-    It is chosen once for each process: what this process holds itself would make it choose another.
+    The choice is made once per process: later, the memory that this process has taken would change it.
     """
     devices = [torch.device(kind, k) for k in range(module_of(torch.device(kind)).device_count())]
     return max(range(len(devices)), key=lambda k: (free_memory(devices[k]), -k))
@@ -166,11 +165,11 @@ def _fastest_dtype(device: torch.device) -> torch.dtype | None:
     if not hasattr(module, "is_bf16_supported"):
         return None
     with current_on(device):
-        # What is emulated is slower than float32.
+        # Emulated bfloat16 is slower than float32.
         if module.is_bf16_supported(including_emulation=False):
             return torch.bfloat16
         capability = getattr(module, "get_device_capability", lambda: (0, 0))()
-    # Not all kinds describe what they can by two numbers.
+    # Not all kinds of device have a compute capability of two numbers.
     return torch.float16 if isinstance(capability, tuple) and capability >= _FLOAT16_FROM else None
 
 
@@ -215,8 +214,8 @@ def _by_item_size(tensors: Sequence[Tensor]) -> list[int]:
 
 @cache
 def _multiplies_bfloat16() -> bool:
-    """Return whether the CPU has units for products of bfloat16 matrices, which pay; instructions do not."""
-    # Older versions of torch do not tell.
+    """Return whether the CPU has units for products of bfloat16 matrices; mere instructions do not pay."""
+    # Older versions of torch have no such function.
     known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("amx_bf16")) and torch.backends.mkldnn.is_available()
 
@@ -237,7 +236,7 @@ def has_fused_optimizers(device: torch.device) -> bool:
 
 
 def free_memory(device: torch.device) -> float:
-    """Return the bytes that can still be allocated on a device; infinity where nobody tells."""
+    """Return the bytes that can still be allocated on a device; infinity if unknown."""
     module = module_of(device)
     if hasattr(module, "mem_get_info"):
         free = module.mem_get_info(device)[0]
@@ -251,7 +250,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def total_memory(device: torch.device) -> float:
-    """Return the bytes of memory of a device; infinity where nobody tells."""
+    """Return the bytes of memory of a device; infinity if unknown."""
     module = module_of(device)
     if hasattr(module, "mem_get_info"):
         return module.mem_get_info(device)[1]
@@ -341,7 +340,7 @@ class Copies:
 def generator_states(device: torch.device) -> dict[str, Tensor]:
     """Return the states of torch's global generators, of the CPU and of a device, by kind of device."""
     states = {"cpu": torch.get_rng_state()}
-    if not is_cpu(device) and device.type != "meta":  # which has no numbers, random ones neither
+    if not is_cpu(device) and device.type != "meta":  # "meta" has no numbers, hence no generator
         module = module_of(device)
         states[device.type] = module.get_rng_state(*_named(module, device))
     return states
@@ -382,12 +381,12 @@ def module_of(device: torch.device) -> ModuleType:
 
 
 def _named(module: ModuleType, device: torch.device) -> tuple[torch.device, ...]:
-    """Return the argument that names a device to functions of its module: MPS has one only."""
+    """Return the argument that names a device to functions of its module: none for MPS, a single device."""
     return (device,) if hasattr(module, "current_device") else ()
 
 
 def current_on(device: torch.device) -> contextlib.AbstractContextManager:
-    """Return the context in which a device is that of its kind which functions without a name mean."""
+    """Return a context in which a device is the current one of its kind."""
     module = module_of(device)
     return module.device(device) if hasattr(module, "device") else contextlib.nullcontext()
 
@@ -437,9 +436,9 @@ _Flag = tuple[Callable[[], Any], Callable[[Any], None], Any]
 def _flags_of_float32() -> list[_Flag]:
     """Return the flags for products of float32.
 
-    torch has older and newer ones, and raises where the older ones are read while they disagree with the
-    newer ones: compilers and ``torch.backends.cudnn.flags`` read them. Setting the older ones also sets the
-    newer ones. Hence the newer ones are set only where somebody has done so before.
+    torch has older and newer flags. It raises an error if the older flags are read, as compilers and
+    ``torch.backends.cudnn.flags`` read them, while they disagree with the newer ones. Setting the older flags
+    also sets the newer ones. Hence the newer flags are set here only where somebody has set them before.
     """
     products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
 

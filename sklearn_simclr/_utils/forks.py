@@ -1,4 +1,4 @@
-"""Begin anew in the child of a fork what its parent's other threads would have ended."""
+"""Renew locks in the child of a fork: threads that would release them exist only in the parent."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def in_each_process(begin: Callable[[], None]) -> Callable[[], None]:
     Returns
     -------
     callable
-        The same.
+        `begin` itself.
     """
     begin()
     if hasattr(os, "register_at_fork"):

@@ -52,14 +52,15 @@ def labelled_rows(
         if not finite.all():
             at = np.argmin(finite)
             raise ValueError(
-                f"y[{rows[at]}] is {labels[at]}, which is no class label. Pass -1 or NaN where there is none."
+                f"y[{rows[at]}] is {labels[at]}, which is not a class label. Pass -1 or NaN for rows without "
+                "a label."
             )
         whole = labels == np.floor(labels)
         if not whole.all():
             at = np.argmin(whole)
             raise ValueError(
                 f"Unknown label type: continuous. y[{rows[at]}] is {labels[at]}; class labels are whole "
-                "numbers or strings. Bin y, or use a regressor."
+                "numbers or strings. Divide the values of y into classes, or use a regressor."
             )
     if labels.dtype.kind in "if":
         marked = _marked_unlabelled(labels, known_classes, other_marks=len(rows) < len(y))
@@ -69,7 +70,7 @@ def labelled_rows(
         rows, labels = rows[~marked], labels[~marked]
     if not len(rows):
         raise ValueError(
-            f"y has no labelled row among {len(y)}: each is -1, None or NaN. Pass the class of some rows."
+            f"y has no labelled row: all {len(y)} rows are -1, None or NaN. Pass the class of some rows."
         )
     return rows, labels, len(y)
 
@@ -140,7 +141,7 @@ def _homogeneous(labels: NDArray, rows: NDArray[np.intp], keep_object: bool) -> 
         kind = next((kind for kind, base in kinds.items() if issubclass(label_type, base)), None)
         if kind is None:
             raise TypeError(
-                f"y[{row}] is of type {label_type.__name__}; pass one number, boolean or string a row, and "
+                f"y[{row}] is of type {label_type.__name__}; pass one number, boolean or string per row, and "
                 "None, NaN or -1 where the label is unknown."
             )
         found.setdefault(kind, row)
@@ -153,7 +154,7 @@ def _homogeneous(labels: NDArray, rows: NDArray[np.intp], keep_object: bool) -> 
 def _marked_unlabelled(
     labels: NDArray, known_classes: NDArray | None, other_marks: bool
 ) -> NDArray[np.bool_]:
-    """Return a mask of the numeric labels that say with -1 that there is no label."""
+    """Return a mask of the numeric labels that are -1 and mark a row without a label."""
     marked = labels == -1
     if known_classes is not None:
         is_class = known_classes.dtype.kind in "if" and -1 in known_classes
@@ -161,16 +162,16 @@ def _marked_unlabelled(
     if marked.any() and not marked.all() and (labels[~marked] == 1).all():
         if not other_marks:
             warn(
-                "y holds only -1 and 1: read as the two classes of a binary problem, although -1 marks an "
-                "unlabelled row otherwise. Pass 0 and 1 for two classes; if -1 is meant as unlabelled, label "
-                "rows of at least one more class.",
+                "y holds only -1 and 1. They are read as the two classes of a binary problem, although "
+                "otherwise -1 marks an unlabelled row. Pass 0 and 1 for two classes. If -1 is meant to mark "
+                "unlabelled rows, label rows of at least one more class.",
             )
         return np.zeros(len(labels), dtype=bool)
     return marked
 
 
 def _marked_by_text(labels: NDArray, known_classes: NDArray | None) -> NDArray[np.bool_]:
-    """Return a mask of the strings that were -1 or NaN before they stood among strings."""
+    """Return a mask of the strings that were -1 or NaN before a library made strings of them."""
     marks = [mark for mark in _TEXTS_OF_NONE if known_classes is None or mark not in known_classes]
     found = {mark: labels == mark for mark in marks}
     found = {mark: rows for mark, rows in found.items() if rows.any()}
@@ -180,9 +181,9 @@ def _marked_by_text(labels: NDArray, known_classes: NDArray | None) -> NDArray[n
     if list(found) == ["-1"] and not marked.all() and (labels[~marked] == "1").all():
         return np.zeros(len(labels), dtype=bool)
     warn(
-        f"y has the strings {', '.join(map(repr, found))} in {marked.sum()} of {len(labels)} rows, as numpy "
-        "and pandas write -1 and NaN among strings: these rows count as unlabelled. Pass None there; if it "
-        "is a class, rename it.",
+        f"y has the strings {', '.join(map(repr, found))} in {marked.sum()} of {len(labels)} rows. NumPy and "
+        "pandas write -1 and NaN like this among strings, so these rows count as unlabelled. Pass None for "
+        "rows without a label. If such a string is the name of a class, rename the class.",
     )
     return marked
 
@@ -195,13 +196,13 @@ def warn_of_marks(classes: NDArray, instead: str) -> None:
     classes : ndarray of shape (n_classes,)
         The distinct labels.
     instead : str
-        What to pass for rows without a label.
+        The classifier to use where some rows have no label.
     """
     marks = [label for label in classes.tolist() if label == -1 or label in _TEXTS_OF_NONE]
     if marks and len(classes) > 2:
         warn(
-            f"y has {marks[0]!r}, which is a class like any other here. If it marks rows without a label, "
-            f"pass {instead}, which leaves them out.",
+            f"y has the label {marks[0]!r}, which counts as a class here. If it marks rows without a label, "
+            f"use {instead}, which leaves these rows out.",
         )
 
 
@@ -221,14 +222,16 @@ def labelled_targets(y: Labels | None) -> tuple[NDArray[np.intp], NDArray, int]:
     else:
         y_known = y
     if y_known.dtype.kind not in "biuf":
-        raise TypeError(f"y has dtype {y_known.dtype}; pass numbers, with NaN or None where there is none.")
+        raise TypeError(
+            f"y has dtype {y_known.dtype}; pass numbers, and NaN or None for rows without a target."
+        )
     finite = np.isfinite(y_known)
     if not finite.all():
         raise ValueError(
-            f"Input y contains infinity: y[{rows[np.argmin(finite)]}]. Pass NaN where there is no target."
+            f"Input y contains infinity: y[{rows[np.argmin(finite)]}]. Pass NaN for rows without a target."
         )
     if not len(rows):
-        raise ValueError(f"y has no labelled row among {len(y)}: each is None or NaN. Pass some targets.")
+        raise ValueError(f"y has no labelled row: all {len(y)} rows are None or NaN. Pass some targets.")
     return rows, y_known, len(y)
 
 
@@ -267,7 +270,7 @@ def hide_labels(
         return y
     is_class = labels.dtype.kind in "if" and bool((labels == -1).any())
     if is_class and mark is not None:
-        raise ValueError("y has the class -1, which marks unlabelled rows here. Rename the classes.")
+        raise ValueError("y has a class -1, but here -1 marks unlabelled rows. Rename this class.")
     if labels.dtype.kind in "iuf" and not is_class:
         y = np.full(n, -1, dtype=np.int64 if labels.dtype.kind == "u" else labels.dtype)
     else:
@@ -284,24 +287,24 @@ def check_fraction(fraction: float, name: str) -> float:
         )
     if not 0 < fraction <= 1:
         raise ValueError(
-            f"{name} must be in (0, 1], found {fraction!r}. Pass 1.0 for all labels; for a number of labels, "
-            "divide it by the number of labelled rows."
+            f"{name} must be in (0, 1], found {fraction!r}. Pass 1.0 for all labels. For a certain number of "
+            "labels, pass that number divided by the number of labelled rows."
         )
     return float(fraction)
 
 
 def check_n_drawn(n_drawn: int, n_classes: int, n: int, given: float, name: str) -> None:
-    """Refuse a draw of `n_drawn` of `n` labels, `given` as such, that leaves out one of `n_classes`."""
+    """Raise if `n_drawn` of `n` labels, which the user passed as `given`, are fewer than `n_classes`."""
     if n_drawn >= n_classes:
         return
     if isinstance(given, numbers.Integral):
         least = f"{name}={n_classes}"
-        found = f"{name}={given} of {n} labelled rows"
+        found = f"{name}={given} draws {n_drawn} of {n} labelled rows"
     else:
         least = f"{name}={_smallest_fraction(n_classes, n)}"
-        found = f"{name}={given:g} of {n} labelled rows is {n_drawn}, which"
+        found = f"{name}={given:g} draws {n_drawn} of {n} labelled rows"
     lost = f"at least one of the {n_classes} classes without a label" if n_classes > 1 else "no label"
-    raise ValueError(f"{found} would leave {lost}. Pass {least} or more, or label more rows.")
+    raise ValueError(f"{found}, which would leave {lost}. Pass {least} or more, or label more rows.")
 
 
 def _smallest_fraction(n_classes: int, n: int) -> str:
@@ -321,9 +324,9 @@ def class_codes(labels: NDArray) -> NDArray[np.intp]:
 
 
 def quantile_codes(targets: NDArray, n_bins: int) -> NDArray[np.intp]:
-    """Return the bin of each target, of at most `n_bins` of equal size (up to one) by rank.
+    """Return the bin of each target: at most `n_bins` bins by rank, whose sizes differ by one at most.
 
-    By rank, and not between quantiles, since ties would then make bins of very different sizes.
+    The bins go by rank, not by quantile: ties would make bins of quantiles very unequal in size.
     """
     n = len(targets)
     codes = np.empty(n, dtype=np.intp)

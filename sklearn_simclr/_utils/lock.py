@@ -1,4 +1,4 @@
-"""A lock on a file that says who holds it, and for which nobody waits in vain."""
+"""Lock a file: the lock names its holder, and nobody waits for a holder that has died."""
 
 import contextlib
 import errno
@@ -41,7 +41,7 @@ class Lock:
     """A lock on a file, with a note beside it of who holds it, which the holder renews while it lives.
 
     The kernel frees the lock of a process that has died. Where a file system has no locks, a marker file
-    stands in for one. A marker outlives its process; so one whose note is not renewed is taken away.
+    stands in for one. A marker outlives its process, so a marker whose note is not renewed is removed.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Lock:
         self.release()
 
     def acquire(self, seconds: float = math.inf) -> bool:
-        """Take the lock; a marker also of a holder that gives no sign of life.
+        """Take the lock, a marker even from a holder that gives no sign of life.
 
         Parameters
         ----------
@@ -95,7 +95,7 @@ class Lock:
         assert self._lock is not None
         while True:
             try:
-                # Whether a marker is one of the living shows only after a while.
+                # Whether the process behind a marker still lives shows only after a while.
                 self._lock.acquire(timeout=_LOOK if self.wait or self._marks else 0)
                 break
             except Timeout:
@@ -127,7 +127,8 @@ class Lock:
         if self._marks:
             warn(
                 f"The file system of {str(self.path.parent)!r} has no locks. A marker file stands in for "
-                f"one: should a process on another machine die there, the next waits {_SILENCE:.0f} s for it."
+                "a lock: if a process on another machine dies while it holds the marker, the next process "
+                f"waits {_SILENCE:.0f} s. Use a folder on another file system to avoid that."
             )
         self._lock = (SoftFileLock if self._marks else FileLock)(self.path)
         self._began = self._heard = now

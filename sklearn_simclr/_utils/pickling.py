@@ -17,7 +17,7 @@ __all__ = ["VersionedPickles", "arrays_to_tensors", "tensors_to_arrays"]
 
 _Kind = TypeVar("_Kind")
 
-# What was converted, and from what, by the id of the latter.
+# By the id of a value: what it was converted to, and the value itself.
 _Memo = dict[int, tuple[object, object]]
 
 
@@ -42,7 +42,7 @@ class VersionedPickles:
                     original_sklearn_version=written,
                 )
             )
-        # Parameters that have come since have their defaults.
+        # A later version may have more parameters: they get their defaults.
         for name, parameter in inspect.signature(type(self)).parameters.items():
             if parameter.default is not parameter.empty:
                 state.setdefault(name, parameter.default)
@@ -110,7 +110,7 @@ def _convert(value: Any, memo: _Memo, kind: type[_Kind], function: Callable[[_Ki
         result = function(value)
     elif isinstance(value, nn.Module) or _is_callback(value):
         result = object.__new__(type(value))
-        # The value itself is kept too: its id must not be taken by another object meanwhile.
+        # The value itself is kept too, so that no other object can get its id meanwhile.
         memo[id(value)] = (result, value)
         for name, item in vars(value).items():
             result.__dict__[name] = _convert(item, memo, kind, function)

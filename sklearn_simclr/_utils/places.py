@@ -46,9 +46,9 @@ def local_folder(folder: str | os.PathLike[str], name: str) -> Path:
     Raises
     ------
     ValueError
-        If it is an address on the net.
+        If `folder` is an address on the net.
     """
     path = local_path(folder)
     if is_address(path):
-        raise ValueError(f"{name}={str(folder)!r} is an address. Pass a folder of this machine.")
+        raise ValueError(f"{name}={str(folder)!r} is a network address. Pass a folder on this machine.")
     return Path(path)

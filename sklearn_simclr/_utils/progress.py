@@ -47,7 +47,7 @@ class _Lines:
         print(text, file=file or sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Write how far it came."""
+        """Write a last line, if more has been done since the line before."""
         if self.n > self.written:
             self._write_line()
 
@@ -64,7 +64,7 @@ class _Lines:
 def progress_bar(
     title: str, total: float, unit: str, *, layout: str | None = None, shown: bool = True
 ) -> Any:
-    """Return a progress bar of tqdm, or what writes a line for each tenth where nobody sees a bar.
+    """Return a progress bar of tqdm, or an object that writes a line per tenth where nobody sees a bar.
 
     Parameters
     ----------

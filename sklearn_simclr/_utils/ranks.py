@@ -166,10 +166,10 @@ class Ranks:
             if odd:
                 shown = ""
                 if all(len(str(value)) <= _SHOWN for value in (usual, values[odd[0]])):
-                    shown = f": {values[odd[0]]} on rank {odd[0]}, {usual} on the others"
+                    shown = f": {values[odd[0]]} on rank {odd[0]}, {usual} on rank {values.index(usual)}"
                 raise ValueError(
-                    f"Ranks differ in {name}{shown}. What is on rank {', '.join(map(str, odd))} of "
-                    f"{self.size} is not on the others. {why}"
+                    f"Ranks differ in {name}{shown}. The value on rank {', '.join(map(str, odd))} of "
+                    f"{self.size} is not that of the others. {why}"
                 )
 
     def add(self, tensor: Tensor) -> Tensor:
@@ -281,13 +281,13 @@ class Ranks:
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
-        """Turn what torch says of a closed connection into what the rank at the other end has said."""
+        """Replace torch's error about a closed connection by the last message of the rank that closed it."""
         try:
             yield
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
-            # What torch says is where a socket was closed.
+            # torch says only which socket was closed.
             raise LostRankError(self._last_word()) from None
 
     def _last_word(self) -> str:
@@ -296,7 +296,10 @@ class Ranks:
             _store().wait([place], _WORD_WAIT)
             said = _store().get(place).decode()
         except Exception:  # the store may have ended with the rank
-            said = "Another rank ended without a word. It was killed, or its script came to an end earlier."
+            said = (
+                "Another rank ended without an error message: it was killed, or its script ended earlier "
+                "than this one. Look at the output of the other ranks."
+            )
         return f"{said}\n(This is rank {self.rank} of {self.size}, which cannot go on alone.)"
 
     def _place(self) -> str:
@@ -308,7 +311,7 @@ class Ranks:
         Parameters
         ----------
         failed : bool, default=False
-            Whether other ranks may be gone: what was sent to them by NCCL would be waited for.
+            Whether other ranks may be gone. NCCL would wait for ever for them to receive what was sent.
         """
         if failed and hasattr(self._accelerated, "abort"):
             with contextlib.suppress(Exception):
@@ -320,7 +323,7 @@ class Ranks:
         self._accelerated = self._group = None
 
     def leave(self, error: BaseException) -> None:
-        """Tell the other ranks that this one has failed: they wait for it.
+        """Tell the other ranks, which wait for this one, that it has failed.
 
         Parameters
         ----------
@@ -380,7 +383,7 @@ def together() -> Iterator[Ranks]:
 
 
 def launched() -> bool:
-    """Return whether this process is one of several that a launcher has started, and does no work for one."""
+    """Return whether this process is one of several that a launcher has started, and not a worker of one."""
     if not _in_main_thread() or _in_task():
         return False
     if dist.is_available() and dist.is_initialized():
@@ -411,7 +414,7 @@ def _part() -> None:
 
 
 def _store() -> Any:
-    """Return what all ranks can write words to, even while some of them wait for one that will not come."""
+    """Return a store that all ranks can write to, even while some of them wait for a rank that is gone."""
     return dist.distributed_c10d._get_default_store()
 
 

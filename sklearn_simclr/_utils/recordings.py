@@ -60,8 +60,8 @@ class Recording:
 def noted_waits(device: torch.device) -> Iterator[list[str]]:
     """Note where the host waits for a device until the context ends, on devices that tell.
 
-    A recording that fails since the host would have to wait leaves torch's generators and its allocator in a
-    state of which little is known.
+    A recording fails if the host has to wait for the device. torch's generators and its allocator are then in
+    a state of which little is known. Hence the work is looked through for waits before it is recorded.
     """
     module, waits = module_of(device), list[str]()
     if not hasattr(module, "set_sync_debug_mode"):

@@ -45,13 +45,13 @@ class LabelledScoreMixin(ClassifierMixin):
         if n != len(predicted):
             raise ValueError(
                 f"Found input variables with inconsistent numbers of samples: {[len(predicted), n]}. Pass "
-                "one label per image, -1 or None where there is none."
+                "one label per image, and -1 or None for images without a label."
             )
         if sample_weight is not None:
             weights = np.asarray(sample_weight)
             if weights.shape != (n,):
                 raise ValueError(
-                    f"sample_weight.shape == {weights.shape}, expected {(n,)}: one weight a row."
+                    f"sample_weight.shape == {weights.shape}, expected {(n,)}: pass one weight per row."
                 )
             sample_weight = weights[rows]
         return float(accuracy_score(labels, predicted[rows], sample_weight=sample_weight))
@@ -77,9 +77,9 @@ def warn_if_scored(classes: ArrayLike) -> None:
     try:
         rows, _, n = labelled_rows(frame.f_locals["y_true"], known_classes=np.asarray(classes))
     except (TypeError, ValueError):
-        return  # no labels, or none at all: the scorer says so
+        return  # no class labels, or no labelled row: the scorer raises
     if len(rows) < n:
         warn(
-            f"A scorer of scikit-learn counts {n - len(rows)} of {n} rows as wrong that have no label. Pass "
-            "cv=SemiSupervisedKFold(), which tests on labelled rows only, or leave scoring=None."
+            f"A scorer of scikit-learn counts {n - len(rows)} of {n} rows as wrong because they have no "
+            "label. Pass cv=SemiSupervisedKFold(), which tests on labelled rows only, or leave scoring=None."
         )

@@ -39,8 +39,8 @@ def draw_seed(random_state: RandomState) -> int:
     Parameters
     ----------
     random_state : None, int or numpy.random.RandomState
-        None takes fresh entropy from the system, numpy's global generator is left alone; a
-        RandomState is advanced. Ranks that train together get one seed of None.
+        None takes fresh entropy from the system and leaves numpy's global generator alone; a RandomState is
+        advanced. With None, all ranks that train together get the same seed.
 
     Returns
     -------
@@ -63,9 +63,9 @@ def isolated_generators(seed: int, device: torch.device) -> Iterator[None]:
     Parameters
     ----------
     seed : int
-        For what draws from them: initial weights, dropout.
+        Seed of the generators, from which initial weights and dropout are drawn.
     device : torch.device
-        Whose generator is used beside the CPU's.
+        Device whose generator is used in addition to the CPU's.
     """
     with _GENERATORS, unchanged_generators(device):
         seed_device(seed, device)
@@ -79,7 +79,7 @@ def unchanged_generators(device: torch.device) -> Iterator[None]:
     Parameters
     ----------
     device : torch.device
-        Whose generator is used beside the CPU's.
+        Device whose generator is used in addition to the CPU's.
     """
     states = generator_states(device)
     try:
@@ -95,7 +95,7 @@ def isolated_global_generators(device: torch.device) -> Iterator[None]:
     Parameters
     ----------
     device : torch.device
-        Whose generator is put back beside the CPU's.
+        Device whose generator is put back in addition to the CPU's.
     """
     with isolated_generators(0, device):
         states = random.getstate(), np.random.get_state()  # noqa: NPY002 (transforms draw from it)
@@ -114,7 +114,7 @@ def seed_global_generators(seed: int, device: torch.device | None = None) -> Non
     seed : int
         In [0, 2**31).
     device : torch.device or None, default=None
-        Whose generator is seeded beside the CPU's.
+        Device whose generator is seeded in addition to the CPU's.
     """
     seed_device(seed, torch.device("cpu") if device is None else device)
     np.random.seed(seed)  # noqa: NPY002 (transforms draw from it)

@@ -29,9 +29,9 @@ class Checked(Options):
     Parameters
     ----------
     accepts : callable
-        Returns whether a value can be used; that it cannot it may also say by a ValueError.
+        Returns whether a value can be used. A ValueError means that the value cannot be used.
     words : str
-        What to pass: stands after "must be" in the message.
+        What to pass: follows "must be" in the message.
     """
 
     def __init__(self, accepts: Callable[[Any], object], words: str) -> None:

@@ -36,7 +36,7 @@ def usual_settings() -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_usual_dtype())
-        # A context for the default device is asked at every call of torch.
+        # Within a context for the default device, every call of torch is slower.
         if not is_cpu(torch.get_default_device()):
             stack.enter_context(torch.device("cpu"))
         stack.enter_context(autocast_off())

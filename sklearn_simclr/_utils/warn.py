@@ -1,4 +1,4 @@
-"""Messages: warnings that point to the line of the user's code that led to them, and texts that fit in."""
+"""Warn with the line of the user's code that led to the warning, and shorten texts for messages."""
 
 import sys
 import warnings
@@ -8,10 +8,10 @@ from .ranks import speaks
 
 __all__ = ["shortened", "warn"]
 
-# What lies between that line and the place where something is noticed.
+# Packages whose functions can lie between the user's line and the call of `warn`.
 _BETWEEN = {"contextlib", "functools", "joblib", "sklearn", "sklearn_simclr", "skorch"}
 
-# Characters of a text of somebody else.
+# Most characters of a text from a file or another library in a message.
 _LONGEST = 300
 
 

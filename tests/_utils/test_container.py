@@ -149,7 +149,7 @@ def test_a_later_format_is_refused_with_its_version(path):
     forge(path)
     assert read(path, "test")[1] is None
     forge(path, format=2, version="9.1")
-    with pytest.raises(ValueError, match=r"is of format version 2, .*does not read.*sklearn-simclr 9\.1"):
+    with pytest.raises(ValueError, match=r"has format version 2, .*does not read.*sklearn-simclr 9\.1"):
         read(path, "test")
     assert peek(path) == ("test", None)
 
@@ -175,7 +175,7 @@ def test_every_flipped_byte_is_noticed(path):
         changed = bytearray(content)
         changed[place] ^= 1
         path.write_bytes(changed)
-        with pytest.raises(ValueError, match="is damaged|of another program|of kind|of format version"):
+        with pytest.raises(ValueError, match="is damaged|of another program|of kind|has format version"):
             read(path, "test")
 
 
@@ -224,7 +224,7 @@ def test_files_of_other_programs_are_refused(tmp_path):
 def test_no_pipe_is_waited_for(tmp_path):
     pipe = tmp_path / ".unfinished-pipe"
     os.mkfifo(pipe)
-    with pytest.raises(ValueError, match="it is no regular file"):
+    with pytest.raises(ValueError, match="it is not a regular file"):
         container.read(pipe, "test")
     remove_unfinished(tmp_path)
     assert pipe.exists()

@@ -763,8 +763,8 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            ({"fractions": [0.01]}, ValueError, r"fractions=0.01 of 80 labelled rows is 1.*fractions=0.0375"),
-            ({"fractions": [2]}, ValueError, r"fractions=2 of 80 labelled rows would.*Pass fractions=3 or"),
+            ({"fractions": [0.01]}, ValueError, r"fractions=0.01 draws 1 of 80 labelled.*fractions=0.0375"),
+            ({"fractions": [2]}, ValueError, r"fractions=2 draws 2 of 80 labelled.*Pass fractions=3 or"),
             ({"fractions": [81]}, ValueError, r"must be in \[1, 80\].*found 81"),
             ({"fractions": [1.5]}, ValueError, r"fractions must be in \(0, 1\]"),
             ({"fractions": ["a"]}, TypeError, "fractions must be a number"),
@@ -799,7 +799,7 @@ class TestFailures:
         y = np.tile([-1, 1], 30)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "y holds only -1 and 1")
-            with pytest.raises(ValueError, match="which marks unlabelled rows here"):
+            with pytest.raises(ValueError, match="here -1 marks unlabelled rows"):
                 label_fraction_curve(
                     LabelSpreading(), np.zeros((60, 1)), y, fractions=[0.5], cv=2, error_score="raise"
                 )

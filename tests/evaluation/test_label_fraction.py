@@ -422,7 +422,7 @@ class TestFit:
             ([0, 1, 0], "X has 4 rows and y has 3"),
             ([5, 5, 5, 5], r"one class only, \[5\], in 4 labelled of 4"),
             ([5, 5, -1, -1], r"one class only, \[5\], in 2 labelled of 4 rows.*-1 marks"),
-            ([-1, -1, -1, -1], "no labelled row among 4"),
+            ([-1, -1, -1, -1], "no labelled row: all 4 rows"),
         ],
     )
     def test_targets_that_train_nothing(self, y, message):
@@ -433,7 +433,7 @@ class TestFit:
         y = np.repeat([0, 1, 2, 3, -1], [10, 10, 10, 10, 60])
         with pytest.raises(
             ValueError,
-            match=r"label_fraction=0.05 of 40 labelled rows is 2.*4 classes.*Pass label_fraction=0.1 or more",
+            match=r"label_fraction=0.05 draws 2 of 40 labelled.*4 classes.*Pass label_fraction=0.1 or more",
         ):
             LabelFractionClassifier(Recorder(), 0.05).fit(np.zeros((100, 1)), y)
 
@@ -539,7 +539,7 @@ class TestScore:
     def test_errors(self, iris):
         X, y = iris
         clf = LabelFractionClassifier().fit(X, y)
-        with pytest.raises(ValueError, match="no labelled row among 2"):
+        with pytest.raises(ValueError, match="no labelled row: all 2 rows"):
             clf.score(X[:2], [-1, -1])
         with pytest.raises(ValueError, match="X has 150 rows and y has 149"):
             clf.score(X, y[1:])
@@ -761,9 +761,9 @@ class TestRegressor:
             ({"estimator": LogisticRegression()}, [1, 2], TypeError, r"must be a regressor.*Pass Ridge\(\)"),
             ({"n_bins": 0}, [1, 2], ValueError, "n_bins must be an int of at least 1, found 0"),
             ({"n_bins": 2.0}, [1, 2], ValueError, "n_bins must be"),
-            ({"label_fraction": 0.1}, [1, 2], ValueError, "is 0, which would leave no label. Pass .*=0.5"),
+            ({"label_fraction": 0.1}, [1, 2], ValueError, "draws 0 of 2 .*would leave no label. Pass .*=0.5"),
             ({"label_fraction": 2}, [1, 2], ValueError, r"label_fraction must be in \(0, 1\]"),
-            ({}, [np.nan, None], ValueError, "no labelled row among 2"),
+            ({}, [np.nan, None], ValueError, "no labelled row: all 2 rows"),
             ({}, [np.inf, 1], ValueError, r"infinity: y\[0\]"),
             ({}, ["a", "b"], TypeError, "pass numbers"),
             ({}, np.eye(2), ValueError, r"found shape \(2, 2\).*MultiOutputRegressor"),

@@ -212,7 +212,7 @@ class TestInsideScikitLearn:
         (SemiSupervisedKFold(1), [0, 1, 0, 1], ValueError, "n_splits must be an int of at least 2, found 1"),
         (SemiSupervisedKFold(2.0), [0, 1, 0, 1], ValueError, "n_splits must be an int"),
         (SemiSupervisedKFold(target="class"), [0, 1], ValueError, "target must be"),
-        (SemiSupervisedKFold(2), [-1, -1], ValueError, "no labelled row among 2"),
+        (SemiSupervisedKFold(2), [-1, -1], ValueError, "no labelled row: all 2 rows"),
         (SemiSupervisedKFold(cv=iter([])), [0, 1], TypeError, r"Pass list\(cv\)"),
         (SemiSupervisedKFold(cv=[([0], [2])]), [0, 1, -1], ValueError, "No row of test set 0 has a label"),
         (SemiSupervisedKFold(cv=[([0], [2])], target="numbers"), [0.5, "a", 1], TypeError, "y mixes"),

@@ -279,10 +279,10 @@ def test_damaged_files_and_strangers_are_refused(images, tmp_path):
     path = tmp_path / "training.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-100])
-    with pytest.raises(ValueError, match="is damaged, or no safetensors file.*checkpoint_dir"):
+    with pytest.raises(ValueError, match="is damaged or is not a safetensors file.*checkpoint_dir"):
         simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
     path.write_bytes(b"\x80\x04K\x01.")
-    with pytest.raises(ValueError, match="is damaged, or no safetensors file.*checkpoint_dir"):
+    with pytest.raises(ValueError, match="is damaged or is not a safetensors file.*checkpoint_dir"):
         simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="training.safetensors is a safetensors file of another program"):

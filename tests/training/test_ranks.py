@@ -237,10 +237,10 @@ def test_a_rank_that_raises_ends_the_fit_of_all_and_they_can_fit_again(forked):
 def test_a_rank_that_is_gone_ends_the_fit_of_the_others(forked):
     first, second, third = forked.run(3, fit_with_trouble, "killed")
     assert second is None
-    assert "ended without a word" in first and "ended without a word" in third
+    assert "ended without an error message" in first and "ended without an error message" in third
     first, second, third = forked.run(3, fit_with_trouble, "left")
     assert second == "left"
-    assert "ended without a word" in first and "ended without a word" in third
+    assert "ended without an error message" in first and "ended without an error message" in third
 
 
 def test_what_was_sent_to_a_rank_that_failed_is_given_up(monkeypatch):
