@@ -129,7 +129,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
     (torch.Size([5, 3, 24, 24]), torch.float32)
     """
 
-    # Of any of the types that a parameter may have; concrete in what `resolve` returns.
+    # A parameter may have several types; only `resolve` makes it concrete.
     size: Any
     crop_scale: Any
     flip_probability: Any
@@ -306,8 +306,8 @@ class Augmentation(VersionedPickles, BaseEstimator):
         n, n_views = len(images), len(draws.top)
         if n_views % n if n else n_views:
             raise ValueError(
-                f"draws must be those of as many views as there are images, or of a multiple; got draws of "
-                f"{n_views} views for {n} images."
+                f"draws must hold one view per image, or a multiple of that; got draws of {n_views} views "
+                f"for {n} images. Pass the result of draw(k * len(images), ...)."
             )
         return self.resolve(tuple(images.shape[1:]))._apply(images, draws)
 
@@ -392,9 +392,9 @@ class Augmentation(VersionedPickles, BaseEstimator):
         size = self.size
         sizes = () if _is_auto(size) else (size,) if _is_real(size) else size
         if isinstance(sizes, str) or not all(_is_real(s) and s >= 1 and s == int(s) for s in sizes):
-            raise ValueError(f"size must be 'auto', a positive int or a pair of them, got {size!r}.")
+            raise ValueError(f"size must be 'auto', a positive int or a pair of such ints, got {size!r}.")
         if not _is_auto(size) and len(sizes) not in (1, 2):
-            raise ValueError(f"size must be 'auto', a positive int or a pair of them, got {size!r}.")
+            raise ValueError(f"size must be 'auto', a positive int or a pair of such ints, got {size!r}.")
         _check_range("crop_scale", self.crop_scale, 1.0, auto=True)
         _check_range("crop_ratio", self.crop_ratio, math.inf)
         _check_range("blur_sigma", self.blur_sigma, math.inf)
@@ -418,7 +418,7 @@ class Augmentation(VersionedPickles, BaseEstimator):
 def maps_of(
     augmentation: Augmentation, draws: Draws, image_shape: tuple[int, ...], dtype: torch.dtype
 ) -> Maps:
-    """Return what an accelerator makes the views of, which :meth:`Augmentation.apply` takes for the draws.
+    """Return the maps of which an accelerator makes views; :meth:`Augmentation.apply` takes them as draws.
 
     The augmentation has concrete values and does not turn by any angle; draws and maps are on the CPU.
     """
@@ -449,14 +449,16 @@ def _check_number(name: str, value: float | str, high: float, auto: bool = False
     if auto and _is_auto(value):
         return
     if not isinstance(value, Real) or not 0 <= value <= high:
-        raise ValueError(f"{name} must be a number in [0, {high:g}]{auto * ' or auto'}, got {value!r}.")
+        or_auto = " or 'auto'" if auto else ""
+        raise ValueError(f"{name} must be a number in [0, {high:g}]{or_auto}, got {value!r}.")
 
 
 def _check_range(name: str, value: tuple[float, float] | str, high: float, auto: bool = False) -> None:
     if auto and _is_auto(value):
         return
+    auto_or = "'auto' or " if auto else ""
     message = (
-        f"{name} must be {auto * 'auto or '}a pair (low, high) with low <= high, "
+        f"{name} must be {auto_or}a pair (low, high) with low <= high, "
         f"both in (0, {high:g}{']' if math.isfinite(high) else ')'}, got {value!r}."
     )
     try:

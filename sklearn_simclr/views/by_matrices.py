@@ -17,7 +17,7 @@ __all__ = ["Maps", "compute_maps", "views_by_matrices"]
 
 
 class Maps(NamedTuple):
-    """The linear maps and colours of V views in few numbers, from which an accelerator makes them.
+    """The linear maps and colours of V views in few numbers, from which an accelerator makes the views.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ class Maps(NamedTuple):
     inside : bool tensor of shape (2, V, max(H, W))
         Which pixels are in the crop.
     mix, grey : tensors of shape (V, 3, 3) or (V, 1)
-        What channels are multiplied by, and their means over the view; a number where there are not three.
+        Factors of the channels, and of their means over the view: matrices for three channels, else numbers.
     blurs : tensor of shape (V, R + 1) or None
         Weights of the Gaussian at the distances 0 to R.
     transposed, erased : tensor or None
         As drawn.
     colors : Draws or None
-        What was drawn, where the colour operations follow one another.
+        The draws, where the colour operations follow one another.
     """
 
     lines: Tensor
@@ -71,9 +71,9 @@ def compute_maps(
     blurs: bool,
     implementation: str,
 ) -> Maps:
-    """Compute where the draws are what an accelerator needs to make the views.
+    """Compute the maps of the views, on the device of the draws.
 
-    An accelerator starts a kernel for each operation on however few numbers; a CPU does these at once.
+    Draws are best on the CPU: an accelerator starts a kernel for each operation, however few the numbers.
 
     The draws are without angles; ``image_shape`` and ``dtype`` are those of the images, the rest is as for
     `make_views`.
@@ -107,7 +107,7 @@ def compute_maps(
 
 
 def views_by_matrices(images: Tensor, maps: Maps, size: tuple[int, int], implementation: str) -> Tensor:
-    """Make all views from their maps, which are on the device of the images, but for what is erased."""
+    """Make all views from their maps, which are on the device of the images; nothing is erased yet."""
     n, channels, height, width = images.shape
     total = maps.lines.shape[1]
     if maps.transposed is not None:
@@ -133,7 +133,7 @@ def views_by_matrices(images: Tensor, maps: Maps, size: tuple[int, int], impleme
         x = _separable(pixels, rows, columns).flatten(2)
         if channels == 3:
             grey = torch.bmm(maps.grey, x.mean(dim=2, keepdim=True))
-            # Pixel by pixel, the three channels side by side, as convolutions are fastest with.
+            # The three channels of a pixel lie side by side: convolutions are fastest with this order.
             views = torch.baddbmm(grey.mT, x.mT, maps.mix.mT).view(total, *size, 3).permute(0, 3, 1, 2)
         else:
             grey = (maps.grey * x.mean(dim=(1, 2))[:, None])[:, :, None]
@@ -143,7 +143,7 @@ def views_by_matrices(images: Tensor, maps: Maps, size: tuple[int, int], impleme
 
 
 def _upright(draws: Draws) -> Draws:
-    """Return draws of upright views of images that lie on their side where the views do."""
+    """Exchange rows and columns in the draws of transposed views: their images are transposed first."""
     chosen, vertical = draws.transposed, draws.vertical_flip
     assert chosen is not None and vertical is not None
     swapped = {

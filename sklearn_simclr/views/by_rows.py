@@ -26,7 +26,7 @@ _ARENA = 32_000_000
 def views_by_rows(
     images: Tensor, draws: Draws, size: tuple[int, int], *, blurs: bool, implementation: str
 ) -> Tensor:
-    """Make the views that were drawn, without angles, but for what is erased.
+    """Make the views that were drawn, without angles; nothing is erased yet.
 
     Crop, flip, resize and blur are applied as their few nonzero weights, to whole rows of pixels, with a
     transposition between the axes: fewer operations than with dense matrices by an order of magnitude, and
@@ -189,10 +189,10 @@ class _RowMaps:
 def _row_map(
     index: Tensor, weight: Tensor, source: Tensor, n_in: int, channels: int = 1, mix: Tensor | None = None
 ) -> Taps:
-    """Return what makes row s of plane c of view v of rows index[v, t, s], weighted with weight[v, t, s].
+    """Return a map that makes row s of plane c of view v from some rows, weighted by weight[v, t, s].
 
-    They are rows of plane c of image source[v], whose planes have n_in rows. With ``mix`` (V, C, C),
-    they are those of every plane k, weighted with mix[v, c, k] as well.
+    These rows are index[v, t, s] in plane c of image source[v]; a plane has n_in rows. With ``mix``
+    (V, C, C), the same rows of every plane k are taken, weighted by mix[v, c, k] as well.
 
     Returns
     -------
@@ -208,7 +208,7 @@ def _row_map(
         weight = (weight[:, None] * mix[:, :, :, None, None]).flatten(2, 3)
 
     def transposed(x: Tensor) -> Tensor:
-        # Only floats are transposed in blocks; the bits of an index pass for one.
+        # Only floats are transposed in blocks, so the bits of an index are taken for those of a float.
         x = x.expand(len(source), -1, -1, -1)
         y = _transpose(x.flatten(0, 1).view(torch.float32)).view(x.dtype)
         y = y.unflatten(0, x.shape[:2]).expand(-1, channels, -1, -1)

@@ -58,7 +58,7 @@ class Draws(NamedTuple):
         return self.with_tensors(iter(there))
 
     def with_tensors(self, tensors: Iterator[Tensor]) -> "Draws":
-        """Return draws of which those that are not None are tensors, in turn."""
+        """Return draws with other tensors in the fields that are not None, in their order."""
         fields: Iterator[Any] = (None if field is None else next(tensors) for field in self)
         return Draws(*fields)
 
@@ -66,7 +66,7 @@ class Draws(NamedTuple):
 def draw_views(
     views: "Augmentation", n: int, image_shape: tuple[int, ...], generator: torch.Generator | None
 ) -> Draws:
-    """Draw for n views where the generator is; the parameters of ``views`` are concrete."""
+    """Draw for n views on the generator's device; the parameters of ``views`` are concrete."""
     device = torch.device("cpu") if generator is None else generator.device
     google = is_googles(views.implementation)
     tries = CROP_TRIES if google else _CROP_TRIES
@@ -142,8 +142,8 @@ def _draw_crops(
 ) -> _Boxes:
     """Make boxes of numbers in [0, 1) as torchvision's RandomResizedCrop does.
 
-    A box is the first of ten that fits, or a central one. Its ratio is relative to that of the image. The
-    ratio of those that are to be transposed is such that they are stretched as much as the others.
+    A box is the first of ten that fits, or a central box. Its ratio is relative to that of the image. Where a
+    view is transposed, the ratio of its box is such that the view is stretched as much as the others.
     """
     _, height, width = image_shape
     vertical, horizontal = uniform["vertical"], uniform["horizontal"]

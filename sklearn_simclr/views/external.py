@@ -107,10 +107,10 @@ class ExternalViews:
             m.same_on_batch is True for m in _modules(transform, "same_on_batch")
         ):
             raise ValueError(
-                "augmentation makes one draw for all images of a batch, which could be told apart by nothing "
-                "else then. Pass same_on_batch=False to kornia."
+                "augmentation draws once for all images of a batch (same_on_batch=True), but each view needs "
+                "a draw of its own. Pass same_on_batch=False to the transforms of kornia."
             )
-        self.size: Any = None  # known when it has been tried
+        self.size: Any = None  # known after the transform has been tried
         self.seconds = 0.0
         self.n_made = 0
 
@@ -139,8 +139,8 @@ class ExternalViews:
         """
         if self.takes == "pillow" and image_shape[0] not in (1, 3, 4):
             raise ValueError(
-                f"augmentation takes Pillow images, of 1, 3 or 4 channels, and the images have "
-                f"{image_shape[0]}. Pass a transform that takes tensors: without ToTensor."
+                f"augmentation takes Pillow images, which have 1, 3 or 4 channels, but the images have "
+                f"{image_shape[0]}. Pass a transform that takes tensors, without ToTensor and PILToTensor."
             )
         noise = torch.randint(256, (1, *image_shape), generator=torch.Generator().manual_seed(0))
         trial = copy.copy(self)
@@ -211,12 +211,12 @@ class ExternalViews:
         n, seeds = len(images), draws.seed.tolist()
         if len(seeds) % n if n else seeds:
             raise ValueError(
-                f"draws must be those of as many views as there are images, or of a multiple; got draws of "
-                f"{len(seeds)} views for {n} images."
+                f"draws must hold one view per image, or a multiple of that; got draws of {len(seeds)} views "
+                f"for {n} images. Pass the result of draw(k * len(images), ...)."
             )
         if not seeds:
             return images.float()
-        synchronize(images.device)  # what is waited for here is no time of the views
+        synchronize(images.device)  # earlier work of the device is no time of the views
         started = time.perf_counter()
         with isolated_global_generators(images.device), torch.no_grad():
             views = self._batch(images, seeds) if self.takes == "batch" else self._one_by_one(images, seeds)
@@ -226,8 +226,8 @@ class ExternalViews:
         low, high = torch.stack(views.aminmax()).tolist()
         if not (low >= -_OUTSIDE and high <= 1 + _OUTSIDE):
             raise ValueError(
-                f"augmentation makes views in [{low:.3g}, {high:.3g}], but they must be in [0, 1], as the "
-                "images that transform represents. Leave out Normalize and the like."
+                f"augmentation makes views in [{low:.3g}, {high:.3g}], but views must be in [0, 1] like the "
+                "images that transform represents. Leave out Normalize and similar steps."
             )
         views = views.clamp(0, 1)
         self.seconds += time.perf_counter() - started
@@ -255,13 +255,13 @@ class ExternalViews:
         return self.apply(images, draws)
 
     def content(self) -> Any:
-        """Return what tells the views from others, for the key of a cache.
+        """Return what distinguishes these views from others, for the key of a cache.
 
         Returns
         -------
         object
-            The transform; of albumentations, which count their parts by place in memory, what they write to
-            files, and the parts.
+            The transform. For albumentations, which number their parts by place in memory, the dict that they
+            write to files, and the parts.
         """
         to_dict = getattr(self.transform, "to_dict", None)
         if self.takes == "array" and to_dict is not None:
@@ -306,12 +306,12 @@ class ExternalViews:
                 raise
             raise ValueError(
                 f"augmentation: {self._failed(error)} fails on {_shown(images)}: {type(error).__name__}: "
-                f"{error}. Pass a transform that takes such images, or say by ExternalViews(..., takes=...) "
-                "what it takes."
+                f"{error}. Pass a transform that takes such images, or say what the transform takes: "
+                "ExternalViews(transform, takes=...)."
             ) from error
 
     def _failed(self, error: Exception) -> str:
-        """Return the name of the transform, of several the last one that was called before an error."""
+        """Return the name of the transform that failed: of several, the last one that was called."""
         name = type(self.transform).__name__
         parts = list(_parts(self.transform))
         trace = error.__traceback__
@@ -324,7 +324,7 @@ class ExternalViews:
 
 
 def as_views(augmentation: Any) -> Augmentation | ExternalViews:
-    """Return an augmentation as what draws views.
+    """Return an object that draws views by an augmentation.
 
     Parameters
     ----------
@@ -334,12 +334,12 @@ def as_views(augmentation: Any) -> Augmentation | ExternalViews:
     Returns
     -------
     Augmentation or ExternalViews
-        Itself, or one that calls it.
+        `augmentation` itself, or views that call it.
 
     Raises
     ------
     TypeError
-        If it cannot be called.
+        If `augmentation` cannot be called.
     """
     if isinstance(augmentation, Augmentation | ExternalViews):
         return augmentation
@@ -347,7 +347,7 @@ def as_views(augmentation: Any) -> Augmentation | ExternalViews:
 
 
 def _find_out(transform: Any) -> str:
-    """Return what a transform takes."""
+    """Return the value of ``takes`` that suits a transform."""
     if any(_library(module) == "kornia" for module in _modules(transform)):
         return "batch"
     if _library(transform) == "albumentations":
@@ -417,7 +417,7 @@ _IMAGES: dict[str, Callable[[Tensor], Any]] = {
 
 
 def _as_tensor(view: Any) -> Tensor:
-    """Return what a transform has made as float32 tensor (C, h, w)."""
+    """Return the result of a transform as a float32 tensor (C, h, w)."""
     found = view["image"] if isinstance(view, dict) and "image" in view else view
     if isinstance(found, Image.Image | np.ndarray):
         array = np.atleast_3d(np.asarray(found))
@@ -440,15 +440,15 @@ def _check_view(view: Tensor, image: Tensor) -> None:
 def _different_sizes(first: Sequence[int], second: Sequence[int]) -> ValueError:
     """Return an error about views of two sizes (height, width)."""
     return ValueError(
-        "augmentation makes views of different sizes: {} x {} and {} x {} pixels. Let it end with a resize "
-        "or a crop to one size.".format(*first, *second)
+        "augmentation makes views of different sizes: {} x {} and {} x {} pixels. End the transform "
+        "with a resize or a crop to one size.".format(*first, *second)
     )
 
 
 def _shown(value: Any) -> str:
-    """Return what a value is, in a line."""
+    """Return a description of a value, for messages."""
     if isinstance(value, Tensor | np.ndarray):
-        return f"a {type(value).__name__} of shape {tuple(value.shape)} and {value.dtype}"
+        return f"a {type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
     if isinstance(value, Image.Image):
         return f"a Pillow image of {value.size[0]} x {value.size[1]} pixels"
     return f"a {type(value).__name__}"

@@ -72,7 +72,7 @@ def resize_matrices(
     weight = (_middles(max(n_in), lines.device) - centre).div_(reach)
     weight = weight.abs_().neg_().add_(1.0).clamp_(min=0.0).mul_(inside[:, :, None])
     weight = weight.div_(weight.sum(dim=3, keepdim=True))
-    # Rows of the shorter axis that are left out may be no numbers.
+    # The rows of the shorter axis that are left out may be NaN.
     rows, columns = (weight[k, :, : n_out[k], : n_in[k]] for k in range(2))
     return rows, columns
 
@@ -105,7 +105,7 @@ def gauss_kernels(sigma: Tensor, size: tuple[int, int], n: int, padded: bool) ->
 def blur_taps(sigma: Tensor, size: tuple[int, int], n: int, padded: bool) -> Taps:
     """Return indices (T, n) and weights (N, T, 1 or n) of a Gaussian blur along one axis.
 
-    Edges are reflected, or beyond them are zeros if they are `padded`.
+    Edges are reflected; if `padded`, zeros lie beyond them.
     """
     kernel = gauss_kernels(sigma, size, n, padded)
     distance = torch.arange(1 - kernel.shape[1], kernel.shape[1])

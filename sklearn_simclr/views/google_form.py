@@ -120,8 +120,8 @@ def google_colors(views: Tensor, draws: "Draws", *, additive: bool) -> Tensor:
     Contrast is about the mean of each channel; saturation and hue are changed in HSV space. Views whose
     colours are not jittered are clipped at the end only, after they have perhaps turned grey.
 
-    The views (V, C, H, W) may be a little outside of [0, 1], as bicubic interpolation leaves them; those that
-    are returned are not. With ``additive``, brightness - 1 is added, as for V1, instead of multiplying by
+    The views (V, C, H, W) may be a little outside of [0, 1], as bicubic interpolation leaves them; the result
+    lies within [0, 1]. With ``additive``, brightness - 1 is added, as for V1, instead of multiplying by
     brightness, as for V2.
     """
     channels = views.shape[1]

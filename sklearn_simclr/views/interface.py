@@ -24,7 +24,7 @@ class Views(Protocol):
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> Any:
-        """Draw the random numbers of n views; ``rows(index)`` of what is returned is those of some."""
+        """Draw the random numbers of n views; the result's ``rows(index)`` are the draws of some views."""
 
     def apply(self, images: Tensor, draws: Any) -> Tensor:
         """Make the views that were drawn, float32 in [0, 1]; view i is one of image i mod N."""

@@ -793,5 +793,5 @@ class TestHiddenLabels:
 
     def test_class_minus_one_is_never_mistaken_for_the_mark(self):
         assert self.hidden([-1, 1, 2]).tolist() == [None, None, 1, None, None]
-        with pytest.raises(ValueError, match="has the class -1"):
+        with pytest.raises(ValueError, match="has a class -1"):
             self.hidden([-1, 1, 2], mark=-1)

@@ -189,7 +189,7 @@ def test_home_and_addresses_in_places(images, tmp_path, monkeypatch):
     uri = (tmp_path / "cache").as_uri()
     assert same_weights(simclr(max_epochs=1, memory=uri).fit(images[:32]), fit)
     for name in ("checkpoint_dir", "memory"):
-        with pytest.raises(ValueError, match=f"{name}='s3://b/c' is an address. Pass a folder"):
+        with pytest.raises(ValueError, match=f"{name}='s3://b/c' is a network address. Pass a folder"):
             simclr(max_epochs=1, **{name: "s3://b/c"}).fit(images[:32])
 
 
