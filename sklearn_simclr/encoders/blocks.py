@@ -39,12 +39,12 @@ def parts_to_freeze(network: nn.Module, trainable: str | int | Iterable[str]) ->
     network : torch.nn.Module
         An encoder.
     trainable : "all", int or iterable of str
-        What is trained: all, so many of the last blocks, or the modules of these names with all within.
+        What is trained: everything, this number of last blocks, or modules with all that they contain.
 
     Returns
     -------
     list of torch.nn.Module
-        Each counts without the modules within.
+        Each counts without the modules that it contains.
 
     Raises
     ------
@@ -66,8 +66,8 @@ def parts_to_freeze(network: nn.Module, trainable: str | int | Iterable[str]) ->
         unknown = [name for name in chosen if name not in named or not name]
         if unknown:
             raise ValueError(
-                f"trainable has {unknown}, names of no module of the encoder. Its blocks are {known}. Pass "
-                "names of named_modules(), a number of blocks, or 'all'."
+                f"trainable has the names {unknown}, but the encoder has no such modules. Its blocks are "
+                f"{known}. Pass names from encoder.named_modules(), a number of blocks, or 'all'."
             )
     return [
         module

@@ -23,12 +23,12 @@ _MAX_DIRECTIONS = 32
 # Added to each variance before its root is taken, as a fraction of the total: noise is not blown up.
 _WHITENING_EPS = 1e-4
 
-# Half the width does for images of up to this side, on digits.
-# Their levels are averaged before the pooling, which leaves little of them.
+# For images of up to this side, such as digits, half the width suffices. Their levels are averaged before the
+# pooling, which leaves few pixels.
 TINY_SIDE = 16
 
-# The first trained convolution sees so many pixels along each side of an image, or fewer if there are fewer;
-# of views three quarters of them. The time of a step then grows smoothly with the size of the images.
+# Pixels that the first trained convolution sees along each side of an image (all, if there are fewer); for a
+# view, three quarters of them. The time of a step then grows smoothly with the size of the images.
 _FIRST_SIDE = 16
 
 # Larger images are shrunk to this side first. Networks that saw more pixels have learnt less in minutes.
@@ -47,13 +47,13 @@ _GRID_LEVEL = 2
 _EDGE_CELLS = 8
 _ORIENTATIONS = 9
 
-# What the grid and the edges are multiplied by. A classifier that takes numbers as they are then hears the
-# means at least as much as either: on hand signs and blood cells, where the means are best, it loses little.
+# Factors of the grid and of the edges. To a classifier that does not scale its input, the means then count at
+# least as much as either: on hand signs and blood cells, where the means are best, it loses little.
 _GRID_WEIGHT = 0.125
 _EDGE_WEIGHT = 2.0
 
-# Numbers of the first layer that are computed at a time on a CPU: what one step of it leaves, the next one
-# finds in the cache.
+# Numbers of the first layer that a CPU computes at a time: few enough to stay in the cache from one operation
+# to the next.
 _CACHED = 2**21
 
 
@@ -69,9 +69,9 @@ class CompactNet(nn.Module):
     before it: what the task makes the last level forget, an earlier one still has. A level that is pooled is
     averaged afterwards, in images of at most 16 pixels before. Two parts follow that say where in the image
     something is: the averages of the third level in the 4 x 4 cells of a grid, except in images of at most
-    16 pixels, and histograms of oriented gradients (HOG), which are not learnt. They are for who uses the
-    representation: a projection head reads the numbers before them, since a crop shows another part of the
-    image in the same cell.
+    16 pixels, and histograms of oriented gradients (HOG), which are not learnt. Both are for users of the
+    representation. A projection head reads only the numbers before them, since a crop shows another part of
+    the image in the same cell.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ class CompactNet(nn.Module):
         for level, (conv, norm, pool) in enumerate(zip(self.convs, self.norms, self.pools, strict=True)):
             x = norm(conv(x))
             if pool and self.means_of_pooled:
-                # ReLU does not mind the order, and has a quarter of the work after the pooling.
+                # The order does not change the result, and after the pooling ReLU has a quarter of the work.
                 x, pool = F.max_pool2d(x, 2, ceil_mode=True), False
             x = F.relu(x, inplace=True)
             averages = _averages(x, _GRID if level == _GRID_LEVEL and self.grid_dim else 0)
@@ -207,7 +207,7 @@ class CompactNet(nn.Module):
         def first(x: Tensor) -> Tensor:
             return _pooled(F.conv2d(x, weight, bias, padding=1).relu_(), self.stem_pool)
 
-        # A graph that is recorded is one for any number of images.
+        # A traced graph must hold for any number of images.
         if not is_cpu(x.device) or torch.jit.is_tracing() or torch.compiler.is_compiling():
             return first(x)
         rows = max(1, _CACHED // (len(bias) * x.shape[2] * x.shape[3]))
@@ -222,9 +222,9 @@ class CompactNet(nn.Module):
         Parameters
         ----------
         images : ImageSource or ComputedImages
-            The training images; some patches of a few thousand are looked at.
+            The training images; some patches of at most 2,048 images are used.
         generator : torch.Generator
-            For the choice of the patches, of the CPU, where all is computed.
+            Generator of the CPU that chooses the patches.
         """
         channels, height, width = images.shape
         small = shrunk_size(height, width, self.side)
@@ -244,7 +244,7 @@ class CompactNet(nn.Module):
 
 
 def shrink(images: Tensor, side: int) -> Tensor:
-    """Return images (N, C, H, W), those of more than side squared pixels resized to so many, antialiased."""
+    """Return images (N, C, H, W), antialiased and resized to side**2 pixels where they have more."""
     # A graph's sizes may be tensors.
     height, width = (int(length) for length in images.shape[2:])
     size = shrunk_size(height, width, side)
@@ -301,7 +301,7 @@ def _weights_of_cells(n: int, grid: int, device: torch.device, dtype: torch.dtyp
 
 
 def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return what makes weights, the same tensor each time; what is traced or compiled makes its own."""
+    """Return a function that makes weights once and keeps them; traced or compiled code makes its own."""
     return make if torch.jit.is_tracing() or torch.compiler.is_compiling() else partial(_made_once, make)
 
 

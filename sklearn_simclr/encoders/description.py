@@ -54,7 +54,7 @@ def describe_network(module: nn.Module) -> dict[str, Any] | None:
     Returns
     -------
     description : dict or None
-        Of numbers, strings, lists and dicts; None for a network of another package.
+        Numbers, strings, lists and dicts; None for a network of another package.
     """
     if type(module) is ResNet:
         return {"kind": "resnet", **module.options}
@@ -108,7 +108,7 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
     description : dict
         As from `describe_network`.
     n_tensors : int
-        Tensors there are to fill it with: it has not more layers than that.
+        Number of tensors that will fill the network, which cannot have more layers.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
     Raises
     ------
     ValueError, TypeError, KeyError, RuntimeError
-        If the description is not one.
+        If the description is not valid.
     """
     options = dict(description)
     kind = options.pop("kind")
@@ -128,7 +128,7 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
         if kind == "resnet":
             return ResNet(**options, zero_init_residual=False)
         if kind == "compact":
-            # What depends on the size of the images is set instead.
+            # These depend on the size of the images, which the description lacks.
             pool, pooled = options.pop("stem_pool"), options.pop("means_of_pooled")
             if type(pool) not in (int, float) or not 1 <= pool <= MOST_RESIZED:
                 raise ValueError(f"stem_pool is {pool!r}, not a number from 1 to {MOST_RESIZED}")
@@ -141,7 +141,9 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
             return network
         if kind == "library":
             if math.prod(options["image_size"]) > _MOST_PIXELS:
-                raise ValueError(f"its encoder is for images of {options['image_size']} pixels, too many")
+                raise ValueError(
+                    f"its encoder takes images of {options['image_size']} pixels, more than {_MOST_PIXELS}"
+                )
             try:
                 return LibraryNetwork(**options)
             except NotImplementedError:  # RegNets of torchvision compute their shapes by tensors
@@ -160,11 +162,11 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
     if kind == "preprocessed":
         inner = build_network(options["network"], n_tensors)
         if not hasattr(inner, "out_dim") or isinstance(inner, ProjectionHead):
-            raise ValueError("what takes the preprocessed images is no encoder")
+            raise ValueError("the network behind its preprocessing is not an encoder")
         return PreprocessedNetwork(inner, build_preprocessing(options["preprocessing"]))
     if kind == "sequential":
         return nn.Sequential(*(build_network(part, n_tensors) for part in options["parts"]))
-    raise ValueError(f"{kind!r} is no network of this package")
+    raise ValueError(f"{kind!r} is not a network of this package")
 
 
 def build_preprocessing(description: Mapping[str, Any]) -> Preprocessing:
@@ -173,23 +175,23 @@ def build_preprocessing(description: Mapping[str, Any]) -> Preprocessing:
     Parameters
     ----------
     description : dict
-        Its parameters.
+        Parameters of the preprocessing.
 
     Returns
     -------
     Preprocessing
-        Of images that memory has room for.
+        A preprocessing whose images fit into memory.
 
     Raises
     ------
     ValueError, TypeError
-        If the description is not one, or asks for images that are too large.
+        If the description is not valid, or asks for images that are too large.
     """
     preprocessing = Preprocessing(**description)
     if math.prod(preprocessing.sides) > MOST_RESIZED * preprocessing.crop_fraction**2:
         raise ValueError(
-            f"its images are resized to {preprocessing.sides} / {preprocessing.crop_fraction} pixels, which "
-            "are too many"
+            f"its images are resized to {preprocessing.sides} / {preprocessing.crop_fraction} pixels, more "
+            f"than {MOST_RESIZED}"
         )
     return preprocessing
 
@@ -207,7 +209,7 @@ def fill_network(module: _Network, state: Mapping[str, Tensor]) -> _Network:
     Returns
     -------
     module : torch.nn.Module
-        The same; its parameters are the tensors of `state`.
+        `module` itself; its parameters are the tensors of `state`.
 
     Raises
     ------
@@ -217,7 +219,7 @@ def fill_network(module: _Network, state: Mapping[str, Tensor]) -> _Network:
     own = module.state_dict()
     if own.keys() != state.keys():
         odd = sorted(own.keys() ^ state.keys())
-        raise ValueError(f"{len(odd)} tensors are missing or superfluous, the first is {odd[0]!r}")
+        raise ValueError(f"{len(odd)} tensors are missing or superfluous, such as {odd[0]!r}")
     for name, tensor in state.items():
         if tensor.shape != own[name].shape or tensor.is_floating_point() != own[name].is_floating_point():
             raise ValueError(
@@ -253,7 +255,7 @@ def not_finite(state: Mapping[str, Tensor]) -> str | None:
 
 
 def _with_memory(module: Any) -> Any:
-    """Return a network of a library on the CPU: not all that it computes when it is built is in its state."""
+    """Build a network of a library on the CPU: its state lacks some numbers that are computed on the way."""
     if type(module) is LibraryNetwork and next(module.parameters()).is_meta:
         with torch.random.fork_rng(devices=[]):
             return module.new()
@@ -273,7 +275,7 @@ def encoder_name(module: nn.Module) -> str:
     Returns
     -------
     name : str
-        As "resnet50x2-sk" or "compact"; of other networks that of the class.
+        Such as "resnet50x2-sk" or "compact"; for other networks, the name of their class.
     """
     if type(module) is PreprocessedNetwork:
         return encoder_name(module.network)

@@ -12,9 +12,9 @@ __all__ = ["edge_votes", "normalized_blocks"]
 _CLIP = 0.2
 _EPS = 1e-5
 
-# Less than the least by which squared lengths of two gradients differ in images of 8 bits. Channels are often
-# equal there, and rounding must not choose: it differs between bytes, floating-point images and ONNX. Images
-# that were shrunk have fractions of these differences, of which this is no simple one.
+# Smaller than the smallest difference between squared lengths of two gradients in images of 8 bits. Channels
+# are often equal in such images, and rounding must not choose between them: it differs between bytes,
+# floating-point images and ONNX. Shrunk images have simple fractions of these differences, unlike 0.4142.
 _TIE = 0.4142 / 255**2
 
 

@@ -23,8 +23,8 @@ _PATCH_NUMBERS = 2**24
 # Numbers of the images and of the patches that are looked at together.
 _CHUNK = 2**21
 
-# Up to this length of a patch all its directions are found. Of longer ones, of more than 32 channels, only
-# the first are: that takes no matrix of length x length.
+# For patches of up to this length, all directions are found. For longer ones (more than 32 channels) only the
+# first directions are found, which needs no matrix of length x length.
 _EXACT_LENGTH = 288
 _SPARE_DIRECTIONS = 16
 _ROUNDS = 4
@@ -66,7 +66,7 @@ def patch_components(
     n_directions : int
         k, at most 9 C.
     generator : torch.Generator
-        For the choice of images and patches, of the CPU, where all is computed.
+        Generator of the CPU that chooses images and patches.
 
     Returns
     -------

@@ -120,11 +120,11 @@ class ProjectionHead(nn.Module):
             ("read_dim", read_dim, 1),
         ):
             if not isinstance(value, Integral) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an int, got {value!r}; pass one >= {smallest}.")
+                raise TypeError(f"{name} must be an int, got {value!r}; pass an int >= {smallest}.")
             if value < smallest:
                 raise ValueError(f"{name}={value} is out of range; pass an int >= {smallest}.")
         if read_dim > in_dim:
-            raise ValueError(f"read_dim={read_dim} is more than in_dim={in_dim}; pass at most that.")
+            raise ValueError(f"read_dim={read_dim} is more than in_dim={in_dim}; pass at most {in_dim}.")
         self.in_dim = in_dim
         self.read_dim = read_dim
         self.out_dim = out_dim if n_layers else in_dim

@@ -17,7 +17,7 @@ TORCHVISION = "torchvision:"
 # Channels of the images that both libraries train on.
 _CHANNELS = 3
 
-# These draw their weights slowly unless told otherwise, and their published weights want pixels scaled anew.
+# By default these draw their weights slowly, and their published weights need pixels on another scale.
 _INCEPTIONS = ("googlenet", "inception_v3")
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
@@ -88,7 +88,7 @@ class LibraryNetwork(nn.Module):
                 _make_torchvision(self.name.removeprefix(TORCHVISION), self.image_size)
             )
         else:
-            raise ValueError(f"{self.name!r} is no network of timm or torchvision")
+            raise ValueError(f"{self.name!r} is not a network of timm or torchvision")
         return take_channels(module, _CHANNELS, self.in_channels, self.image_size)
 
 
@@ -116,9 +116,9 @@ def without_classifier(model: nn.Module) -> tuple[nn.Module, nn.Linear | None]:
     Returns
     -------
     features : torch.nn.Module
-        The network: images to what its last layer of weights has been given, pooled.
+        The network: images to the pooled input of its last layer of weights.
     classifier : torch.nn.Linear or None
-        That layer; None where it is a convolution.
+        The last layer of weights; None if it is a convolution.
     """
     # Further classifiers of inner layers, which only training uses.
     for name in _AUXILIARY:
@@ -147,12 +147,12 @@ def with_channels(network: nn.Module, channels: int, image_size: tuple[int, int]
     Returns
     -------
     network : torch.nn.Module
-        The same.
+        `network` itself.
 
     Raises
     ------
     ValueError
-        If it is no network whose first layer can be changed.
+        If the first layer of the network cannot be changed.
     """
     if type(network) is ResNet:
         take_channels(network, network.options["in_channels"], channels, image_size)
@@ -161,7 +161,7 @@ def with_channels(network: nn.Module, channels: int, image_size: tuple[int, int]
         take_channels(network.module, network.in_channels, channels, image_size)
         network.in_channels = channels
     else:
-        raise ValueError(f"the first layer of a {type(network).__name__} is made for its channels")
+        raise ValueError(f"a {type(network).__name__} has a first layer for its own channels only")
     return network
 
 
@@ -186,12 +186,12 @@ def take_channels(module: nn.Module, before: int, channels: int, image_size: tup
     Returns
     -------
     module : torch.nn.Module
-        The same.
+        `module` itself.
 
     Raises
     ------
     ValueError
-        If it does something else with the channels first.
+        If the network does not begin with a convolution of all channels.
     """
     if channels == before:
         return module
@@ -210,8 +210,8 @@ def take_channels(module: nn.Module, before: int, channels: int, image_size: tup
     names = [name for name, part in trial.named_modules() if part in first]
     if not names or any(part.groups != 1 for part in first):
         raise ValueError(
-            f"{type(module).__name__} does not begin with a convolution of its {before} channels, which "
-            f"could be changed to take {channels}"
+            f"{type(module).__name__} does not begin with a convolution of all {before} channels, so it "
+            f"cannot be changed to take {channels}"
         )
     for name in names:
         part: Any = module.get_submodule(name)

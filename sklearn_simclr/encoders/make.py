@@ -1,4 +1,4 @@
-"""From what a user passes as `encoder` to a module that turns images into features."""
+"""Make the module that a user's `encoder` stands for: it turns images into features."""
 
 from __future__ import annotations
 
@@ -253,8 +253,8 @@ def _make_timm(encoder: str, in_channels: int, image_size: tuple[int, int]) -> n
         return timm.create_model(name, pretrained=False, num_classes=0, in_chans=in_channels, **options)
     except Exception as error:
         raise ValueError(
-            f"encoder={encoder!r}: timm could not build it for {in_channels} channels and images of "
-            f"{image_size[0]} x {image_size[1]} pixels: {error}"
+            f"encoder={encoder!r}: timm could not build this network for {in_channels} channels and images "
+            f"of {image_size[0]} x {image_size[1]} pixels: {error}"
         ) from error
 
 
@@ -343,14 +343,15 @@ def takes_size(module: nn.Module, in_channels: int, size: tuple[int, int]) -> bo
 
 
 def _hint_of_size(module: nn.Module, image_size: tuple[int, int]) -> str:
-    """Return what to pass where a network may be made for images of one other size."""
+    """Return what to pass if a network was perhaps made for images of another size only."""
     config = getattr(module, "pretrained_cfg", None) or {}
     known = config.get("input_size") if isinstance(config, dict) and config.get("fixed_input_size") else None
     if known is not None and tuple(known[1:]) != tuple(image_size):
         return (
-            f" It is made for images of {known[1]} x {known[2]} pixels: pass image_size={tuple(known[1:])}."
+            f" This network is made for images of {known[1]} x {known[2]} pixels: pass "
+            f"image_size={tuple(known[1:])}."
         )
-    return " If it takes images of one size only, pass that as image_size=(height, width)."
+    return " If the network takes images of one size only, pass this size as image_size=(height, width)."
 
 
 def _find_out_dim(module: nn.Module, in_channels: int, image_size: tuple[int, int]) -> int:
@@ -377,8 +378,8 @@ def _find_out_dim(module: nn.Module, in_channels: int, image_size: tuple[int, in
         return features.shape[1]
     raise ValueError(
         "encoder must map images to a floating tensor of shape (n_images, n_features); for a batch of shape "
-        f"{shape}, {type(module).__name__} returned {found}. End it with pooling and flattening, for "
-        "instance nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten())."
+        f"{shape}, {type(module).__name__} returned {found}. End the network with pooling and flattening, as "
+        "in nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten())."
     )
 
 

@@ -13,21 +13,21 @@ from .traits import Traits, traits
 
 __all__ = ["MirroredNetwork", "left_right_accuracy", "mirror_images_fit_in"]
 
-# Images that are compared with their mirror images, fewer where they hold more numbers than that together.
+# Images that are compared with their mirror images; fewer if together they hold more numbers than this.
 _IMAGES = 500
 _NUMBERS = 2**30
 
 # Numbers of the images that go through the network at a time.
 _BATCH = 2**19
 
-# Part of the images that has to be told from the mirror images, at least, and how many standard errors above
-# a guess.
+# Mirror images do not fit in if a classifier tells more than this part of the images from them, and more than
+# this many standard errors above a guess.
 _TOLD = 0.6
 _ERRORS = 2.5
 
 
 class MirroredNetwork(nn.Module):
-    """A network that answers for an image and its mirror image by the mean of what another answers for each.
+    """Represent an image by the mean of another network's representations of the image and its mirror image.
 
     Parameters
     ----------
@@ -65,8 +65,8 @@ def mirror_images_fit_in(source: ImageSource) -> bool:
     Returns
     -------
     bool
-        Whether a linear classifier does not tell more than 60% of them from their mirror images. Of
-        photographs of animals and vehicles it tells half, which is a guess; of digits most.
+        Whether a linear classifier tells at most 60% of the images from their mirror images. For photographs
+        of animals and vehicles it tells half, which is a guess; for digits it tells most.
     """
     most = min(_IMAGES, _NUMBERS // math.prod(source.shape))
     drawn = np.random.default_rng(0).permutation(len(source))[:most]
@@ -78,10 +78,11 @@ def mirror_images_fit_in(source: ImageSource) -> bool:
 
 @torch.no_grad()
 def left_right_accuracy(source: ImageSource) -> float:
-    """Return for how many images a linear classifier says which of two is the mirror image.
+    """Return the share of images that a linear classifier tells from their mirror images.
 
-    It reads the representations by an untrained compact network: ridge regression of the difference between
-    that of an image and that of its mirror image on 1, by one half of the images for the other half.
+    The classifier reads representations by an untrained compact network. It is a ridge regression on 1 of the
+    difference between the representations of an image and of its mirror image, fitted on one half of the
+    images and tested on the other half, and the other way round.
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ def left_right_accuracy(source: ImageSource) -> float:
     source.ask(index)
     parts = (as_float(source.take(rows).cpu()) for rows in index.split(step))
     parts = (part.contiguous(memory_format=torch.channels_last) for part in parts)
-    # Not where in the image something is: that differs also between mirror images which fit in.
+    # `read` leaves out where in the image something is: that differs even if mirror images fit in.
     found = torch.cat([network.read(part) - network.read(part.flip(3)) for part in parts])
     differences = found.double().numpy()
     scale = np.sqrt(np.mean(differences**2, axis=0))

@@ -15,8 +15,8 @@ from .traits import traits
 
 __all__ = ["PreprocessedNetwork", "Preprocessing", "input_channels", "network_of_views", "view_size"]
 
-# Pixels of a forward in evaluation mode, and the fewest images: small images, which the preprocessing may
-# enlarge, come in batches that are too large for the network.
+# Pixels of a forward pass in evaluation mode, and its fewest images: a batch of small images, which the
+# preprocessing may enlarge, is too large for the network.
 _PIXELS = 64 * 32 * 32
 _PIXELS_GPU = 1024 * 32 * 32
 _FEWEST = 4
@@ -98,7 +98,7 @@ class Preprocessing:
         if len(sides) not in (1, 2) or not all(
             isinstance(side, Integral) and not isinstance(side, bool) for side in sides
         ):
-            raise TypeError(f"size must be an int or two of them, (height, width), got {self.size!r}.")
+            raise TypeError(f"size must be an int or a pair of ints, (height, width), got {self.size!r}.")
         if min(sides) < 1:
             raise ValueError(f"size must be at least 1, got {self.size}.")
         if isinstance(self.size, list):
@@ -112,7 +112,7 @@ class Preprocessing:
         if not isinstance(self.antialias, bool):
             raise TypeError(f"antialias must be a bool, got {self.antialias!r}.")
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std must both be given, or neither.")
+            raise ValueError(f"Pass both mean and std, or neither; got mean={self.mean}, std={self.std}.")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is None:
@@ -121,7 +121,10 @@ class Preprocessing:
                 raise TypeError(f"{name} must be a tuple of one number per channel, got {values!r}.")
             object.__setattr__(self, name, tuple(float(value) for value in values))
         if self.mean and self.std and (min(self.std) <= 0 or len(self.std) != len(self.mean)):
-            raise ValueError(f"std must be positive, one per channel as mean; got {self.std}.")
+            raise ValueError(
+                f"std must hold one positive number per channel, as many as mean; got std={self.std} and "
+                f"mean={self.mean}."
+            )
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -187,11 +190,14 @@ class Preprocessing:
             If it has another shape, the channels do not fit, or floats lie outside [0, 1].
         """
         images = _check_batch(images, channels, self.mean)
-        # What is traced or compiled has no values to look at.
+        # Traced or compiled code has no values to look at.
         if images.is_floating_point() and not torch.compiler.is_compiling() and images.numel():
             low, high = (value.item() for value in torch.aminmax(images))
             if not (low >= 0 and high <= 1):
-                raise ValueError(f"float images must lie in [0, 1], got values from {low:g} to {high:g}.")
+                raise ValueError(
+                    f"float images must lie in [0, 1], got values from {low:g} to {high:g}. Scale them, or "
+                    "pass uint8."
+                )
         return self._apply(images, channels)
 
     def _apply(self, images: Tensor, channels: int) -> Tensor:
@@ -254,7 +260,7 @@ def _is_number(value: object) -> bool:
 def _of_channels(numbers: Sequence[float] | None, like: Tensor) -> Tensor:
     """Return one number for each channel, (C, 1, 1), where a batch is."""
     numbers = tuple(numbers or ())
-    # What is traced or compiled makes its own.
+    # Traced or compiled code makes its own tensor.
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return like.new_tensor(numbers)[:, None, None]
     return _made_of(numbers, like.device)
@@ -262,7 +268,7 @@ def _of_channels(numbers: Sequence[float] | None, like: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _made_of(numbers: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return numbers on a device, which the host waits for the first time only."""
+    """Return numbers on a device; the host waits for them the first time only."""
     with torch.inference_mode(False):
         return torch.tensor(numbers).to(device)[:, None, None]
 
@@ -275,14 +281,20 @@ def _check_batch(images: Tensor, channels: int, mean: tuple[float, ...] | None) 
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise ValueError(f"images must have the shape (n, C, H, W), got {tuple(images.shape)}.")
     if images.shape[1] not in (1, channels):
-        raise ValueError(f"images have {images.shape[1]} channels, and the network takes {channels}.")
+        raise ValueError(
+            f"images have {images.shape[1]} channels, but the network takes {channels}. Pass images with "
+            f"{channels} channels, or grey images."
+        )
     if mean is not None and len(mean) != channels:
-        raise ValueError(f"mean has {len(mean)} numbers, and the network takes {channels} channels.")
+        raise ValueError(
+            f"mean has {len(mean)} numbers, but the network takes {channels} channels. Use one number per "
+            "channel."
+        )
     return images
 
 
 class PreprocessedNetwork(nn.Module):
-    """A network with what images go through before they enter it: one module that takes images of any size.
+    """A network behind its preprocessing: one module that takes images of any size.
 
     In training mode it takes random views: they are brought to the size of the network, and nothing is cut
     off.
@@ -290,16 +302,16 @@ class PreprocessedNetwork(nn.Module):
     Parameters
     ----------
     network : torch.nn.Module
-        Preprocessed images to representations (n, out_dim).
+        From preprocessed images to representations (n, out_dim).
     preprocessing : Preprocessing
-        What comes first.
+        What images go through first.
 
     Attributes
     ----------
     out_dim : int
         Width of the representation.
     traits : Traits
-        Those of the network.
+        The traits of `network`.
     """
 
     out_dim: int
@@ -314,7 +326,7 @@ class PreprocessedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the representations (n, out_dim) of images (n, C, H, W) in [0, 1]."""
-        # In another memory format a resize rounds otherwise. Convolutions take that of their weights.
+        # In another memory format a resize rounds differently. Convolutions use the format of their weights.
         images = images.contiguous()
         if self.training:
             return self.network(self.preprocessing.of_views()._apply(images, self.channels))
@@ -330,7 +342,7 @@ class PreprocessedNetwork(nn.Module):
             if part.any():
                 done.append(self._represent(part))
             else:
-                # What fills up a last batch is black: of one small image there is a lot of it.
+                # Black images fill up the last batch: there are many of them if few images are given.
                 if len(part) not in black:
                     black[len(part)] = self._represent(part)
                 done.append(black[len(part)])
@@ -343,7 +355,7 @@ class PreprocessedNetwork(nn.Module):
     def _represent(self, images: Tensor) -> Tensor:
         if is_cpu(images.device):
             return self.network(self.preprocessing(images, channels=self.channels))
-        # To look at the values would wait for them.
+        # A look at the values would make the host wait for the device.
         checked = _check_batch(images, self.channels, self.preprocessing.mean)
         return self.network(self.preprocessing._apply(checked, self.channels))
 
@@ -359,7 +371,7 @@ def view_size(network: nn.Module) -> tuple[int, int] | None:
     Returns
     -------
     (int, int) or None
-        Height and width that it was trained with; None if it takes images as they are.
+        Height and width that the network was trained with; None if it takes images as they are.
     """
     return network.preprocessing.sides if type(network) is PreprocessedNetwork else None
 
@@ -375,7 +387,7 @@ def network_of_views(network: nn.Module) -> nn.Module:
     Returns
     -------
     network : torch.nn.Module
-        The same; of one with a preprocessing, another that shares its weights and cuts nothing off.
+        `network` itself, or if it has a preprocessing, one with the same weights that cuts nothing off.
     """
     if type(network) is not PreprocessedNetwork:
         return network
@@ -388,7 +400,7 @@ def input_channels(network: nn.Module) -> int:
     Parameters
     ----------
     network : torch.nn.Module
-        One that says so in its attribute ``in_channels``, or begins with a convolution.
+        A network that has an attribute ``in_channels`` or begins with a convolution.
 
     Returns
     -------

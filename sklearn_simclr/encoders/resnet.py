@@ -313,8 +313,8 @@ class _SameMaxPool(nn.Module):
 def _avg_pool(stride: int) -> nn.Module:
     """Return the 2x2 average pool of a ResNet-D shortcut, with the edges of the authors' code.
 
-    At stride 2 they pad right and bottom with zeros that count in the mean; at stride 1 (SAME) the padding
-    does not count, which is what a repeated last row and column amount to.
+    At stride 2 the authors pad right and bottom with zeros that count in the mean. At stride 1 (SAME) their
+    padding does not count, to which a repeated last row and column amount.
     """
     if stride == 1:
         return nn.Sequential(nn.ReplicationPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, stride=1))
@@ -354,10 +354,10 @@ def _stem_convolution(in_channels: int, channels: int, stem: str, *, deep: bool)
 
 @torch.no_grad()
 def _draw_truncated_normal(weight: torch.Tensor, variance: float) -> None:
-    """Fill `weight` from a normal cut at two standard deviations; `variance` is that after the cut.
+    """Fill `weight` from a normal cut at two standard deviations, whose variance after the cut is given.
 
-    Redrawing the few that lie outside takes a fifth of the time of torch's ``trunc_normal_``, which for a
-    ResNet-50 is over a second.
+    Redrawing the few numbers that lie outside takes a fifth of the time of torch's ``trunc_normal_``, which
+    takes over a second for a ResNet-50.
     """
     flat = weight.normal_().view(-1)
     # A tensor on the meta device has a shape, but no values to look at.

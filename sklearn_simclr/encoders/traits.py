@@ -23,8 +23,8 @@ class Traits(NamedTuple):
     mirror_pays : bool
         Whether the mean over an image and its mirror image is a better representation.
     shrinks_to : int or None
-        Side of the square with as many pixels as larger images are shrunk to before anything else; None is
-        not at all.
+        Larger images are shrunk, before anything else, to as many pixels as a square of this side has. None
+        shrinks no images.
     largest_view : int or None
         Side of the square with as many pixels as the largest views that are worth their time; None is any.
     """
@@ -37,12 +37,12 @@ class Traits(NamedTuple):
 
 
 def traits(network: nn.Module) -> Traits:
-    """Return what a network says about itself, and the usual of networks that say nothing."""
+    """Return the traits of a network, or the usual traits if the network names none."""
     return getattr(network, "traits", Traits())
 
 
 def read_part(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """Return what computes only that part of representations which a head reads, if anything does."""
+    """Return a function that computes only the part of representations that a head reads, or None."""
     if traits(network).read_dim is None:
         return None
     # Attributes of a compiled network are those of the plain one.

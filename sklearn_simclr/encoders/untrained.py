@@ -23,21 +23,21 @@ def untrained_network(
     Parameters
     ----------
     module : torch.nn.Module
-        The encoder; of another package it has to have ``reset_parameters`` wherever it has weights.
+        The encoder. An encoder of another package needs ``reset_parameters`` wherever it has weights.
     images : ImageSource or ComputedImages
-        For layers that are set from images.
+        Images for layers that are set from images.
     generator : torch.Generator
-        For these layers.
+        Generator for these layers.
 
     Returns
     -------
     module : torch.nn.Module
-        Another one, in evaluation mode.
+        Another network, in evaluation mode.
 
     Raises
     ------
     ValueError
-        If a part of another package has weights, and no ``reset_parameters``.
+        If a part of another package has weights, but no ``reset_parameters``.
     """
     if type(module) is PreprocessedNetwork:
         prepare, channels = module.preprocessing, module.channels

@@ -219,9 +219,9 @@ def test_features_of_timm(hub, tmp_path, images, weights):
 @pytest.mark.parametrize(
     "weights, message",
     [
-        ("timm:resnet18.nope", r"no weights of that name. Of resnet18 it has resnet18\.a1_in1k"),
+        ("timm:resnet18.nope", r"no weights of that name. For resnet18 it has resnet18\.a1_in1k"),
         ("timm:nope", "has no network 'nope'"),
-        ("timm:efficientnet_b8", "no weights of that name. Of efficientnet_b8 it has none"),
+        ("timm:efficientnet_b8", "no weights of that name. For efficientnet_b8 it has none"),
     ],
 )
 def test_names_that_timm_does_not_know(hub, weights, message):

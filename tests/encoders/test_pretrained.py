@@ -249,7 +249,7 @@ def test_the_classifier_of_a_network_fine_tuned_from_a_hidden_layer(tmp_path):
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)
     np.testing.assert_allclose(model.logits(batch).numpy(), expected[2], atol=1e-4)
     assert not np.allclose(outputs(load_pretrained(path), images)[2], expected[2], atol=0.1)
-    for layer, reason in ((4, "projector of 3 layers"), (3, "takes 64 features, layer 3 has 16")):
+    for layer, reason in ((4, "projector has 3 layers"), (3, "takes 64 features, but layer 3 has 16")):
         with pytest.raises(ValueError, match=reason):
             load_pretrained(path, classifier_layer=layer)
 
@@ -630,8 +630,8 @@ def with_other_meta(model, tmp_path, **changes):
             {"networks": {"encoder": {"kind": "resnet", "depth": 18, "stem": "small", "width": 10**30}}},
             "not valid",
         ),
-        ({"networks": {"encoder": {"kind": "relu"}}}, "is no encoder|superfluous"),
-        ({"networks": {"encoder": {"kind": "mystery"}}}, "is no network of this package"),
+        ({"networks": {"encoder": {"kind": "relu"}}}, "is not an encoder|superfluous"),
+        ({"networks": {"encoder": {"kind": "mystery"}}}, "is not a network of this package"),
         ({"networks": {"encoder": None}, "name": "your.Module"}, "your.Module, which is not of this package"),
         ({"networks": {"projector": {"kind": "projector", "in_dim": 64, "n_layers": 10**9}}}, "more layers"),
         ({"networks": {"projector": "none"}}, "not valid"),

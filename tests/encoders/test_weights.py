@@ -506,7 +506,7 @@ def bad_weights(tmp_path):
         ("torchvision:FCN_ResNet50_Weights.DEFAULT", ValueError, "not of an image classifier"),
         (torch.serialization.LoadEndianness.LITTLE, TypeError, "weights must be a path"),
         (damaged, ValueError, "damaged"),
-        (text, ValueError, "text.txt is no file of weights"),
+        (text, ValueError, "text.txt is not a known file of weights"),
         (pickled, ValueError, "pickle"),
     ]
 
@@ -551,7 +551,7 @@ def test_heads_that_do_not_fit_the_encoder_are_refused(tmp_path, digits):
     arrays, meta = container.read(path, "encoder")
     meta["networks"]["projector"]["in_dim"] += 1
     container.write(path, "encoder", arrays, meta)
-    with pytest.raises(ValueError, match="takes 433 features, the encoder gives 432") as caught:
+    with pytest.raises(ValueError, match="takes 433 features, but the encoder gives 432") as caught:
         as_it_is(path).fit(digits[0][:50])
     assert str(path) in str(caught.value)
 

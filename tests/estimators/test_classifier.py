@@ -265,7 +265,10 @@ def test_only_the_chosen_part_of_the_encoder_is_trained(digits, few, pretrained,
 
 @pytest.mark.parametrize(
     ("trainable", "message"),
-    [(5, "trainable=5, but the encoder has 4 blocks"), (["layer4"], "\\['layer4'\\], names of no module")],
+    [
+        (5, "trainable=5, but the encoder has 4 blocks"),
+        (["layer4"], "\\['layer4'\\], but the encoder has no such modules"),
+    ],
 )
 def test_parts_that_the_encoder_does_not_have(digits, few, pretrained, trainable, message):
     with pytest.raises(ValueError, match=message):

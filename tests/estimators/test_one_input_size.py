@@ -64,7 +64,7 @@ def test_what_cannot_be_brought_to_the_size_says_what_to_pass():
     cut = SimCLRTransformer(flat(), max_epochs=1, augmentation=lambda image: image[:, :8, :8])
     with pytest.raises(ValueError, match=r"not views of 8 x 8\. Pass a transform"):
         cut.fit(X)
-    with pytest.raises(ValueError, match=r"of one size only, pass that as image_size="):
+    with pytest.raises(ValueError, match=r"of one size only, pass this size as image_size="):
         SimCLRTransformer(flat(20, 20), max_epochs=1).fit(X)
     fitted = SimCLRTransformer(flat(20, 20), max_epochs=1, image_size=20, random_state=0).fit(X)
     assert fitted.transform(X).shape == (8, 4)

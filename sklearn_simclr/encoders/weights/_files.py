@@ -26,10 +26,10 @@ _MAX_STATE = 1 << 20
 # Pickles at the start of a torch file that is no archive: mark, version, system, content, keys.
 _PICKLES = 5
 
-# Encodings that make bytes of bytes, over and over.
+# Encodings that turn bytes into bytes, so that they can be applied again and again.
 _OF_BYTES = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "uu_codec", "zlib_codec"}
 
-# Where programs keep the weights in a file, in the order in which one is in the other.
+# Keys under which programs keep the weights in a file, outer keys first.
 _KEYS = ("state_dict", "model_state_dict", "model", "network", "net", "encoder", "backbone")
 
 
@@ -54,14 +54,17 @@ def open_bundle(prefix: Path, ema: bool) -> StoredWeights:
         scope = _scope(bundle, prefix, ema)
         variables = {name.removeprefix(scope): name for name in bundle if name.startswith(scope)}
     elif ema:
-        raise ValueError(f"{prefix} has no ema_model/; pass ema=False.")
+        raise ValueError(f"{prefix} has no moving average of its weights (ema_model/); pass ema=False.")
     else:
         variables = google_names_of_objects(graph)
         if not variables:
-            raise ValueError(f"{prefix} is a TensorFlow checkpoint, but not one of SimCLR.")
+            raise ValueError(
+                f"{prefix} is a TensorFlow checkpoint, but not one of SimCLR. Pass a checkpoint of "
+                "github.com/google-research/simclr."
+            )
     shapes = {}
     for name, variable in variables.items():
-        # What optimizers keep for a variable is called after it.
+        # Names of the state that an optimizer keeps for a variable begin with the name of the variable.
         if name.startswith(("base_model/", "head_")) and name.rpartition("/")[0] not in variables:
             entry = bundle.entries.get(variable)
             if entry is not None:
@@ -88,14 +91,16 @@ def _scope(bundle: TensorBundle, prefix: Path, ema: bool) -> str:
     if len(chosen) == 1:
         return chosen[0]
     if chosen:
-        raise ValueError(f"{prefix} holds several networks: {', '.join(map(repr, chosen))}.")
+        names = ", ".join(map(repr, chosen))
+        raise ValueError(f"{prefix} holds several networks: {names}. Pass a checkpoint of one of them.")
     if scopes:
         raise ValueError(
             f"{prefix} has {'no' if ema else 'only a'} moving average of its weights; pass ema={not ema}."
         )
     some = ", ".join(list(bundle)[:5]) or "nothing"
     raise ValueError(
-        f"{prefix} is a TensorFlow checkpoint, but not one of SimCLR: it has no {first}. It holds {some}, ..."
+        f"{prefix} is a TensorFlow checkpoint, but not one of SimCLR: it has no {first}. It holds {some}, "
+        "... Pass a checkpoint of github.com/google-research/simclr."
     )
 
 
@@ -108,8 +113,8 @@ def open_file(path: Path, ema: bool = False) -> StoredWeights:
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return open_torch(path, ema)
     raise ValueError(
-        f"{path} is no file of weights that is known: neither safetensors nor a torch file. For a TensorFlow "
-        'checkpoint, pass the path without ".index".'
+        f"{path} is not a known file of weights: it is neither safetensors nor a torch file. For a "
+        'TensorFlow checkpoint, pass the path without ".index".'
     )
 
 
@@ -123,7 +128,7 @@ def _read_safetensors(path: Path, ema: bool) -> StoredWeights:
         raise ValueError(f"{path} is a damaged or truncated safetensors file: {error}.") from None
 
     def read(name: str) -> torch.Tensor:
-        # Opened anew: what one handle has read stays mapped, in the end the whole file beside the copy.
+        # Opened anew for each tensor: all that one handle has read stays mapped, in the end the whole file.
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(name).to(torch.float32, copy=True)
 
@@ -168,26 +173,26 @@ def _load_torch(path: Path) -> object:
     try:
         for pickled in _pickles(path, is_zip):
             _check_calls(pickled)
-        # Files of PyTorch Lightning have settings of other classes beside the weights.
+        # Files of PyTorch Lightning hold settings of other classes in addition to the weights.
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
         stands_for: list[Callable[..., Any] | tuple[Callable[..., Any], str]]
         stands_for = [(_Scalar if name.startswith("numpy.") else _Settings, name) for name in unknown]
         with torch.serialization.safe_globals(stands_for):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:
-        # What torch wants to say of the file comes after what it always says.
+        # torch begins with general advice; what it found in this file comes after that.
         text = str(error).rpartition("WeightsUnpickler error:")[2]
         reason = text.strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"{path} could not be read as a torch file of weights alone. It is damaged, or a pickle with "
-            f"other objects, which is not opened because a pickle can run any code: {reason[0]} If you trust "
-            "it, write its weights alone: "
+            f"{path} could not be read as a torch file of weights alone: {reason[0].rstrip('.')}. The file "
+            "is damaged, or is a pickle with other objects, which is not opened because a pickle can run any "
+            "code. If you trust it, save its weights alone: "
             'torch.save({"state_dict": torch.load(path, weights_only=False)["state_dict"]}, "weights.pth").'
         ) from None
 
 
 def _pickles(path: Path, is_zip: bool) -> Iterator[IO[bytes]]:
-    """Yield the pickles of a torch file; of one that is no archive they lie one after the other."""
+    """Yield the pickles of a torch file; in a file that is no archive they lie one after the other."""
     if is_zip:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -200,7 +205,7 @@ def _pickles(path: Path, is_zip: bool) -> Iterator[IO[bytes]]:
 
 
 def _check_calls(pickled: IO[bytes]) -> None:
-    """Refuse a pickle of a few bytes that makes many of them by functions that torch lets it call."""
+    """Raise for a pickle of a few bytes that makes many bytes by functions that torch lets it call."""
     called, encodings = set(), set()
     for operation, value, _ in pickletools.genops(pickled):
         if operation.name == "GLOBAL":
@@ -209,11 +214,11 @@ def _check_calls(pickled: IO[bytes]) -> None:
             encoding = normalize_encoding(value).lower()
             encodings.add(aliases.get(encoding, encoding))
     if "bytearray" in called or "encode" in called and encodings & _OF_BYTES:
-        raise ValueError("it makes more bytes than it has, which no file of weights does.")
+        raise ValueError("it makes more bytes than it has, which no file of weights does")
 
 
 class _Settings:
-    """Stands for classes that are not looked up: an object becomes a dict of what belongs to it."""
+    """Stands for classes that are not looked up: an object becomes a dict of its items and attributes."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Any:
         return OrderedDict()  # the only kind that torch sets items and attributes of
@@ -245,7 +250,10 @@ def _dialect(shapes: Shapes, path: Path, *, bare: bool, ema: bool) -> Dialect:
         raise ValueError(f"{path}: {error}") from None
     if dialect is None:
         some = ", ".join(list(shapes)[:5]) or "no tensors"
-        raise ValueError(f"{path} holds no known ResNet: it has {some}, ...")
+        raise ValueError(
+            f"{path} holds no known ResNet: it has {some}, ... The documentation of load_pretrained says "
+            "which files it reads."
+        )
     return dialect
 
 
@@ -255,8 +263,8 @@ def find_prefix(path: str | os.PathLike) -> Path:
     Parameters
     ----------
     path : str or path-like
-        Its prefix, one of its files, or the directory it lies in (a file ``checkpoint`` there may choose) or
-        that of a SavedModel.
+        The prefix of the checkpoint, one of its files, its directory (where a file ``checkpoint`` may choose
+        one of several), or the directory of a SavedModel.
 
     Returns
     -------
@@ -266,7 +274,7 @@ def find_prefix(path: str | os.PathLike) -> Path:
     Raises
     ------
     FileNotFoundError
-        If there is nothing.
+        If there is no such file.
     ValueError
         If a directory has no checkpoint, or several.
     """

@@ -149,7 +149,7 @@ def google_names_of_objects(nodes: Nodes) -> dict[str, str]:
     Parameters
     ----------
     nodes : list of (dict of str to int, str or None)
-        The graph of saved objects: of each its children by name, and the variable it is.
+        The graph of saved objects: for each object its children by name, and the variable that it is.
 
     Returns
     -------
@@ -264,11 +264,11 @@ GOOGLE = Dialect(google_names, "head_supervised/linear_layer/dense/kernel", _goo
 
 _SEPARIUS = "resnet.net.0.0.weight"
 
-# The first block of a ResNet of torchvision, by its name or as a part of an nn.Sequential: of that, parts are
-# numbered, and activation and pool may have numbers too.
+# The first block of a ResNet of torchvision, by its name or as a part of an nn.Sequential, whose parts are
+# numbered; activation and pool may have numbers, too.
 _FIRST_BLOCK = re.compile(r"((?:.*\.)?)(?:layer1|([234]))\.0\.conv1\.weight")
 
-# What is called so is a moving average of the network beside it.
+# A network with such a name is a moving average of another network in the same file.
 _AVERAGE = re.compile(r"momentum|encoder_k|target|teacher|\bema\b|_ema\b|\bema_")
 
 

@@ -90,7 +90,7 @@ def _told(stored: StoredWeights) -> Pretrained:
     """The network that names and shapes tell, without weights."""
     kernels, n_kernels, matrices = stored.dialect.kernels(stored.shapes)
     if not kernels:
-        raise ValueError(f"{stored.origin} has no convolution to begin with.")
+        raise ValueError(f"{stored.origin} does not hold a ResNet of SimCLR: it has no first convolution.")
     program = stored.dialect.program
     try:
         parameters = detect_encoder(kernels, n_kernels)
@@ -131,7 +131,7 @@ def _classifier(stored: StoredWeights) -> nn.Linear | None:
     if shape is None:
         return None
     if len(shape) != 2 or 0 in shape:
-        raise ValueError(f"{stored.origin}: {name!r} is no matrix: its shape is {shape}.")
+        raise ValueError(f"{stored.origin}: {name!r} must be a matrix, but its shape is {shape}.")
     return nn.Linear(shape[1], shape[0])
 
 
@@ -166,12 +166,13 @@ def _check_variables(
     if ignored and not problems:
         listed = ", ".join(f"{name} ({count})" for name, count in ignored.items())
         warn(
-            f"{stored.origin} was read as a checkpoint of {stored.dialect.program}. Left out are the tensors "
-            f"of {listed}. Images go through {preprocessing}; load_pretrained lets you change that."
+            f"{stored.origin} was read as a checkpoint of {stored.dialect.program}. The tensors of {listed} "
+            f"are left out. Images go through {preprocessing}; to change that, set the attribute "
+            "preprocessing of the object that load_pretrained returns."
         )
     if problems:
         raise ValueError(
-            f"{stored.origin} was taken for a SimCLR network of {len(names)} variables, and does not fit it: "
+            f"{stored.origin} was taken for a SimCLR network of {len(names)} variables, but does not fit: "
             f"{'; '.join(problems)}."
         )
 
@@ -207,11 +208,11 @@ def detect_encoder(kernels: list[Shape], n_kernels: int) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the first convolution is none that a ResNet of SimCLR begins with.
+        If a ResNet of SimCLR does not begin with such a convolution.
     """
     leaving, entering, *window = kernels[0]
     if window not in ([3, 3], [7, 7]):
-        raise ValueError(f"its first convolution is {window[0]}x{window[1]}, and SimCLR's are 7x7 or 3x3")
+        raise ValueError(f"its first convolution is {window[0]}x{window[1]}, but SimCLR's are 7x7 or 3x3")
     small = window == [3, 3]
     candidates = []
     for depth, (bottleneck, blocks) in _STAGES.items():
@@ -229,7 +230,7 @@ def detect_encoder(kernels: list[Shape], n_kernels: int) -> dict[str, Any]:
     width, rest = divmod(channels, resnet.BASE_CHANNELS)
     if rest or not width:
         raise ValueError(
-            f"its first stage has {channels} channels, and a ResNet a multiple of {resnet.BASE_CHANNELS}"
+            f"its first stage has {channels} channels, but a ResNet has a multiple of {resnet.BASE_CHANNELS}"
         )
     parameters = {"depth": depth, "width": width, "in_channels": entering, "stem": stem}
     parameters["sk_ratio"] = _sk_ratio(kernels, 8 * channels) if sk else 0.0

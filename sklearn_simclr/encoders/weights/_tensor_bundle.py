@@ -114,7 +114,7 @@ class TensorBundle(Mapping[str, np.ndarray]):
         except (Malformed, UnicodeDecodeError) as error:
             raise ValueError(f"{index} cannot be read as a checkpoint index: {error}.") from None
         if not 1 <= n_shards <= _MAX_SHARDS:
-            raise ValueError(f"{index} is no checkpoint index: it claims {n_shards} data files.")
+            raise ValueError(f"{index} is not a checkpoint index: it claims {n_shards} data files.")
         self._order: Literal["big", "little"] = "big" if big_endian else "little"
         self._shards = [Path(f"{self.prefix}.data-{i:05d}-of-{n_shards:05d}") for i in range(n_shards)]
         self._check_entries()
@@ -127,13 +127,14 @@ class TensorBundle(Mapping[str, np.ndarray]):
                 continue
             if entry.shard not in claimed:
                 raise ValueError(
-                    f"{self.prefix}.index: {name!r} lies in data file {entry.shard} of {len(self._shards)}."
+                    f"{self.prefix}.index is damaged: it places {name!r} in data file {entry.shard} of "
+                    f"{len(self._shards)}."
                 )
             expected = _n_bytes(entry)
             if entry.size < 0 or entry.offset < 0 or (expected is not None and entry.size != expected):
                 raise ValueError(
-                    f"{self.prefix}.index: {name!r}, {entry.dtype} of shape {entry.shape}, takes {expected} "
-                    f"bytes, but the table gives it {entry.size} from byte {entry.offset} on."
+                    f"{self.prefix}.index is damaged: {name!r}, {entry.dtype} of shape {entry.shape}, takes "
+                    f"{expected} bytes, but the index gives it {entry.size} from byte {entry.offset} on."
                 )
             claimed[entry.shard] += entry.size
             ends[entry.shard] = max(ends[entry.shard], entry.offset + entry.size)
@@ -142,13 +143,13 @@ class TensorBundle(Mapping[str, np.ndarray]):
             if not path.is_file():
                 raise ValueError(
                     f"{path} is missing: the checkpoint {self.prefix} has {len(self._shards)} data file(s); "
-                    "put all of them beside its index."
+                    "put all of them next to its index."
                 )
             length = path.stat().st_size
             # Variables do not overlap: a table that claims more than the file holds would multiply its bytes.
             if max(ends[shard], total) > length:
                 raise ValueError(
-                    f"{path} has {length} bytes, and the index needs {max(ends[shard], total)}: the file is "
+                    f"{path} has {length} bytes, but the index needs {max(ends[shard], total)}: the file is "
                     "truncated, or belongs to another index."
                 )
 
@@ -162,7 +163,7 @@ class TensorBundle(Mapping[str, np.ndarray]):
         entry = self.entries[name]
         if entry.sliced:
             raise ValueError(
-                f"{self.prefix}: {name!r} was saved in slices (a partitioned variable); save it whole."
+                f"{self.prefix}: {name!r} was saved in slices (a partitioned variable); save it as a whole."
             )
         if _n_bytes(entry) is None:
             raise ValueError(f"{self.prefix}: {name!r} holds {entry.dtype}, not numbers.")
@@ -194,7 +195,7 @@ class TensorBundle(Mapping[str, np.ndarray]):
         Returns
         -------
         nodes : list of (dict of str to int, str or None), or None
-            Of each object its children, as positions in the list by name, and the name of the variable it is.
+            For each object its children, as positions in the list by name, and the name of its variable.
         """
         if _OBJECT_GRAPH not in self.entries:
             return None
@@ -222,7 +223,7 @@ class TensorBundle(Mapping[str, np.ndarray]):
         entry = self.entries[name]
         if masked_crc32c(content) != entry.checksum:
             raise ValueError(
-                f"{self._shards[entry.shard]}: the bytes of {name!r} do not have the checksum of the index; "
+                f"{self._shards[entry.shard]}: the bytes of {name!r} do not match the checksum in the index; "
                 "the file is damaged."
             )
 

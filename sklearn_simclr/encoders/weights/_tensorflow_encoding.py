@@ -52,7 +52,7 @@ def read_table(path: Path) -> dict[bytes, bytes]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no such table, is compressed, or a block does not have its checksum.
+        If the file is no such table or is compressed, or a block does not match its checksum.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist.")
@@ -62,8 +62,8 @@ def read_table(path: Path) -> dict[bytes, bytes]:
     content = path.read_bytes()
     if len(content) < _FOOTER or not content.endswith(_MAGIC):
         raise ValueError(
-            f"{path} is no checkpoint index, or is truncated: it has {len(content)} bytes and does not end "
-            "with the mark of a sorted table."
+            f"{path} is not a checkpoint index, or is truncated: it has {len(content)} bytes and does not "
+            "end with the mark of a sorted table."
         )
     try:
         footer = content[-_FOOTER:]
@@ -89,15 +89,15 @@ def _block(content: bytes, handle: tuple[int, int]) -> bytes:
     offset, size = handle
     end = offset + size
     if end + 5 > len(content) - _FOOTER:
-        raise Malformed(f"a block of {size} bytes at {offset} lies beyond its end")
+        raise Malformed(f"a block of {size} bytes at byte {offset} lies beyond its end")
     if masked_crc32c(content[offset : end + 1]) != int.from_bytes(content[end + 1 : end + 5], "little"):
-        raise Malformed(f"the block at byte {offset} does not have its checksum: the file is damaged")
+        raise Malformed(f"the block at byte {offset} does not match its checksum: the file is damaged")
     block, kind = content[offset:end], content[end]
     # BundleWriter in TensorFlow's tensor_bundle.cc writes without compression.
     if kind != 0:
         raise Malformed(
-            f"the block at byte {offset} is compressed (kind {kind}), and TensorFlow writes none of that "
-            "kind; read the checkpoint with TensorFlow, and save it again"
+            f"the block at byte {offset} is compressed (kind {kind}), but TensorFlow writes no such "
+            "blocks; read the checkpoint with TensorFlow, and save it again"
         )
     return block
 
@@ -179,7 +179,7 @@ class Message:
         """Return the last value of a field; one that is not there has the value `default`, of its type."""
         value = self._fields.get(number, [default])[-1]
         if type(value) is not type(default):
-            raise Malformed(f"field {number} is not of its type")
+            raise Malformed(f"field {number} has a value of a wrong type")
         return value
 
     def messages(self, number: int) -> "list[Message]":
@@ -187,5 +187,5 @@ class Message:
         values = self._fields.get(number, [])
         parts = [value for value in values if isinstance(value, bytes)]
         if len(parts) < len(values):
-            raise Malformed("a message is a number")
+            raise Malformed(f"field {number} has a number instead of a message")
         return [Message(part) for part in parts]

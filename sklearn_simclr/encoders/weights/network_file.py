@@ -117,7 +117,7 @@ class Pretrained:
             If the file had no classifier.
         """
         if self.classifier is None:
-            raise ValueError(f"{self.name} has no classifier; take the features of its encoder.")
+            raise ValueError(f"{self.name} has no classifier; use the features of its encoder instead.")
         hidden = self.encoder(self.preprocessing(images, channels=input_channels(self.encoder)))
         if self.classifier_layer and self.projector is not None:
             hidden = self.projector(hidden, n_layers=self.classifier_layer)
@@ -168,7 +168,7 @@ def save_pretrained(pretrained: Pretrained, path: str | os.PathLike) -> None:
 def write_network(
     pretrained: Pretrained, path: str | os.PathLike, about: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a network, also one that is not of this package: of that, the file has the numbers alone.
+    """Write a network. If it is not of this package, the file has its numbers alone.
 
     Parameters
     ----------
@@ -217,8 +217,8 @@ def read_network(path: str | os.PathLike) -> Pretrained:
     try:
         if meta["networks"]["encoder"] is None:
             raise ValueError(
-                f"it has the weights of a {shortened(str(meta['name']))}, which is not of this package; "
-                "build that module and load them with safetensors.torch.load_file"
+                f"the file has the weights of a {shortened(str(meta['name']))}, which is not of this "
+                "package; build that module, and load the weights with safetensors.torch.load_file"
             )
         parts = {}
         for part, description in meta["networks"].items():
@@ -252,13 +252,13 @@ def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
 def _of_their_kinds(
     encoder: nn.Module, projector: nn.Module | None = None, classifier: nn.Module | None = None
 ) -> tuple[nn.Module, ProjectionHead | None, nn.Linear | None]:
-    """Return networks as they came, or say which is of a wrong kind."""
+    """Return the networks, or raise if one of them is of a wrong kind."""
     if not hasattr(encoder, "out_dim") or isinstance(encoder, ProjectionHead):
-        raise ValueError(f"its encoder, a {type(encoder).__name__}, is no encoder")
+        raise ValueError(f"its encoder is a {type(encoder).__name__}, which is not an encoder")
     if projector is not None and not isinstance(projector, ProjectionHead):
-        raise ValueError(f"its projector, a {type(projector).__name__}, is no projection head")
+        raise ValueError(f"its projector is a {type(projector).__name__}, which is not a projection head")
     if classifier is not None and not isinstance(classifier, nn.Linear):
-        raise ValueError(f"its classifier, a {type(classifier).__name__}, is no linear layer")
+        raise ValueError(f"its classifier is a {type(classifier).__name__}, which is not a linear layer")
     return encoder, projector, classifier
 
 
@@ -283,14 +283,17 @@ def check_heads(pretrained: Pretrained) -> None:
         raise TypeError(f"classifier_layer must be an int or None, got {layer!r}.")
     if projector is not None and projector.in_dim != encoder.out_dim:
         raise ValueError(
-            f"the projector takes {projector.in_dim} features, the encoder gives {encoder.out_dim}."
+            f"the projector takes {projector.in_dim} features, but the encoder gives {encoder.out_dim}."
         )
     n_layers = projector.n_layers if projector is not None else 0
     if not 0 <= layer <= n_layers:
-        raise ValueError(f"classifier_layer={layer}, for a projector of {n_layers} layers.")
+        raise ValueError(
+            f"classifier_layer={layer} is out of range: the projector has {n_layers} layers. Pass an int "
+            f"from 0 to {n_layers}."
+        )
     width = projector.layer_dim(layer) if layer else encoder.out_dim
     if classifier is not None and classifier.in_features != width:
         raise ValueError(
-            f"the classifier takes {classifier.in_features} features, layer {layer} has {width}; pass "
+            f"the classifier takes {classifier.in_features} features, but layer {layer} has {width}; pass "
             "another classifier_layer."
         )

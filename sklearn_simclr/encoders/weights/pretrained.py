@@ -141,7 +141,9 @@ def load_pretrained(
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(f"weights must be a path or a torchvision weight enum, got {weights!r}.")
     if "://" in str(weights):
-        raise ValueError(f"weights={str(weights)!r} is an address; copy the files to this machine first.")
+        raise ValueError(
+            f"weights={str(weights)!r} is a network address; copy the files to this machine first."
+        )
     path = Path(weights)
     is_file = path.suffix != ".index" and ".data-" not in path.name and path.is_file()
     if is_file and peek(path) is not None:
@@ -213,8 +215,8 @@ def _load_torchvision(weights: str | enum.Enum, download: bool) -> Pretrained:
     ]
     if not architectures:
         raise ValueError(
-            f"weights={str(member)!r} are not of an image classifier of torchvision; those are "
-            "torchvision.models.list_models(module=torchvision.models)."
+            f"weights={str(member)!r} are not of an image classifier of torchvision. All its classifiers are "
+            "in torchvision.models.list_models(module=torchvision.models)."
         )
     path = _fetched(member.url, torchvision_name(member), download)
     if type(member).__name__ in _OUR_RESNETS:
@@ -260,7 +262,7 @@ def _torchvision_member(weights: str | enum.Enum) -> Any:
         return get_weight(name) if "." in name else get_model_weights(name).DEFAULT
     except (ValueError, AttributeError, KeyError):
         raise ValueError(
-            f"weights={weights!r}: torchvision has no weights {name!r}; a name is that of a network, as in "
+            f"weights={weights!r}: torchvision has no weights {name!r}. Pass the name of a network, as in "
             '"torchvision:resnet50", or of its weights, as in "torchvision:ResNet50_Weights.IMAGENET1K_V2".'
         ) from None
 
@@ -287,8 +289,8 @@ def _load_timm(weights: str, download: bool) -> Pretrained:
     if config is None or not config.has_weights:
         known = timm.list_models(f"{architecture}.*", pretrained=True)
         raise ValueError(
-            f"weights={weights!r}: timm {timm.__version__} has no weights of that name. Of {architecture} it "
-            f"has {', '.join(known) or 'none; timm.list_pretrained() lists those that it has'}."
+            f"weights={weights!r}: timm {timm.__version__} has no weights of that name. For {architecture} "
+            f"it has {', '.join(known) or 'none; timm.list_pretrained() lists the names of all weights'}."
         )
     path = _timm_file(config, weights, download)
     # Files of the hub are in timm's own format; others may be in that of their authors.
@@ -359,8 +361,8 @@ def _cannot_fetch(weights: str, origin: str, place: str, error: Exception | None
     reason = "download=False" if error is None else str(error).strip().splitlines()[0]
     raise FileNotFoundError(
         f"{weights} is not in {place}, and was not fetched from {origin}: {reason}. On a machine with a "
-        f"network run convert_checkpoint({weights!r}, 'weights.safetensors'), and pass the path of that file "
-        "as weights here; or copy the cache."
+        f"network, run convert_checkpoint({weights!r}, 'weights.safetensors'), and pass the path of that "
+        "file as weights here; or copy the cache."
     )
 
 
