@@ -501,7 +501,7 @@ def bad_weights(tmp_path):
         (3, (TypeError, ValueError), "'weights' parameter"),
         (torch.zeros(2), (TypeError, ValueError), "'weights' parameter"),
         (tmp_path / "none.safetensors", FileNotFoundError, "none.safetensors"),
-        ("https://example.org/weights", ValueError, "is an address"),
+        ("https://example.org/weights", ValueError, "is a network address"),
         ("torchvision:ResNet50_Weights.NOT_THERE", ValueError, "no weights"),
         ("torchvision:FCN_ResNet50_Weights.DEFAULT", ValueError, "not of an image classifier"),
         (torch.serialization.LoadEndianness.LITTLE, TypeError, "weights must be a path"),
