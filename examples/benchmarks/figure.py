@@ -23,13 +23,13 @@ def margins(rows):
         # A single round has no quartiles.
         ratios = [row["ratio"] if row[name] is None else row[name] for name in ("ratio", "low", "high")]
         middle, low, high = (r / float(bound) if sign == ">=" else float(bound) / r for r in ratios)
-        label = f"{row['comparison']}: {row['case']}, beside {row['peer']}"
+        label = f"{row['comparison']}: {row['case']}, compared with {row['peer']}"
         found.append((label, middle, min(low, high), max(low, high)))
     return found
 
 
 def draw_targets(rows):
-    """Return a figure of every ratio beside its target."""
+    """Return a figure of every ratio and its target."""
     found = margins(rows)[::-1]
     figure, axes = plt.subplots(figsize=(9, 1.2 + 0.28 * len(found)), layout="constrained")
     for place, (_, middle, low, high) in enumerate(found):
