@@ -399,7 +399,11 @@ def _join() -> Ranks | None:
     if not launched():
         return None
     if not dist.is_initialized():
-        dist.init_process_group()  # with a way to send tensors for each kind of device that there is
+        # The store outlives ranks that torchrun starts again, and holds the addresses of those that ended.
+        store, rank, size = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        # With a way to send tensors for each kind of device that there is.
+        dist.init_process_group(store=store, rank=rank, world_size=size)
         atexit.register(dist.destroy_process_group)
     if _joined is None:
         atexit.register(_part)

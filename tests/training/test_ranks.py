@@ -361,6 +361,24 @@ def test_a_group_of_the_script_is_used_and_left_as_it_is(forked):
     assert total == 2
 
 
+def started_again():
+    """Fit where the addresses of ranks that have ended lie in the store, as torchrun leaves them."""
+    torch.distributed.init_process_group("gloo")
+    store = torch.distributed.distributed_c10d._get_default_store()
+    torch.distributed.destroy_process_group()
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
+    if os.environ["RANK"] == "1":
+        time.sleep(0.5)
+    epochs = few().fit(IMAGES).n_iter_
+    del store  # only now: without its last user it would forget the addresses
+    return epochs
+
+
+def test_ranks_that_are_started_again_do_not_look_for_those_that_ended(forked):
+    first, second = forked.run(2, started_again)
+    assert first == second >= 1
+
+
 @pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3, 4)])
 @pytest.mark.parametrize("affine", [True, False])
 def test_batch_norm_over_ranks_is_that_of_all_rows(forked, shape, affine):
