@@ -1,4 +1,4 @@
-"""X as one array of numbers: arrays in all but name are taken as such, and whatever is none is refused."""
+"""Make one array of numbers of X, and refuse what holds no images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .tables import rows_of_column
 
 __all__ = ["array_like", "as_array", "as_arrays", "as_tensor", "checked_numbers"]
 
-# What has none of these is neither an array nor a table nor a list.
+# An object without any of these attributes is neither an array nor a table nor a list.
 _OF_ARRAYS = ("__array__", "__array_interface__", "__getitem__", "__len__", "shape")
 
 
@@ -74,11 +74,11 @@ def as_array(X: Any) -> Any:
 
 
 def _whole_of(rows: list[NDArray]) -> NDArray | None:
-    """Return the array whose rows these arrays are, in their order and without exception, if there is one."""
+    """Return the array of which these arrays are all rows, in their order, or None if there is none."""
     whole = rows[0].base
     if not isinstance(whole, np.ndarray) or whole.shape != (len(rows), *rows[0].shape):
         return None
-    # Also the strides: a row may be turned.
+    # Strides are compared, too: a row may be mirrored or transposed.
     places = ((row.base is whole, row.__array_interface__["data"][0], row.strides) for row in rows)
     known = ((True, part.__array_interface__["data"][0], part.strides) for part in whole)
     alike = rows[0].dtype == whole.dtype and all(a == b for a, b in zip(places, known, strict=True))
@@ -171,7 +171,10 @@ def array_like(X: Any, one: tuple[int, ...] | None = None) -> Any:
         )
     shape = getattr(X, "shape", ())
     if hasattr(X, "iloc") and 0 in shape:
-        raise ValueError(f"X is a table of shape {shape}: it has no images (n_samples=0) or no pixels.")
+        raise ValueError(
+            f"X is a table of shape {shape}: it has no images (n_samples=0) or no pixels. Pass a table with "
+            "one row per image and one column per pixel."
+        )
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
         X = X.tolist()
     if isinstance(X, list | tuple):
@@ -209,7 +212,7 @@ def checked_numbers(array: NDArray) -> NDArray:
         If the dtype is not one of real numbers, or rows hold NaN or infinity.
     """
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"X must hold real numbers, got dtype {array.dtype}.")
+        raise ValueError(f"X must hold real numbers, got dtype {array.dtype}. Pass ints, floats or bools.")
     array = without_long_doubles(array)
     if array.dtype.kind != "f":
         return array
@@ -250,7 +253,7 @@ def _nested_lists(X: Sequence[Any]) -> np.ndarray:
         odd = next((i for i, shape in enumerate(shapes) if shape is None or shape != shapes[0]), 0)
         raise ValueError(
             f"Images of mixed sizes: row {odd} of X differs in shape from row 0. "
-            "Resize or crop them to one size and stack them into one array."
+            "Resize or crop the images to one size, and stack them into one array."
         ) from error
 
 
@@ -263,18 +266,18 @@ def _has_shape(row: Any) -> bool:
 
 
 def _no_batch(X: np.ndarray) -> str:
-    """Return what is to be said of an array of fewer than two axes."""
+    """Return the message about an array of fewer than two axes."""
     if X.size == 0:
-        return "X has no images (n_samples=0). Check where they were looked for."
+        return "X has no images (n_samples=0). Check the code that collects the images."
     if X.dtype.hasobject and X.ndim:
         return (
             f"X is a list of objects such as {shortened(repr(X[0]))}, of type {type(X[0]).__name__}, which "
-            "are no images. Pass arrays, Pillow images, paths, or what the files hold (file.read())."
+            "are not images. Pass arrays, Pillow images, paths, or the bytes of files (file.read())."
         )
     return (
-        f"X is a {X.ndim}D array of {X.size} numbers, without an axis of images. Pass X[None] for one image "
-        "that is a row of pixels, else an array of shape (n, d), (n, H, W), (n, H, W, C) or (n, C, H, W), or "
-        "a list of images. Reshape your data."
+        f"X is a {X.ndim}D array of {X.size} numbers, without an axis of images. If X is one image as a row "
+        "of pixels, pass X[None]. Otherwise pass an array of shape (n, d), (n, H, W), (n, H, W, C) or "
+        "(n, C, H, W), or a list of images. Reshape your data."
     )
 
 
@@ -290,7 +293,7 @@ def _is_text(X: Any) -> bool:
 
 
 def _plain_dtype(X: Any) -> Any:
-    """Return a table of pandas' nullable numbers with numpy's: its dtype tells the range of the pixels."""
+    """Return a table of pandas' nullable numbers with numpy's dtype, which tells the range of the pixels."""
     dtypes = set(getattr(X, "dtypes", ()))
     kind = getattr(next(iter(dtypes)), "numpy_dtype", None) if len(dtypes) == 1 else None
     if not isinstance(kind, np.dtype) or kind.kind not in "iufb" or X.isna().to_numpy().any():

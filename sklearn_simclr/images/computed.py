@@ -1,4 +1,4 @@
-"""Images that are computed from others whenever they are taken: never more than a few of them in memory."""
+"""Compute images from others when they are taken, so that memory holds only a few of them."""
 
 from __future__ import annotations
 

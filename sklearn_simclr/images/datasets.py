@@ -131,18 +131,18 @@ def _find_archive(home: Path, download_if_missing: bool, n_retries: int) -> Path
     if not download_if_missing:
         raise OSError(
             f"CIFAR-10 is not in {str(home)!r}, or is damaged there, and download_if_missing is False. Pass "
-            f"True, or the data_home where it is, or put {_URL} there."
+            f"True, or the data_home that holds the archive, or put the file {_URL} there."
         )
     name = archive.name
     fetcher = pooch.create(home, "", registry={name: _SHA256}, urls={name: _URL}, retry_if_failed=n_retries)
     try:
-        # Of several workers that find nothing, one downloads.
+        # If several workers find no archive, one of them downloads it.
         with Lock(home / f"{name}.lock", f"downloads {name}"):
             fetcher.fetch(name)
     except (OSError, ValueError) as error:
         raise OSError(
-            f"{_URL} could not be downloaded: {error}\nWithout a network, get it elsewhere and put it into "
-            f"{str(home)!r}, or pass the data_home where it is."
+            f"{_URL} could not be downloaded: {error}\nWithout a network, get the file elsewhere and put it "
+            f"into {str(home)!r}, or pass the data_home that holds it."
         ) from error
     return archive
 

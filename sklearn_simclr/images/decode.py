@@ -1,4 +1,4 @@
-"""One image as people have it, the bytes of a file or a Pillow image, as an array of whole numbers."""
+"""Decode one image, given as the bytes of a file or as a Pillow image, to an array."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ += ["plugin_formats", "size_of", "strict_decoders", "truncated_are_read"
 # signature (TGA) are left out.
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 
-# Bytes of a file in which it says how large its image is.
+# Bytes at the start of a file that tell how large its image is.
 _HEAD = 1 << 16
 
-# Where a JPEG is decoded at a reduced scale, it keeps at least this many times the pixels a side asked for:
-# the antialiased resize that follows does the rest.
+# A JPEG that is decoded at a reduced scale keeps at least this many times the wanted pixels per side: the
+# antialiased resize that follows does the rest.
 _DRAFT_GAP = 2
 
 # Where an image is to be flipped or turned so that it is upright, by its orientation in EXIF.
 _TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
 _TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
 
-# What is left out of images, a line for each, while somebody wants to know.
+# Within `strict_decoders`, a line for each image of which something is left out.
 _notes: list[str] = []
 
 
@@ -92,14 +92,14 @@ def truncated_are_read() -> bool:
 
 
 def decode(file: bytes | BinaryIO, target: Target | None = None) -> NDArray:
-    """Return the image of a file, of an animation the first.
+    """Return the image of a file; of an animation, the first one.
 
     Parameters
     ----------
     file : bytes or binary file
         In any of the formats, whatever its name says.
     target : Target or None, default=None
-        Size that it is brought to; None keeps its own.
+        Size that the image is brought to; None keeps its own.
 
     Returns
     -------
@@ -143,13 +143,13 @@ def from_pillow(image: PIL.Image.Image, target: Target | None = None) -> NDArray
     Returns
     -------
     ndarray of shape (H, W, C)
-        As of `decode`. Turned as its orientation says, if it still has one: `PIL.ImageOps.exif_transpose`
-        takes it away.
+        As from `decode`. Turned as its orientation says, if the image still has one:
+        `PIL.ImageOps.exif_transpose` takes it away.
 
     Raises
     ------
     ImageError
-        If it cannot be loaded.
+        If the image cannot be loaded.
     """
     try:
         _check_size(*image.size)
@@ -157,7 +157,7 @@ def from_pillow(image: PIL.Image.Image, target: Target | None = None) -> NDArray
         pixels = _pixels(_upright(image), target)
         pages = _pages_of(image)
         if pages > 1:
-            _notes.append(f"{pages} pages, as an image that Pillow has loaded")
+            _notes.append(f"{pages} pages, but was passed as a loaded Pillow image")
         return pixels
     except ImageError:
         raise
@@ -193,10 +193,10 @@ def from_array(array: NDArray, target: Target | None = None) -> NDArray:
     Raises
     ------
     ImageError
-        If it is something else.
+        If the array has another shape or dtype.
     """
     if array.ndim not in (2, 3) or array.size == 0:
-        raise ImageError(f"an array among image files must be (H, W) or (H, W, C), got shape {array.shape}")
+        raise ImageError(f"an array among image files must have shape (H, W) or (H, W, C), got {array.shape}")
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
     if array.dtype not in (np.uint8, np.uint16):
@@ -271,11 +271,11 @@ def size_of(file: BinaryIO) -> tuple[int, int]:
 def _read_deep_png(file: BinaryIO) -> NDArray | None:
     """Return the uint16 pixels of a PNG with 16 bits and colours or alpha, None for any other file.
 
-    Pillow gives the high bytes of these only.
+    Pillow reads only the high bytes of such a PNG.
     """
     file.seek(0)
     head = file.read(26)
-    # Of its first chunk: width, height, bits, colour type, which is 0 without colours and alpha.
+    # The first chunk holds width, height, bits and colour type, which is 0 without colours and alpha.
     if head[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or len(head) < 26 or head[24] != 16 or head[25] == 0:
         return None
     _check_size(int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
@@ -283,7 +283,7 @@ def _read_deep_png(file: BinaryIO) -> NDArray | None:
         import imagecodecs
     except ImportError as error:
         raise ImageError(
-            "imagecodecs is not installed, which reads PNGs with colours or alpha of 16 bits: "
+            "imagecodecs, which reads PNGs with colours or alpha of 16 bits, is not installed: "
             'pip install "sklearn-simclr[tiff]"'
         ) from error
     file.seek(0)
@@ -299,7 +299,7 @@ def _decode_by_pillow(file: BinaryIO, target: Target | None) -> NDArray:
             wanted = target.turned() if _orientation(image) >= 5 else target
             image.draft(image.mode, _draft_size(*image.size, wanted))
         image.load()
-        # Only now: PNGs may have it at their end, and TIFFs are turned while they are loaded.
+        # Not before: PNGs may have their orientation at the end, and TIFFs are turned while they are loaded.
         return _pixels(_upright(image), target)
 
 
@@ -331,7 +331,9 @@ def _open(file: BinaryIO) -> PIL.Image.Image:
             f"it is no image of a known format, or damaged at its start ({start!r}){advice}"
         ) from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{error} The limit is PIL.Image.MAX_IMAGE_PIXELS") from None
+        raise ImageError(
+            f"{error} The limit is PIL.Image.MAX_IMAGE_PIXELS; raise the limit if you trust the file"
+        ) from None
 
 
 def plugin_formats() -> list[str]:
@@ -363,8 +365,8 @@ def _check_head(file: BinaryIO) -> None:
 
 def pillow_size(image: PIL.Image.Image) -> tuple[int, int]:
     """Return height and width that a Pillow image has once it is turned as its orientation says."""
-    # Sizes of TIFFs are turned when they are opened. The orientation of a PNG may be at its end: to look for
-    # it there, Pillow would decode all before it.
+    # Sizes of TIFFs are turned when they are opened. The orientation of a PNG may be at its end; to find it
+    # there, Pillow would decode everything before.
     asked = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
     turned = asked and _orientation(image) >= 5
     return image.size if turned else image.size[::-1]
@@ -373,7 +375,7 @@ def pillow_size(image: PIL.Image.Image) -> tuple[int, int]:
 def _orientation(image: PIL.Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
-    # Of a damaged EXIF block only the orientation is lost.
+    # If the EXIF block is damaged, only the orientation is lost.
     except Exception:
         return 1
 
@@ -394,10 +396,10 @@ def _pixels(image: PIL.Image.Image, target: Target | None) -> NDArray:
         array = np.asarray(image)
         tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
         signed = tags.get(339) in (2, (2,))
-        if mode == "I" and tags.get(258) == (32,):  # as of `read_tiff`, of a TIFF that somebody else opened
+        if mode == "I" and tags.get(258) == (32,):  # a TIFF that the user opened; as `read_tiff` has it
             array = array if signed else array.view(np.uint32)
             return _resized(array.astype(np.float32)[:, :, None], target)
-        if mode.startswith("I;16") and tags.get(262) == 0:  # white is zero, which Pillow minds up to 8 bits
+        if mode.startswith("I;16") and tags.get(262) == 0:  # white is zero: Pillow inverts only up to 8 bits
             array = 65535 - array
         low, high = (-32768, 32767) if signed else (0, 65535)
         if mode == "I" and (array.min(initial=0) < low or array.max(initial=0) > high):
@@ -407,7 +409,7 @@ def _pixels(image: PIL.Image.Image, target: Target | None) -> NDArray:
         array = np.asarray(image)
         if not np.isfinite(array).all():
             raise ImageError(
-                "some of its pixels are NaN or infinite; load it as an array, and give them a value"
+                "some of its pixels are NaN or infinite; load it as an array, and give these pixels a value"
             )
         return _resized(array[:, :, None], target)
     base = "L" if mode in ("1", "L", "LA", "La") else "RGB"
@@ -440,7 +442,7 @@ def _check_size(width: int, height: int) -> None:
     if limit is not None and width * height > limit:
         raise ImageError(
             f"{width} x {height} pixels are more than the limit PIL.Image.MAX_IMAGE_PIXELS = {limit}; raise "
-            "it if you trust the file"
+            "the limit if you trust the file"
         )
 
 

@@ -24,7 +24,7 @@ class MissingImagesError(FileNotFoundError, ValueError):
 class Faults:
     """Images that cannot be read or have another size, collected until they are reported.
 
-    `setting` says where the parameters of reading are, with {} in the place of one.
+    `setting` is how messages show a parameter of reading, with {} in the place of the parameter.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class Faults:
         self.n, self.rows, self.on_error, self.setting = n, rows, on_error, setting
         self.grey = setting.format("on_error='grey'")
         self.advice = advice or (
-            f"Leave them out of X, or pass {self.grey}: fit leaves them out, and transform and predict take "
-            "them for grey images; 'nan': transform gives rows of NaN."
+            f"Leave these images out of X, or pass {self.grey}: fit then leaves them out, and transform and "
+            "predict take them for grey images. With 'nan' instead of 'grey', transform gives rows of NaN."
         )
         self.bad: dict[int, ImageError] = {}
         # The row of the first image, -1 before there is one, and its size.
@@ -66,7 +66,7 @@ class Faults:
         return False
 
     def finish(self, all_seen: bool = True) -> None:
-        """Raise what there is to raise."""
+        """Raise or warn about the images that were collected."""
         if self.bad:
             lines = [f"row {i}, {name_of(self.rows[i])}: {self.bad[i]}" for i in sorted(self.bad)[:_LISTED]]
             more = len(self.bad) - _LISTED
@@ -79,11 +79,14 @@ class Faults:
                 missing = all(isinstance(reason, NoSuchFile) for reason in self.bad.values())
                 raise (MissingImagesError if missing else ValueError)(f"{found}{self.advice}")
             if self.on_error == "grey":
-                warn(f"{found}They are left out of a fit; transform and predict take them for grey images.")
+                warn(
+                    f"{found}These images are left out of a fit; transform and predict take them for grey "
+                    "images."
+                )
             else:
                 warn(
-                    f"{found}They are left out of a fit; transform gives rows of NaN for them, which many "
-                    f"classifiers refuse. Pass {self.grey} to have them taken for grey images there."
+                    f"{found}These images are left out of a fit; transform gives rows of NaN for them, which "
+                    f"many classifiers refuse. Pass {self.grey} to have transform take them for grey images."
                 )
         if self.odd:
             lines = [f"row {i}, {name_of(self.rows[i])}: {h} x {w}" for i, (h, w) in self.odd[:_LISTED]]
@@ -93,5 +96,5 @@ class Faults:
                 f"{name_of(self.rows[self.first])}, is {self.size[0]} x {self.size[1]}, but\n  "
                 + "\n  ".join(lines)
                 + ("\n  and perhaps more" if len(self.odd) > _LISTED or not all_seen else "")
-                + f"\nPass {resized}, the side of a square or (height, width) to have all resized."
+                + f"\nPass {resized}, the side of a square, or (height, width) to have all images resized."
             )

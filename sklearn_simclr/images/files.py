@@ -36,7 +36,7 @@ def read_file(path: str | bytes, target: Target | None) -> NDArray | ImageError 
                 return data
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                raise ImageError("it is no regular file")
+                raise ImageError("it is not a regular file")
             if status.st_size <= READ_AT_ONCE:
                 parts = [data]
                 while part := os.read(handle, READ_AT_ONCE):
@@ -50,7 +50,7 @@ def read_file(path: str | bytes, target: Target | None) -> NDArray | ImageError 
         text = os.fsdecode(path)
         return _at_address(text) if is_address(text) else NoSuchFile("no such file")
     except IsADirectoryError:
-        return ImageError("it is a folder")
+        return ImageError("it is a folder; load_image_paths lists its images")
     except OSError as error:
         return ImageError((error.strerror or str(error)).lower())
     except ValueError as error:
@@ -65,22 +65,22 @@ def _at_address(address: str) -> bytes | ImageError:
 
 
 class RecentFile:
-    """A file that changed a moment ago, so that its times do not tell it from what it is a moment later.
+    """A file that changed a moment ago, so that its times may not show a further change.
 
-    ``name`` is the key of its name; the callable ``key`` gives that of its content.
+    ``name`` is the key of the file's name; the callable ``key`` returns the key of its content.
     """
 
     def __init__(self, path: str | bytes, name: str, key: Callable[[bytes], str]) -> None:
         self.path, self.name, self._key = path, name, key
-        # Of the bytes that were decoded.
+        # Key of the bytes that were decoded.
         self.key: str | None = None
 
     def read(self, target: Target | None) -> NDArray | ImageError | bytes:
-        """Return the bytes of the file and remember their key; or as `read_file` does."""
+        """Return what `read_file` returns, and remember the key of the bytes."""
         data = read_file(self.path, target)
         self.key = self._key(data) if isinstance(data, bytes) else None
         return data
 
     def look(self, target: Target | None) -> None:
-        """Find out the key of the content, if it can be read, without keeping the bytes."""
+        """Find out the key of the content, if the file can be read, without keeping the bytes."""
         self.read(target)

@@ -24,7 +24,7 @@ _EXTENSIONS = (
     *(".pgm", ".ppm", ".pnm", ".jp2", ".avif"),
 )
 
-# Files that lie beside images and are none. Of all others that are left out a warning tells.
+# Files that often lie next to images. A warning counts all other files that are left out.
 _NO_IMAGES = (
     *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini"),
     *(".html", ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".parquet", ".db", ".log", ".lock", ".py"),
@@ -113,10 +113,11 @@ def load_image_paths(
     if advice is not None and not folder.is_dir():
         raise ValueError(f"folder={str(folder)!r} cannot be read: {advice}.")
     if not folder.is_dir():
-        kind = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise (NotADirectoryError if folder.exists() else FileNotFoundError)(f"{str(folder)!r} {kind}.")
+        if folder.exists():
+            raise NotADirectoryError(f"folder={str(folder)!r} is a file, not a folder.")
+        raise FileNotFoundError(f"folder={str(folder)!r} does not exist.")
     if isinstance(extensions, str) or isinstance(categories, str):
-        raise TypeError("categories and extensions must be lists of str, got a str.")
+        raise TypeError("categories and extensions must be lists of str, got a str. Pass a list of one str.")
     told = extensions is not None
     extensions = (*_EXTENSIONS, *_plugin_extensions()) if extensions is None else extensions
     endings = tuple(f".{e.lower().lstrip('.')}" for e in extensions)
@@ -130,8 +131,8 @@ def load_image_paths(
         unknown = [name for name in categories if name not in classes]
         if unknown or len(set(categories)) < len(categories):
             raise ValueError(
-                f"categories must be different sub-folders of {str(folder)!r}, which are {classes}; got "
-                f"{list(categories)}."
+                f"categories must name different sub-folders of {str(folder)!r}. Its sub-folders are "
+                f"{classes}; got {list(categories)}."
             )
         classes = list(categories)
     found = {name: _images_in(folder / name, endings, left_out, deep=True) for name in classes}
@@ -139,7 +140,7 @@ def load_image_paths(
     if lying and any(found.values()):
         raise ValueError(
             f"{str(folder)!r} holds {len(lying)} images, such as {lying[0].name!r}, beside the sub-folders "
-            f"{classes}. Pass categories= to take sub-folders only, or move them."
+            f"{classes}. Pass categories= to list the sub-folders only, or move these images."
         )
     if lying:
         classes, paths, target = [], lying, None
@@ -149,7 +150,7 @@ def load_image_paths(
         target = np.repeat(np.arange(len(classes)), [len(some) for some in found.values()])
     if left_out and not told:
         warn(
-            f"{sum(left_out.values())} files of {str(folder)!r} are left out, beside {len(paths)} images."
+            f"{sum(left_out.values())} files of {str(folder)!r} are left out; {len(paths)} images are listed."
             + _advice(left_out)
         )
     order = check_random_state(random_state).permutation(len(paths)) if shuffle else np.arange(len(paths))
@@ -170,11 +171,12 @@ def _check_classes(folder: Path, found: dict[str, list[Path]], what: str, advice
     empty = [name for name, paths in found.items() if not paths]
     if len(empty) == len(classes):
         raise ValueError(
-            f"{str(folder)!r} holds no {what}. Pass extensions= if they have other names.{advice}"
+            f"{str(folder)!r} holds no {what}. Pass extensions= if images have other extensions.{advice}"
         )
     if empty:
         raise ValueError(
-            f"The sub-folders {empty} of {str(folder)!r} hold no {what}. Leave them out with categories=."
+            f"The sub-folders {empty} of {str(folder)!r} hold no {what}. Leave these sub-folders out with "
+            "categories=."
         )
     if not chosen and len(classes) > 1 and {name.lower() for name in classes} <= _PARTS:
         raise ValueError(
@@ -261,7 +263,7 @@ def _advice(left_out: Counter[str]) -> str:
         return ""
     most = sorted(left_out, key=lambda extension: (-left_out[extension], extension))[:_LISTED]
     counts = ", ".join(f"{left_out[extension]} of {extension}" for extension in most)
-    advice = f" Left out are {counts}. Pass extensions= to say which files are images."
+    advice = f" Files left out, by extension: {counts}. Pass extensions= to say which files are images."
     if {".heic", ".heif"} & left_out.keys():
         advice += " HEIC needs pip install pillow-heif, and then pillow_heif.register_heif_opener()."
     return advice

@@ -1,4 +1,4 @@
-"""Numbers of objects of other libraries and of users, whose errors name the row and what to pass."""
+"""Read the numbers of other libraries' and users' objects, with errors that name the row and what to pass."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def array_of_tensor(tensor: Tensor) -> NDArray:
     Raises
     ------
     TypeError
-        If it has no numbers, or no shape.
+        If the tensor has no numbers or no shape.
     """
     if tensor.is_nested:
         raise TypeError("A nested tensor has no shape. Pass the list of its images, X.unbind().")
     if tensor.is_meta:
-        raise TypeError("A tensor on the device 'meta' has no numbers. Pass one on a device that keeps them.")
+        raise TypeError("A tensor on the device 'meta' has no numbers. Pass a tensor on the CPU or on a GPU.")
     if tensor.is_quantized:
-        raise TypeError(f"A tensor of {tensor.dtype} stands for other numbers. Pass those: X.dequantize().")
+        raise TypeError(f"A tensor of {tensor.dtype} holds codes, not numbers. Pass X.dequantize().")
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     try:
         return tensor.numpy()
@@ -87,7 +87,7 @@ def array_of_tensor(tensor: Tensor) -> NDArray:
 
 @contextlib.contextmanager
 def naming_errors(X: Any) -> Iterator[None]:
-    """Turn what objects of users raise while they are read into a ValueError.
+    """Turn errors that users' objects raise while they are read into a ValueError.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def naming_errors(X: Any) -> Iterator[None]:
 
 
 def _row_that_fails(X: Any) -> tuple[int | None, Exception | None]:
-    """Return the first row of which no array of numbers can be made, with what is raised; None for none."""
+    """Return the first row of which no array of numbers can be made, and the error; None if there is none."""
     if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.dtype == object and X.ndim):
         for i, row in enumerate(X):
             try:

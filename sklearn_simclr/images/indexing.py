@@ -56,11 +56,11 @@ def take_columns(X: Any, columns: NDArray[np.integer]) -> Any:
 
 def length_mismatch(n: int, n_y: int) -> str:
     """Return the message for X of n rows and y of n_y."""
-    return f"X has {n} rows and y has {n_y}; pass one label per row, with -1 or None where it is unknown."
+    return f"X has {n} rows and y has {n_y}; pass one label per row, and -1 or None for unknown labels."
 
 
 def take_if_aligned(value: Any, rows: NDArray[np.integer], n: int) -> Any:
-    """Return the `rows` of a fit parameter with one entry for each of n samples; any other as it is."""
+    """Return `rows` of a fit parameter that has one entry per sample (n); any other parameter as it is."""
     try:
         with_length, length = indexable(value)
     except TypeError:

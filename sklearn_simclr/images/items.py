@@ -34,7 +34,7 @@ __all__ = [
     "reference",
 ]
 
-# Rows among which the first that can be loaded says what the others are.
+# Among this many rows, the first one that can be loaded decides what all rows are.
 _TRIED = 100
 
 # Keys of the image in the items of MONAI, torchgeo, Hugging Face and of WebDataset.
@@ -52,7 +52,7 @@ def as_rows(X: Any) -> list[Any] | None:
     Returns
     -------
     list or None
-        One item a row; arrays where a dataset gives arrays or tensors, parts of one array if they have one
+        One item per row; arrays where a dataset gives arrays or tensors, parts of one array if all have one
         shape.
 
     Raises
@@ -121,8 +121,8 @@ def _check_is_indexable(X: Any) -> None:
         if image is None:
             image = next((name for name in ("train", "data") if name in X), next(iter(X), "image"))
         raise TypeError(
-            f"X is a {type(X).__name__} with the keys {keys}, not a list of images. Pass X[{image!r}]; a "
-            "dataset whose slices are dicts is to be passed as image_rows(dataset)."
+            f"X is a {type(X).__name__} with the keys {keys}, not a list of images. Pass X[{image!r}]. If "
+            "X is a slice of a dataset, pass a slice of image_rows(dataset) instead."
         )
     if hasattr(X, "dataset") and hasattr(X, "batch_size"):
         raise TypeError(
@@ -132,7 +132,7 @@ def _check_is_indexable(X: Any) -> None:
     if (isinstance(X, Iterable) or hasattr(X, "__getitem__")) and not _is_indexable(X):
         raise TypeError(
             f"X is a {type(X).__name__}, whose rows cannot be taken by number. Pass list(X), or a list of "
-            "what it is made of, such as paths."
+            "paths or other images."
         )
 
 
@@ -145,7 +145,7 @@ def is_dataset(X: Any) -> bool:
 
 
 def _check_item(row: _DatasetImage) -> None:
-    """Refuse a dataset in whose items no image is found. One that cannot be loaded may be a damaged file."""
+    """Refuse a dataset whose item has no image; an item that cannot be loaded may be a damaged file."""
     try:
         item = row.dataset[row.index]
         found = fetch(item)
@@ -160,7 +160,7 @@ def _no_image(X: Any, i: int, item: Any) -> str:
     if isinstance(item, Mapping):
         kind += f" with the keys {shortened(repr(list(item)))}"
     return (
-        f"X is of type {type(X).__name__}, and no image is found in its item {i}, of type {kind}. Pass a "
+        f"X is of type {type(X).__name__}, but no image is found in its item {i}, of type {kind}. Pass a "
         "dataset whose items are images, (image, label) pairs or dicts with the key 'image', or a list of "
         "its images."
     )
@@ -170,15 +170,15 @@ def dataset_rows(dataset: Rows) -> NDArray:
     """Return an object array that stands for the items of a dataset."""
     if not _is_indexable(dataset):
         raise TypeError(
-            f"A dataset must have a length and items, got {type(dataset).__name__}. Collect what it iterates "
-            "over in a list."
+            f"A dataset must have a length and items, got {type(dataset).__name__}. Pass a list of the "
+            "items instead."
         )
     try:
         rows = np.empty(len(dataset), dtype=object)
     except MemoryError:
         raise ValueError(
             f"A {type(dataset).__name__} with a length of {len(dataset):,} has more rows than memory has "
-            "room for. Pass a part of it."
+            "room for. Pass a part of the dataset."
         ) from None
     rows[:] = [_DatasetImage(dataset, i) for i in range(len(dataset))]
     return rows
@@ -199,7 +199,7 @@ def _fetch_arrays(rows: list[Any]) -> list[NDArray]:
 
 
 def _first_loaded(rows: list[Any]) -> tuple[int | None, Any]:
-    """Return number and content of the first row that can be loaded, None for none of the first 100."""
+    """Return number and content of the first row that can be loaded, None if none of the first 100 can."""
     for i, row in enumerate(rows[:_TRIED]):
         try:
             found = fetch(row)
@@ -211,16 +211,18 @@ def _first_loaded(rows: list[Any]) -> tuple[int | None, Any]:
 
 
 def _loaded(rows: list[Any], i: int, how: Callable[[Any], Any] | None = None) -> Any:
-    """Return the content of a row that has to be there: among arrays, none can stand in for it."""
+    """Return the content of a row, or raise: where the others are arrays, nothing can stand in for it."""
     try:
         found = (how or fetch)(rows[i])
     except Exception as error:
         raise ValueError(
             f"Row {i} of X, {name_of(rows[i])}, cannot be loaded ({type(error).__name__}: "
-            f"{shortened(str(error))}). Leave it out of X, or pass paths and on_error='grey'."
+            f"{shortened(str(error))}). Leave this row out of X, or pass paths and on_error='grey'."
         ) from error
     if is_missing(found):
-        raise ValueError(f"Row {i} of X, {name_of(rows[i])}, has no image ({found}). Leave it out of X.")
+        raise ValueError(
+            f"Row {i} of X, {name_of(rows[i])}, has no image ({found}). Leave this row out of X."
+        )
     return found
 
 
@@ -277,14 +279,14 @@ def _is_indexable(X: Any) -> TypeGuard[Rows]:
 
 
 def _image_of_dict(row: Mapping[str, Any]) -> Any:
-    """Return the image of a dataset's item, else its bytes, its path, or the only value that is one."""
+    """Return the image of a dataset's item, else its bytes, its path, or its only value that may be one."""
     for name in _IMAGE_KEYS:
         value = row.get(name)
         if isinstance(value, str | os.PathLike) or _may_be_image(value):
             return value
         if isinstance(value, list) and np.ndim(value) >= 2:
             return np.asarray(value)
-        if name in row and is_missing(value):  # a mask or a path beside it does not stand in for it
+        if name in row and is_missing(value):  # a mask or a path next to it does not stand in for it
             return None
     if row.get("bytes") is not None:
         return row["bytes"]
@@ -317,7 +319,7 @@ def reference(row: object) -> str | bytes | os.PathLike[str] | None:
 
 
 def fetch(row: Any) -> Any:
-    """Return what a thread can decode: a path, bytes, an array or a loaded Pillow image, if it is an image.
+    """Return what a thread can decode: a path, bytes, an array or a loaded Pillow image, if a row has one.
 
     Datasets and Pillow images are not made for threads. Whatever a dataset raises is raised.
     """
@@ -325,8 +327,8 @@ def fetch(row: Any) -> Any:
     if is_pillow(row):
         file = getattr(row, "fp", None)
         if row.format == "TIFF" and file is not None and row.tell() == 0:
-            # Opened, not loaded: all pages, channels and bits are read, as by its path. And it stays so: the
-            # same image is to be the same in fit and in transform.
+            # The TIFF is opened, but not loaded: all pages, channels and bits are read, as from its path. It
+            # stays unloaded, so that it gives the same in fit and in transform.
             file.seek(0)
             data = file.read()
             if getattr(row, "_exclusive_fp", False):  # opened by Pillow, by a path
@@ -338,7 +340,7 @@ def fetch(row: Any) -> Any:
 
 
 def peek(row: Any) -> Any:
-    """Return a row as `fetch` does, but for the pixels of a Pillow image, which need not be loaded."""
+    """Return a row as `fetch` does, except that the pixels of a Pillow image need not be loaded."""
     if isinstance(row, _DatasetImage):
         row = row.dataset[row.index]
     known = reference(row)

@@ -24,12 +24,12 @@ def common_kind(kinds: set[Kind], wanted: Kind | None) -> Kind:
     if wanted is not None and channels | {wanted[0]} not in ({wanted[0]}, {1, 3}):
         raise ValueError(
             f"X has images with {sorted(channels)} channels, but images with {wanted[0]} channels were seen "
-            "in fit. Pass images with the same channels."
+            "in fit. Pass images with the same number of channels."
         )
     if len(channels) > 1 and channels != {1, 3}:
         raise ValueError(
             f"X has images with {sorted(channels)} channels; only grey and RGB images can be mixed. Pass "
-            "images with the same channels."
+            "images with the same number of channels."
         )
     dtypes = {dtype for _, dtype in kinds}
     before = "" if wanted is None else wanted[1]
@@ -41,7 +41,7 @@ def common_kind(kinds: set[Kind], wanted: Kind | None) -> Kind:
         raise ValueError(
             f"X has images of {' and '.join(sorted(dtypes))}"
             + (f", but images of {before} were seen in fit" if before else "")
-            + ": their numbers have different meanings. Pass images of one kind, or arrays that you scaled."
+            + ": their numbers have different meanings. Pass images of one dtype, or arrays that you scaled."
         )
     if not before:
         before = next(dtype for dtype in ("float32", "int16", "uint16", "uint8") if dtype in dtypes)

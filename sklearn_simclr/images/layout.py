@@ -174,7 +174,7 @@ def layout_of_mixed(shapes: Sequence[tuple[int, ...]], image_shape: ImageShape |
     shapes : sequence of tuple of int
         Shapes of the images.
     image_shape : "auto", "HW", "HWC", "CHW" or tuple of int, default="auto"
-        The meaning of the axes; anything else says nothing.
+        The meaning of the axes; all other values are ignored.
 
     Returns
     -------
@@ -208,7 +208,7 @@ def layout_of_mixed(shapes: Sequence[tuple[int, ...]], image_shape: ImageShape |
     row = odd or 0
     raise ValueError(
         f"Images of mixed kinds: row 0 of X has shape {shapes[0]}, row {row} has {shapes[row]}. Pass arrays "
-        "with two axes each, or three and the same number of channels."
+        "with two axes each, or with three axes each and the same number of channels."
     )
 
 
@@ -257,9 +257,11 @@ def decoded_format(
     height, width, channels = pixels.shape[1:]
     known = [(height, width), (height, width, channels), (channels, height, width)]
     if not isinstance(image_shape, str) and tuple(image_shape) not in known:
+        first = len(image_shape) == 3 and _channel_axis(tuple(image_shape)) == "CHW"
+        size = tuple(image_shape[1:] if first else image_shape[:2])
         raise ValueError(
             f"image_shape={tuple(image_shape)}, but the images have height {height}, width {width} and "
-            f"{channels} channels. Pass image_size={tuple(image_shape[:2])} to have them resized."
+            f"{channels} channels. Pass image_size={size} to have them resized."
         )
     low_high = find_pixel_range(pixels, rows, pixel_range)
     layout, shape = ("HW", known[0]) if channels == 1 else ("HWC", known[1])
@@ -280,17 +282,18 @@ def _flat_layout(d: int, image_shape: ImageShape) -> tuple[str, tuple[int, ...]]
             )
         warn(
             f"X has {d} features, not a square number: each row is taken for an image one pixel high "
-            f"and {d} pixels wide. Pass image_shape=(height, width) if it is not.",
+            f"and {d} pixels wide. Pass image_shape=(height, width) if the images have another shape.",
         )
         return "HW", (1, d)
     if isinstance(image_shape, str):
         raise ValueError(
-            f"image_shape={image_shape!r} says nothing about X of shape (n, {d}). "
-            "Pass the numbers: (H, W), (H, W, C) or (C, H, W)."
+            f"image_shape={image_shape!r} gives no height and width for the images in X of shape (n, {d}). "
+            "Pass numbers: (H, W), (H, W, C) or (C, H, W)."
         )
     if math.prod(image_shape) != d:
         raise ValueError(
-            f"image_shape={tuple(image_shape)} has {math.prod(image_shape)} pixels, but X has {d} features."
+            f"image_shape={tuple(image_shape)} has {math.prod(image_shape)} numbers, but X has {d} features. "
+            f"Pass a shape of {d} numbers."
         )
     layout = "HW" if len(image_shape) == 2 else _channel_axis(tuple(image_shape))
     if layout is None:
@@ -301,18 +304,22 @@ def _flat_layout(d: int, image_shape: ImageShape) -> tuple[str, tuple[int, ...]]
 def _grey_layout(shape: tuple[int, ...], image_shape: ImageShape) -> tuple[str, tuple[int, ...]]:
     if isinstance(image_shape, tuple | list):
         if tuple(image_shape) not in (shape[1:], (*shape[1:], 1), (1, *shape[1:])):
-            raise ValueError(f"image_shape={tuple(image_shape)}, but the images of X have shape {shape[1:]}.")
+            raise ValueError(_other_shape(image_shape, shape[1:]))
     elif image_shape != "auto":
-        raise ValueError(f"image_shape={image_shape!r}, but X has shape {shape}: three axes, no channels.")
+        raise ValueError(
+            f"image_shape={image_shape!r}, but X of shape {shape} has three axes, without channels. Pass "
+            "image_shape='auto' for grey images."
+        )
     elif shape[2] in (3, 4) and min(shape[:2]) > 4:
         raise ValueError(
             f"X of shape {shape} looks like one colour image, not like {shape[0]} grey images "
-            f"{shape[2]} pixels wide. Pass X[None] for one image, or image_shape={shape[1:]} for narrow ones."
+            f"{shape[2]} pixels wide. Pass X[None] for one image, or image_shape={shape[1:]} for "
+            f"{shape[0]} grey images."
         )
     elif shape[0] == 3 and min(shape[1:]) >= _PHOTOGRAPH:
         raise ValueError(
             f"X of shape {shape} looks like one colour image, not like 3 grey images. Pass X[None] for one "
-            f"image, or image_shape={shape[1:]} for 3 grey ones."
+            f"image, or image_shape={shape[1:]} for 3 grey images."
         )
     return "HW", shape[1:]
 
@@ -326,15 +333,22 @@ def _channel_layout(shape: tuple[int, ...], image_shape: ImageShape) -> tuple[st
     elif len(image_shape) == 2:
         last, first = shape[:2] == tuple(image_shape), shape[1:] == tuple(image_shape)
         if not (last or first):
-            raise ValueError(f"image_shape={tuple(image_shape)}, but the images of X have shape {shape}.")
+            raise ValueError(_other_shape(image_shape, shape))
         layout = None if last and first else "HWC" if last else "CHW"
     elif tuple(image_shape) != shape:
-        raise ValueError(f"image_shape={tuple(image_shape)}, but the images of X have shape {shape}.")
+        raise ValueError(_other_shape(image_shape, shape))
     else:
         layout = _channel_axis(shape)
     if layout is None:
         raise ValueError(_ambiguous(f"X with images of shape {shape}", "Pass"))
     return layout, shape
+
+
+def _other_shape(image_shape: Sequence[int], found: tuple[int, ...]) -> str:
+    return (
+        f"image_shape={tuple(image_shape)}, but the images of X have shape {found}. Pass images of shape "
+        f"{tuple(image_shape)}, or image_shape='auto'."
+    )
 
 
 def _ambiguous(what: str, advice: str) -> str:

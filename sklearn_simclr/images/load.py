@@ -69,12 +69,12 @@ def load_images(
     """
     rows = as_rows(paths)
     if rows == [] or (isinstance(paths, list | tuple) and not paths):
-        raise ValueError("paths has no images. Check where they were looked for.")
+        raise ValueError("paths has no images. Check the folder or pattern that the paths come from.")
     if rows is None or all(isinstance(row, np.ndarray) for row in rows):
         raise TypeError(
             f"paths must be a list of paths, Pillow images or the like, got {type(paths).__name__}. Arrays "
             "are images already: pass them to estimators."
         )
-    advice = "Leave them out of paths."
+    advice = "Leave these images out of paths."
     decoded = read_rows(rows, image_size=image_size, cache_dir=cache_dir, verbose=verbose, advice=advice)
     return decoded.pixels if decoded.rows is None else decoded.pixels[decoded.rows]

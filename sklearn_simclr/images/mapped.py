@@ -1,4 +1,4 @@
-"""Arrays in files that are mapped into memory: what comes next is asked for, what was read is let go of."""
+"""Find rows of memory-mapped files: ask for the next ones early, and let go of those that were read."""
 
 import mmap
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 __all__ = ["MappedRows", "mapped_rows"]
 
 # Bytes of a map that may be in the memory of the process. They belong to the cache of the system, which can
-# take them back; but they count, and where memory is limited that way the process can be ended for it.
+# take them back. Yet they count as memory of the process, which can be ended where its memory is limited.
 _HELD = 512 << 20
 
 # A page that is touched brings its neighbours along.
@@ -29,11 +29,11 @@ class MappedRows:
     first : int
         Position of the first row in the map.
     n_bytes : int
-        Of a row.
+        Bytes of a row.
     n_rows : int
-        Rows there are.
+        Number of rows.
     only_read : bool
-        Whether the map has no pages of its own, that would be lost.
+        Whether the map has no pages of its own, which would be lost.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class MappedRows:
         Parameters
         ----------
         rows : iterable of int
-            Which.
+            Their positions.
         """
         if not self.asks:
             return
@@ -65,7 +65,7 @@ class MappedRows:
             self._file.madvise(mmap.MADV_WILLNEED, page, start + self._n_bytes - page)
 
     def seen(self, n_rows: int, *, scattered: bool = False) -> None:
-        """Tell that rows were read; now and then the pages of all are let go of.
+        """Count rows that were read; now and then, let go of all pages of the map.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ def mapped_rows(array: NDArray) -> MappedRows | None:
     Returns
     -------
     MappedRows or None
-        Not by its type: a copy of a part of a memory map has that, too.
+        Found by its memory. The type tells nothing: a copy of a part of a memory map has the same type.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pixels that are no measurements, such as marks of missing data: they must not decide the range."""
+"""Find pixels that are no measurements, such as marks of missing data: they must not decide the range."""
 
 import math
 
@@ -17,15 +17,15 @@ _SAMPLE = 2**20
 # At least so many images are among them.
 _IMAGES = 256
 
-# Up to this part of the pixels can be outliers, if this many times the range of the others lies between.
+# Up to this part of the pixels can be outliers, if the gap is this many times the range of the others.
 _FEW = 0.05
 _FAR = 3.0
 
 # Gaps among the sorted pixels that are looked at together: outliers can lie on both sides.
 _GAPS = 4
 
-# Marks of missing data: of GIS, of netCDF, of ESRI's float grids. Any part of the pixels can be such, if this
-# many times the range of the others lies between.
+# Marks of missing data in GIS, in netCDF and in ESRI's float grids. Any part of the pixels can be such marks,
+# if the gap is this many times the range of the others.
 _MARKS = (
     *(-999.0, -9999.0, -99999.0, -999999.0, 9999.0, -32767.0, -32768.0, -(2.0**31), -1e20, 1e20, 1e36),
     *(-3.4e38, float(np.finfo(np.float32).min), float(np.finfo(np.float64).min), 9.969209968386869e36),
@@ -39,7 +39,7 @@ def range_without_outliers(
 ) -> tuple[float, float]:
     """Return the smallest and the largest of the pixels that are not far from all others.
 
-    A warning says how many are.
+    A warning says how many pixels are far from all others.
 
     Parameters
     ----------
@@ -85,10 +85,10 @@ def range_without_outliers(
             file.seen(len(block), scattered=rows is not None)
     far = " and ".join(f"{end:g}" for end in (low, high) if not fence[0] <= end <= fence[1])
     warn(
-        f"{n_pixels} pixels of X, in {images} of {n} images, are far from all others (such as {far}): the "
-        f"pixel range is that of the others, ({inside_low:g}, {inside_high:g}), and they are clipped to it. "
-        "Replace them or mask them with numpy.ma if they mark missing data; pass "
-        f"pixel_range=({low:g}, {high:g}) if they are right.",
+        f"{n_pixels} pixels of X, in {images} of {n} images, are far from all others (such as {far}). The "
+        f"pixel range is that of all others, ({inside_low:g}, {inside_high:g}), and the far pixels are "
+        "clipped to it. If such pixels mark missing data, replace them or mask them with numpy.ma; if such "
+        f"pixels are right, pass pixel_range=({low:g}, {high:g}).",
     )
     return inside_low, inside_high
 
@@ -120,7 +120,7 @@ def _sample(X: NDArray, rows: NDArray[np.int64] | None, low: float, high: float)
 def _fence(values: NDArray[np.float64]) -> tuple[float, float]:
     """Return the limits beyond which sorted pixels are outliers; infinite where there are none."""
     limits = [-math.inf, math.inf]
-    # Differences of the largest numbers are none.
+    # A difference of the largest numbers would be infinite.
     values = values / 4
     few = _FEW * len(values)
     left_out = 0

@@ -13,13 +13,13 @@ from .outliers import range_without_outliers
 
 __all__ = ["find_pixel_range", "warn_about_range"]
 
-# Pixels that fill less than this part of a range that was given: it is that of other data.
+# If pixels fill less than this part of a given range, the range belongs to other data.
 _LITTLE_CONTRAST = 0.01
 
-# The same for images that come after fit, such as those that were divided by 16 meanwhile.
+# The same for images that come after fit, such as images that were divided by 16.
 _OTHER_SCALE = 0.1
 
-# What lies between two floats must not be a larger part of the range.
+# The distance of neighbouring floats must not be a larger part of the range.
 _EXACT = 1 / 1024
 
 
@@ -40,7 +40,7 @@ def find_pixel_range(
     Returns
     -------
     (float, float)
-        The first one is smaller. A warning says where the pixels do not suit them.
+        The smaller value first. A warning says if the pixels do not suit the range.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def find_pixel_range(
     _check_precision(X.dtype, low, high)
     if low == high:
         raise ValueError(
-            f"X is constant: every pixel is {low:g}. There is nothing to learn from; check how it was loaded."
+            f"X is constant: every pixel is {low:g}. There is nothing to learn from; check how X was loaded."
         )
     if not isinstance(pixel_range, str):
         try:
@@ -78,7 +78,8 @@ def find_pixel_range(
         if high - low < enough:
             warn(
                 f"X has pixels from {low:g} to {high:g}, but {X.dtype} is read as (0, {whole[1]:g}): "
-                f"hardly any contrast. Pass pixel_range=({low:g}, {high:g}) if these are black and white."
+                "the images have hardly any contrast. Pass "
+                f"pixel_range=({low:g}, {high:g}) if these values are black and white."
             )
         return whole
     if low < 0 or high > 1:
@@ -88,8 +89,9 @@ def find_pixel_range(
         return low, high
     if high - low < _OTHER_SCALE:
         warn(
-            f"X has pixels from {low:g} to {high:g}, but numbers in [0, 1] are read as (0, 1): hardly any "
-            f"contrast. Pass pixel_range=({low:g}, {high:g}) if these are black and white."
+            f"X has pixels from {low:g} to {high:g}, but numbers in [0, 1] are read as (0, 1): the images "
+            f"have hardly any contrast. Pass pixel_range=({low:g}, {high:g}) if these values are black and "
+            "white."
         )
     return 0.0, 1.0
 
@@ -99,8 +101,8 @@ def _check_precision(dtype: np.dtype, low: float, high: float) -> None:
     largest = max(abs(low), abs(high))
     if dtype.kind in "iu" and largest > 2**53 and np.spacing(largest) > _EXACT * (high - low):
         raise ValueError(
-            f"X has whole numbers from {low:.0f} to {high:.0f}, which differ by less than floating-point "
-            "numbers of that size can. Pass X - X.min()."
+            f"X has whole numbers from {low:.0f} to {high:.0f}, whose differences floating-point numbers of "
+            "this size cannot show. Pass X - X.min()."
         )
 
 
@@ -116,7 +118,7 @@ def _whole_range(dtype: np.dtype) -> tuple[float, float] | None:
 def _extremes(
     X: NDArray, rows: NDArray[np.int64] | None = None, *, enough: float = math.inf
 ) -> tuple[float, float]:
-    """Return the smallest and the largest pixel, or two that are as far from each other as is enough."""
+    """Return the smallest and the largest pixel, or the first two found whose distance is `enough`."""
     low, high = math.inf, -math.inf
     n = len(X) if rows is None else len(rows)
     file = mapped_rows(X)
@@ -172,17 +174,18 @@ def warn_about_range(
     if found_low < low or found_high > high:
         warn(
             f"X has pixels from {found_low:g} to {found_high:g}, outside of the pixel range "
-            f"({low:g}, {high:g}); they are clipped to it. Pass pixel_range=(low, high) to fit for another.",
+            f"({low:g}, {high:g}); they are clipped to this range. To use another range, fit with "
+            "pixel_range=(low, high).",
         )
     elif found is not None and found_high - found_low < _LITTLE_CONTRAST * (high - low):
         warn(
             f"X has pixels from {found_low:g} to {found_high:g}, but pixel_range is ({low:g}, {high:g}): "
-            "images with next to no contrast. Pass a range that the pixels fill.",
+            "the images have next to no contrast. Pass a range that the pixels fill.",
         )
     elif X.dtype.kind == "f" and high >= 255 and found_high <= 1 and low >= 0:
         warn(
             f"X has pixels from {found_low:g} to {found_high:g}, but the pixel range is ({low:g}, {high:g}): "
-            "almost black images. Scale X as it was in fit.",
+            "the images are almost black. Scale X as it was scaled in fit.",
         )
     elif (
         found is None
@@ -192,5 +195,5 @@ def warn_about_range(
     ):
         warn(
             f"X has pixels from {found_low:g} to {found_high:g}, but the pixel range is ({low:g}, {high:g}): "
-            "hardly any contrast. Scale X as it was in fit.",
+            "the images have hardly any contrast. Scale X as it was scaled in fit.",
         )

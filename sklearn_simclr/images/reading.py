@@ -28,8 +28,8 @@ from .threads import MOST_THREADS, decoded, fetched
 
 __all__ = ["DecodedRows", "MissingImagesError", "read_rows"]
 
-# Images whose sizes are looked at to choose one, spread evenly over X; and items of a data set, which may
-# decode an image to give it.
+# Images, spread evenly over X, whose sizes are looked at to choose one size. Of a data set, which may have to
+# decode an image to give it, only so many items are looked at.
 _SIZES = 1000
 _SIZES_OF_ITEMS = 32
 
@@ -82,7 +82,7 @@ def read_rows(
         Channels and dtype of the result. None: RGB if any image has colours, uint16 if any has 16 bits. With
         an empty dtype, uint8 of images of 8 or 16 bits, and the dtype of those that hold other numbers.
     on_error : {"raise", "nan", "grey"}, default="raise"
-        Whether an image that cannot be read is an error, or one of the ``bad`` ones, with a warning.
+        Whether an image that cannot be read is an error, or is among the ``bad`` ones, with a warning.
     verbose : int, default=0
         1 shows a progress bar.
     max_time : float or None, default=None
@@ -90,7 +90,7 @@ def read_rows(
     advice : str or None, default=None
         What to do about images that cannot be read, for the error; None is to pass another ``on_error``.
     setting : str, default="{}"
-        What messages call a parameter, with {} in the place of it: where somebody passes it.
+        How messages show a parameter, with {} in the place of the parameter.
 
     Returns
     -------
@@ -128,19 +128,20 @@ def read_rows(
             pixels, places = _read_through_store(rows, target, cache_dir, kind, faults, progress)
     if notes:
         warn(
-            f"Only the first page of {len(notes)} TIFFs was read: one has {notes[0]}. For the others, pass "
-            "pages as images of their own: [page.copy() for page in "
+            f"Only the first page of {len(notes)} TIFFs was read: one has {notes[0]}. To use all pages of a "
+            "file, pass each page as an image: [page.copy() for page in "
             "PIL.ImageSequence.Iterator(PIL.Image.open(path))]."
         )
     if kind is not None and kind[0] == 1 and any(channels == 3 for channels, _ in faults.kinds):
         warn(
-            "X has images with colours, but fit saw only grey ones: they are turned to grey.",
+            "X has colour images, but fit saw only grey images: the colour images are turned to grey. Fit on "
+            "colour images to keep their colours.",
         )
     return DecodedRows(pixels, places, np.array(sorted(faults.bad), dtype=np.int64))
 
 
 def _choose(rows: list[Any], side: int) -> Target | None:
-    """Return the size that suits images; None if the sizes of none are known."""
+    """Return the size that suits images; None if no size is known."""
     most = _SIZES_OF_ITEMS if any(is_of_dataset(row) for row in rows[:1]) else _SIZES
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))
     items = [fetched(rows[i], peek) for i in chosen]
@@ -150,7 +151,7 @@ def _choose(rows: list[Any], side: int) -> Target | None:
 
 
 def _size(item: Any) -> tuple[int, int] | None:
-    """Return height and width of an image; None if it cannot be read, which is said when it is decoded."""
+    """Return height and width of an image; None if it cannot be read: decoding it says why."""
     try:
         if isinstance(item, np.ndarray):
             return item.shape[0], item.shape[1]

@@ -13,8 +13,8 @@ from .._utils.warn import warn
 __all__ = ["Progress"]
 
 # Seconds and images of reading after which it is estimated how long the rest will take: the first files may
-# be slow. Where so few take this part of the time, that says enough. An estimate may be so many times too
-# high at the beginning; from half of the time on it is believed.
+# be slow. Fewer images suffice if they take this part of the time. An estimate may be so many times too high
+# at the beginning; from half of the time on it is believed.
 _ESTIMATED_AFTER = 0.5
 _FEW_IMAGES = 16
 _LONG = 0.25
@@ -23,7 +23,7 @@ _DOUBT = 2.0
 # Seconds at least between two marks of the clock.
 _BETWEEN_MARKS = 0.02
 
-# Reading that takes a larger part of the time than this is worth a word.
+# A warning comes if reading takes a larger part of the time than this.
 _MUCH = 0.5
 
 
@@ -34,7 +34,7 @@ class Progress:
         self.bar, self.total, self.max_time, self.kept = bar, total, max_time, kept
         self.started = time.perf_counter()
         self.lock = threading.Lock()
-        # How many images had been decoded when. The first ones pay for what is done but once.
+        # Times, with the images decoded by then. The first images take longer: some work is done only once.
         self.decoded, self.marks = 0, [(self.started, 0)]
         self.warned = self.over = False
 
@@ -69,18 +69,18 @@ class Progress:
             return
         enough = decoded >= _FEW_IMAGES or spent >= _LONG * self.max_time
         if enough and now - at >= _ESTIMATED_AFTER and decoded > before:
-            # By the later half of what has been decoded.
+            # The later half of the decoded images counts.
             self._judge(spent, spent + (now - at) / (decoded - before) * (self.total - decoded))
 
     def _judge(self, spent: float, expected: float) -> None:
         assert self.max_time is not None
         given = f"max_time={self.max_time:g}"
         takes = f"reading {self.total:,} of them takes about {in_words(expected)}"
-        wanted = f"Pass max_time={math.ceil(2 * expected)} or more, or fewer images; "
+        wanted = f"Pass max_time={math.ceil(2 * expected)} or more, or fewer images. "
         wanted += (
-            "cache_dir keeps those that have been read, and the next fit begins with them."
+            "The images that have been read are in cache_dir, so the next fit does not read them again."
             if self.kept
-            else "with cache_dir, decoded files are kept for the next fit."
+            else "With cache_dir, decoded images are kept for the next fit."
         )
         if expected > self.max_time * max(1.0, _DOUBT * (1 - spent / self.max_time)):
             raise ValueError(f"{given} is too short for these images: {takes}. {wanted}")

@@ -8,7 +8,7 @@ from .._utils.warn import shortened
 
 __all__ = ["RemoteError", "address_advice", "open_remote", "read_remote"]
 
-# Bytes of a file that is read over a network, and of what is asked for at a time.
+# Most bytes of a file that is read over a network, and bytes that are asked for at a time.
 _MOST = 64 << 20
 _BLOCK = 64 << 10
 
@@ -22,7 +22,7 @@ def address_advice(path: str | os.PathLike[str]) -> str | None:
     if not is_address(path):
         return None
     return (
-        "it is an address, and only local folders are listed; list it with fsspec, "
+        "it is an address, but only local folders are listed; list the address with "
         "fsspec.open_files(address + '/**.jpg'), and pass the addresses of the images"
     )
 
@@ -33,7 +33,8 @@ def open_remote(address: str) -> BinaryIO:
     Parameters
     ----------
     address : str
-        Whatever fsspec knows, but no chain of several addresses: that might write to this machine.
+        Any address that fsspec knows, except a chain of several addresses: a chain might write to this
+        machine.
 
     Returns
     -------
@@ -47,7 +48,7 @@ def open_remote(address: str) -> BinaryIO:
         be read.
     """
     if "::" in address or "://" not in address:
-        raise RemoteError("it is no address that is read: pass one str such as 's3://bucket/a.png'")
+        raise RemoteError("it is not an address that can be read: pass a str such as 's3://bucket/a.png'")
     try:
         import fsspec
 
@@ -55,8 +56,8 @@ def open_remote(address: str) -> BinaryIO:
         return cast(BinaryIO, system.open(path, "rb", block_size=_BLOCK))
     except ImportError as error:
         raise RemoteError(
-            f"it is an address, for which something is missing ({error}): pip install "
-            '"sklearn-simclr[remote]" and the package that is named, or download the file and pass its path'
+            f"it is an address, for which a package is missing ({error}): pip install "
+            '"sklearn-simclr[remote]" and the package named here, or download the file and pass its path'
         ) from None
     except Exception as error:
         raise RemoteError(_why(error)) from None
@@ -68,7 +69,7 @@ def read_remote(address: str) -> bytes:
     Parameters
     ----------
     address : str
-        As of `open_remote`.
+        As for `open_remote`.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def read_remote(address: str) -> bytes:
     Raises
     ------
     RemoteError
-        As of `open_remote`, or if the file is larger.
+        As from `open_remote`, or if the file is larger.
     """
     with open_remote(address) as file:
         try:
@@ -86,12 +87,15 @@ def read_remote(address: str) -> bytes:
         except Exception as error:
             raise RemoteError(_why(error)) from None
     if len(data) > _MOST:
-        raise RemoteError(f"it has more than the {_MOST >> 20} MiB that an address may have; download it")
+        raise RemoteError(
+            f"it has more than the {_MOST >> 20} MiB that are read from an address; download the file and "
+            "pass its path"
+        )
     return data
 
 
 def _why(error: Exception) -> str:
-    """Return what a file system of fsspec, of which there are many, says."""
+    """Return the reason that one of the many file systems of fsspec gives."""
     if isinstance(error, FileNotFoundError):
         return "no such file at this address"
     return f"it cannot be read at this address ({type(error).__name__}: {shortened(str(error))})"

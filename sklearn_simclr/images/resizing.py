@@ -36,7 +36,7 @@ def resize_pillow(image: PIL.Image.Image, target: Target) -> PIL.Image.Image:
     Returns
     -------
     PIL.Image.Image
-        Itself if it has that size.
+        `image` itself if it has that size.
     """
     from PIL import Image
 
@@ -72,8 +72,8 @@ def resize_array(array: NDArray, target: Target) -> NDArray:
         return np.asarray(resize_pillow(whole, target)).reshape(target.height, target.width, channels)
     lowest, highest = array.min(), array.max()
     if array.dtype.itemsize > 4 or (array.dtype.kind in "iu" and array.dtype.itemsize == 4):
-        # Pillow computes in float32: enough for what lies between the extremes, not for any number. Halves
-        # have differences that are numbers, whatever they are.
+        # Pillow computes in float32, which suffices for places between the extremes, not for any number.
+        # Halves of numbers always have finite differences.
         half = array.astype(np.float64) / 2
         low = half.min()
         span = half.max() - low or 1.0

@@ -18,7 +18,7 @@ DEFAULT_SIDE = 96
 # pixels: what is in the middle is larger in them.
 _ABOUT_SQUARE = 1.5
 
-# Sides are multiples of it, so that they can be halved twice, if they are not much smaller.
+# Sides are multiples of this number, so that they can be halved twice, unless they are small.
 _STEP = 4
 _SMALLEST_IN_STEPS = 32
 
@@ -30,7 +30,7 @@ _SMALLEST = 4
 # What the parameter image_size can be, for messages.
 IMAGE_SIZES = (
     "'auto', None (images stay as they are), an int (the side of a square in pixels) or a pair of ints "
-    f"(height, width), from {_SMALLEST} to {_LARGEST}: of smaller images a random view shows a pixel or two"
+    f"(height, width), from {_SMALLEST} to {_LARGEST} (a random view of a smaller image shows a pixel or two)"
 )
 
 
@@ -42,7 +42,7 @@ class Target(NamedTuple):
     height, width : int
         The size, in pixels.
     crop : bool
-        Whether it is the largest centred box of that aspect ratio that is resized, or the whole image.
+        Whether the largest centred box of that aspect ratio is resized, or the whole image.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def check_image_size(image_size: Any) -> Target | Literal["auto"] | None:
     Raises
     ------
     ValueError
-        If it is something else.
+        If `image_size` is something else.
 
     Examples
     --------

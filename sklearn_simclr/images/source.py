@@ -85,7 +85,7 @@ class ImageSource:
 
     @property
     def device(self) -> torch.device:
-        """Source of images."""
+        """Device of the pixels."""
         return self.pixels.device
 
     @property
@@ -123,7 +123,7 @@ class ImageSource:
             self.file.ask(rows.tolist())
 
     def seen(self, n: int, *, scattered: bool = False) -> None:
-        """Tell that images were read: of those that are in a file not all are to stay in memory.
+        """Count images that were read: not all images of a file are to stay in memory.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class ImageSource:
         return ImageSource(pixels, self.pixel_range, rows=index, bad=bad, file=self.file)
 
     def content(self) -> str:
-        """Return what these images have in common with no others.
+        """Return a digest that other images do not have.
 
         Returns
         -------
@@ -179,7 +179,7 @@ class ImageSource:
         Returns
         -------
         ImageSource
-            Itself if all could.
+            Itself if all images could be read.
         """
         return self.select(np.setdiff1d(np.arange(len(self)), self.bad)) if len(self.bad) else self
 
@@ -194,7 +194,7 @@ class ImageSource:
         Returns
         -------
         ImageSource
-            Itself if it is there already.
+            Itself if the images are there already.
         """
         if self.device == device:
             return self
@@ -389,7 +389,7 @@ def _scale(batch: Tensor, pixel_range: tuple[float, float]) -> Tensor:
     span = high - low
     most = torch.finfo(batch.dtype if batch.dtype == torch.float32 else torch.float64).max
     if not (span < most and 1.0 / span < most):
-        # The difference, or what it is divided by, is no number: go by powers of two to where it is one.
+        # The span or its inverse is infinite: scale all numbers by powers of two, so that both are finite.
         exponent = math.frexp(max(abs(low), abs(high)))[1]
         for power in (-exponent // 2, -exponent - -exponent // 2):
             batch, low, high = batch.to(torch.float64) * 2.0**power, low * 2.0**power, high * 2.0**power

@@ -34,18 +34,18 @@ StoredKind: TypeAlias = tuple[str, int, int, int]
 # The kind of a stored image, and its row among those of this kind.
 Place: TypeAlias = tuple[StoredKind, int]
 
-# What is larger than this part of the memory of the machine is kept in a file.
+# Images that take more than this part of the machine's memory are kept in a file.
 _MEMORY_PART = 0.25
 
-# Where the size of the memory is unknown.
+# Assumed where the size of the memory is unknown.
 _USUAL_MEMORY = 8 << 30
 
 _BYTES_A_COMMIT = 256 << 20
 
-# SQLite takes 999 at least.
+# SQLite allows at least 999 keys in a query.
 _KEYS_A_QUERY = 500
 
-# The name of a kind in the index. Whatever else is there was not written by this class.
+# The name of a kind in the index. This class writes no other names.
 _KIND = re.compile("(uint8|uint16|int16|float32)-([1-9][0-9]{0,6})x([1-9][0-9]{0,6})x([1-9][0-9]{0,6})")
 
 _COLUMNS = ("key", "kind", "row", "checksum")
@@ -133,8 +133,8 @@ class _ScratchFileRows(FileRows):
             raise OSError(
                 error.errno,
                 f"Decoded images cannot be written to a temporary file in {tempfile.gettempdir()!r}: "
-                f"{error.strerror or error}. More than a quarter of memory: pass cache_dir=, or set TMPDIR "
-                "to a folder with more space",
+                f"{error.strerror or error}. The images take more than a quarter of memory: pass cache_dir=, "
+                "or set TMPDIR to a folder with more space",
             ) from error
 
 
@@ -159,7 +159,7 @@ def scratch_rows(shape: tuple[int, ...], dtype: DTypeLike, capacity: int) -> Mem
         return MemoryRows(shape, dtype, capacity)
     file = tempfile.TemporaryFile(buffering=0, prefix="sklearn_simclr-")  # noqa: SIM115 (closed with the rows)
     rows = _ScratchFileRows(file, shape, dtype)
-    # A memory map of it goes on without the file being open.
+    # A memory map of the file stays valid after the file is closed.
     weakref.finalize(rows, file.close)
     return rows
 
@@ -206,7 +206,7 @@ class FolderStore:
         with contextlib.ExitStack() as stack:
             with self._clear_errors():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(Lock(self.folder / "images.lock", "adds images to it"))
+                stack.enter_context(Lock(self.folder / "images.lock", "adds images to this folder"))
                 self._index = stack.enter_context(contextlib.closing(self._open_index()))
             self._files = stack.enter_context(contextlib.ExitStack())
             self._rows: dict[StoredKind, FileRows] = {}
@@ -229,9 +229,9 @@ class FolderStore:
             with contextlib.suppress(FileNotFoundError):
                 # A link might lead to a file of somebody else; for a pipe, SQLite would wait.
                 if not stat.S_ISREG(os.lstat(self.folder / name).st_mode):
-                    raise OSError(f"{name} is a link, or no regular file")
+                    raise OSError(f"{name} is a link or not a regular file")
         index = sqlite3.connect(path)
-        # What is no text is no key and no kind: it is left alone, not an error.
+        # Bytes that are no text are neither a key nor a kind: they are ignored, and raise no error.
         index.text_factory = lambda data: data.decode(errors="replace")
         columns = tuple(row[1] for row in index.execute("PRAGMA table_info(images)"))
         if columns and columns != _COLUMNS:  # of an earlier version, without checksums
@@ -250,17 +250,17 @@ class FolderStore:
             reason = getattr(error, "strerror", None) or error
             raise ValueError(
                 f"cache_dir={str(self.folder)!r} cannot be written to ({reason}). Pass another folder, on a "
-                "disk with free space; what was stored before is kept."
+                "disk with free space; images that were stored before are kept."
             ) from error
-        # Messages of SQLite quote what they found, which may be no text.
+        # Messages of SQLite quote what is in the index, which may not be text.
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"The index of cache_dir={str(self.folder)!r} is damaged ({error}). Remove the folder, "
-                "or pass another."
+                "or pass another one."
             ) from error
 
     def _commit(self) -> None:
-        """Let the index know of what was added, after that is on the disk."""
+        """Add new images to the index after their pixels are on the disk."""
         if self._not_safe:
             for rows in self._rows.values():
                 rows.sync()
@@ -268,7 +268,7 @@ class FolderStore:
             self._not_safe = 0
 
     def find(self, keys: Iterable[str]) -> dict[str, Place]:
-        """Return what is known of some keys.
+        """Return where the images of some keys are stored.
 
         Parameters
         ----------
@@ -278,7 +278,7 @@ class FolderStore:
         Returns
         -------
         dict
-            {key: (kind, row)} of those that are here; a kind is (name of the dtype, H, W, C).
+            {key: (kind, row)} of the images that are here; a kind is (name of the dtype, H, W, C).
         """
         wanted: dict[StoredKind, list[tuple[int, int, str]]] = {}
         keys = iter(keys)
@@ -293,7 +293,7 @@ class FolderStore:
             return {key: (kind, row) for kind, rows in wanted.items() for key, row in self._whole(kind, rows)}
 
     def _whole(self, kind: StoredKind, wanted: list[tuple[int, int, str]]) -> Iterator[tuple[str, int]]:
-        """Yield (key, row) of those (row, checksum, key) whose pixels are there and are those of the key."""
+        """Yield (key, row) of each (row, checksum, key) whose pixels are there and have the checksum."""
         rows = self._open(kind, make=False)
         if rows is None:
             return
@@ -319,14 +319,14 @@ class FolderStore:
         Parameters
         ----------
         keys : list of str
-            One an image; one that is known already stands for the new image from now on.
+            One per image; a key that is known already stands for the new image from now on.
         images : ndarray of shape (k, H, W, C)
             uint8, uint16, int16 or float32.
 
         Returns
         -------
         dict
-            As of `find`.
+            As from `find`.
         """
         kind = (images.dtype.name, *images.shape[1:])
         with self._clear_errors():
@@ -377,7 +377,7 @@ class FolderStore:
                 return None
             file = self._files.enter_context(os.fdopen(handle, "r+b", buffering=0))
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(f"{path.name} is no regular file")
+                raise OSError(f"{path.name} is not a regular file")
             self._rows[kind] = FileRows(file, kind[1:], kind[0])
         return self._rows[kind]
 
@@ -391,6 +391,6 @@ def _name(kind: StoredKind) -> str:
 
 
 def _kind(name: object) -> StoredKind | None:
-    """Return the kind of a name in the index, None for what is none."""
+    """Return the kind of a name in the index, None if the name is not that of a kind."""
     match = _KIND.fullmatch(name) if isinstance(name, str) else None
     return None if match is None else (match[1], int(match[2]), int(match[3]), int(match[4]))

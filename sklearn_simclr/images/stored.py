@@ -1,4 +1,4 @@
-"""Images that a folder keeps decoded: which of X are there, and those that are added to it."""
+"""Find the images of X that a folder keeps decoded, and add others to it."""
 
 import hashlib
 import math
@@ -26,23 +26,23 @@ _SETTLED = 3 * 10**9
 
 
 class StoredImages:
-    """The keys of rows, and the places in a store of those images that are in it.
+    """The keys of rows, and the places of the images that are in a store.
 
-    A file is known by its path and by what the system says about its state, or by its content where it has
-    changed so lately that a further change might leave no trace. So that it is not decoded again once it is
-    old enough, its name is kept, too: where that is known and the state is not, the content is looked at.
+    A file is known by its path and by what the system says about its state, or by its content if it has
+    changed so lately that a further change might leave no trace. The key of its name is kept, too: if the
+    name is known, but not the state, the content is looked at: an unchanged file is not decoded again.
     """
 
-    # Of the rows; None for those that have one only when they are decoded.
+    # Keys of the rows; None for rows whose key is known only when they are decoded.
     keys: list[str | None]
-    # Of the images that are in the store, by key.
+    # Places of the images that are in the store, by key.
     places: dict[str, Place]
     # Files that changed lately and are not in the store, by row.
     recent: dict[int, RecentFile]
 
     def __init__(self, store: FolderStore, rows: list[Any], target: Target | None) -> None:
         self._store = store
-        # The keys of files that changed while they were waited for: what they were by what they are.
+        # Files that changed before they were read: from the key that they had to the key that they have.
         self._changed: dict[str, str] = {}
         self.keys, self.recent = [], {}
         version = _decoder_version()
@@ -108,7 +108,7 @@ class StoredImages:
         self._store.also(names)
 
     def follow_changes(self) -> None:
-        """Give other rows of a file that changed while it was waited for the key that it has now."""
+        """Give all rows of a file that changed before it was read the key that it has now."""
         self.keys = [
             key if key is None or key in self.places else self._changed.get(key, key) for key in self.keys
         ]
@@ -145,7 +145,7 @@ def _keys_of_file(
 
 
 def _state(status: os.stat_result) -> tuple[int, ...] | None:
-    """Return what changes with each change of a file; None where it cannot be trusted to.
+    """Return numbers that change with each change of a file; None where they cannot be trusted to.
 
     The time of change of its entry (ctime) cannot be set, unlike that of its content (mtime), which cp -p,
     rsync -t and tar keep. Windows has no such time.

@@ -1,4 +1,4 @@
-"""Read and decode images by threads, some chunks ahead of who takes them."""
+"""Read and decode images in threads, some chunks before they are taken."""
 
 import os
 import time
@@ -25,7 +25,7 @@ MOST_THREADS = 16
 # Seconds between two looks at the clock while threads decode.
 _LOOK = 0.2
 
-# Decoded pixels that a thread hands over at a time, and the images that may be.
+# Most bytes of pixels, and most images, that a thread hands over at a time.
 _BYTES_A_CHUNK = 4 << 20
 _ROWS_A_CHUNK = 256
 
@@ -41,9 +41,9 @@ def decoded(
 ) -> Iterator[list[tuple[int, NDArray | ImageError]]]:
     """Yield lists of (row, image or ImageError), in order.
 
-    Small files that are quickly read need no threads: they would wait for the interpreter, not for the disk.
-    Which ones these are is found out without threads, from few files at first: among threads, reading seems
-    slow while it waits for the interpreter.
+    Small files that are read quickly need no threads: threads would wait for the interpreter, not for the
+    disk. Whether the files are such files is found out without threads, from few files at first: in threads,
+    reading seems slow while it waits for the interpreter.
     """
     threads = max(2, min(MOST_THREADS, cpu_count()))
     indices = iter(indices)
@@ -138,6 +138,6 @@ def _decode_one(item: object, target: Target | None) -> NDArray | ImageError:
             return item
         if is_missing(item):
             raise ImageError(f"it is missing ({item})")
-        raise ImageError(f"{type(item).__name__} is no path, no Pillow image and no bytes")
+        raise ImageError(f"{type(item).__name__} is not a path, not a Pillow image and not bytes")
     except ImageError as error:
         return error

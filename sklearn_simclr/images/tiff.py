@@ -81,7 +81,7 @@ _COMPRESSIONS = {
 _PIXELS_AT_ONCE = 1 << 16
 
 
-# Of one page: the values of the tags that are wanted, and how many there are of the others.
+# The tags of one page: values of the tags that are wanted, and the number of strips and tiles.
 _Tags: TypeAlias = dict[int, tuple]
 
 
@@ -161,7 +161,7 @@ def _pixels(tiff: TiffFile, shown: list[int], planes: int, most_pixels: int | No
         _check_blocks(page, tiff.filehandle.size, planes)
         if page.compression != _UNCOMPRESSED or page.fillorder != 1:
             try:
-                # tifffile takes its decoders from it, and without it one that has no limit.
+                # tifffile takes its decoders from imagecodecs; without imagecodecs, one that has no limit.
                 import imagecodecs  # noqa: F401
             except ImportError as error:
                 raise _missing("imagecodecs") from error
@@ -187,8 +187,8 @@ def _pixels(tiff: TiffFile, shown: list[int], planes: int, most_pixels: int | No
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         bad = image.size - np.count_nonzero(np.isfinite(image))
         raise TiffError(
-            f"{bad} of its {image.size} numbers are NaN or infinite; load it as an array, and give them "
-            "a value"
+            f"{bad} of its {image.size} numbers are NaN or infinite; load it as an array, and give these "
+            "numbers a value"
         )
     return image
 
@@ -259,7 +259,7 @@ def _directories(file: BinaryIO, most: int = _MOST_PAGES + 1) -> list[_Tags] | N
                 length = count * _BYTES.get(kind, 0)
                 claimed += length
                 if claimed > 2 * size or (tag in _WANTED - {_DESCRIPTION} and count > _MOST_SAMPLES):
-                    raise TiffError("it is damaged (its tags claim more bytes than it has)")
+                    raise TiffError("it is damaged (its tags claim more bytes than the file has)")
                 if tag in (_STRIPS, _TILES):
                     tags[tag] = (count,)
                 elif tag in _WANTED and kind in _LETTERS and count:
@@ -312,8 +312,8 @@ def _why_no_channels(pages: list[_Tags], count: int) -> str:
         why = "of which the first is not grey"
     elif (kind, bits) not in _DTYPES:
         why = (
-            f"whose pixels of {bits} bits and sample format {kind} are no channels: 8, 16 or 32 bits of "
-            "whole numbers and 16 to 64 of floating-point numbers are"
+            f"whose pixels have {bits} bits and sample format {kind}: channels must be whole numbers of 8, "
+            "16 or 32 bits, or floating-point numbers of 16, 32 or 64 bits"
         )
     elif _one(first, _COMPRESSION, _UNCOMPRESSED) not in _COMPRESSIONS:
         known = ", ".join(sorted(set(_COMPRESSIONS.values())))
@@ -358,12 +358,16 @@ def _check_claims(tags: _Tags, most_pixels: int | None) -> None:
             f"it is damaged ({width} x {height} pixels in {blocks} pieces: tiles or strips are missing)"
         )
     limit = math.inf if most_pixels is None else 3 * most_pixels
-    if tile > max(4 * numbers, _LARGE_TILE) or padded > limit:
+    found = f"{width} x {height} pixels of {samples} channels"
+    if padded > limit:
         raise TiffError(
-            f"{width} x {height} pixels of {samples} channels, in tiles or strips of shape "
-            f"({tile_height}, {tile_width}, {samples}), are more than the limit, 3 x "
-            f"PIL.Image.MAX_IMAGE_PIXELS = {limit} numbers, or than four times its pixels; raise the limit "
-            "if you trust the file"
+            f"{found}, in whole tiles or strips, are more than the limit, 3 x PIL.Image.MAX_IMAGE_PIXELS = "
+            f"{limit} numbers; raise the limit if you trust the file"
+        )
+    if tile > max(4 * numbers, _LARGE_TILE):
+        raise TiffError(
+            f"it has {found}, and a tile of {tile_width} x {tile_height} is more than four times its pixels; "
+            "save it with smaller tiles"
         )
 
 
@@ -392,8 +396,9 @@ def _check_kind(page: TiffPage) -> None:
         raise TiffError(f"its axes are {page.axes}, not those of one image; load it as an array")
     if (page.sampleformat, page.bitspersample) not in _DTYPES:
         raise TiffError(
-            f"its channels have {page.bitspersample} bits of sample format {page.sampleformat}, not 8, 16 "
-            "or 32 bits of whole numbers or 16 to 64 of floating-point numbers; load it as an array"
+            f"its channels have {page.bitspersample} bits of sample format {page.sampleformat}; only whole "
+            "numbers of 8, 16 or 32 bits and floating-point numbers of 16, 32 or 64 bits are read; load it "
+            "as an array"
         )
     if page.compression not in _COMPRESSIONS:
         raise TiffError(
@@ -415,8 +420,8 @@ def _check_size(page: TiffPage, most_pixels: int | None, pages: int) -> None:
         raise TiffError(
             f"{page.imagewidth} x {page.imagelength} pixels of {page.samplesperpixel * pages} channels, in "
             f"tiles or strips of shape {page.chunks}, are more than the limit, 3 x "
-            f"PIL.Image.MAX_IMAGE_PIXELS = {3 * most_pixels} numbers of 16 bits; raise it if you "
-            "trust the file"
+            f"PIL.Image.MAX_IMAGE_PIXELS = {3 * most_pixels} numbers of 16 bits; raise the "
+            "limit if you trust the file"
         )
 
 
@@ -444,6 +449,6 @@ def _turned(image: NDArray, orientation: int) -> NDArray:
 
 def _missing(name: str) -> TiffError:
     return TiffError(
-        f"{name} is not installed, which reads TIFFs of many channels, pages or bits: "
+        f"{name}, which reads TIFFs of many channels, pages or bits, is not installed: "
         'pip install "sklearn-simclr[tiff]"'
     )

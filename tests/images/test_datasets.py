@@ -141,13 +141,13 @@ def test_without_a_network_the_error_says_what_to_do(server, tmp_path, monkeypat
     # Nobody listens on port 9 of this machine.
     monkeypatch.setattr(datasets, "_URL", f"http://127.0.0.1:9/{ARCHIVE}")
     with pytest.raises(
-        OSError, match="could not be downloaded: .*refused.*\\nWithout a network, get it elsewhere"
+        OSError, match="could not be downloaded: .*refused.*\\nWithout a network, get the file elsewhere"
     ):
         fetch_cifar10(data_home=tmp_path, n_retries=0)
 
 
 def test_nothing_is_downloaded_unless_wanted(server, tmp_path):
-    with pytest.raises(OSError, match="CIFAR-10 is not in .* Pass True, or the data_home"):
+    with pytest.raises(OSError, match="CIFAR-10 is not in .* Pass True, or the data_home that"):
         fetch_cifar10(data_home=tmp_path, download_if_missing=False)
     assert server.asked == 0
 

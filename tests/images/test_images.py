@@ -85,8 +85,8 @@ def test_one_row_of_pixels_warns():
     ("X", "image_shape", "message"),
     [
         (pixels((4, 192)), "auto", r"192 = 3 x 8 x 8.*image_shape=\(8, 8, 3\).*image_shape=\(3, 8, 8\)"),
-        (pixels((4, 64)), (8, 9), r"image_shape=\(8, 9\) has 72 pixels, but X has 64 features"),
-        (pixels((4, 64)), "HWC", r"image_shape='HWC' says nothing"),
+        (pixels((4, 64)), (8, 9), r"image_shape=\(8, 9\) has 72 numbers, but X has 64 features"),
+        (pixels((4, 64)), "HWC", r"image_shape='HWC' gives no height"),
         (pixels((4, 27)), (3, 3, 3), "Ambiguous.*'HWC'"),
         (pixels((4, 3, 3, 3)), "auto", "Ambiguous.*'HWC'"),
         (pixels((4, 8, 8, 8)), "auto", "Ambiguous.*'HWC'"),
@@ -308,6 +308,8 @@ def test_decoded_images_know_their_axes():
         assert decoded_format(pixels((3, 6, 5, 3)), image_shape=shape).image_shape == (6, 5, 3)
     with pytest.raises(ValueError, match=r"image_shape=\(5, 6\).*height 6, width 5.*image_size=\(5, 6\)"):
         decoded_format(pixels((3, 6, 5, 3)), image_shape=(5, 6))
+    with pytest.raises(ValueError, match=r"image_shape=\(3, 8, 9\).*image_size=\(8, 9\)"):
+        decoded_format(pixels((3, 6, 5, 3)), image_shape=(3, 8, 9))
     with pytest.raises(ValueError, match="constant"):
         decoded_format(
             np.concatenate([pixels((1, 4, 4, 3)), np.full((2, 4, 4, 3), 9, np.uint8)]), np.array([1, 2])

@@ -202,7 +202,10 @@ def test_a_full_disk_of_temporary_files_is_named(tmp_path, monkeypatch):
 def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path, name):
     for make in (os.mkfifo, lambda path: os.symlink(__file__, path)):
         make(tmp_path / name)
-        with pytest.raises(ValueError, match=f"{name} is a link, or no regular file"), FolderStore(tmp_path):
+        with (
+            pytest.raises(ValueError, match=f"{name} is a link or not a regular file"),
+            FolderStore(tmp_path),
+        ):
             pass
         os.unlink(tmp_path / name)
 

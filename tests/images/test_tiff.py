@@ -289,7 +289,7 @@ GREY, COLOR = random_bands((9, 13)), random_bands((9, 13, 3))
     [
         (pages(random_bands((4, 9, 13, 3))), "4 pages, of which the first is not grey"),
         (pages(random_bands((3, 9, 13, 5)), planarconfig="contig"), "3 pages, of which the first is not"),
-        (pages(random_bands((4, 9, 13)) > 99), "4 pages, whose pixels of 1 bits and sample format 1 are no"),
+        (pages(random_bands((4, 9, 13)) > 99), "4 pages, whose pixels have 1 bits and sample format 1: ch"),
         (mixed(GREY, GREY[:5]), "2 pages, which differ in size"),
         (mixed(GREY, COLOR), "2 pages, which differ"),
         (mixed(GREY, GREY.astype(np.uint16)), "2 pages, which differ in size or kind"),
@@ -345,7 +345,7 @@ def test_an_opened_tiff_is_read_as_its_file_is(kind, loaded, tiff, tmp_path):
         if kind == "deep colours":
             return  # Pillow has dropped half of the bits
         if kind == "stack":
-            with pytest.warns(UserWarning, match="4 pages, as an image that Pillow has loaded"):
+            with pytest.warns(UserWarning, match="4 pages, but was passed as a loaded Pillow image"):
                 assert read_rows([image]).pixels.shape == (1, 9, 13, 1)
             return
     by_path = read_rows([path]).pixels
