@@ -359,15 +359,16 @@ def _check_claims(tags: _Tags, most_pixels: int | None) -> None:
         )
     limit = math.inf if most_pixels is None else 3 * most_pixels
     found = f"{width} x {height} pixels of {samples} channels"
+    tiles = f"tiles of {tile_width} x {tile_height} pixels" if padded > numbers else "strips"
     if padded > limit:
         raise TiffError(
-            f"{found}, in whole tiles or strips, are more than the limit, 3 x PIL.Image.MAX_IMAGE_PIXELS = "
-            f"{limit} numbers; raise the limit if you trust the file"
+            f"{found}, in whole {tiles}, are more than the limit, 3 x PIL.Image.MAX_IMAGE_PIXELS = {limit} "
+            "numbers; raise the limit if you trust the file"
         )
     if tile > max(4 * numbers, _LARGE_TILE):
         raise TiffError(
-            f"it has {found}, and a tile of {tile_width} x {tile_height} is more than four times its pixels; "
-            "save it with smaller tiles"
+            f"{found} are in {tiles}, and one tile is more than four times its pixels; save it with smaller "
+            "tiles"
         )
 
 
