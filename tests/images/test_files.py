@@ -118,7 +118,7 @@ def test_refused_folders(tmp_path):
     touch(tmp_path, "top.png")
     with pytest.raises(ValueError, match="1 images, such as 'top.png', beside.*categories="):
         load_image_paths(tmp_path)
-    with pytest.raises(ValueError, match="which are .*'a', 'b'.*got"):
+    with pytest.raises(ValueError, match="sub-folders are .*'a', 'b'.*got"):
         load_image_paths(tmp_path, categories=["x"])
     with pytest.raises(NotADirectoryError):
         load_image_paths(tmp_path / "top.png")
