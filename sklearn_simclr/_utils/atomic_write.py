@@ -106,11 +106,11 @@ def open_no_link(path: str | os.PathLike, flags: int) -> int:
     path : str or path-like
         The file.
     flags : int
-        As of `os.open`.
+        Flags as for `os.open`.
 
     Returns
     -------
     int
-        Its descriptor.
+        Descriptor of the file.
     """
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))

@@ -329,7 +329,7 @@ class Copies:
             return tensor, self.stream.record_event()
 
     def receive(self, tensor: Tensor, copied: Any) -> Tensor:
-        """Return a tensor that was sent: what is done with it waits for its arrival."""
+        """Return a tensor that was sent; operations on the tensor wait for its arrival."""
         if copied is not None:
             current = self.module.current_stream(self.device)
             current.wait_event(copied)

@@ -38,7 +38,7 @@ _LACKING = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 
 
 class Lock:
-    """A lock on a file, with a note beside it of who holds it, which the holder renews while it lives.
+    """A lock on a file. A note next to the file names the holder, who renews the note while it lives.
 
     The kernel frees the lock of a process that has died. Where a file system has no locks, a marker file
     stands in for one. A marker outlives its process, so a marker whose note is not renewed is removed.

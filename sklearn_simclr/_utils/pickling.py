@@ -91,14 +91,14 @@ def arrays_to_tensors(value: Any, memo: _Memo | None = None) -> Any:
     Parameters
     ----------
     value : object
-        What it returned.
+        What `tensors_to_arrays` returned.
     memo : dict, default=None
         What was converted already.
 
     Returns
     -------
     object
-        With tensors on the CPU.
+        The value, with tensors on the CPU.
     """
     return _convert(value, {} if memo is None else memo, _Array, _Array.tensor)
 

@@ -36,7 +36,7 @@ def local_folder(folder: str | os.PathLike[str], name: str) -> Path:
     folder : str or path-like
         As the user wrote it.
     name : str
-        Of the parameter, for the message.
+        Name of the parameter, for the message.
 
     Returns
     -------

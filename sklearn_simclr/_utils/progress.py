@@ -96,7 +96,7 @@ def progress_bar(
 
 @contextlib.contextmanager
 def setting_up(what: str, shown: bool) -> Iterator[None]:
-    """Show what is done in a context and, where it can be seen to move, for how long already.
+    """Show what is done in a context; on a screen, show also for how long already.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def in_words(seconds: float) -> str:
     Returns
     -------
     str
-        With two digits, in seconds, minutes or hours.
+        The time with two digits, in seconds, minutes or hours.
 
     Examples
     --------

@@ -145,7 +145,7 @@ class Ranks:
         Parameters
         ----------
         known : dict of str to str
-            What must be the same everywhere, by the words that a message has for it.
+            What must be the same on all ranks, by its name in messages.
         why : str
             What to do, for the message.
 
@@ -178,7 +178,7 @@ class Ranks:
         Parameters
         ----------
         tensor : tensor
-            Of one shape on all ranks.
+            Has the same shape on all ranks.
 
         Returns
         -------
@@ -196,7 +196,7 @@ class Ranks:
         Parameters
         ----------
         tensor : tensor
-            Of one shape on all ranks.
+            Has the same shape on all ranks.
 
         Returns
         -------
@@ -216,7 +216,7 @@ class Ranks:
         Parameters
         ----------
         tensor : tensor
-            Of one shape on all ranks.
+            Has the same shape on all ranks.
 
         Returns
         -------
@@ -328,7 +328,7 @@ class Ranks:
         Parameters
         ----------
         error : BaseException
-            Why.
+            The reason.
         """
         if not isinstance(error, LostRankError):
             said = f"Rank {self.rank} failed with {type(error).__name__}: {str(error)[:2000]}"

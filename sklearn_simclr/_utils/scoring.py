@@ -63,7 +63,7 @@ def warn_if_scored(classes: ArrayLike) -> None:
     Parameters
     ----------
     classes : array-like of shape (n_classes,)
-        Of the classifier whose predictions are scored.
+        Classes of the classifier whose predictions are scored.
     """
     frame: FrameType | None = sys._getframe(1)
     for _ in range(_MOST_CALLS):

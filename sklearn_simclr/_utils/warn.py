@@ -21,7 +21,7 @@ def shortened(text: str) -> str:
     Parameters
     ----------
     text : str
-        Of any length, such as a name in a file.
+        A text of any length, such as a name in a file.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     message : str or Warning
         What was found, and what to do.
     category : type, default=UserWarning
-        Of the warning.
+        Class of the warning.
     """
     if not speaks():
         return

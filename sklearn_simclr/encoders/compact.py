@@ -83,7 +83,7 @@ class CompactNet(nn.Module):
         Channels of the first convolution; the others have 2, 2 and 4 times as many. None is 64, and 32
         for images of at most 16 pixels, times `multiple`.
     multiple : float, default=1
-        How many times as wide as usual; where `width` is given only a part of the network's name.
+        How many times as wide as usual; if `width` is given, only a part of the network's name.
     side : int, default=64
         Side of the square that has as many pixels as the largest images that are not shrunk.
 
@@ -92,9 +92,9 @@ class CompactNet(nn.Module):
     out_dim : int
         Length of the representation.
     read_dim : int
-        How many of its numbers, the first ones, are for a projection head.
+        How many numbers at the beginning of the representation are for a projection head.
     grid_dim : int
-        How many numbers after them are of the grid.
+        How many numbers after these belong to the grid.
     edge_dim : int
         How many numbers at the end are histograms of oriented gradients.
     """

@@ -106,7 +106,7 @@ def build_network(description: Mapping[str, Any], n_tensors: int) -> nn.Module:
     Parameters
     ----------
     description : dict
-        As from `describe_network`.
+        The result of `describe_network`.
     n_tensors : int
         Number of tensors that will fill the network, which cannot have more layers.
 
@@ -202,9 +202,9 @@ def fill_network(module: _Network, state: Mapping[str, Tensor]) -> _Network:
     Parameters
     ----------
     module : torch.nn.Module
-        As from `build_network`, or one with numbers of its own.
+        The result of `build_network`, or a network with numbers of its own.
     state : dict of str to tensor
-        Its whole state.
+        Whole state of the network.
 
     Returns
     -------

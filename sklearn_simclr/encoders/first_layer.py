@@ -71,7 +71,7 @@ def patch_components(
     Returns
     -------
     Components
-        Of patches of length d = 9 C, in the order of ``torch.nn.functional.unfold``.
+        Components of patches of length d = 9 C, in the order of ``torch.nn.functional.unfold``.
     """
     patches = _sample_patches(images, generator)
     chunks = patches.split(max(1, _CHUNK // patches.shape[1]))

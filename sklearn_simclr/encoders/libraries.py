@@ -66,7 +66,7 @@ class LibraryNetwork(nn.Module):
         Returns
         -------
         dict
-            Of numbers and strings.
+            Numbers and strings.
         """
         return {"name": self.name, "in_channels": self.in_channels, "image_size": list(self.image_size)}
 
@@ -76,7 +76,7 @@ class LibraryNetwork(nn.Module):
         Returns
         -------
         LibraryNetwork
-            Another one.
+            Another network.
         """
         return type(self)(**self.options)
 
@@ -138,7 +138,7 @@ def with_channels(network: nn.Module, channels: int, image_size: tuple[int, int]
     Parameters
     ----------
     network : torch.nn.Module
-        Of this package; changed in place.
+        A network of this package; changed in place.
     channels : int
         Channels that it is to take.
     image_size : (int, int)

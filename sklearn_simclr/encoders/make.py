@@ -191,9 +191,9 @@ def default_encoder(device: torch.device, n_views: float) -> str:
     Parameters
     ----------
     device : torch.device
-        Where it is to be trained.
+        Where the network is to be trained.
     n_views : float
-        How many images it will see in all, counted as often as they are seen.
+        How many images the network will see in all, counted as often as they are seen.
 
     Returns
     -------

@@ -16,7 +16,7 @@ class Traits(NamedTuple):
     Attributes
     ----------
     read_dim : int or None
-        How many numbers of a representation, the first ones, a projection head reads; None is all of them.
+        How many numbers at the beginning of a representation a projection head reads; None is all of them.
         A network that computes these in less time alone has a method ``read`` that returns them.
     batch_scale : float
         How many times as many images as usual are a good batch when nothing is trained.

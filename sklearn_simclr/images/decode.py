@@ -136,7 +136,7 @@ def from_pillow(image: PIL.Image.Image, target: Target | None = None) -> NDArray
     Parameters
     ----------
     image : PIL.Image.Image
-        Of any mode with whole numbers.
+        An image of any mode.
     target : Target or None, default=None
         As in `decode`.
 
@@ -259,7 +259,7 @@ def size_of(file: BinaryIO) -> tuple[int, int]:
     Raises
     ------
     Exception
-        Of any kind, if the file is damaged.
+        An exception of any kind, if the file is damaged.
     """
     found = tiff_size(file)
     if found is not None:

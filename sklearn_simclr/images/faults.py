@@ -1,4 +1,4 @@
-"""Images that cannot be read, or whose size is not that of the others, and the messages that list them."""
+"""List images that cannot be read or that differ in size, in one error or warning."""
 
 from typing import Any
 

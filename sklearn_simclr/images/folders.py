@@ -139,7 +139,7 @@ def load_image_paths(
     what = f"images ({', '.join(endings)})"
     if lying and any(found.values()):
         raise ValueError(
-            f"{str(folder)!r} holds {len(lying)} images, such as {lying[0].name!r}, beside the sub-folders "
+            f"{str(folder)!r} holds {len(lying)} images, such as {lying[0].name!r}, next to the sub-folders "
             f"{classes}. Pass categories= to list the sub-folders only, or move these images."
         )
     if lying:

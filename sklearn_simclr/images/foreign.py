@@ -26,14 +26,14 @@ def without_long_doubles(array: NDArray, row: int | None = None) -> NDArray:
     Parameters
     ----------
     array : ndarray
-        Of any dtype.
+        An array of any dtype.
     row : int or None, default=None
-        Which row of X it is; None where its rows are those of X.
+        Row of X that the array is; None if its rows are the rows of X.
 
     Returns
     -------
     ndarray
-        Of the same shape.
+        An array of the same shape.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def array_of_tensor(tensor: Tensor) -> NDArray:
     Parameters
     ----------
     tensor : torch.Tensor
-        Of any device, layout and dtype.
+        A tensor of any device, layout and dtype.
 
     Returns
     -------

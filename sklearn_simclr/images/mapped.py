@@ -70,7 +70,7 @@ class MappedRows:
         Parameters
         ----------
         n_rows : int
-            How many.
+            Number of rows.
         scattered : bool, default=False
             Whether they were in different places.
         """

@@ -1,4 +1,4 @@
-"""Masked arrays: what is masked becomes black."""
+"""Make the masked pixels of masked arrays black."""
 
 from typing import Any
 

@@ -46,7 +46,7 @@ def range_without_outliers(
     X : ndarray of shape (n, ...)
         Images of finite numbers.
     rows : int64 ndarray of shape (m,) or None
-        Which of them; None is all.
+        Rows of the images that count; None is all.
     low, high : float
         Their smallest and largest pixel.
 

@@ -33,9 +33,9 @@ def find_pixel_range(
     X : ndarray of shape (n, ...)
         Images of finite numbers.
     rows : int64 ndarray of shape (m,) or None
-        Which of them; None is all.
+        Rows of the images that count; None is all.
     pixel_range : "auto" or (float, float)
-        What the user says.
+        The parameter of the estimator.
 
     Returns
     -------
@@ -145,7 +145,7 @@ def warn_about_range(
     X : ndarray of shape (n, ...)
         Images.
     rows : int64 ndarray of shape (m,) or None
-        Which of them; None is all.
+        Rows of the images that count; None is all.
     pixel_range : (float, float)
         What they are read with.
     found : (float, float) or None, default=None

@@ -88,7 +88,7 @@ def read_rows(
     max_time : float or None, default=None
         Seconds of a training that includes reading: a warning says that reading will take most of them.
     advice : str or None, default=None
-        What to do about images that cannot be read, for the error; None is to pass another ``on_error``.
+        What the error says to do about images that cannot be read; None: pass another ``on_error``.
     setting : str, default="{}"
         How messages show a parameter, with {} in the place of the parameter.
 

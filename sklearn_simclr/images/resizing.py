@@ -29,7 +29,7 @@ def resize_pillow(image: PIL.Image.Image, target: Target) -> PIL.Image.Image:
     Parameters
     ----------
     image : PIL.Image.Image
-        Of the mode L, RGB or F.
+        An image of the mode L, RGB or F.
     target : Target
         The size.
 
@@ -59,7 +59,7 @@ def resize_array(array: NDArray, target: Target) -> NDArray:
     Returns
     -------
     ndarray of shape (target.height, target.width, C)
-        Of the same dtype, but float64 for whole numbers of 64 bits. Whole numbers are rounded. No value lies
+        The same dtype, but float64 for whole numbers of 64 bits. Whole numbers are rounded. No value lies
         outside those of ``array``.
     """
     from PIL import Image

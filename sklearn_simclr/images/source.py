@@ -128,7 +128,7 @@ class ImageSource:
         Parameters
         ----------
         n : int
-            How many.
+            Number of images.
         scattered : bool, default=False
             Whether they were in different places.
         """
@@ -141,7 +141,7 @@ class ImageSource:
         Parameters
         ----------
         rows : array-like of int of shape (m,)
-            Which.
+            Positions of the images.
 
         Returns
         -------

@@ -57,9 +57,9 @@ class MemoryRows:
     Parameters
     ----------
     shape : tuple of int
-        Of one image.
+        Shape of one image.
     dtype : dtype
-        Of its numbers.
+        Type of the numbers.
     capacity : int
         Most images there will be; memory that is not written to is not used.
     """
@@ -87,9 +87,9 @@ class FileRows:
     file : binary file
         Open for reading and writing, unbuffered; may hold rows already.
     shape : tuple of int
-        Of one image.
+        Shape of one image.
     dtype : dtype
-        Of its numbers.
+        Type of the numbers.
     """
 
     def __init__(self, file: FileIO, shape: tuple[int, ...], dtype: DTypeLike) -> None:
@@ -144,9 +144,9 @@ def scratch_rows(shape: tuple[int, ...], dtype: DTypeLike, capacity: int) -> Mem
     Parameters
     ----------
     shape : tuple of int
-        Of one image.
+        Shape of one image.
     dtype : dtype
-        Of its numbers.
+        Type of the numbers.
     capacity : int
         Most images there will be.
 
@@ -273,7 +273,7 @@ class FolderStore:
         Parameters
         ----------
         keys : iterable of str
-            Of images.
+            Keys of images.
 
         Returns
         -------

@@ -114,7 +114,7 @@ class StoredImages:
         ]
 
     def of_kind(self, keys: list[str], target: StoredKind) -> NDArray[np.int64]:
-        """Return the rows of images in the file of one kind; those of other kinds are converted once."""
+        """Return the rows of images in the file of one kind; images of other kinds are converted once."""
         store, places = self._store, self.places
         others = {key: f"{key}>{target}" for key in keys if places[key][0] != target}
         converted = store.find(others.values())

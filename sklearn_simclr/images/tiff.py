@@ -99,7 +99,7 @@ def read_tiff(
     Parameters
     ----------
     file : binary file
-        Of any content.
+        A file of any content.
     most_pixels : int or None, default=None
         A third of the numbers that an image may have.
     notes : list of str or None, default=None
@@ -199,7 +199,7 @@ def tiff_size(file: BinaryIO) -> tuple[int, int] | None:
     Parameters
     ----------
     file : binary file
-        Of any content.
+        A file of any content.
 
     Returns
     -------

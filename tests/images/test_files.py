@@ -116,7 +116,7 @@ def test_refused_folders(tmp_path):
     with pytest.raises(ValueError, match=r"sub-folders \['a'\].*categories="):
         load_image_paths(tmp_path)
     touch(tmp_path, "top.png")
-    with pytest.raises(ValueError, match="1 images, such as 'top.png', beside.*categories="):
+    with pytest.raises(ValueError, match="1 images, such as 'top.png', next to.*categories="):
         load_image_paths(tmp_path)
     with pytest.raises(ValueError, match="sub-folders are .*'a', 'b'.*got"):
         load_image_paths(tmp_path, categories=["x"])

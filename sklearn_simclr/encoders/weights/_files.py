@@ -79,7 +79,7 @@ def open_bundle(prefix: Path, ema: bool) -> StoredWeights:
 
 
 def _axes(n_dims: int) -> tuple[int, ...]:
-    """Order of TensorFlow's dimensions in torch: kernels (H, W, in, out), matrices (in, out)."""
+    """Return the order of TensorFlow's dimensions in torch: kernels (H, W, in, out), matrices (in, out)."""
     return {4: (3, 2, 0, 1), 2: (1, 0)}.get(n_dims, tuple(range(n_dims)))
 
 
@@ -307,7 +307,7 @@ def _find_in_directory(path: Path) -> Path:
 
 
 def _latest(path: Path) -> Path | None:
-    """The checkpoint that the text file ``checkpoint`` of a directory names, or None."""
+    """Return the checkpoint that the text file ``checkpoint`` of a directory names, or None."""
     state = path / "checkpoint"
     if not state.is_file() or state.stat().st_size > _MAX_STATE:
         return None

@@ -88,7 +88,7 @@ def google_names(
     encoder : ResNet
         The network.
     projector : ProjectionHead or None
-        Its head.
+        The projection head.
     classifier : torch.nn.Linear or None
         The supervised head.
     shapes : container of str, default=()
@@ -123,7 +123,7 @@ def google_names(
 
 
 def _own_names(part: str, module: nn.Module | None) -> list[str]:
-    """Names of the parameters and buffers of a part, without the counters of BatchNorm."""
+    """Return names of the parameters and buffers of a part, without the counters of BatchNorm."""
     keys = [] if module is None else module.state_dict(prefix=f"{part}.")
     return [key for key in keys if not key.endswith("num_batches_tracked")]
 
@@ -215,7 +215,7 @@ def _numbered_layers(nodes: Nodes, root: int) -> Iterator[tuple[str, int]]:
 def _separius_names(
     encoder: nn.Module, projector: nn.Module | None, classifier: nn.Module | None, shapes: Container[str]
 ) -> dict[str, str]:
-    """Names in the files of Separius/SimCLRv2-Pytorch, whose networks have bottleneck blocks."""
+    """Return names in the files of Separius/SimCLRv2-Pytorch, whose networks have bottleneck blocks."""
     deep = isinstance(encoder.conv1, nn.Sequential)
     layers = {"conv1.0": "0.0", "conv1.1": "0.1.0", "conv1.3": "0.2", "conv1.4": "0.3.0", "conv1.6": "0.4"}
     layers = {**layers, "bn1": "0.5.0"} if deep else {"conv1": "0.0", "bn1": "0.1.0"}
@@ -278,7 +278,7 @@ def find_torch_dialect(shapes: Shapes, *, bare: bool, ema: bool = False) -> Dial
     Parameters
     ----------
     shapes : dict of str to tuple of int
-        What the file has.
+        Names and shapes of the tensors in the file.
     bare : bool
         Whether the file has nothing but weights under "state_dict", or is one of safetensors.
     ema : bool, default=False

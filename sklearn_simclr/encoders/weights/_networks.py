@@ -87,7 +87,7 @@ def fill_pretrained(stored: StoredWeights, *, classifier_layer: int = 0) -> Pret
 
 
 def _told(stored: StoredWeights) -> Pretrained:
-    """The network that names and shapes tell, without weights."""
+    """Return the network that names and shapes tell, without weights."""
     kernels, n_kernels, matrices = stored.dialect.kernels(stored.shapes)
     if not kernels:
         raise ValueError(f"{stored.origin} does not hold a ResNet of SimCLR: it has no first convolution.")
@@ -138,7 +138,7 @@ def _classifier(stored: StoredWeights) -> nn.Linear | None:
 def _check_variables(
     stored: StoredWeights, names: dict[str, str], state: dict[str, torch.Tensor], preprocessing: Preprocessing
 ) -> None:
-    """Raise one error that lists what is missing, too much, or of another shape; say what is left out."""
+    """Raise one error that lists missing, superfluous and misshapen variables; warn of ignored ones."""
     missing, misshapen = [], []
     for ours, theirs in names.items():
         found, expected = stored.shapes.get(theirs), tuple(state[ours].shape)
@@ -203,7 +203,7 @@ def detect_encoder(kernels: list[Shape], n_kernels: int) -> dict[str, Any]:
     Returns
     -------
     parameters : dict
-        Of ResNet, without those that shapes do not tell.
+        Parameters of ResNet, except those that shapes do not tell.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def detect_encoder(kernels: list[Shape], n_kernels: int) -> dict[str, Any]:
 
 
 def _sk_ratio(kernels: list[Shape], widest: int) -> float:
-    """The share of channels in the mixing layers, from those of the last stage."""
+    """Return the share of channels in the mixing layers, by the mixing layers of the last stage."""
     mixing = [
         out for out, entering, *window in kernels if window == [1, 1] and entering == widest and out < widest
     ]

@@ -55,7 +55,7 @@ class TensorEntry:
     shape : tuple of int
         Lengths of the dimensions.
     shard, offset, size : int
-        Which data file, at which byte of it, how many bytes.
+        Number of the data file, first byte in the file, and number of bytes.
     checksum : int
         Masked CRC-32C of the bytes.
     sliced : bool

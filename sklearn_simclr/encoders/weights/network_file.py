@@ -175,9 +175,9 @@ def write_network(
     pretrained : Pretrained
         The network.
     path : str or path-like
-        Where to.
+        Where to write.
     about : mapping or None, default=None
-        What else the file says about where the network is from; JSON.
+        Further information on the origin of the network for the file; JSON.
     """
     parts = pretrained.parts()
     meta = {
