@@ -101,8 +101,8 @@ def _check_precision(dtype: np.dtype, low: float, high: float) -> None:
     largest = max(abs(low), abs(high))
     if dtype.kind in "iu" and largest > 2**53 and np.spacing(largest) > _EXACT * (high - low):
         raise ValueError(
-            f"X has whole numbers from {low:.0f} to {high:.0f}, whose differences floating-point numbers of "
-            "this size cannot show. Pass X - X.min()."
+            f"X has whole numbers from {low:.0f} to {high:.0f}, which floating-point numbers cannot tell "
+            "apart well enough. Pass X - X.min()."
         )
 
 

@@ -394,7 +394,7 @@ def _check_kind(page: TiffPage) -> None:
     if 0 in page.shape:
         raise TiffError(f"it has no pixels (shape {page.shape})")
     if page.axes not in ("YX", "YXS", "SYX"):
-        raise TiffError(f"its axes are {page.axes}, not those of one image; load it as an array")
+        raise TiffError(f"its axes, {page.axes}, are not the axes of one image; load it as an array")
     if (page.sampleformat, page.bitspersample) not in _DTYPES:
         raise TiffError(
             f"its channels have {page.bitspersample} bits of sample format {page.sampleformat}; only whole "
@@ -403,7 +403,7 @@ def _check_kind(page: TiffPage) -> None:
         )
     if page.compression not in _COMPRESSIONS:
         raise TiffError(
-            f"its compression, {page.compression}, tells the size of the pixels only when they are decoded; "
+            f"its compression, {page.compression}, does not tell the size of the pixels beforehand; "
             f"save it with one of {sorted(set(_COMPRESSIONS.values()))}, or load it as an array"
         )
     # tifffile sums such pixels across rows and channels, libtiff not at all.

@@ -292,8 +292,8 @@ class ExternalViews:
         views = self._call(images)
         if not isinstance(views, Tensor) or views.ndim != 4 or len(views) != len(images):
             raise TypeError(
-                f"augmentation must return as many views as it is given images, a tensor ({len(images)}, "
-                f"C, h, w), got {_shown(views)}."
+                f"augmentation must return one view per image of a batch, a tensor ({len(images)}, C, h, w), "
+                f"got {_shown(views)}."
             )
         _check_view(views[0], images[0])
         return _as_float(views)

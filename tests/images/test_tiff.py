@@ -371,7 +371,7 @@ def test_files_too_large_to_be_read_at_once(tmp_path, monkeypatch, tiff):
         (np.complex64, {}, "64 bits of sample format 6.*load it as an array"),
         (np.uint64, {}, "64 bits of sample format 1.*load it as an array"),
         (np.uint8, {"compression": "jpegxl"}, "compression, 50002,.*'LZW'"),
-        (np.uint8, {"volumetric": True, "tile": (1, 16, 16)}, "axes are ZYXS"),
+        (np.uint8, {"volumetric": True, "tile": (1, 16, 16)}, "axes, ZYXS, are not"),
     ],
 )
 def test_other_kinds_are_refused(dtype, options, message, tiff):

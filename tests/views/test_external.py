@@ -211,7 +211,7 @@ def test_another_size_than_that_of_the_trial_is_refused():
 
 @pytest.mark.parametrize("result", [lambda b: b[:1], lambda b: b[0], lambda b: b.numpy()])
 def test_a_batch_of_views_is_wanted_for_a_batch(result):
-    with pytest.raises(TypeError, match=r"as many views as it is given images, a tensor \(6, C, h, w\)"):
+    with pytest.raises(TypeError, match=r"one view per image of a batch, a tensor \(6, C, h, w\)"):
         ExternalViews(result, takes="batch")(images())
 
 
