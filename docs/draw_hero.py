@@ -1,6 +1,6 @@
 """Draw the first picture of README and site: pairs of views, and accuracy by number of labels.
 
-The curves are those of ``docs/benchmarks/rivals_clothing_200s.csv``, which ``make numbers`` writes. The
+The curves are those of ``docs/benchmarks/rivals_clothing.csv``, which ``make numbers`` writes. The
 photographs are of the same collection (CC0, github.com/alexeygrigorev/clothing-dataset-small).
 
     python docs/draw_hero.py
@@ -51,7 +51,7 @@ def draw_views(axes):
 
 def read_curves():
     """Return the numbers of labels, and accuracy in percent by method."""
-    table = pd.read_csv(HERE / "benchmarks" / "rivals_clothing_200s.csv", index_col="method").iloc[:, 1:]
+    table = pd.read_csv(HERE / "benchmarks" / "rivals_clothing.csv", index_col="method").iloc[:, 1:]
     labels = [
         int(re.sub(r"\D", "", name)) * (1 if name.startswith("all") else N_CLASSES) for name in table.columns
     ]
