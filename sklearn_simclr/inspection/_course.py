@@ -43,7 +43,7 @@ class Course(NamedTuple):
 
 
 def course_of(history: pd.DataFrame | None, chance: float, *, steps: int, by_labels: bool) -> Course:
-    """Return what the history says of a training.
+    """Return the course of a training as its history tells it.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def course_of(history: pd.DataFrame | None, chance: float, *, steps: int, by_lab
 
 
 def steps_of(step: Any) -> int:
-    """Return how many steps an estimator was trained for, about.
+    """Return about how many steps an estimator was trained for.
 
     Parameters
     ----------

@@ -18,42 +18,43 @@ Verdict: TypeAlias = Literal["collapsed", "untrained", "undertrained", "trained"
 # The thresholds were chosen by hand, between the numbers of networks whose state is known:
 # examples/benchmarks/thresholds.py writes these numbers beside the verdicts.
 
-# Views that lie so close together are one point; and so are views that lie a little less close, if the other
-# view is found at most so many times as often as by chance.
+# Below the first spread all views count as one point. Below the second one they do if the other view of an
+# image is found at most _BY_CHANCE times as often as by guessing.
 _ONE_POINT = 1e-6
 _NEARLY_ONE_POINT = 1e-3
 _BY_CHANCE = 2.0
 
-# So are images for an encoder that is no better than an untrained one, if the spread of its representations
-# is at most this part of an untrained one's. Networks that were trained to pull views together and nothing
-# else are far below. The spread of projections would not do: it shrinks in the first steps of any training.
+# An encoder that is no better than an untrained one has collapsed, too, if the spread of its representations
+# is below this share of an untrained network's. Networks trained only to pull views together are far below.
+# The spread of projections would not do: it shrinks in the first steps of any training.
 _SHRUNK = 0.05
 
-# An encoder is better than an untrained one from so much on: in the loss as a share of the chance level, in
-# the contrastive accuracy and in standard errors of it, and in the votes of neighbours, in standard errors.
+# Margins from which an encoder counts as better than an untrained one: in loss, as a share of the chance
+# level; in contrastive accuracy, absolute and in standard errors; in votes of neighbours, in standard errors.
 _BETTER_LOSS = 0.02
 _BETTER_ACCURACY = 0.02
 _BETTER_ERRORS = 2.0
 _BETTER_VOTES = 2.0
 
-# From so many epochs on, a loss that moved by less than this part of it stood still.
+# A loss stood still if it moved by less than this share of its first value over at least so many epochs.
 _STILL_EPOCHS = 5
 _STILL = 0.05
 
-# What twice the epochs are predicted to gain, as a share of what was gained: much, and something.
+# Predicted gain from twice the epochs, as a share of the gain so far: much, and something.
 _MUCH = 0.15
 _SOMETHING = 0.04
 
-# Steps that are too few to learn anything, and epochs' steps that are enough if there is no curve to look at.
+# Fewer steps and epochs than the first two are too few to learn anything; _MANY_STEPS are enough even if
+# there is no loss curve to judge by.
 _FEW_STEPS = 300
 _FEW_EPOCHS = 20
 _MANY_STEPS = 1000
 
-# Share of the directions below which a representation is narrow, and accuracy at which the task is solved.
+# Share of the directions below which a representation is narrow; accuracy from which the task is solved.
 _NARROW = 0.05
 _SOLVED = 0.98
 
-# Images below which all numbers are rough, and below which directions cannot be counted.
+# With fewer images all numbers are rough; with fewer than the second number directions cannot be counted.
 _FEW_IMAGES = 100
 _FEWEST_FOR_DIRECTIONS = 20
 
@@ -128,7 +129,7 @@ def judge(
         more.append(
             Finding(
                 "problem",
-                "the loss ended above that of an encoder that tells nothing apart",
+                "the loss ended above that of an encoder that cannot tell images apart",
                 "The training diverged. Lower learning_rate, or raise warmup.",
             )
         )
@@ -139,7 +140,7 @@ def judge(
             Finding(
                 "note",
                 "the labels say nothing about neighbours",
-                "For that at least two classes need at least two labelled images each. Pass more labels.",
+                "At least two classes need two or more labelled images each. Pass more labels.",
             )
         )
     if not measures.has_head:
@@ -147,16 +148,17 @@ def judge(
             Finding(
                 "note",
                 "there is no projection head",
-                "The contrastive numbers are of the representations themselves. They are lower than those of "
-                "projections that are trained for this task.",
+                "The contrastive numbers are computed from the representations. Projections, which are "
+                "trained for the contrastive task, would do better.",
             )
         )
     if measures.n_images < _FEW_IMAGES:
         more.append(
             Finding(
                 "note",
-                f"only {measures.n_images} images were looked at",
-                "All numbers are rough, and the contrastive task is easier among few images. Pass more.",
+                f"only {measures.n_images} images were used",
+                "All numbers are rough, and the contrastive task is easier among few images. Pass more "
+                "images.",
             )
         )
     return verdict, [first, *sorted(more, key=lambda finding: _LEVELS.index(finding.level))]
@@ -171,8 +173,8 @@ def _verdict(
     limit = _NEARLY_ONE_POINT if by_chance else _ONE_POINT
     if min(trained.spread, trained.spread_representations) < limit:
         if trained.spread_representations < limit:
-            return _collapsed("every view maps to one point", "Nothing can be told apart by it.")
-        return _collapsed("every projection is one point", "Nothing can be told apart by it.")
+            return _collapsed("every view maps to one point", "The encoder cannot tell images apart.")
+        return _collapsed("every projection is one point", "The projections cannot tell images apart.")
     if not _is_better(measures, course):
         shrunk = _shrunk(measures) if course.epochs > 0 else None
         if shrunk is not None:
@@ -196,24 +198,24 @@ def _verdict(
         return "undertrained", Finding(
             "note",
             f"hardly begun to learn after {trained_for} ({steps} steps)",
-            f"{found} That is too short for a loss curve to predict anything"
+            f"{found} The training is too short to predict anything from its loss"
             + ("" if course.by_labels else "; on a small data set SimCLR takes a hundred epochs or more")
             + ". Raise max_epochs or max_time.",
         )
-    return "trained", Finding("good", "it has learnt to tell images apart", found)
+    return "trained", Finding("good", "the encoder has learnt to tell images apart", found)
 
 
 def _collapsed(title: str, found: str) -> tuple[Verdict, Finding]:
     return "collapsed", Finding(
         "problem",
         f"collapsed: {title}",
-        f"{found} Lower learning_rate or weight_decay, raise warmup, use projection_layers=2, and fit again; "
-        "a loss of your own must push views of different images apart.",
+        f"{found} Lower learning_rate or weight_decay, raise warmup, use projection_layers=2, and fit again. "
+        "If you pass a loss of your own, make sure that it pushes views of different images apart.",
     )
 
 
 def _shrunk(measures: "Measures") -> float | None:
-    """Return the spread as a part of that of untrained networks, None where it is much of it."""
+    """Return the spread as a share of that of untrained networks; None unless the share is small."""
     before = min(twin.spread_representations for twin in measures.untrained)
     part = measures.trained.spread_representations / max(before, _ONE_POINT)
     return part if part < _SHRUNK else None
@@ -224,10 +226,10 @@ def _no_better(course: Course, found: str) -> tuple[Verdict, Finding]:
     if course.epochs == 0:
         return "untrained", Finding(
             "problem",
-            "untrained: it is no better than a network with random weights",
-            f"{found} Fit it with max_epochs > 0.",
+            "untrained: the encoder is no better than one with random weights",
+            f"{found} Fit the estimator with max_epochs > 0.",
         )
-    no_better = f"{found} That is not clearly more than with random weights."
+    no_better = f"{found} The encoder is not clearly better than random weights."
     epochs, steps = course.epochs, course.steps
     if epochs >= _STILL_EPOCHS and course.moved < _STILL:
         return "untrained", Finding(
@@ -239,7 +241,7 @@ def _no_better(course: Course, found: str) -> tuple[Verdict, Finding]:
         return "untrained", Finding(
             "problem",
             f"learnt nothing in {_epochs(course)}: the training diverged",
-            f"{no_better} The loss ended above that of an encoder that tells nothing apart. Lower "
+            f"{no_better} The loss ended above that of an encoder that cannot tell images apart. Lower "
             "learning_rate or weight_decay, or raise warmup.",
         )
     counted = f"{steps} step{'' if steps == 1 else 's'}"
@@ -257,13 +259,13 @@ def _no_better(course: Course, found: str) -> tuple[Verdict, Finding]:
     return "untrained", Finding(
         "problem",
         f"learnt nothing in {_epochs(course)}" + (f", which are {counted}" if more else ""),
-        f"{no_better} {more}Lower learning_rate if the loss went up and down. Look at the views "
-        "(AugmentationDisplay): if you cannot tell which two are of one image, weaken the augmentation.",
+        f"{no_better} {more}Lower learning_rate if the loss went up and down. Draw the views with "
+        "AugmentationDisplay: if you cannot tell which two show the same image, weaken the augmentation.",
     )
 
 
 def _diverged(course: Course) -> bool:
-    # In its first steps a training may be anywhere.
+    # In the first steps of a training the loss may be anywhere.
     return course.ended_high and course.steps >= 50
 
 
@@ -275,7 +277,7 @@ def _is_better(measures: "Measures", course: Course) -> bool:
     gain = trained.accuracy - accuracy
     if gain > max(_BETTER_ACCURACY, _BETTER_ERRORS * error):
         return True
-    # Random weights can have a loss above that of a point: to be nearer to a point is no merit.
+    # Random weights can have a higher loss than a single point: coming closer to a point is no merit.
     if measures.chance_loss > 0 and gain > -_BETTER_ERRORS * error and not _diverged(course):
         margin = _BETTER_LOSS * measures.chance_loss
         if trained.loss < min(measures.chance_loss, *(twin.loss for twin in twins)) - margin:
@@ -287,9 +289,9 @@ def _is_better(measures: "Measures", course: Course) -> bool:
 def _found(measures: "Measures") -> str:
     untrained = np.mean([twin.accuracy for twin in measures.untrained])
     return (
-        f"Shown a view, it picks the other view of the same image among {2 * measures.n_pairs - 1} in "
-        f"{measures.trained.accuracy:.0%} of cases; with random weights it is {untrained:.0%}, by guessing "
-        f"{measures.chance_accuracy:.1%}."
+        f"Shown a view, the encoder finds the other view of the same image among {2 * measures.n_pairs - 1} "
+        f"in {measures.trained.accuracy:.0%} of cases; with random weights, in {untrained:.0%}; by guessing, "
+        f"in {measures.chance_accuracy:.1%}."
     )
 
 
@@ -306,7 +308,7 @@ def _sentence(prediction: LossPrediction) -> str:
 
 
 def _outlook(prediction: LossPrediction, course: Course) -> Finding:
-    more = "Train longer if a classifier gains from it, which the loss does not tell."
+    more = "The loss does not tell whether a classifier gains, too: test that before you train longer."
     if prediction.gain > _SOMETHING * _gained(course):
         title = "2x the epochs is predicted to help a little"
         return Finding("note", title, _said(prediction, more))
@@ -330,33 +332,35 @@ def _on_directions(measures: "Measures") -> Finding:
         return Finding(
             "note",
             f"dimensional collapse: {used}",
-            f"With random weights it is {before:.0f}. A classifier has little to choose from. Use a "
-            "stronger augmentation, or lower temperature.",
+            f"With random weights about {before:.0f} are used. A classifier has little to choose from. Use a "
+            "stronger augmentation or a lower temperature.",
         )
-    return Finding("good", used, f"With random weights it is {before:.0f}.")
+    return Finding("good", used, f"With random weights about {before:.0f} are used.")
 
 
 def _solved(measures: "Measures") -> Finding:
     return Finding(
         "note",
         "the contrastive task is solved",
-        f"It is right in {measures.trained.accuracy:.1%} of cases: the views teach nothing more. Use a "
-        "stronger augmentation or a larger batch_size.",
+        f"The encoder finds the other view in {measures.trained.accuracy:.1%} of cases: the views teach "
+        "nothing more. Use a stronger augmentation or a larger batch_size.",
     )
 
 
 def _on_neighbours(votes: "Neighbours", course: Course) -> Finding:
     numbers = (
-        f"The {votes.n_neighbors} nearest of {votes.n_labels} labelled images give the class of an image in "
-        f"{votes.encoder:.1%} of cases; by random weights it is {votes.untrained:.1%}, by raw pixels "
-        f"{votes.pixels:.1%}, by always guessing the most frequent class {votes.guess:.1%}."
+        f"The {votes.n_neighbors} nearest of {votes.n_labels} labelled images vote for the right class in "
+        f"{votes.encoder:.1%} of cases; with random weights, in {votes.untrained:.1%}; with raw pixels, in "
+        f"{votes.pixels:.1%}. Always guessing the most frequent class is right in {votes.guess:.1%}."
     )
     if course.by_labels:
-        numbers += " It was trained on labels; if on these, the first number is too good."
+        numbers += (
+            " The encoder was trained on labels: if y holds the same ones, the first number is too high."
+        )
     gap = _BETTER_VOTES * votes.error
     if votes.encoder < max(votes.pixels, votes.untrained) - gap:
         better = "raw pixels" if votes.pixels >= votes.untrained else "random weights"
         return Finding("problem", f"{better} tell the classes apart better", numbers)
     if votes.encoder > max(votes.pixels, votes.untrained) + gap:
-        return Finding("good", "neighbours are of one class more often than by raw pixels", numbers)
-    return Finding("note", "neighbours are of one class about as often as by raw pixels", numbers)
+        return Finding("good", "neighbours share a class more often than with raw pixels", numbers)
+    return Finding("note", "neighbours share a class about as often as with raw pixels", numbers)

@@ -34,7 +34,7 @@ _PAIRS = 256
 # Similarities of views of different images that are kept, for a histogram.
 _NEGATIVES = 20_000
 
-# Of an estimator without a contrastive loss: SimCLRTransformer's default.
+# For estimators without a contrastive loss: the default of SimCLRTransformer.
 _TEMPERATURE = 0.2
 
 # Temperature of the vote of neighbours (Wu et al. 2018, arXiv:1805.01978).
@@ -45,7 +45,7 @@ _BLOCK_ENTRIES = 2**22
 
 @dataclass
 class ViewMeasures:
-    """Numbers of one encoder; loss and similarities are of its projections, if it has any."""
+    """Numbers of one encoder; loss and similarities come from its projections, if it has a head."""
 
     loss: float
     accuracy: float
@@ -74,7 +74,7 @@ class Neighbours:
 
     @property
     def error(self) -> float:
-        """Standard error of an accuracy, the largest there is."""
+        """Largest possible standard error of an accuracy, which is at 50%."""
         return 0.5 / np.sqrt(self.n_labels)
 
 
@@ -220,7 +220,7 @@ def _cosines_of_pixels(source: ImageSource) -> Callable[[slice], np.ndarray]:
 
     def cosines(rows: slice) -> np.ndarray:
         found = np.empty((rows.stop - rows.start, len(source)))
-        # Each block of rows meets all images: the longer the block, the less often they are read.
+        # Each block is compared with all images: the longer the block, the less often the images are read.
         for some in row_blocks(len(found), math.prod(source.shape)):
             here = unit(slice(rows.start + some.start, rows.start + some.stop))
             for others in row_blocks(len(source), 8 * math.prod(source.shape)):
@@ -248,7 +248,7 @@ def _leave_one_out(cosines: Callable[[slice], np.ndarray], codes: np.ndarray, k:
 
 
 def _augmentation(step: Any, shape: tuple[int, ...]) -> Views:
-    """Return the views that an encoder was trained on, SimCLR's where it was not trained on views."""
+    """Return the views that an encoder was trained on; those of SimCLR if it was not trained on views."""
     origin = getattr(step, "pretrained_", step)
     fitted = getattr(origin, "augmentation_", None)
     if fitted is not None:
@@ -276,7 +276,7 @@ def _value(loss: Callable[[torch.Tensor], torch.Tensor], z: np.ndarray) -> float
 def _represent(
     step: Any, networks: Sequence[Sequence[nn.Module]], source: ImageSource | ComputedImages
 ) -> list[np.ndarray]:
-    """Return what chains of modules make of the same images, which are taken once."""
+    """Return the outputs of chains of modules for the same images, which are read once."""
     widths: list[int] = []
 
     def chains(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:

@@ -13,12 +13,12 @@ from ._plotting import random_numbers
 
 __all__ = ["reduce_to_plane", "transformer_of"]
 
-# Of scikit-learn's t-SNE.
+# The default of scikit-learn's TSNE.
 _PERPLEXITY = 30
 
 
 def transformer_of(estimator: Any) -> Any:
-    """Return what turns images into representations: of a Pipeline with a classifier, what is before it."""
+    """Return the part of an estimator that turns images into representations, without a final classifier."""
     while isinstance(estimator, FrozenEstimator) or (
         not hasattr(estimator, "transform") and hasattr(estimator, "best_estimator_")
     ):
@@ -37,7 +37,8 @@ def reduce_to_plane(
     if reducer is None:
         if d != 2:
             raise ValueError(
-                f"reducer=None needs representations of two columns, got {d}. Pass reducer='tsne' or 'pca'."
+                f"reducer=None draws representations of two columns, but these have {d}. Pass reducer='tsne' "
+                "or 'pca'."
             )
         return h, None, None
     if isinstance(reducer, str):
@@ -46,7 +47,7 @@ def reduce_to_plane(
         if n < 4 or d < 2:
             raise ValueError(
                 f"reducer={reducer!r} needs at least 4 images and representations of at least 2 columns, got "
-                f"{n} images and {d} columns."
+                f"{n} images and {d} columns. Pass more images, or reducer=None for two columns."
             )
         rng = random_numbers(random_state)
         if reducer == "pca":
@@ -60,5 +61,8 @@ def reduce_to_plane(
         raise TypeError(f"reducer must be 'tsne', 'pca', a transformer or None, got {reducer!r}.")
     points = np.asarray(clone(reducer).fit_transform(h))
     if points.ndim != 2 or points.shape[1] < 2:
-        raise ValueError(f"reducer must return at least two columns, got shape {points.shape}.")
+        raise ValueError(
+            f"reducer={type(reducer).__name__} returned an array of shape {points.shape}. Pass a transformer "
+            "whose fit_transform returns at least two columns."
+        )
     return points[:, :2], None, type(reducer).__name__

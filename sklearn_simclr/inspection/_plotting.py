@@ -1,4 +1,4 @@
-"""Tools of the displays: matplotlib on demand, axes to draw in, images as matplotlib takes them."""
+"""Tools for the displays: matplotlib on demand, axes to draw in, images as matplotlib takes them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ __all__ = [
     "split_axes",
 ]
 
-# Longer side of a picture: a figure has about half as many pixels for each of several.
+# Longer side of a picture: a figure of several pictures has about half as many pixels for each.
 _PICTURE_SIDE = 256
 
 
@@ -109,7 +109,10 @@ def split_axes(
     if isinstance(ax, Sequence | np.ndarray):
         given = np.asarray(ax, dtype=object).ravel()
         if len(given) != n:
-            raise ValueError(f"ax holds {len(given)} Axes, but {n} panels are to be drawn. Pass {n}, or one.")
+            raise ValueError(
+                f"ax holds {len(given)} Axes, but {n} panels are to be drawn. Pass {n} Axes in a list, or a "
+                "single one to be divided."
+            )
         axes[:] = given
     elif n == 1:
         axes[0] = ax
@@ -165,7 +168,7 @@ def random_numbers(random_state: RandomState) -> np.random.RandomState:
 
 
 def sample_rows(n: int, size: int, rng: np.random.RandomState, name: str) -> np.ndarray:
-    """Return `size` of the rows 0..n-1 in their order, all of them where there are just so many."""
+    """Return `size` random rows of 0..n-1 in their order; all of them if size is n."""
     if size < 1 or size > n:
         raise ValueError(f"{name}={size}, but X has {n} images. Pass a number from 1 to {n}.")
     return np.arange(n) if size == n else np.sort(rng.permutation(n)[:size])
@@ -178,7 +181,7 @@ def check_count(name: str, value: object, smallest: int = 1) -> None:
 
 
 def read_images(step: Any, before: list[Any], X: Any) -> tuple[ImageSource, Any]:
-    """Read X as a step of a pipeline does; return the images, and a clone of the step if it is not fitted."""
+    """Read X as a step of a pipeline does; return the images and the step, cloned if it is not fitted."""
     for transformer in before:
         X = transformer.transform(X)
     if hasattr(step, "encoder_"):
@@ -188,7 +191,7 @@ def read_images(step: Any, before: list[Any], X: Any) -> tuple[ImageSource, Any]
 
 
 def is_taken(box: Any, paths: Iterable[tuple[Any, bool]]) -> bool:
-    """Return whether one of some paths meets a box; each comes with whether its inside counts."""
+    """Return whether a path meets a box; each path comes with a flag that says whether its inside counts."""
     return any(path.intersects_bbox(box, filled=filled) for path, filled in paths)
 
 

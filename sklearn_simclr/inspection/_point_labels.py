@@ -1,4 +1,4 @@
-"""Labels of points: classes or numbers, which are missing, their colours and names."""
+"""Labels of points: classes or numbers, missing ones, colours and names."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_CLASSES", "check_labels_fit", "class_colors", "class_name", "read_labels"]
 
-# Colours that can be told apart, and that a legend has room for.
+# More colours can hardly be told apart, and a legend has no room for them.
 MOST_CLASSES = 20
 
 
@@ -27,7 +27,7 @@ def check_labels_fit(y: Any, n: int) -> None:
 
 
 def read_labels(y: Labels | None, n: int) -> tuple[str, Any, np.ndarray]:
-    """Return "none", "classes" or "numbers", the labels as an array, and where they are missing."""
+    """Return "none", "classes" or "numbers", the labels as an array, and a mask of the missing ones."""
     if y is None:
         return "none", None, np.zeros(n, dtype=bool)
     if isinstance(y, torch.Tensor):
@@ -70,7 +70,7 @@ def class_colors(labels: np.ndarray, cmap: "str | Colormap | None") -> dict[Any,
 
 
 def class_name(label: Any, names: Mapping[Any, str] | Sequence[str] | None) -> str:
-    """Return what a class is called in the legend."""
+    """Return the name of a class in the legend."""
     if names is None:
         return str(label)
     try:
@@ -79,6 +79,6 @@ def class_name(label: Any, names: Mapping[Any, str] | Sequence[str] | None) -> s
         return str(names[label])
     except (IndexError, KeyError, TypeError):
         raise ValueError(
-            f"target_names has no name for the label {label!r}. Pass a dict of all labels, or a list in "
-            "which label k has the name at place k."
+            f"target_names has no name for the label {label!r}. Pass a dict from each label to its name, or "
+            "a list whose entry k is the name of label k."
         ) from None

@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "RepresentationReport", "representation_report"]
 
-# Networks with random weights to compare with: one may be a lucky one.
+# Networks with random weights to compare with: a single one may be lucky.
 _TWINS = 2
 
 _PANELS = 6
 
 _MEANINGS = {
-    "loss": "contrastive loss; chance is that of an encoder that tells nothing apart",
-    "contrastive_accuracy": "how often the most similar view is the other one of the same image",
+    "loss": "contrastive loss; chance: an encoder that cannot tell images apart",
+    "contrastive_accuracy": "how often the most similar view is the other view of the same image",
     "alignment": "squared distance of two views of an image, 0 to 4: low is good if uniformity is low, too",
-    "uniformity": "how evenly the images spread: 0 is one point, -4 at random in many dimensions",
+    "uniformity": "how evenly the images spread: 0 is one point, -4 is random in many dimensions",
     "rankme": "directions that the representations use",
-    "knn_accuracy": "how often the nearest labelled images have the class of an image",
-    "knn_accuracy_pixels": "the same by raw pixels",
-    "predicted_training_loss": "loss of training after 2x the epochs",
+    "knn_accuracy": "how often the nearest labelled images vote for the class of an image",
+    "knn_accuracy_pixels": "the same with raw pixels",
+    "predicted_training_loss": "training loss predicted for 2x the epochs",
 }
 
 
@@ -140,13 +140,17 @@ def representation_report(
     labels = _labels(y, len(source))
     good = np.setdiff1d(np.arange(len(source)), source.bad)
     if len(good) < 2:
-        raise ValueError(f"representation_report needs at least 2 images to tell apart, found {len(good)}.")
+        raise ValueError(
+            f"X has {len(good)} readable image{'s' if len(good) != 1 else ''}. representation_report "
+            "compares images with each other; pass at least 2 images."
+        )
     rng = random_numbers(random_state)
     seeds = rng.randint(2**31 - 1, size=_TWINS + 1)
     chosen = source.select(_draw(good, n_images, rng))
     if _all_equal(chosen):
         raise ValueError(
-            f"The {len(chosen)} images of X are all equal: no encoder tells them apart. Check how X was made."
+            f"The {len(chosen)} images of X are all equal: no encoder can tell them apart. Check how X was "
+            "made."
         )
     twins = [untrained_modules(step, chosen, int(seed)) for seed in seeds[1:]]
     own = [step.encoder_] + ([step.projector_] if hasattr(step, "projector_") else [])
@@ -156,7 +160,7 @@ def representation_report(
         known, codes = labels
         read = np.isin(known, good)
         known, codes = known[read], codes[read]
-        # An image that is alone in its class has no neighbour that could be right.
+        # A lone image of a class has no neighbour of that class.
         kept = np.bincount(codes)[codes] > 1
         known, codes = known[kept], np.unique(codes[kept], return_inverse=True)[1]
         rows = _draw(np.arange(len(known)), n_images, rng)
@@ -263,7 +267,7 @@ class RepresentationReport:
         self.spectrum = measures.trained.spectrum
         self.prediction = None
         if history is not None:
-            with contextlib.suppress(ValueError):  # of too few epochs to predict anything
+            with contextlib.suppress(ValueError):  # raised for too few epochs
                 self.prediction = predict_loss(history)
         course = course_of(history, measures.chance_loss, steps=steps, by_labels=by_labels)
         self.verdict, self.findings = judge(measures, course, self.prediction, useless_labels=useless_labels)
@@ -345,7 +349,10 @@ class RepresentationReport:
             axes = plt.subplots(2, 3, figsize=FIGURE_SIZE, layout="constrained")[1]
         panels = np.asarray(axes, dtype=object).ravel()
         if len(panels) != _PANELS:
-            raise ValueError(f"axes holds {len(panels)} Axes, but {_PANELS} panels are to be drawn.")
+            raise ValueError(
+                f"axes holds {len(panels)} Axes, but {_PANELS} panels are to be drawn. Pass {_PANELS} Axes, "
+                "or None for a new figure."
+            )
         draw_report(panels, self.measures, self.history, self.prediction)
         return panels
 
@@ -397,7 +404,7 @@ class RepresentationReport:
         return [(name.replace("_", " "), *map(cell, row), self._meaning(name)) for name, row in rows]
 
     def _picture(self) -> bytes | None:
-        """Return the figure as PNG, None where there is no matplotlib; figures of the user stay alone."""
+        """Return the figure as PNG without touching figures of the user; None without matplotlib."""
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -412,7 +419,7 @@ class RepresentationReport:
 
 
 def _labels(y: Labels | None, n: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the labelled rows, their class numbers; None without y."""
+    """Return the labelled rows and their class numbers; None without y."""
     if y is None:
         return None
     rows, labels, n_y = labelled_rows(y)

@@ -1,4 +1,4 @@
-"""The pictures of a report: similarities of views, the training, the directions that are used, accuracies."""
+"""The pictures of a report: similarities of views, the training, the directions in use, accuracies."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ _TRAINED, _UNTRAINED, _OTHER = "C0", "0.55", "C1"
 
 _BINS = 50
 
-# Singular values below this share of the largest are drawn as that.
+# Smaller singular values, as a share of the largest, would stretch the logarithmic axis: they are cut off.
 _LEAST_SHARE = 1e-5
 
 
@@ -55,7 +55,7 @@ def draw_report(
 def _draw_similarities(before: "Axes", after: "Axes", measures: "Measures") -> None:
     twin, trained = measures.untrained[0], measures.trained
     samples = [twin.positives, twin.negatives, trained.positives, trained.negatives]
-    # Bins that a single point fits in, too.
+    # Similarities that are all 1 need bins as well.
     low = min(min(sample.min() for sample in samples), 0.95)
     bins = np.linspace(low, 1.0, _BINS + 1)
     for ax, views, title in ((before, twin, "Random weights"), (after, trained, "This encoder")):
@@ -84,7 +84,7 @@ def _draw_accuracy(ax: "Axes", measures: "Measures") -> None:
 
 
 def _draw_neighbours(ax: "Axes", votes: "Neighbours | None") -> None:
-    ax.set_title("Nearest neighbours have its class")
+    ax.set_title("Nearest neighbours vote for the right class")
     if votes is None:
         _say(ax, "pass y, the classes of a few images,\nto see whether neighbours share them")
         return
@@ -121,9 +121,7 @@ def _draw_loss(ax: "Axes", history: "pd.DataFrame | None", prediction: LossPredi
         epochs, losses, color=_TRAINED, marker="o" if len(epochs) < 10 else None, markersize=4, label="loss"
     )
     if "chance_level" in history and np.isfinite(history["chance_level"]).all():
-        ax.axhline(
-            history["chance_level"].iloc[-1], color="0.45", linestyle="--", label="tells nothing apart"
-        )
+        ax.axhline(history["chance_level"].iloc[-1], color="0.45", linestyle="--", label="chance level")
     if prediction is not None:
         end = prediction.factor * prediction.epochs
         low, high = prediction.predicted - prediction.low, prediction.high - prediction.predicted

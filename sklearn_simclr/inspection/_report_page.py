@@ -95,7 +95,7 @@ def report_page(
         data = b64encode(picture).decode("ascii")
         parts.append(f'<img alt="{escape(title)}" src="data:image/png;base64,{data}" />')
     parts.append("<table><thead><tr>")
-    parts += [f"<th>{name}</th>" for name in ("", "value", "untrained", "chance", "what it is")]
+    parts += [f"<th>{name}</th>" for name in ("", "value", "untrained", "chance", "meaning")]
     parts.append("</tr></thead><tbody>")
     parts += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     parts += ["</tbody></table>", "</div>"]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "compare_savings", "draw_saving"]
 
-# Where the words may go, the first place that is free: along the arrow from its head to its tail, then in
-# front of its head and behind its tail; above (1) or below (-1) it.
+# Places for the words, of which the first free one is taken: along the arrow from its head to its tail, then
+# in front of its head and behind its tail; above (1) or below (-1) the arrow.
 _PLACES = (
     *((share, side, "center") for share in (0.5, 0.65, 0.35, 0.8, 0.2) for side in (1, -1)),
     *((share, side, beside) for share, beside in ((0.0, "right"), (1.0, "left")) for side in (1, -1)),
@@ -30,7 +30,7 @@ _TEXT_BESIDE = {"right": -8, "center": 0, "left": 8}  # points
 # Corners for the words where an arrow would cross a curve.
 _CORNERS_OF_TEXT = ("top left", "bottom right", "top right", "bottom left")
 
-# Savings from here on are shown: below, a number with one decimal is 1.
+# Smaller savings are not shown: with one decimal they would read 1.0.
 _LEAST = 1.05
 
 # Fractions, numbers of labels and scores.
@@ -38,7 +38,7 @@ _Curve: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Comparison(NamedTuple):
-    """Two estimators that an arrow compares, and what it says."""
+    """Two estimators, the saving that an arrow between them shows, and whether the arrow crosses a curve."""
 
     saving: LabelSaving
     estimator: str
@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
 
 
 def _score_at(curve: _Curve, fraction: float) -> float:
-    """Return the score where a curve is drawn at a fraction; NaN beyond its ends."""
+    """Return the score of a drawn curve at a fraction; NaN beyond its ends."""
     fractions, _, scores = curve
     if not isinstance(fraction, Real) or not fractions[0] <= fraction <= fractions[-1]:
         return np.nan
@@ -55,10 +55,10 @@ def _score_at(curve: _Curve, fraction: float) -> float:
 
 
 def _crosses(saving: LabelSaving, estimator: str, reference: str, curves: dict[str, _Curve]) -> bool:
-    """Return whether an arrow meets a curve somewhere else than at its ends."""
+    """Return whether an arrow meets a curve anywhere but at its ends."""
     low, high = saving.fraction, saving.reference_fraction
     for name, curve in curves.items():
-        # The two curves that the arrow is about meet it at an end.
+        # The two curves that the arrow compares meet it at its ends.
         first = low * 1.001 if name == estimator else low
         last = high / 1.001 if name == reference else high
         places = [x for x in (first, *curve[0], last) if first <= x <= last]
@@ -72,7 +72,7 @@ def _crosses(saving: LabelSaving, estimator: str, reference: str, curves: dict[s
 def compare_savings(
     results: pd.DataFrame, estimator: str | None, reference: str, at: float | None
 ) -> Comparison:
-    """Return what the arrow shows: the first of the comparisons that are meant that crosses no curve.
+    """Return the comparison to draw: the first one whose arrow crosses no curve, else the first one.
 
     Parameters
     ----------
@@ -102,7 +102,10 @@ def compare_savings(
         estimator = "SimCLR"
     heads = [name for name in (names if estimator is None else [estimator]) if name != chosen]
     if not heads or len(names) == 1:
-        raise ValueError(f"The reference {reference!r} has no other estimator to be compared with.")
+        raise ValueError(
+            f"reference={reference!r} has no other estimator to be compared with among {names}. Pass the "
+            "results of at least two estimators and different names as estimator and reference."
+        )
     if chosen is None:
         check_known(results, heads[0])
         heads = [max(heads, key=lambda name: curves[name][2].mean())]
@@ -111,11 +114,11 @@ def compare_savings(
     found: list[Comparison] = []
     for fraction in measured if at is None else [at]:
         within = [r for r in rivals if at is not None or fraction in curves[r][0]]
-        # What is no fraction, or none of theirs, label_saving refuses.
+        # label_saving raises for a value that is no fraction, or none of these curves.
         within = [r for r in within if not np.isnan(_score_at(curves[r], fraction))] or within[:1]
         rival = max(within, key=lambda name: _score_at(curves[name], fraction))
         savings = {name: label_saving(results, name, rival, at=fraction) for name in heads}
-        # Where bounds tie, whoever is ahead at the smallest fraction; never reached comes last.
+        # Ties of bounds go to the better score at the smallest fraction; a score never reached comes last.
         head = max(
             heads, key=lambda name: (np.nan_to_num(savings[name].factor, nan=-np.inf), curves[name][2][0])
         )
@@ -180,7 +183,7 @@ def draw_saving(
         zorder=5,
     )
     inside = ax.get_window_extent()
-    # Where bands leave no place, one that is free of curves; if there is none either, above the middle.
+    # If bands cover every place, one free of curves will do; failing that, the place above the middle.
     curves = [(path, filled) for path, filled in taken if not filled]
     nothing: list[tuple[Any, bool]] = []
     places = [*itertools.product((taken, curves), _PLACES), (nothing, _PLACES[0])]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AugmentationDisplay"]
 
-# Rows of images where nobody says how many; so many are all shown.
+# Images to draw if n_images is None; all of them if there are at most _SHOW_ALL.
 _N_IMAGES = 4
 _SHOW_ALL = 8
 

@@ -156,7 +156,7 @@ class EmbeddingDisplay:
         if not hasattr(estimator, "transform"):
             raise TypeError(
                 f"estimator must have transform, found {type(estimator).__name__}. Pass a transformer, or a "
-                "Pipeline with one before its classifier."
+                "Pipeline that has a transformer before its classifier."
             )
         check_is_fitted(estimator)
         h = np.asarray(estimator.transform(X))
@@ -293,17 +293,25 @@ class EmbeddingDisplay:
     def _check(self, n_thumbnails: int | None, thumbnail_size: float) -> np.ndarray:
         points = np.asarray(self.embedding)
         if points.ndim != 2 or points.shape[1] != 2 or not len(points):
-            raise ValueError(f"embedding must have shape (n, 2), got {points.shape}.")
-        if points.dtype.kind not in "fiu" or not np.isfinite(points).all():
-            raise ValueError("embedding must hold finite numbers.")
+            raise ValueError(f"embedding must have shape (n, 2) with n >= 1, got {points.shape}.")
+        if points.dtype.kind not in "fiu":
+            raise ValueError(f"embedding has dtype {points.dtype}; pass an array of real numbers.")
+        if not np.isfinite(points).all():
+            row = np.flatnonzero(~np.isfinite(points).all(axis=1))[0]
+            raise ValueError(f"embedding contains NaN or infinity, first in row {row}; pass finite numbers.")
         check_labels_fit(self.y, len(points))
         if self.images is not None and len(self.images) != len(points):
-            raise ValueError(f"There are {len(points)} points, but {len(self.images)} images.")
+            raise ValueError(
+                f"There are {len(points)} points, but {len(self.images)} images; pass one image per point."
+            )
         if n_thumbnails is not None:
             if not isinstance(n_thumbnails, Integral) or isinstance(n_thumbnails, bool) or n_thumbnails < 0:
                 raise ValueError(f"n_thumbnails must be None or an int of at least 0, got {n_thumbnails!r}.")
             if n_thumbnails and self.images is None:
-                raise ValueError(f"n_thumbnails={n_thumbnails}, but there are no images. Pass images.")
+                raise ValueError(
+                    f"n_thumbnails={n_thumbnails}, but there are no images to draw. Pass images, or "
+                    "n_thumbnails=None."
+                )
         if not isinstance(thumbnail_size, Real) or not thumbnail_size > 0:
             raise ValueError(f"thumbnail_size must be > 0, got {thumbnail_size!r}.")
         return points.astype(float)
@@ -314,7 +322,7 @@ class EmbeddingDisplay:
             handles = [*handles[1:], handles[0]]
         engine = self.figure_.figure.get_layout_engine()
         if engine is not None and engine.adjust_compatible is False:
-            # Beside the points: among them no place is free for sure.
+            # Beside the axes: among the points a free place is not certain.
             place = {
                 "loc": "center left" if classes else "upper left",
                 "bbox_to_anchor": (1.0, 0.5) if classes else (0.0, 0.0),
@@ -322,7 +330,7 @@ class EmbeddingDisplay:
                 "frameon": False,
             }
         else:
-            # What stands outside of the axes would be cut off, or lie on its neighbours.
+            # A legend outside the axes would be cut off, or cover the neighbouring axes.
             place = {"loc": "best", "framealpha": 0.8}
         legend = ax.legend(handles=handles, handletextpad=0.2, **place)
         for handle in legend.legend_handles:
@@ -337,7 +345,7 @@ class EmbeddingDisplay:
         self.thumbnails_, self.thumbnail_rows_ = [], []
         if not count or self.images is None:
             return
-        # Their distances are known once the layout is.
+        # Distances on the screen are known only after the layout.
         self.ax_.margins(0.08)
         self.figure_.figure.draw_without_rendering()
         places = self.ax_.transData.transform(points) * 72 / self.figure_.figure.dpi
@@ -362,9 +370,9 @@ class EmbeddingDisplay:
 
 
 def _far_apart(places: np.ndarray, count: int) -> list[int]:
-    """Rows of at most `count` places, each the farthest from those before, so that no unit boxes overlap.
+    """Return at most `count` rows, each the farthest from those before, so that no unit boxes overlap.
 
-    The distance is the larger one of the two coordinates.
+    The distance of two places is the larger of their differences in x and y.
     """
     first = int(np.abs(places - np.median(places, axis=0)).max(axis=1).argmin())
     rows = [first]
@@ -379,7 +387,7 @@ def _far_apart(places: np.ndarray, count: int) -> list[int]:
 
 
 def _thumbnail_images(estimator: Any, X: Any) -> np.ndarray:
-    """Read X as the estimator does, or without its help where it does not know of images."""
+    """Read X as the estimator does, or as plain images if no step of the estimator reads images."""
     found = next(image_steps(estimator), None)
     if found is None:
         return _plain_pictures(X)
@@ -394,12 +402,12 @@ def _plain_pictures(X: Images) -> np.ndarray:
     try:
         n_columns = len(getattr(X, "columns", ()))
         if math.isqrt(n_columns) ** 2 != n_columns:
-            raise TypeError("The columns are no pixels of a square image.")
+            raise TypeError(f"{n_columns} columns cannot be the pixels of a square image.")
         X = np.asarray(as_array(X))
         source = image_source(X, image_format(X))
     except TypeError as error:
         raise TypeError(
             f"Thumbnails need images, and X is a {type(X).__name__} in which none were found. Pass "
-            "n_thumbnails=None, or the images to EmbeddingDisplay.from_embedding."
+            "n_thumbnails=None, or pass the images to EmbeddingDisplay.from_embedding."
         ) from error
     return pictures(source, _THUMBNAIL_SIDE)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LabelFractionDisplay"]
 
-# Where the legend may go, the first that is free.
+# Corners for the legend, of which the first free one is taken.
 _CORNERS = ("lower right", "upper left", "upper right", "lower left")
 
 # Colours of methods that are often compared, so that each has the same one in every figure.
@@ -38,7 +38,7 @@ _COLORS = {
 }
 _OTHER_COLORS = ("C8", "C9")
 
-# Scores that are shares of rows, shown in percent; and names that are not words.
+# Scores that are shares of rows are shown in percent.
 _SHARES = ("accuracy", "balanced_accuracy", "top_k_accuracy")
 _NAMES = {"r2": "R²"}
 
@@ -214,9 +214,12 @@ class LabelFractionDisplay:
         from ..evaluation.curve import label_fraction_curve
 
         for name in (None if reference == "best" else reference, estimator):
-            # Said before the hours of fitting rather than after.
+            # An error after hours of fitting would waste them.
             if name is not None and isinstance(estimators, dict) and name not in estimators:
-                raise ValueError(f"{name!r} is not among the names of estimators: {list(estimators)}.")
+                raise ValueError(
+                    f"{name!r} is not among the names of estimators: {list(estimators)}. Pass one of them as "
+                    "reference and as estimator."
+                )
         results = label_fraction_curve(estimators, X, y, **curve_options)
         return cls(results, score_name=score_name).plot(
             ax,
@@ -301,7 +304,10 @@ class LabelFractionDisplay:
         if not isinstance(confidence, Real) or not 0 < confidence < 1:
             raise ValueError(f"confidence must be in (0, 1), got {confidence!r}.")
         if estimator is not None and reference is None:
-            raise ValueError(f"estimator={estimator!r} needs a reference to be compared with; pass one.")
+            raise ValueError(
+                f"estimator={estimator!r} needs a reference to be compared with; pass the name of another "
+                "estimator as reference."
+            )
         compared = None if reference is None else compare_savings(results, estimator, reference, at)
         sign = -1 if negate_score else 1
 
@@ -338,7 +344,7 @@ class LabelFractionDisplay:
         return self
 
     def _drawn_paths(self) -> list[tuple[Any, bool]]:
-        """Curves and bands in pixels, with whether their inside counts."""
+        """Return curves and bands in pixels; the inside counts for bands only."""
         to_pixels = self.ax_.transData.transform_path
         lines = [line for line in (*self.lines_.values(), self.chance_line_) if line is not None]
         # Not transData: the chance line spans the axes whatever their limits.
@@ -428,7 +434,7 @@ def _path(vertices: np.ndarray) -> Any:
 
 
 def _colors_of(names: Sequence[str]) -> list[str]:
-    """Return one colour per name: the one of a known method, else the next that is free."""
+    """Return one colour per name: that of a known method, else the next free one."""
     taken = {_COLORS[name] for name in names if name in _COLORS}
     free = [color for color in (*_COLORS.values(), *_OTHER_COLORS) if color not in taken]
     others = itertools.cycle(free or _OTHER_COLORS)
@@ -436,7 +442,7 @@ def _colors_of(names: Sequence[str]) -> list[str]:
 
 
 def _score_name(results: pd.DataFrame, negate_score: bool) -> str:
-    """Return what the axis says, as scikit-learn's displays do."""
+    """Return the label of the score axis, in the words of scikit-learn's displays."""
     name = results.attrs.get("score_name")
     if name is None or (negate_score and not name.startswith("neg_")):
         return "Negative score" if negate_score else "Score"
@@ -446,10 +452,10 @@ def _score_name(results: pd.DataFrame, negate_score: bool) -> str:
 
 
 def _error(rows: pd.DataFrame, kind: str, confidence: float) -> float:
-    """Half the width of the band at one fraction of one estimator; NaN where there is one value only."""
+    """Return half the width of the band at a fraction of an estimator; NaN if there is one value only."""
     scores = rows["score"]
     if kind != "std" and "fold" in rows and rows["fold"].nunique() > 1:
-        # Draws within a fold share encoder and test images: they are not repetitions of the experiment.
+        # Draws within a fold share the encoder and the test images, so they do not repeat the experiment.
         scores = scores.groupby(rows["fold"]).mean()
     n = len(scores)
     deviation = scores.std(ddof=1)
@@ -460,7 +466,7 @@ def _error(rows: pd.DataFrame, kind: str, confidence: float) -> float:
 
 
 def _free_of_overlap(boxes: Sequence[Any], ranks: np.ndarray, gap: float) -> list[int]:
-    """Indices of boxes of which no two are nearer to each other than `gap`; small ranks come first."""
+    """Return indices of boxes no two of which are closer than `gap`; small ranks are kept first."""
     kept: list[int] = []
     for i in np.argsort(ranks, kind="stable"):
         if all(boxes[i].x0 - gap > boxes[j].x1 or boxes[i].x1 + gap < boxes[j].x0 for j in kept):

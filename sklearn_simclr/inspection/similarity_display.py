@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SimilarityDisplay"]
 
-# Enough for an encoder that is initialised from images.
+# These many suffice to initialise an encoder from images.
 _INITIAL_IMAGES = 2048
 
 
@@ -275,7 +275,7 @@ class SimilarityDisplay:
             panel.set(xlabel="first views, then second views", ylabel="first views, then second views")
 
     def _draw_colorbar(self, side: Any) -> Colorbar:
-        # Axes of its own inside the last panel's, as high as the matrix: the panels keep one size.
+        # A colorbar in its own axes, inside those of the last panel, leaves all panels of one size.
         last = self.axes_[-1]
         height = side / abs(np.diff(last.get_ylim()).item())
         beside = last.inset_axes((1.04, 0.0, 0.045, height))
@@ -289,7 +289,7 @@ def _signed(value: float) -> str:
 
 def _check_matrices(matrices: list[np.ndarray], views: np.ndarray | None) -> None:
     if not matrices:
-        raise ValueError("similarities is empty; pass at least one matrix.")
+        raise ValueError("similarities is empty; pass a dict of at least one title and matrix.")
     shape = matrices[0].shape
     for matrix in matrices:
         if matrix.ndim != 2 or matrix.shape != shape or shape[0] != shape[1] or shape[0] % 2 or shape[0] < 4:
@@ -298,14 +298,17 @@ def _check_matrices(matrices: list[np.ndarray], views: np.ndarray | None) -> Non
                 f"{[matrix.shape for matrix in matrices]}."
             )
     if views is not None and len(views) != shape[0]:
-        raise ValueError(f"There are {len(views)} views, but similarities of {shape[0]}.")
+        raise ValueError(
+            f"There are {len(views)} views, but similarities of {shape[0]}; pass one view per row of the "
+            "matrices."
+        )
 
 
 def _untrained(step: Any, source: ImageSource, rng: np.random.RandomState) -> list[nn.Module]:
-    """Return the modules of an estimator before training; some depend on images of the source."""
+    """Return the modules of an estimator before training; some are initialised from images of the source."""
     rows = sample_rows(len(source), min(len(source), _INITIAL_IMAGES), rng, "n")
     some = source.select(rows)
-    if hasattr(step, "classifier_"):  # its training begins where another one has ended
+    if hasattr(step, "classifier_"):  # a classifier may start from a trained encoder
         return untrained_modules(step, some, int(rng.randint(2**31 - 1)))
     untrained = clone(step).set_params(max_epochs=0, memory=None, callbacks=None, verbose=0)
     if untrained.random_state is None:
@@ -321,7 +324,7 @@ def _modules(step: Any) -> list[nn.Module]:
 def _represent(
     step: Any, modules: list[nn.Module], views: ComputedImages, output: Literal["projection", "encoder"]
 ) -> np.ndarray:
-    """Return projections, or representations where there are none or they are asked for."""
+    """Return projections; representations if they are asked for or there is no projection head."""
 
     def apply(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
         for module in modules:

@@ -22,13 +22,13 @@ _LABELS = {
     "accuracy": "Accuracy",
     "learning_rate": "Learning rate",
     "images_per_second": "Images per second",
-    "seconds": "Seconds an epoch",
+    "seconds": "Seconds per epoch",
 }
 
-# What is drawn where nothing is chosen, if it was recorded.
+# Columns to draw if none are chosen and if they were recorded.
 _DEFAULT = ("loss", "contrastive_accuracy", "effective_rank", "accuracy", "validation_accuracy")
 
-# Up to so many epochs each has a dot.
+# With more epochs, a dot for each would hide the line.
 _DOTS = 30
 
 
@@ -176,7 +176,7 @@ class TrainingDisplay:
                     color="0.45",
                     linestyle="--",
                     linewidth=1.2,
-                    # A line of one point is not to be seen.
+                    # A line of one point would be invisible.
                     marker="_" if len(epochs) == 1 else None,
                     markersize=12,
                 )
@@ -211,12 +211,12 @@ class TrainingDisplay:
             columns = [columns]
         columns = list(columns)
         if not columns or len(set(columns)) < len(columns):
-            raise ValueError(f"columns must name at least one column, each once, got {columns}.")
+            raise ValueError(f"columns must name at least one column, and each only once, got {columns}.")
         missing = [name for name in ("epoch", *columns) if name not in history.columns]
         if missing:
             raise ValueError(f"history lacks the columns {missing}; it has {list(history.columns)}.")
         if not len(history):
-            raise ValueError("history has no epochs: the estimator was not trained (max_epochs=0).")
+            raise ValueError("history has no epochs. Fit the estimator with max_epochs > 0.")
         return history, columns
 
 
