@@ -538,7 +538,7 @@ def test_pulled_together_without_negatives_is_collapsed(images):
     found = representation_report(fitted, images[:200])
     assert found.verdict == "collapsed" and found.measures.trained.spread > 1e-6
     assert "times as close together as with random weights" in found.findings[0].title
-    assert "push views of different images apart" in found.findings[0].advice
+    assert "pushes views of different images apart" in found.findings[0].advice
     assert "batch_size" not in found.findings[0].advice
     # The same network without training is as it was before.
     assert representation_report(fit(images[:128], 0, **settings), images[:200]).verdict == "untrained"
