@@ -9,14 +9,15 @@ from torch.autograd.function import once_differentiable
 
 from ._tiles import _no_autocast, _normalise, _through_normalisation, _tile_side, _working_dtype
 
-# Cosine similarities (m, 2N) of m anchors with all rows, and the numbers (m,) of their rows, to losses (m,).
+# A function from the cosine similarities (m, 2N) of m anchors with all rows, and the row numbers (m,) of the
+# anchors, to losses (m,).
 Anchors: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def _mean_over_anchors(z: Tensor, anchors: Anchors) -> Tensor:
     """Return the mean loss of the 2N rows of z as anchors, in memory that is linear in N.
 
-    An anchor needs nothing from others, so that the gradient is found in the forward pass.
+    The loss of an anchor does not depend on the others, so the forward pass computes the gradient, too.
     """
     return _RowwiseLoss.apply(z, anchors, z.requires_grad and torch.is_grad_enabled())
 

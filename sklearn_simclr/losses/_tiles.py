@@ -13,7 +13,7 @@ from .._utils.devices import by_kind
 # stay in the last-level cache; elsewhere larger ones are needed to hide the launch of a kernel.
 _TILE_ROWS = {"cpu": 1024, "accelerator": 4096}
 
-# Below, similarities divided by the temperature leave the range of float32.
+# With smaller temperatures, the logits leave the range of float32.
 _SMALLEST_TEMPERATURE = 1e-30
 
 
@@ -39,7 +39,7 @@ def _check_temperature(temperature: float) -> None:
 
 
 def _normalise(z: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the rows of z at unit length and, of shape (2N, 1), what their gradients are multiplied by."""
+    """Return the rows of z at unit length, and the factors (2N, 1) of their gradients."""
     z = z.to(dtype)
     tiny = torch.finfo(dtype).tiny
     # Squares of entries beyond 1e19 overflow float32 and those below 1e-23 vanish, hence two steps.
@@ -52,7 +52,7 @@ def _normalise(z: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _through_normalisation(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
-    """Turn, in place, the gradient for unit rows into that for the rows they were made from."""
+    """Turn the gradient of the unit rows, in place, into that of the rows before normalisation."""
     gradient.addcmul_(unit, torch.linalg.vecdot(unit, gradient)[:, None], value=-1.0)
     return gradient.mul_(inverse)
 

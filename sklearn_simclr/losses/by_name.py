@@ -1,4 +1,4 @@
-"""Losses by the names that ``loss`` of an estimator takes, and their values where nothing is told apart."""
+"""Losses by the names that ``loss`` of an estimator takes, and their values if all views map to one point."""
 
 import inspect
 import math
@@ -28,10 +28,10 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "hard_nt_xent": hard_nt_xent,
 }
 
-# Of 2N equal rows, these losses are the logarithm of 2N minus a number.
+# For 2N equal rows, these losses are log(2N - k): an anchor is not compared with k of the rows.
 _NOT_COMPARED = {"nt_xent": 1, "supcon": 1, "hard_nt_xent": 1, "dcl": 2}
 
-# Pairs of which the other losses are computed: more would take memory and change nothing.
+# The other losses are computed for at most so many pairs: more would take memory and change nothing.
 _PAIRS = 1024
 
 
@@ -100,5 +100,8 @@ def loss_of_one_point(loss: Callable[..., Tensor], name: object, queue_size: int
         value = without_labels(loss, torch.ones(2 * min(n_pairs, _PAIRS), 2, device=device))
     if not isinstance(value, torch.Tensor) or value.ndim:
         found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
-        raise ValueError(f"loss must return a scalar tensor computed from z, got {found}. Take the mean.")
+        raise ValueError(
+            f"loss must return a scalar tensor computed from z, got {found}. Return, for example, the mean "
+            "over the rows of z."
+        )
     return float(value)

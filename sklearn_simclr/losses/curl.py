@@ -156,7 +156,7 @@ def _mean_over_anchors(
 class _MeanOverAnchors(torch.autograd.Function):
     """Mean loss of the margins of z (V, N, d), for some anchors at a time.
 
-    An anchor needs nothing of others, so that the gradient is found in the forward pass.
+    The loss of an anchor does not depend on the others, so the forward pass computes the gradient, too.
     """
 
     @staticmethod
@@ -222,5 +222,8 @@ def _check(z: Tensor, n_negatives: int | None, block_size: int) -> tuple[int, in
     n = len(z) // views
     k = n - 1 if n_negatives is None else int(n_negatives)
     if k > n - 1:
-        raise ValueError(f"n_negatives={k} is out of range; {n} images have at most {n - 1} negatives.")
+        raise ValueError(
+            f"n_negatives={k} is out of range; {n} images have at most {n - 1} negatives each. Pass an int "
+            f"in [1, {n - 1}], or None for all."
+        )
     return views, n, k

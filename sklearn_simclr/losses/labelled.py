@@ -31,7 +31,7 @@ def takes_labels(loss: Callable[..., Tensor]) -> bool:
     """
     try:
         return "labels" in inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
-    except (TypeError, ValueError):  # what is written in C
+    except (TypeError, ValueError):  # functions written in C have no signature
         return False
 
 

@@ -107,7 +107,7 @@ def cached_backward(
         leaf = z.requires_grad_()
         loss = loss_fn(leaf)
         loss.backward()
-    # A loss may depend on parameters of its own only.
+    # A loss that depends only on parameters of its own leaves z without a gradient.
     gradient_of_z = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
     by_chunk = gradient_of_z.unflatten(0, (n_views, -1)).split(sizes, dim=1)
     gradients = [gradient.flatten(0, 1) for gradient in by_chunk]
@@ -122,8 +122,9 @@ def cached_backward(
                 again = forward(chunk())
                 if again.shape != part.shape:
                     raise ValueError(
-                        f"a chunk gave {tuple(part.shape)} projections and then {tuple(again.shape)}; pass "
-                        "callables that return the same input each time."
+                        f"a chunk gave projections of shape {tuple(part.shape)}, and of shape "
+                        f"{tuple(again.shape)} when called again; pass callables that return the same input "
+                        "each time."
                     )
                 again.backward(gradient)
     finally:
@@ -142,7 +143,7 @@ def _set_random_states(states: list[tuple[torch.device, dict[str, Tensor]]]) -> 
 
 @contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Let BatchNorm normalise by the batch where it does, without moving its running statistics."""
+    """Keep the running statistics of BatchNorm still while it normalises by the batch."""
     norms = (m for m in module.modules() if isinstance(m, _BatchNorm))
     tracking = [norm for norm in norms if norm.training and norm.track_running_stats]
     try:

@@ -63,7 +63,10 @@ def alignment(x: ArrayLike, y: ArrayLike) -> float:
     """
     x, y = _as_matrix(x, "x", 1), _as_matrix(y, "y", 1)
     if x.shape != y.shape:
-        raise ValueError(f"y has shape {tuple(y.shape)} and x {tuple(x.shape)}; pass two views of each row.")
+        raise ValueError(
+            f"y has shape {tuple(y.shape)} and x has shape {tuple(x.shape)}; pass two views of the same "
+            "images, row by row."
+        )
     return float((_unit(x) - _unit(y)).square().sum(1).mean())
 
 
@@ -112,7 +115,7 @@ def uniformity(x: ArrayLike, t: float = 2.0) -> float:
     n, squares = len(x), x.square().sum(1)
     total = torch.tensor(-math.inf, dtype=x.dtype)
     for start, stop in _blocks(n):
-        # Of the block's rows with themselves only the pairs above the diagonal, and all the rows after them.
+        # Each pair counts once: within the block those above the diagonal, and those with all later rows.
         distances = squares[start:stop, None] + squares[start:] - 2.0 * (x[start:stop] @ x[start:].T)
         lower = torch.ones_like(distances, dtype=torch.bool).tril_()
         potential = distances.clamp_min_(0.0).mul_(-float(t)).masked_fill_(lower, -math.inf)
@@ -243,7 +246,7 @@ def contrastive_accuracy(z: ArrayLike, among: Literal["all", "other_view"] = "al
     """
     z = _as_matrix(z, "z", 4)
     if len(z) % 2:
-        raise ValueError(f"z has {len(z)} rows; pass an even number, all first views and then all second.")
+        raise ValueError(f"z has {len(z)} rows; pass an even number: all first views, then all second views.")
     if among not in ("all", "other_view"):
         raise ValueError(f"among must be 'all' or 'other_view', got {among!r}.")
     return float(contrastive_accuracy_tensor(z, among))
@@ -274,7 +277,7 @@ def contrastive_accuracy_tensor(z: Tensor, among: str = "all") -> Tensor:
 
 
 def _as_matrix(x: ArrayLike, name: str, smallest: int) -> Tensor:
-    """Return x as a float64 CPU tensor, or say what is wrong with it."""
+    """Return x as a finite float64 matrix on the CPU; raise if it is none."""
     x = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x, dtype=np.float64))
     if x.ndim != 2 or len(x) < smallest or x.shape[1] == 0:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; pass a matrix of at least {smallest} rows.")

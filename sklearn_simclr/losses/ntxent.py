@@ -126,21 +126,25 @@ def nt_xent(
             negatives = negatives.detach()
         return _NTXent.apply(z, float(temperature), negatives)
     if negatives is not None:
-        raise ValueError("negatives and gathered exclude each other. Pass one, and gather before the loss.")
+        raise ValueError("negatives and gathered exclude each other; pass only one of them.")
     _check_pairs(z, "z", smallest=1)
     _check_pairs(gathered, "gathered", smallest=2)
     if gathered.shape[1] != z.shape[1]:
         raise ValueError(
-            f"gathered has {gathered.shape[1]} columns and z has {z.shape[1]}: pass projections of one head."
+            f"gathered has {gathered.shape[1]} columns and z has {z.shape[1]}; pass projections of the same "
+            "head."
         )
     if not isinstance(offset, Integral) or isinstance(offset, bool):
         raise TypeError(f"offset must be an int, got {type(offset).__name__}.")
     last = (len(gathered) - len(z)) // 2
     if not 0 <= offset <= last:
-        raise ValueError(
-            f"offset={offset} is out of range: {len(z) // 2} local pairs among {len(gathered) // 2} gathered "
-            f"ones begin at an offset in [0, {last}]."
+        pairs = f"z has {len(z) // 2} pairs and gathered has {len(gathered) // 2}"
+        wanted = (
+            f"pass an int in [0, {last}]"
+            if last >= 0
+            else "pass the projections of all processes as gathered"
         )
+        raise ValueError(f"offset={offset} is out of range: {pairs}; {wanted}.")
     return _GatheredNTXent.apply(z, gathered, float(temperature), int(offset))
 
 
@@ -248,7 +252,7 @@ class _NTXent(torch.autograd.Function):
                 for rows, columns, tile in _NTXent._tiles_of_negatives(unit, others, ctx.scale):
                     weights = _softmax_sums(tile, rows, columns, log_sums, reciprocals, None)
                     gradient[rows].addmm_(weights, others[columns])
-            # A pair is the positive of both its anchors.
+            # Each view of a pair is the positive of the other, hence twice.
             gradient[: n // 2].sub_(unit[n // 2 :], alpha=2.0)
             gradient[n // 2 :].sub_(unit[: n // 2], alpha=2.0)
             gradient = _through_normalisation(gradient, unit, inverse * (grad_loss * (ctx.scale / n)))
@@ -340,7 +344,7 @@ class _GatheredNTXent(torch.autograd.Function):
     def _positives(
         unit: Tensor, others: Tensor, offset: int
     ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Return, for the first and the second local views, where they are and where their positives are."""
+        """Return the rows of the first and second local views, each with the rows of their positives."""
         n, m = len(unit) // 2, len(others) // 2
         return (slice(0, n), slice(m + offset, m + offset + n)), (slice(n, 2 * n), slice(offset, offset + n))
 

@@ -140,7 +140,7 @@ def hard_nt_xent(z: Tensor, temperature: float = 0.5, *, beta: float = 1.0, tau_
 
     def anchors(similarity: Tensor, rows: Tensor) -> Tensor:
         positive, negatives = _scaled(similarity, rows, scale)
-        # An infinite logit times a beta of 0 is no number.
+        # An infinite logit times a beta of 0 would be NaN.
         weights = (beta * negatives).where(negatives > -math.inf, -math.inf)
         mean = (weights + negatives).logsumexp(1) - weights.logsumexp(1)
         if tau_plus > 0:
@@ -154,7 +154,7 @@ def hard_nt_xent(z: Tensor, temperature: float = 0.5, *, beta: float = 1.0, tau_
 
 
 def _scaled(similarity: Tensor, rows: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return the logits (m,) of anchors' positives, and those (m, 2N) of negatives, else minus infinity."""
+    """Return the logits (m,) of the positives and (m, 2N) of the negatives, minus infinity elsewhere."""
     logits = scale * similarity
     positive = logits.gather(1, _partners(rows, similarity))[:, 0]
     return positive, logits.where(_negatives(rows, similarity), -math.inf)

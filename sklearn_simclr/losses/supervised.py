@@ -77,10 +77,13 @@ def supcon(z: Tensor, labels: Tensor | None = None, temperature: float = 0.1) ->
         labels = z.new_full((n,), -1, dtype=torch.int64)
     if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.is_complex():
         found = f"a tensor of {labels.dtype}" if isinstance(labels, torch.Tensor) else type(labels).__name__
-        raise TypeError(f"labels must be a torch.Tensor of ints, -1 where there is none, got {found}.")
+        raise TypeError(
+            f"labels must be a torch.Tensor of ints (-1 for images without a label), got {found}."
+        )
     if labels.shape != (n,):
         raise ValueError(
-            f"labels has shape {tuple(labels.shape)}; pass ({n},), one for each image: z has two views of it."
+            f"labels has shape {tuple(labels.shape)}; pass ({n},), one label per image: z has two rows per "
+            "image."
         )
     of_rows = labels.to(z.device).repeat(2)
 

@@ -79,23 +79,25 @@ def check_surrogate(loss: str) -> None:
 
 
 def check_prior(class_prior: ArrayLike) -> NDArray[np.float64]:
-    """Return the probabilities of classes, of sum 1."""
+    """Return the probabilities of classes, which sum to 1."""
     prior = as_numbers("class_prior", class_prior)
     if prior.ndim != 1 or len(prior) == 0 or not (prior >= 0).all() or abs(prior.sum() - 1) > 1e-6:
         raise ValueError(
-            f"class_prior={class_prior!r:.60} is not a distribution; pass a vector of numbers >= 0 of sum 1."
+            f"class_prior={class_prior!r:.60} is not a distribution; pass a vector of numbers >= 0 that sum "
+            "to 1."
         )
     return prior / prior.sum()
 
 
 def prior_of(class_prior: ArrayLike | None, codes: np.ndarray, n_classes: int) -> NDArray[np.float64]:
-    """Return the probabilities of classes: those given, or the share of each class in its numbers."""
+    """Return the given probabilities of the classes, or else the share of each class in `codes`."""
     if class_prior is None:
         return np.bincount(codes, minlength=n_classes) / len(codes)
     prior = check_prior(class_prior)
     if len(prior) != n_classes:
         raise ValueError(
-            f"class_prior has {len(prior)} entries but y {n_classes} classes; pass one for each."
+            f"class_prior has {len(prior)} entries but y has {n_classes} classes; pass one probability per "
+            "class."
         )
     return prior
 
@@ -106,8 +108,8 @@ def class_numbers(y: Labels) -> tuple[np.ndarray, int]:
     if len(rows) < n:
         missing = np.setdiff1d(np.arange(n), rows)
         raise ValueError(
-            f"y has no label in row {missing[0]} and {len(missing) - 1} other rows: -1, None or NaN. Leave "
-            "them out, y[labelled] and H[labelled]."
+            f"y has no label (-1, None or NaN) in {len(missing)} of {n} rows, the first one row "
+            f"{missing[0]}. Leave these rows out: pass y[labelled] and, if there is one, H[labelled]."
         )
     classes, codes = np.unique(labels, return_inverse=True)
     return codes, len(classes)
@@ -119,7 +121,7 @@ def representations(H: ArrayLike, n: int | None = None) -> NDArray[np.float64]:
     if H.ndim != 2 or 0 in H.shape:
         raise ValueError(f"H has shape {H.shape}; pass representations (n, d).")
     if n is not None and len(H) != n:
-        raise ValueError(f"H has {len(H)} rows and y {n}; pass the class of each row.")
+        raise ValueError(f"H has {len(H)} rows and y has {n}; pass one label per row of H.")
     if not np.isfinite(H).all():
         row = np.flatnonzero(~np.isfinite(H).all(axis=1))[0]
         raise ValueError(f"H contains NaN or infinity, first in row {row}; pass finite values.")

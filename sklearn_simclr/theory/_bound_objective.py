@@ -52,12 +52,12 @@ class TupleImages:
 
     def to(self, device: torch.device) -> "TupleImages":
         """Return the same tuples on a device."""
-        # Also the rows: index tensors of the device would be waited for to choose among those of the CPU.
+        # The row numbers move, too: an index on the device into numbers on the CPU would be waited for.
         anchors, positives, negatives = (part.to(device) for part in self.rows)
         return TupleImages(self.bank.to(device), (anchors, positives, negatives))
 
     def content(self) -> str:
-        """Return what these tuples have in common with no others, in hexadecimal digits."""
+        """Return a hash of the images and the tuples, in hexadecimal digits."""
         digest = hashlib.blake2b(self.bank.content().encode(), digest_size=20)
         for part in self.rows:
             digest.update(part.cpu().numpy().tobytes())
@@ -112,7 +112,7 @@ class BoundObjective(Objective):
         return cast(GaussianPosterior, self.modules["encoder"])
 
     def begin(self, images: Any, plan: Plan, generator: torch.Generator) -> None:
-        """Begin to count objective, loss and risk, over all tuples of an epoch."""
+        """Set the sums of objective, loss and risk over the tuples of an epoch to zero."""
         self.sums = torch.zeros(3, dtype=torch.float64, device=plan.device)
 
     def step(self, batch: Batch) -> Step:
@@ -127,7 +127,7 @@ class BoundObjective(Objective):
         return Step(objective)
 
     def after_step(self) -> None:
-        """Leave the variance of the prior on this side of the first step of its grid."""
+        """Keep the variance of the prior within its grid."""
         self.posterior.keep_in_range()
 
     def measure(self, outputs: Mapping[str, Tensor], epoch: Epoch) -> dict[str, float]:
@@ -143,7 +143,7 @@ class BoundObjective(Objective):
         return {**found, "prior_variance": variance, "bound": bound}
 
     def identity(self) -> dict[str, Any]:
-        """Return what the learnt weights depend on: also the loss and its weight."""
+        """Return everything that the learnt weights depend on, here also the loss and its weight."""
         return {**super().identity(), "loss": self.loss, "lam": self.lam}
 
     def state(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class BoundObjective(Objective):
         return {"sums": self.sums}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         self.sums = state["sums"].to(self.sums.device)
 
 

@@ -81,7 +81,7 @@ class GaussianPosterior(nn.Module):
 
     @torch.no_grad()
     def keep_in_range(self) -> None:
-        """Leave the prior's variance on this side of the first step of its grid."""
+        """Keep the prior's variance at most as large as the largest of its grid."""
         self.prior_log_variance.clamp_(max=math.log(LARGEST_PRIOR_VARIANCE) - 1 / GRID_FINENESS)
 
     def arrays(self) -> list[dict[str, np.ndarray]]:

@@ -13,7 +13,7 @@ from .tuples import ContrastiveTuples
 
 __all__ = ["UnsupervisedLoss", "contrastive_margins", "margin_loss", "unsupervised_loss"]
 
-# Margins of tuples are computed for so many representations at a time.
+# Margins of more representations at a time would take too much memory.
 _ROWS_A_BLOCK = 2**18
 
 
@@ -164,9 +164,11 @@ def margin_loss(
         raise ValueError(f"gamma={gamma!r} is out of range; pass a finite number > 0.")
     v = as_numbers("margins", margins)
     if np.isnan(v).any():
-        raise ValueError(f"margins contains NaN, first at {first_place(np.isnan(v))}; pass numbers.")
+        raise ValueError(f"margins contains NaN, first at {first_place(np.isnan(v))}; pass no NaN.")
     if v.ndim == 0 or v.shape[-1] == 0:
-        raise ValueError(f"margins has shape {v.shape}; its last axis holds the k >= 1 comparisons.")
+        raise ValueError(
+            f"margins has shape {v.shape}; pass an array whose last axis holds the k >= 1 comparisons."
+        )
     if loss == "hinge":
         return np.maximum(0.0, 1.0 - v.min(axis=-1) / gamma)
     if loss == "zero_one":
@@ -228,10 +230,15 @@ def unsupervised_loss(
     H = representations(H)
     check_loss(loss)
     if not isinstance(tuples, ContrastiveTuples):
-        raise TypeError(f"tuples is of type {type(tuples).__name__}; pass what sample_tuples(y, n) returns.")
+        raise TypeError(
+            f"tuples is of type {type(tuples).__name__}; pass the result of sample_tuples(y, n_tuples)."
+        )
     largest = max(int(rows.max()) for rows in tuples[:3])
     if largest >= len(H):
-        raise ValueError(f"tuples name row {largest}, but H has {len(H)} rows; draw them from its labels.")
+        raise ValueError(
+            f"tuples name row {largest}, but H has only {len(H)} rows; draw the tuples from the labels of "
+            "the rows of H."
+        )
     k, b = tuples.negative.shape[1:]
     step = max(1, _ROWS_A_BLOCK // (k * b))
     margins = np.concatenate(

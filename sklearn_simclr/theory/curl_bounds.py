@@ -26,7 +26,7 @@ __all__ = [
 # c' of lemma A.1, from its proof: E|z| <= sqrt(2) sqrt(|Sigma|) E|f|; the logistic loss is in bits.
 _DEVIATION_CONSTANT = {"hinge": math.sqrt(2), "logistic": math.sqrt(2) / math.log(2)}
 
-# Part of tau that the mean loss of a sample of tuples can be expected to reach.
+# The mean loss of a sample of tuples may fall short of tau by chance, but hardly below this share of it.
 _SAMPLED = 0.9
 
 
@@ -335,8 +335,9 @@ def k_negative_deviation_bound(
     # Sums of floats may differ in the last place.
     if not 0 <= tau_all <= tau * (1 + 1e-9) <= tau_k * (1 + 1e-8) + 1e-15:
         raise ValueError(
-            f"tau_all={tau_all}, tau={tau}, tau_k={tau_k} must not fall in this order; they are the "
-            "probabilities that all, one, and any of the negatives are of the anchor's class."
+            f"tau_all={tau_all}, tau={tau} and tau_k={tau_k} are not in rising order. Pass the probabilities "
+            "that all negatives, a given one, and any of them are of the anchor's class: "
+            "0 <= tau_all <= tau <= tau_k."
         )
     return Bound(
         {
@@ -483,7 +484,10 @@ def competitive_bound(
     if n_negatives == 1:
         tau_k, tau_all = tau, tau
     elif tau_k is None or tau_all is None:
-        raise ValueError(f"n_negatives={n_negatives} needs tau_k and tau_all; see collision_probability.")
+        raise ValueError(
+            f"n_negatives={n_negatives} needs tau_k and tau_all. Pass "
+            "tau_k=collision_probability(class_prior, n_negatives), and the same with every=True as tau_all."
+        )
     bound = k_negative_deviation_bound(
         gamma * margin_loss,
         deviation,
@@ -498,20 +502,20 @@ def competitive_bound(
 
 
 def _check_possible(loss: float, tau: float) -> None:
-    # A tuple whose classes collide costs 1 or more in expectation; of a sample it may be a little less.
+    # Tuples whose classes collide cost 1 or more in expectation; their mean in a sample may be a little less.
     if loss < _SAMPLED * tau:
         raise ValueError(
-            f"loss={loss:g} is below tau={tau:g}, the least that a contrastive loss can be where this part "
-            "of the tuples has a negative of the anchor's class. Pass the loss and tau of the same classes."
+            f"loss={loss:g} is below tau={tau:g}, but no contrastive loss is smaller than the share of "
+            "tuples with a negative of the anchor's class. Pass the loss and tau of the same classes."
         )
 
 
 def _rest(name: str, tau: float) -> float:
     if not isinstance(tau, Real) or not 0 <= tau < 1:
         all_same = isinstance(tau, Real) and tau == 1
-        why = ": if all classes drawn are the same, there is nothing to contrast" if all_same else ""
+        why = " If all images are of one class, there is nothing to contrast." if all_same else ""
         raise ValueError(
-            f"{name}={tau!r:.60} is out of range; pass a probability in [0, 1), as from "
-            f"collision_probability{why}."
+            f"{name}={tau!r:.60} is out of range; pass a probability in [0, 1), such as "
+            f"collision_probability returns.{why}"
         )
     return 1.0 - tau

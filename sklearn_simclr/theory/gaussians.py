@@ -167,7 +167,9 @@ def _gaussians(*values: ArrayLike) -> Sequence[NDArray[np.float64]]:
         arrays = np.broadcast_arrays(*arrays)
     except ValueError as error:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(names, arrays, strict=True))
-        raise ValueError(f"The shapes do not go together: {shapes}; pass vectors of one length.") from error
+        raise ValueError(
+            f"These shapes cannot be broadcast: {shapes}; pass vectors of one length, or single numbers."
+        ) from error
     for name, variance in (("variance_q", arrays[1]), ("variance_p", arrays[3])):
         if not (variance > 0).all():
             raise ValueError(f"{name} must be > 0 everywhere; its smallest value is {variance.min()}.")

@@ -185,7 +185,7 @@ def mean_classifier_bound(
         tau=(tau, 0, 1), degenerate=(degenerate, 0, math.inf), largest_loss=(largest_loss, 0, math.inf)
     )
     if tau == 1 or largest_loss == 0:
-        raise ValueError(f"tau={tau} must be < 1 and largest_loss={largest_loss} > 0.")
+        raise ValueError(f"tau={tau} must be < 1, and largest_loss={largest_loss} must be > 0.")
     check_range(loss=(loss, 0, largest_loss))
     if lam is None:
         bound = risk_bound(loss / largest_loss, kl, m, delta=delta)
@@ -257,7 +257,7 @@ def f_divergence_bound(
     )
     check_delta(delta)
     if tau == 1 or p == 1:
-        raise ValueError(f"tau={tau} must be < 1 and p={p} > 1.")
+        raise ValueError(f"tau={tau} must be < 1, and p={p} must be > 1.")
     complexity = (moment / delta) ** (1 - 1 / p) * (divergence + 1) ** (1 / p)
     unsupervised = loss + complexity
     return PACBayesBound((unsupervised - tau) / (1 - tau), unsupervised, loss, complexity, math.nan)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 from torch import nn
 from torch.func import functional_call
@@ -326,7 +326,7 @@ class PACBayesContrastiveTransformer(TrainedImageTransformer):
             drawn = self._bank(images, tuples, view_seed)
             plan = self._plan(len(drawn), build_seed, started, loop_seed=train_seed)
             objective = self._make_objective(drawn, plan)
-            # A source of tuples has what a training asks of a source of images.
+            # train uses only what a source of tuples shares with a source of images.
             history = train(
                 objective, cast(ImageSource, drawn), plan, cache=self.memory, checkpoint=self.checkpoint_dir
             )
@@ -340,6 +340,21 @@ class PACBayesContrastiveTransformer(TrainedImageTransformer):
             )
             self.bound_, self.lambda_ = bound.total, bound.lam
         return self
+
+    def transform(self, X: Images) -> NDArray[np.float32]:
+        """Return the representations of images, computed with the mean of the posterior as weights.
+
+        Parameters
+        ----------
+        X : array-like
+            Images with the channels and layout seen in fit: files of any size, arrays as ``image_size`` says.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            float32; a row does not depend on the rows around it.
+        """
+        return super().transform(X)
 
     def score(self, X: Images, y: ArrayLike | None = None) -> float:
         """Return one minus the contrastive risk of the posterior, which ``bound_`` is about.
@@ -362,8 +377,9 @@ class PACBayesContrastiveTransformer(TrainedImageTransformer):
         """
         check_is_fitted(self, "encoder_")
         source = self._read_images(X, reset=False)
-        if len(source) - len(source.bad) < 2:
-            raise ValueError("score needs at least 2 images to tell apart, got 1.")
+        n_readable = len(source) - len(source.bad)
+        if n_readable < 2:
+            raise ValueError(f"score compares images; pass at least 2 images, got {n_readable} readable.")
         readable, labels = self._check_labels(y, source)
         tuples = self._draw_tuples(readable, labels, len(labels), 0)
         drawn = self._bank(source, tuples, 0)
@@ -383,7 +399,7 @@ class PACBayesContrastiveTransformer(TrainedImageTransformer):
         labels = labels[readable]
         if len(np.unique(labels)) < 2:
             raise ValueError(
-                "y holds a single class: there are no negatives to contrast with; pass two or more."
+                "y holds a single class, so there are no negatives. Pass labels of two or more classes."
             )
         return readable, labels
 
@@ -426,7 +442,10 @@ class PACBayesContrastiveTransformer(TrainedImageTransformer):
             else:
                 module, self._out_dim = make_encoder(self.encoder, channels, (height, width))
         if not any(parameter.requires_grad for parameter in module.parameters()):
-            raise ValueError("encoder has no parameter that requires a gradient: there is nothing to learn.")
+            raise ValueError(
+                "encoder has no parameter that requires a gradient, so there is nothing to learn. Pass an "
+                "encoder with trainable weights."
+            )
         posterior = GaussianPosterior(module.eval(), self.prior_variance)
         return BoundObjective(posterior, images, _LOSSES[self.loss], lam=self.lam, delta=self.delta)
 
@@ -440,8 +459,8 @@ class PACBayesContrastiveTransformer(TrainedImageTransformer):
         )
         if not self._by_views:
             return TupleImages(source, (anchors, positives, negatives))
-        # One view for an image as anchor, b as positives and b as negatives, so that within
-        # a tuple all views are independent draws even if a negative is of the anchor's image.
+        # Each image has one view as an anchor, b as positives and b as negatives, so that all views of
+        # a tuple are independent draws even if a negative is of the anchor's image.
         n, b = len(source), self.block_size
         augmentation = Augmentation() if self.augmentation is None else self.augmentation
         if isinstance(augmentation, Augmentation) and isinstance(augmentation.size, str):
@@ -450,7 +469,7 @@ class PACBayesContrastiveTransformer(TrainedImageTransformer):
         if tuple(augmentation.size) != tuple(source.shape[1:]):
             raise ValueError(
                 f"augmentation makes views of {augmentation.size} pixels from images of {source.shape[1:]}; "
-                "pass size='auto', or a transform that keeps their size."
+                "pass an Augmentation with size='auto', or a transform that keeps the size of the images."
             )
         generator = torch.Generator().manual_seed(seed)
         views = torch.empty((1 + 2 * b) * n, *source.shape, dtype=torch.uint8)

@@ -133,12 +133,13 @@ def task_distribution(
     if number > _MOST_TASKS:
         raise ValueError(
             f"{len(likely)} classes and n_negatives={n_negatives} make {number} tasks; at most {_MOST_TASKS} "
-            "are enumerated. Pass n_tasks to supervised_loss, to average over a sample."
+            "are enumerated. Pass n_tasks to supervised_loss to average over a sample of the tasks."
         )
     if number == 0:
         raise ValueError(
             f"n_negatives={n_negatives} asks for tasks of {sizes[0] if sizes else 2} different classes, but "
-            f"only {len(likely)} have a positive probability."
+            f"only {len(likely)} can occur. Pass more classes with a positive probability, or fewer "
+            "negatives."
         )
     found = []
     for size in sizes:
@@ -285,7 +286,7 @@ def _best_loss(
         return value / math.log(2), (slope.T @ H).ravel() / math.log(2)
 
     start = np.stack([rows.mean(axis=0) for rows in members])
-    # From the means, so that the result is never above the mean classifier's.
+    # Starting from the means, the result is never above the loss of the mean classifier.
     options = {"maxiter": 5000, "ftol": 1e-12, "gtol": 1e-8}
     return optimize.minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options).fun
 
@@ -348,7 +349,10 @@ def _draw_tasks(
     check_count("n_negatives", k)
     check_choice("tasks", tasks, _TASKS)
     if np.count_nonzero(prior) < (k + 1 if tasks == "distinct" else 2):
-        raise ValueError(f"n_negatives={k} asks for more classes than have a positive probability.")
+        raise ValueError(
+            f"n_negatives={k} asks for more classes than have a positive probability. Pass more classes, or "
+            "fewer negatives."
+        )
     rng = check_random_state(random_state)
     found: list[tuple[int, ...]] = []
     weights = {}

@@ -149,7 +149,7 @@ def test_arrays_and_tensors_give_the_same_floats():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: alignment(matrix(3), matrix(4)), r"y has shape \(4, 4\) and x \(3, 4\)"),
+        (lambda: alignment(matrix(3), matrix(4)), r"y has shape \(4, 4\) and x has shape \(3, 4\)"),
         (lambda: alignment(np.ones(3), np.ones(3)), r"x has shape \(3,\); pass a matrix"),
         (lambda: uniformity(matrix(1)), r"x has shape \(1, 4\); pass a matrix of at least 2 rows"),
         (lambda: uniformity(matrix(), t=0), "t=0 is out of range"),

@@ -240,7 +240,7 @@ def test_the_differentiable_divergence_is_the_exact_one():
         ({}, np.arange(19), "inconsistent numbers of samples"),
         ({"lam": 0}, None, "'lam' parameter"),
         ({"prior_variance": 0.1}, None, "'prior_variance' parameter"),
-        ({"augmentation": Augmentation(size=4)}, None, "pass size='auto'"),
+        ({"augmentation": Augmentation(size=4)}, None, "with size='auto'"),
         ({"encoder": nn.Flatten()}, None, "no parameter that requires a gradient"),
         ({"learning_rate": 1e30, "max_epochs": 5}, None, "The training diverged"),
     ],

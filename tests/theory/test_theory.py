@@ -195,7 +195,7 @@ def test_the_collision_loss_lies_between_the_bounds_of_lemma_4_4(loss, seed):
         (lambda: sample_tuples([0, 1], 0), "n_tuples=0"),
         (lambda: sample_tuples([0, 1], 1, n_negatives=1.5), "n_negatives=1.5"),
         (lambda: sample_tuples([0, 1], 1, block_size=-1), "block_size=-1"),
-        (lambda: sample_tuples([0, 1], 1, class_prior=[1.0]), "class_prior has 1 entries but y 2"),
+        (lambda: sample_tuples([0, 1], 1, class_prior=[1.0]), "class_prior has 1 entries but y has 2"),
         (lambda: sample_tuples([0, 1], 1, class_prior=[0.7, 0.7]), "not a distribution"),
         (lambda: margin_loss([1.0], "squared"), "loss='squared' is unknown"),
         (lambda: margin_loss([1.0], gamma=0.0), "gamma=0.0"),
@@ -204,8 +204,11 @@ def test_the_collision_loss_lies_between_the_bounds_of_lemma_4_4(loss, seed):
             lambda: contrastive_margins(np.ones((2, 3)), np.ones((2, 4)), np.ones((2, 3))),
             "positives has shape",
         ),
-        (lambda: unsupervised_loss([[1.0]], sample_tuples([0, 1], 9, random_state=0)), "row 1, but H has 1"),
-        (lambda: intraclass_deviation([[1.0]], [0, 1]), "H has 1 rows and y 2"),
+        (
+            lambda: unsupervised_loss([[1.0]], sample_tuples([0, 1], 9, random_state=0)),
+            "row 1, but H has only 1",
+        ),
+        (lambda: intraclass_deviation([[1.0]], [0, 1]), "H has 1 rows and y has 2"),
         (lambda: intraclass_deviation([[1.0], [math.nan]], [0, 1]), "row 1"),
         (lambda: collision_probability([-0.5, 1.5]), "not a distribution"),
         (lambda: degenerate_loss([1.0], loss="zero_one"), "loss='zero_one'"),
@@ -226,7 +229,7 @@ def test_rows_without_a_label_are_refused(mark):
         lambda: supervised_loss(np.eye(5), y),
         lambda: intraclass_deviation(np.eye(5), y),
     ):
-        with pytest.raises(ValueError, match="no label in row 2 and 1 other"):
+        with pytest.raises(ValueError, match="no label .* in 2 of 5 rows, the first one row 2"):
             call()
     # As for scikit-learn's classifiers, -1 and 1 are two classes.
     with pytest.warns(UserWarning, match="two classes of a binary problem"):
@@ -241,7 +244,7 @@ def test_what_is_no_number_is_named():
         unsupervised_loss,
     )
 
-    with pytest.raises(TypeError, match="tuples is of type ndarray; pass what sample_tuples"):
+    with pytest.raises(TypeError, match="tuples is of type ndarray; pass the result of sample_tuples"):
         unsupervised_loss(np.eye(3), np.zeros(3))
     with pytest.raises(ValueError, match="class_prior is 'ab', of type str"):
         collision_probability("ab")

@@ -205,7 +205,7 @@ def test_the_generalization_error_covers_what_one_representation_does_on_samples
         (lambda: no_collision_bound(1.0, 1.0, 0.1, loss="zero_one"), "loss='zero_one'"),
         (lambda: no_collision_bound(1.0, -1.0, 0.1), "deviation=-1.0"),
         (lambda: k_negative_bound(1.0, -0.1, 1.0), "tau_k=-0.1"),
-        (lambda: k_negative_deviation_bound(1.0, 1.0, 0.3, 0.2, 0.1), "must not fall"),
+        (lambda: k_negative_deviation_bound(1.0, 1.0, 0.3, 0.2, 0.1), "not in rising order"),
         (lambda: k_negative_deviation_bound(1.0, 1.0, 0.1, 0.2, 0.0, n_negatives=0), "n_negatives=0"),
         (lambda: competitive_bound(1.0, 1.0, 0.1, gamma=0.5, epsilon=0.1), "gamma=0.5"),
         (lambda: competitive_bound(1.0, 1.0, 0.1, gamma=1, epsilon=0.1, n_negatives=2), "needs tau_k"),

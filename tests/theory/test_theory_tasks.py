@@ -164,7 +164,7 @@ def test_separable_classes_have_a_best_loss_of_zero():
         (lambda H, y: supervised_loss(H, y, n_tasks=0), "n_tasks=0"),
         (lambda H, y: task_distribution(np.full(100, 0.01), 3), "Pass n_tasks"),
         (lambda H, y: task_distribution([1.0], 1, "collision_free"), "different classes"),
-        (lambda H, y: mean_classifier(H, y[:-1]), "H has 30 rows and y 29"),
+        (lambda H, y: mean_classifier(H, y[:-1]), "H has 30 rows and y has 29"),
     ],
 )
 def test_bad_arguments_are_named(call, message):
