@@ -11,7 +11,7 @@ from .linear_evaluation import LinearEvaluationClassifier
 
 __all__ = ["named_method"]
 
-# What the name without a network stands for: torchvision is always there.
+# "imagenet" stands for a network of torchvision, which is always installed.
 _IMAGENET = "imagenet"
 _WEIGHTS = "torchvision:resnet50"
 _LIBRARIES = ("torchvision:", "timm:")
@@ -22,7 +22,7 @@ _FOLDS = 5
 
 
 class UpToFiveFolds:
-    """Stratified folds, as many as the smallest class allows; with a row of a class, the rows themselves."""
+    """Stratified folds, as many as the smallest class allows; all rows if a class has a single one."""
 
     def split(self, X: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (training rows, validation rows)."""
@@ -33,7 +33,7 @@ class UpToFiveFolds:
             yield np.arange(len(y)), np.arange(len(y))
 
     def get_n_splits(self, X: object = None, y: object = None) -> int:
-        """Return the most folds there are."""
+        """Return the largest possible number of folds."""
         return _FOLDS
 
     def __repr__(self) -> str:
@@ -61,8 +61,8 @@ def named_method(name: str) -> Pipeline:
     weights = _WEIGHTS if name == _IMAGENET else name
     if not weights.startswith(_LIBRARIES):
         raise ValueError(
-            f'estimators has {name!r}; a name is "imagenet", "torchvision:NAME" or "timm:NAME", for the '
-            "features of a pretrained network and logistic regression. Pass an estimator for anything else."
+            f'estimators has {name!r}, which names no method. Pass "imagenet", "torchvision:NAME" or '
+            '"timm:NAME", for logistic regression on the features of a pretrained network, or an estimator.'
         )
     features = SimCLRTransformer(weights=weights, max_epochs=0)
     classifier = LinearEvaluationClassifier(

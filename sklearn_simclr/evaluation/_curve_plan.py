@@ -33,7 +33,7 @@ __all__ = ["Plan", "draws", "make_folds", "make_plans", "make_splitter", "number
 
 _OWNER = "label_fraction_curve"
 
-# Of the targets of a regression, as in LabelFractionRegressor.
+# Bins for the targets of a regression, as in LabelFractionRegressor.
 _N_BINS = 10
 
 
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def chain_key(self) -> tuple[Any, ...]:
-        """Equal for plans whose shared steps are equal."""
+        """Return a key that is equal for plans with equal shared steps."""
         return (self.pairwise, *(step.key for step in self.chain))
 
     @property
@@ -71,19 +71,19 @@ class Plan:
 
 
 def target_kind(named: dict[str, Any], y: Labels) -> TargetKind:
-    """Return what y holds, "classes" or "numbers"; "auto" where the estimators do not say."""
+    """Return what y holds, "classes" or "numbers"; "auto" if the estimators do not tell."""
     kinds: dict[str, TargetKind] = {
         name: "classes" if is_classifier(e) else "numbers" if is_regressor(e) else "auto"
         for name, e in named.items()
     }
     found: set[TargetKind] = {kind for kind in kinds.values() if kind != "auto"}
     if len(found) > 1:
-        raise ValueError(f"estimators mixes classifiers and regressors: {kinds}.")
+        raise ValueError(f"estimators mixes classifiers and regressors: {kinds}. Pass only one kind.")
     return found.pop() if found else "auto"
 
 
 def make_splitter(cv: Any, kind: TargetKind) -> SemiSupervisedKFold:
-    """`cv` as a splitter whose test rows are labelled."""
+    """Return `cv` as a splitter whose test rows are labelled."""
     if isinstance(cv, SemiSupervisedKFold):
         if cv.target != "auto":
             return cv
@@ -102,7 +102,7 @@ def make_plans(
     raise_error: bool,
     stored: bool,
 ) -> tuple[list[Plan], dict[str, Any]]:
-    """Plans for the estimators, and what to pass to the splitter.
+    """Return plans for the estimators, and the parameters for the splitter.
 
     Parameters
     ----------
@@ -153,7 +153,10 @@ def make_plans(
         rest, rest_params, chain = _all_labels(clone(estimator)), fit_params[name], []
         if n_shared:
             if getattr(estimator, "transform_input", None) is not None:
-                raise ValueError(f"estimators[{name!r}] has transform_input, which is not possible here.")
+                raise ValueError(
+                    f"estimators[{name!r}] is a Pipeline with transform_input, but its first steps are "
+                    "fitted apart from the others here. Pass a Pipeline with transform_input=None."
+                )
             shared = [step_name for step_name, _ in estimator.steps[:n_shared]]
             given, rest_params = step_params(estimator, fit_params[name], shared)
             for step_name, step in estimator.steps[:n_shared]:
@@ -162,7 +165,7 @@ def make_plans(
                     chain.append(SharedStep(step_name, step, given[step_name], key))
             rest.set_params(**dict.fromkeys(shared, "passthrough"))
             rest_params = _consumed(rest, rest_params)
-        # Names of passthrough steps make no difference.
+        # The names of passthrough steps make no difference, so they stay out of the key.
         parts = rest.steps[n_shared:] if isinstance(rest, Pipeline) else rest
         key = key_of([parts, rest_params, semi_supervised, score_params[name]], label) + scoring_key
         pairwise = get_tags(estimator).input_tags.pairwise
@@ -183,7 +186,7 @@ def make_plans(
 
 
 def _all_labels(estimator: Any) -> Any:
-    """An estimator that would draw a fraction by itself, told to take all the labels that it is given."""
+    """Return the estimator; if it would draw a fraction itself, it is set to use all labels instead."""
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if isinstance(last, (LabelFractionClassifier, LabelFractionRegressor)):
         last.set_params(label_fraction=1.0)
@@ -227,7 +230,7 @@ def _routed_to_steps(
 
 
 def _consumed(estimator: Any, params: dict[str, Any]) -> dict[str, Any]:
-    """Those of the params that the estimator, with some of its steps taken out, still knows."""
+    """Return the params that the estimator still takes without its shared steps."""
     if not get_config()["enable_metadata_routing"] or not params:
         return params
     consumed = get_routing_for_object(estimator).consumes("fit", params.keys())
@@ -251,7 +254,7 @@ def _prefixed_of_steps(
 
 
 def _by_prefix(named: dict[str, Any], params: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """For each estimator what it knows of: ``step__name`` of a Pipeline's steps, else what `fit` takes."""
+    """Return the params of each estimator: ``step__name`` for a Pipeline, else the arguments of `fit`."""
     known = {}
     for name, estimator in named.items():
         if isinstance(estimator, Pipeline):
@@ -264,8 +267,8 @@ def _by_prefix(named: dict[str, Any], params: dict[str, Any]) -> dict[str, dict[
     unknown = sorted(set(params) - set().union(*known.values()))
     if unknown:
         raise ValueError(
-            f"params has {unknown}, which no estimator takes. Pass 'step__name' for the fit of a step of a "
-            "Pipeline, 'name' for that of another estimator."
+            f"params has {unknown}, which the fit of no estimator takes. Pass 'step__name' for a step of a "
+            "Pipeline, and 'name' for any other estimator."
         )
     return known
 
@@ -273,7 +276,7 @@ def _by_prefix(named: dict[str, Any], params: dict[str, Any]) -> dict[str, dict[
 def make_folds(
     splits: Iterable[tuple[np.ndarray, np.ndarray]], rows: np.ndarray, labels: np.ndarray, n: int
 ) -> list[Fold]:
-    """The folds of the rows that a splitter gave."""
+    """Return the folds made from the rows of a splitter."""
     label_of = np.full(n, -1, dtype=np.intp)
     label_of[rows] = np.arange(len(rows))
     folds = []
@@ -318,7 +321,7 @@ def numbers_of_labels(fractions: Any, folds: list[Fold], is_classes: bool) -> tu
     if not fractions:
         raise ValueError("fractions must be a list of at least one number.")
     if len(set(fractions)) < len(fractions):
-        raise ValueError(f"fractions has a number twice: {fractions}.")
+        raise ValueError(f"fractions has a number twice: {fractions}. Pass each number once.")
     sizes = [len(fold.labels) for fold in folds]
     absolute = all(isinstance(f, Integral) and not isinstance(f, bool) for f in fractions)
     numbers = np.empty((len(fractions), len(folds)), dtype=np.intp)
@@ -326,8 +329,9 @@ def numbers_of_labels(fractions: Any, folds: list[Fold], is_classes: bool) -> tu
         if absolute:
             if not 0 < fraction <= min(sizes):
                 raise ValueError(
-                    f"fractions are numbers of labels, since all are ints, and must be in [1, {min(sizes)}], "
-                    f"up to the smallest training set; found {fraction}. Pass floats for shares."
+                    f"fractions has {fraction}. All of them are ints, so they are numbers of labels and must "
+                    f"be in [1, {min(sizes)}], the labels of the smallest training set. Pass such numbers, "
+                    "or floats for shares."
                 )
             numbers[i] = fraction
         else:
@@ -341,7 +345,7 @@ def numbers_of_labels(fractions: Any, folds: list[Fold], is_classes: bool) -> tu
 
 
 def draws(fold: Fold, n_draws: int, seed: int, is_classes: bool) -> list[np.ndarray]:
-    """Orders of the labels of a fold, of which draws are prefixes; draw k of a fold is always the same."""
+    """Return an order of the labels of a fold for each draw, which takes a prefix; order k never changes."""
     codes = class_codes(fold.labels) if is_classes else quantile_codes(fold.labels, _N_BINS)
     return [
         turns(codes, int(np.random.SeedSequence((seed, fold.number, draw)).generate_state(1)[0]))

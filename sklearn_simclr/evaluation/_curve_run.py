@@ -21,7 +21,7 @@ _Chains: TypeAlias = dict[tuple[Any, ...], list[SharedStep]]
 
 
 class Study(NamedTuple):
-    """Whatever the fits of a study have in common.
+    """All that the fits of a study have in common.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ class Study(NamedTuple):
 
 
 def run_fits(study: Study, fits: dict[FitId, Fit], *, verbose: int) -> dict[FitId, Outcome]:
-    """Run the fits, of as many folds at a time as there are jobs: the outputs of shared steps are in memory.
+    """Run the fits, one fold per job at a time: the outputs of shared steps stay in memory.
 
     Parameters
     ----------
     study : Study
-        Whatever they have in common.
+        All that the fits have in common.
     fits : dict of FitId to Fit
         The fits.
     verbose : int
@@ -62,7 +62,7 @@ def run_fits(study: Study, fits: dict[FitId, Fit], *, verbose: int) -> dict[FitI
     Returns
     -------
     dict of FitId to Outcome
-        What came out of each.
+        The outcome of each fit.
     """
     plans, folds, memory = study.plans, study.folds, study.memory
     to_load = {at for at, fit in fits.items() if is_cached(memory, fit)}
@@ -110,7 +110,7 @@ def _run_units(
     study: Study, units: dict[_Unit, _Chains], bar: Any
 ) -> dict[tuple[int, tuple[Any, ...]], tuple[FoldData, list[Any]]]:
     """Return the outputs of shared steps, and the fitted steps, by fold and key of the chain."""
-    # Rows as they are would only travel to a worker and back.
+    # Without shared steps, a worker would only send the rows back as they came.
     local = [unit for unit in units if len(unit) == 2]
     remote = [unit for unit in units if len(unit) > 2]
 

@@ -70,7 +70,7 @@ def _may_learn(part: Any) -> bool:
 
 
 def _parts(step: Any) -> Iterator[Any]:
-    """The values of the parameters of an estimator, and the members of those that are lists."""
+    """Yield the values of the parameters of an estimator, and the members of lists among them."""
     pending = list(step.get_params(deep=False).values()) if hasattr(step, "get_params") else []
     while pending:
         value = pending.pop()
@@ -114,7 +114,8 @@ def shared_steps(estimator: Any, name: str) -> tuple[int, bool]:
             unlabelled, labelled = (step_name, estimator.steps[-1][0])[:: -1 if last else 1]
             raise ValueError(
                 f"In estimator {name!r} the step {unlabelled!r} learns from unlabelled rows, but "
-                f"{labelled!r} learns from labelled rows only. Pass steps that agree."
+                f"{labelled!r} learns from labelled rows only. Replace one, so that both use unlabelled rows "
+                "or neither does."
             )
     return n_shared, last
 
@@ -124,7 +125,7 @@ def _is_idle(step: Any) -> bool:
 
 
 def named_estimators(estimators: Any) -> dict[str, Any]:
-    """Estimators as {name: estimator}; of a list or a single one, names are made from the classes."""
+    """Return {name: estimator}; a list or a single estimator gets names from the classes."""
     if isinstance(estimators, Mapping):
         named = dict(estimators)
     else:
@@ -134,7 +135,9 @@ def named_estimators(estimators: Any) -> dict[str, Any]:
         if all(isinstance(entry, tuple) and len(entry) == 2 for entry in listed):
             named = dict(listed)
             if len(named) < len(listed):
-                raise ValueError(f"estimators has a name twice: {[name for name, _ in listed]}.")
+                raise ValueError(
+                    f"estimators has a name twice: {[name for name, _ in listed]}. Pass different names."
+                )
         else:
             names = [_class_names(estimator) for estimator in listed]
             count, seen = Counter(names), Counter[str]()
@@ -143,7 +146,7 @@ def named_estimators(estimators: Any) -> dict[str, Any]:
                 seen[name] += 1
                 named[f"{name}-{seen[name]}" if count[name] > 1 else name] = estimator
     if not named:
-        raise ValueError("estimators is empty; pass at least one.")
+        raise ValueError("estimators is empty; pass at least one estimator.")
     for name, estimator in named.items():
         if not isinstance(name, str):
             raise TypeError(f"The names of estimators must be strings, found {name!r}.")
@@ -153,7 +156,9 @@ def named_estimators(estimators: Any) -> dict[str, Any]:
         if inspect.isclass(estimator):
             raise TypeError(f"estimators[{name!r}] is the class {estimator.__name__}; pass an instance.")
         if not hasattr(estimator, "fit") or not hasattr(estimator, "get_params"):
-            raise TypeError(f"estimators[{name!r}] must be an estimator, found {estimator!r}.")
+            raise TypeError(
+                f"estimators[{name!r}] must be an estimator with fit and get_params, found {estimator!r}."
+            )
     return named
 
 
@@ -166,7 +171,7 @@ def _class_names(estimator: Any) -> str:
 
 
 def key_of(value: object, name: str | None = None) -> str:
-    """A string that is equal for equal values: estimators of equal parameters, equal arrays, and so on.
+    """Return a string that is equal for equal values: equal arrays, estimators with equal parameters, etc.
 
     Parameters
     ----------
@@ -186,7 +191,8 @@ def key_of(value: object, name: str | None = None) -> str:
     ValueError
         If `name` is given, and something cannot be pickled.
     """
-    # Each part by itself: in a whole, pickle writes an equal part and the same part differently.
+    # Each part is hashed by itself: in a whole, pickle writes a part that occurs twice unlike two equal
+    # parts.
     return joblib.hash(repr(_described(value, name)), hash_name="sha1")
 
 
@@ -212,6 +218,6 @@ def _described(value: Any, name: str | None) -> tuple[Any, ...]:
         if name is None:
             return type(value).__name__, f"id {id(value)}"
         raise ValueError(
-            f"memory needs what can be pickled, but {name} holds {value!r}, which cannot: {error}. Pass "
-            "memory=None, or a named function of a module in its place."
+            f"memory needs estimators that can be pickled, but {name} holds {value!r}, which cannot be "
+            f"pickled: {error}. Pass memory=None, or use a function or class that can be imported."
         ) from error

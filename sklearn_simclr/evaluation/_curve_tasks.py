@@ -17,7 +17,7 @@ __all__ = ["Fit", "Fold", "FoldData", "Outcome", "SharedStep", "is_cached", "run
 
 @dataclass
 class SharedStep:
-    """A step that is fitted once per fold, with the parameters of its `fit` and the like for all rows."""
+    """A step that is fitted once per fold, with the parameters of its methods for all rows."""
 
     name: str
     transformer: Any
@@ -27,7 +27,7 @@ class SharedStep:
 
 @dataclass
 class Fold:
-    """Rows of one fold; of the labelled ones among them, the labels."""
+    """Rows of one fold, and the labels of those that have one."""
 
     number: int
     train: np.ndarray
@@ -51,7 +51,7 @@ class FoldData:
 
 @dataclass
 class Fit:
-    """One fit on one draw. `indices` are those of the draw among the labels of the fold, of `n_rows` in X."""
+    """One fit on one draw: `indices` are its places among the labels of the fold; X has `n_rows` rows."""
 
     key: str
     estimator: Any
@@ -70,7 +70,7 @@ class Fit:
 
 @dataclass
 class Outcome:
-    """Scores, by name or a number, and times of one fit; or what went wrong."""
+    """Scores (by name, or a single number) and times of one fit, or its errors."""
 
     score: Any = None
     train_score: Any = None
@@ -176,7 +176,7 @@ def _fit_step(
 
 
 def run_fit(fit: Fit, fold: Fold, data: FoldData | None, memory: Any) -> Outcome:
-    """Fit on the draw and score on the fold's test rows, or look up what came out of it before.
+    """Fit on the draw and score on the fold's test rows, or look the outcome up in the cache.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def _fit_and_score(key: str, fit: Fit, fold: Fold, data: FoldData) -> Outcome:
 def _scored(
     fit: Fit, outcome: Outcome, estimator: Any, X: Any, y: np.ndarray, rows: np.ndarray
 ) -> float | dict[str, float | None] | None:
-    """Scores by name, or one number; None, and an error in the outcome, where one cannot be computed."""
+    """Return scores by name, or one number; None, with an error in the outcome, for a score that failed."""
     try:
         scores = fit.scorer(estimator, X, y, **_sliced(fit.score_params, rows, fit.n_rows))
     except Exception as error:
@@ -257,7 +257,7 @@ def _scored(
 
 
 def _said(error: Exception) -> str:
-    """Return what an error says, without where."""
+    """Return the type and the message of an error, without the traceback."""
     return "".join(traceback.format_exception_only(error)).strip()
 
 

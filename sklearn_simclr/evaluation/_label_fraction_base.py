@@ -28,7 +28,7 @@ __all__ = ["BaseLabelFraction", "balanced_prefix", "if_inner_has", "sorted_prefi
 def sorted_prefix(
     codes: np.ndarray, fraction: float, random_state: RandomState, n_needed: int, name: str
 ) -> np.ndarray:
-    """Sorted positions of the first rows, `fraction` of all, of those that take turns by their `codes`."""
+    """Return the sorted positions of the first `fraction` of the rows, which take turns by their `codes`."""
     n = len(codes)
     fraction = check_fraction(fraction, name)
     # round, not floor or ceil: 0.29 * 100 < 29 and 0.07 * 100 > 7 in binary floating point.
@@ -40,13 +40,13 @@ def sorted_prefix(
 
 
 def balanced_prefix(labels: np.ndarray, fraction: float, random_state: RandomState, name: str) -> np.ndarray:
-    """Sorted positions in `labels`, all of which are labels, of the subset that `label_subset` describes."""
+    """Return the sorted positions, in `labels` without missing ones, of the draw of `label_subset`."""
     codes = class_codes(labels)
     return sorted_prefix(codes, fraction, random_state, int(codes.max()) + 1, name)
 
 
 def if_inner_has(name: str) -> Callable[[Method], Method]:
-    """Make a method available where the estimator, fitted where it is, has the method `name`."""
+    """Make a method available if the estimator, the fitted one after fit, has the method `name`."""
 
     def check(estimator: Any) -> bool:
         inner = estimator.estimator_ if hasattr(estimator, "estimator_") else estimator._inner()
@@ -106,7 +106,7 @@ class BaseLabelFraction(MetaEstimatorMixin, VersionedPickles, BaseEstimator):
             params = process_routing(self, "fit", **params)["estimator"]["fit"]
         pairwise = get_tags(inner).input_tags.pairwise
         if len(indices) == n:
-            # No copy of what may be most of the memory.
+            # A copy of X could take most of the memory.
             X_drawn = X
         else:
             X_drawn = take(X, indices)
@@ -125,7 +125,7 @@ class BaseLabelFraction(MetaEstimatorMixin, VersionedPickles, BaseEstimator):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
             elif hasattr(self, name):
-                # Of an earlier fit on other data.
+                # Left by an earlier fit on other data.
                 delattr(self, name)
         if pairwise:
             self.n_features_in_ = n
@@ -152,14 +152,15 @@ class BaseLabelFraction(MetaEstimatorMixin, VersionedPickles, BaseEstimator):
         return inner
 
     def _fitted_input(self, X: Any) -> Any:
-        """`X` as `estimator_` saw it in fit: of a precomputed kernel, the columns of the rows trained on."""
+        """Return X as `estimator_` expects it: a precomputed kernel keeps the columns of the training "
+        "rows."""
         check_is_fitted(self)
         if not get_tags(self.estimator_).input_tags.pairwise or self.n_labels_ == self.n_features_in_:
             return X
         X, _ = indexable(X)
         shape = np.shape(X)
         if len(shape) != 2:
-            # The estimator says best what it takes.
+            # The estimator's own error says best what it takes.
             return X
         if shape[1] != self.n_features_in_:
             raise ValueError(
@@ -206,7 +207,9 @@ class BaseLabelFraction(MetaEstimatorMixin, VersionedPickles, BaseEstimator):
         if sample_weight is not None:
             sample_weight, n_weights = indexable(sample_weight, "sample_weight")
             if n_weights != n:
-                raise ValueError(f"sample_weight has {n_weights} entries and X has {n} rows; pass one a row.")
+                raise ValueError(
+                    f"sample_weight has {n_weights} entries and X has {n} rows; pass one weight per row."
+                )
             sample_weight = take(sample_weight, rows)
         predicted = self.predict(X if len(rows) == n else take(X, rows))
         return float(metric(labels, predicted, sample_weight=sample_weight))
@@ -231,7 +234,7 @@ class BaseLabelFraction(MetaEstimatorMixin, VersionedPickles, BaseEstimator):
         tags.input_tags = inner.input_tags
         tags.non_deterministic = inner.non_deterministic
         tags.no_validation = inner.no_validation
-        # Of the wrong kind, it is refused in fit.
+        # For an estimator of the wrong kind, fit raises.
         tags.classifier_tags = tags.classifier_tags and inner.classifier_tags or tags.classifier_tags
         tags.regressor_tags = tags.regressor_tags and inner.regressor_tags or tags.regressor_tags
         return tags

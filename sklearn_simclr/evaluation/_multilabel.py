@@ -16,12 +16,12 @@ __all__ = ["MultiLabelProbe"]
 
 _MAX_ITER, _TOL = 1000, 1e-5
 
-# The path only has to rank penalties; what is kept is fitted so much more exactly.
+# The path only has to rank penalties; the chosen one is fitted again with a tolerance smaller by this factor.
 _REFIT_TOL = 0.01
 
 
 class MultiLabelProbe:
-    """Logistic regression of each label by itself, with one penalty for all, chosen on validation rows.
+    """Separate logistic regressions of the labels, with one penalty for all, chosen on validation rows.
 
     Parameters
     ----------
@@ -56,7 +56,10 @@ class MultiLabelProbe:
         truth = Y[self.held]
         scores = np.array([mean_average_precision_11point(truth, each) for each in logits])
         if np.isnan(scores).any():
-            raise ValueError("validation has no row with any label. Pass a larger share, or other rows.")
+            raise ValueError(
+                "None of the validation rows has a label, so no penalty can be chosen. Pass a larger share "
+                "or other rows as validation."
+            )
         self.validation_scores_ = scores
         self.penalty_ = float(self.penalties[scores >= scores.max() - 1e-12].max())
         parts = []
@@ -73,14 +76,14 @@ class MultiLabelProbe:
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """Yield (place of the penalty, coefficients, intercept) for one label."""
         if len(np.unique(y[weights > 0])) < 2:
-            # Nothing to tell apart: every image has the label, or none.
+            # There is nothing to learn: every image has the label, or none.
             for i in order:
                 yield i, torch.zeros(X.shape[1], dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
             return
         codes, counted = torch.from_numpy(y.astype(np.int64)), torch.from_numpy(weights)
         path = LogisticPath(X, codes, counted, 2, standardize=False, max_iter=_MAX_ITER, tol=_TOL * factor)
         for i in order:
-            # One vector of coefficients w is two of -w / 2 and w / 2, with half the squared norm.
+            # One vector w stands for two, -w / 2 and w / 2, whose squared norm is half as large.
             path.fit(2 * float(self.penalties[i]))
             coef, intercept = path.coefficients()
             yield i, coef[1] - coef[0], intercept[1] - intercept[0]

@@ -23,12 +23,12 @@ __all__ = [
 PROTOCOLS = ("linear", "fine_tuned", "random_init")
 _METRICS = ("accuracy", "mean_per_class", "mean_average_precision")
 
-# Pairs of learning rate and weight decay. V1 appendix B.8: the decay there is what is divided by the rate.
+# Pairs of a learning rate and a weight decay, which is yet to be divided by the rate (V1, appendix B.8).
 _PAPER_GRIDS = {
     "fine_tuned": tuple(itertools.product(np.logspace(-4, -1, 7), (0.0, *np.logspace(-6, -3, 7)))),
     "random_init": tuple(itertools.product(np.logspace(-3, 0, 7), np.logspace(-5, -1.5, 8))),
 }
-# Of these, the rates that suit tens of epochs. From random weights the paper's larger ones are needed.
+# The rates among them that suit tens of epochs. Random weights need the paper's larger ones.
 _SHORT_GRIDS = {
     "fine_tuned": tuple(itertools.product(np.logspace(-2, -1, 3), (0.0,))),
     "random_init": tuple(itertools.product(np.logspace(-1.5, -0.5, 3), (1e-5,))),
@@ -52,8 +52,8 @@ def check_metric(metric: str, n_dims: int) -> str:
         raise ValueError(f"metric must be 'auto' or one of {_METRICS}, got {metric!r}.")
     if (metric == "mean_average_precision") != (n_dims == 2):
         raise ValueError(
-            f"metric={metric!r} does not go with y of {n_dims} dimensions: mean average precision is of a "
-            "matrix of labels, the accuracies are of one class per image. Pass metric='auto'."
+            f"metric={metric!r} does not go with y of {n_dims} dimensions: mean average precision needs a "
+            "matrix of 0 and 1, the accuracies need one class per image. Pass metric='auto'."
         )
     return metric
 
@@ -76,7 +76,7 @@ def check_grid(grid: Any) -> Mapping[str, Sequence[tuple[float, float]]]:
 
 
 def check_n_steps(n_steps: Any) -> None:
-    """Raise unless it is "auto" or an int of at least 1."""
+    """Raise unless n_steps is "auto" or an int of at least 1."""
     is_int = isinstance(n_steps, Integral) and not isinstance(n_steps, bool)
     if n_steps != "auto" and not (is_int and n_steps >= 1):
         raise ValueError(f"n_steps must be 'auto' or an int of at least 1, got {n_steps!r}.")
@@ -85,7 +85,7 @@ def check_n_steps(n_steps: Any) -> None:
 def check_targets(
     y: ArrayLike, y_test: ArrayLike, n: int, n_test: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return numbers of classes, of both sets, and the classes; or matrices of 0 and 1, and numbers."""
+    """Return the class numbers of both sets and the classes; or matrices of 0 and 1 and column numbers."""
     y, y_test = np.asarray(y), np.asarray(y_test)
     for name, values, length in (("y", y, n), ("y_test", y_test, n_test)):
         if values.ndim not in (1, 2) or len(values) != length:
@@ -95,7 +95,8 @@ def check_targets(
             )
     if y.ndim != y_test.ndim or y.shape[1:] != y_test.shape[1:]:
         raise ValueError(
-            f"y has the shape {y.shape} and y_test {y_test.shape}; pass the same kind of labels."
+            f"y has the shape {y.shape} and y_test has the shape {y_test.shape}; pass the same kind of "
+            "labels for both."
         )
     if y.ndim == 2:
         for name, values in (("y", y), ("y_test", y_test)):
@@ -106,11 +107,11 @@ def check_targets(
         missing = np.array([value is None or value != value for value in values.tolist()])
         if missing.any():
             raise ValueError(
-                f"{name}[{int(np.argmax(missing))}] has no label; pass labelled images only. The others are "
-                "for the training of the encoder."
+                f"{name}[{int(np.argmax(missing))}] has no label; pass labelled images only. Unlabelled "
+                "images can train the encoder."
             )
     # Classes of the test set that training lacks are never predicted, but have a number.
     classes, codes = np.unique(np.concatenate([y, y_test]), return_inverse=True)
     if len(np.unique(codes[:n])) < 2:
-        raise ValueError("y has a single class; pass images of at least two.")
+        raise ValueError("y has a single class; pass images of at least two classes.")
     return codes[:n], codes[n:], classes

@@ -54,12 +54,14 @@ def validation_splits(
             )
         splits.append((training_weights, held_out))
     if not splits:
-        raise ValueError(f"validation={validation!r} yields no split.")
+        raise ValueError(
+            f"validation={validation!r} yields no split; pass a splitter that yields at least one."
+        )
     return splits
 
 
 def validation_rows(y: np.ndarray, validation: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to train on and the rows to choose by, of images whose contents are not looked at.
+    """Return the rows to train on and the rows to validate on, without reading the images.
 
     `validation` is that of `transfer_evaluation`; `y` are numbers of classes, or a matrix of 0 and 1.
     """
@@ -68,8 +70,8 @@ def validation_rows(y: np.ndarray, validation: Any, seed: int) -> tuple[np.ndarr
         n_held = round(float(validation) * n) if 0 < float(validation) < 1 else 0
         if not 0 < n_held < n - 1:
             raise ValueError(
-                f"validation={validation} of {n} rows leaves nothing to choose by, or to train on. Pass a "
-                "share in (0, 1), or rows."
+                f"validation={validation} of {n} rows leaves too few rows to validate on, or to train on. "
+                "Pass another share in (0, 1), or row indices."
             )
         splitter = ShuffleSplit
         if y.ndim == 1:
@@ -85,13 +87,14 @@ def validation_rows(y: np.ndarray, validation: Any, seed: int) -> tuple[np.ndarr
         )
     if not 0 < len(held) < n - 1:
         raise ValueError(
-            f"validation names {len(held)} of {n} rows; pass at least one, and leave two to train on."
+            f"validation names {len(held)} of {n} rows; pass at least one row, and leave at least two to "
+            "train on."
         )
     return np.setdiff1d(rows, held), held
 
 
 def _row_indices(validation: Any, n: int) -> np.ndarray | None:
-    """The rows that an array of indices or a mask names; None if `validation` is neither."""
+    """Return the row numbers of an array of indices or a mask; None if `validation` is neither."""
     if hasattr(validation, "split"):
         return None
     try:
@@ -117,10 +120,10 @@ def _draw_validation(
 ) -> np.ndarray:
     """Draw about `share` of the weight of each class; at least one different row of each is left.
 
-    Where that is not a row of any class, the one is drawn that is missed by least.
+    If the share is too small for a row of any class, the row that comes closest to it is drawn.
 
-    The random order of the rows is that of a keyed hash of their contents. That makes equal rows neighbours,
-    wherever they stand, so that weights and repetitions come to the same.
+    Rows are in the order of a keyed hash of their contents. Equal rows are neighbours in this order, so that
+    a weight of two and a repeated row give the same result.
     """
     key = (seed % 2**64).to_bytes(8, "little")
     kept = np.flatnonzero(weights > 0)

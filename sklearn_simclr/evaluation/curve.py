@@ -231,7 +231,7 @@ def label_fraction_curve(
         "return_estimator": bool(return_estimator),
         "raise_error": raise_error,
     }
-    # Rows of the result, and the fit of each; several have the same fit where draws are of the same rows.
+    # Draws of the same rows share one fit.
     fits: dict[FitId, Fit] = {}
     fit_of = {}
     for fold in folds:
@@ -270,7 +270,7 @@ def label_fraction_curve(
 
 
 def _score_name(scoring: Any, estimators: list[Any]) -> str | None:
-    """Return the name of what a scorer returns, None where it is not known."""
+    """Return the name of the score that a scorer computes; None if it is not known."""
     if scoring is None:
         if all(map(is_classifier, estimators)):
             return "accuracy"
@@ -310,7 +310,7 @@ def _make_fit(
         indices=drawn,
         semi_supervised=plan.semi_supervised,
         mark=plan.mark,
-        # What shared steps give is no kernel any more.
+        # The output of shared steps is not a kernel any more.
         pairwise=plan.pairwise and not plan.chain,
         **options,
     )
@@ -342,12 +342,13 @@ def _warn_of_failures(
     n_failed = sum(map(len, failed.values()))
     if n_failed == len(outcomes):
         raise ValueError(
-            f"All of the {n_failed} fits failed. Pass error_score='raise' to see where.\n{listed(failed)}"
+            f"All of the {n_failed} fits failed. Pass error_score='raise' for the traceback.\n"
+            f"{listed(failed)}"
         )
     if failed:
         warn(
             f"{n_failed} of {len(outcomes)} fits failed; their scores are {error_score}. Pass "
-            f"error_score='raise' to see where.\n{listed(failed)}",
+            f"error_score='raise' for the traceback.\n{listed(failed)}",
             FitFailedWarning,
         )
     if unscored:
@@ -359,11 +360,14 @@ def _shortened(text: str) -> str:
 
 
 def _metrics(outcomes: Iterable[Outcome], kind: str) -> list[str] | None:
-    """Names of the metrics of outcomes, of which those of failed fits have none; None for a single metric."""
+    """Return the names of the metrics, which failed fits lack; None for a single metric."""
     names = next((list(s) for outcome in outcomes if isinstance(s := getattr(outcome, kind), dict)), None)
     clashes = {*_COLUMNS, *_TIMES}.intersection(names or ())
     if clashes:
-        raise ValueError(f"scoring has a metric {min(clashes)!r}, which is the name of another column.")
+        raise ValueError(
+            f"scoring has a metric {min(clashes)!r}, but a column of the results has this name. Rename the "
+            "metric."
+        )
     return names
 
 

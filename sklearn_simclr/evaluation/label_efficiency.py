@@ -170,7 +170,7 @@ def check_results(results: "pd.DataFrame") -> "pd.DataFrame":
             )
     results = results[results["score"].notna()]
     if not len(results):
-        raise ValueError("results has no row with a score.")
+        raise ValueError("results has no row with a score; pass results of which some fits succeeded.")
     return results
 
 
@@ -182,6 +182,6 @@ def check_known(results: "pd.DataFrame", name: str) -> None:
 
 
 def mean_curve(results: "pd.DataFrame", name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fractions in rising order, with the means of labels and scores over folds and draws."""
+    """Return fractions in rising order, with the means of labels and scores over folds and draws."""
     means = results[results["estimator"] == name].groupby("fraction")[["n_labels", "score"]].mean()
     return means.index.to_numpy(float), *means.to_numpy(float).T

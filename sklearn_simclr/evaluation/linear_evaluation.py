@@ -36,7 +36,7 @@ __all__ = ["LinearEvaluationClassifier"]
 # Appendix B.8: "45 logarithmically spaced values between 10^-6 and 10^5".
 _PENALTIES = (-6, 5, 45)
 
-# The path only has to rank penalties; what is kept is fitted so much more exactly.
+# The path only has to rank penalties; the chosen one is fitted again with a tolerance smaller by this factor.
 _REFIT_TOL = 0.01
 
 # Entries of the rows in a block: 16 MB in float32.
@@ -46,7 +46,7 @@ _BLOCK_ENTRIES = 2**22
 # waiting for their results takes longer than the products.
 _ACCELERATOR_FROM = 2**24
 
-# Sums of as many squares as memory holds are finite.
+# The sum of the squares of such numbers is finite for as many as memory holds.
 _LARGEST = 1e100
 
 
@@ -247,7 +247,7 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
         check_float64(device, "the optimiser")
         rows, codes_, weights_ = (as_tensor(array).to(device) for array in (features, codes, weights))
         data = _Data(rows, codes_, weights_, len(classes))
-        # One vector of coefficients w is two of -w / 2 and w / 2, with half the squared norm.
+        # One vector w stands for two, -w / 2 and w / 2, whose squared norm is half as large.
         factor = 2.0 if len(classes) == 2 else 1.0
 
         scores, unfinished = np.zeros(len(penalties)), 0
@@ -255,7 +255,7 @@ class LinearEvaluationClassifier(LabelledScoreMixin, VersionedPickles, BaseEstim
             split_scores, failed = self._follow_path(data, training, held_out, penalties * factor)
             scores += split_scores / len(splits)
             unfinished += failed
-        # Up to rounding: sums of the same scores in another order.
+        # Equal scores may differ by rounding, summed in another order.
         best = scores >= scores.max() - 1e-12
         penalty = float(penalties[best].max())
 
@@ -385,7 +385,7 @@ class _Data(NamedTuple):
 
 
 def check_penalties(penalties: ArrayLike | None) -> NDArray[np.float64]:
-    """Return the candidates as an array; None as those of the paper."""
+    """Return the candidates as an array; for None, those of the paper."""
     if penalties is None:
         return np.logspace(*_PENALTIES)
     penalties = np.array(penalties, dtype=np.float64)
@@ -423,11 +423,11 @@ def _argmax_logits(
 
 
 def _check_squares(features: NDArray) -> None:
-    """Refuse numbers whose sums of squares are beyond the range of float64."""
+    """Raise for numbers whose sums of squares exceed the range of float64."""
     largest = np.abs(features).max(axis=1)
     if float(largest.max()) > _LARGEST:
         row = int(largest.argmax())
         raise ValueError(
             f"Row {row} of X has a number of size {largest[row]:.3g}, whose square overflows. Scale X, for "
-            "example by sklearn.preprocessing.RobustScaler, or leave that row out."
+            f"example with sklearn.preprocessing.RobustScaler, or leave row {row} out."
         )

@@ -159,7 +159,9 @@ def _checked(
         raise ValueError(f"y_true has shape {y_true.shape}; pass {shape}, at least one row.")
     for name, value in (("y_score", y_score), ("difficult", difficult)):
         if value.shape != y_true.shape:
-            raise ValueError(f"{name} has shape {value.shape} and y_true {y_true.shape}; pass equal shapes.")
+            raise ValueError(
+                f"{name} has shape {value.shape} and y_true has {y_true.shape}; pass equal shapes."
+            )
     for name, value in (("y_true", y_true), ("difficult", difficult)):
         if value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all():
             raise ValueError(f"{name} must hold booleans, or 0 and 1; found {value.flat[:5].tolist()}, ...")

@@ -121,14 +121,16 @@ class SemiSupervisedKFold(BaseCrossValidator):
         if groups is not None:
             groups, n_groups = indexable(groups, "groups")
             if n_groups != n:
-                raise ValueError(f"groups has {n_groups} entries and X has {n} rows; pass one a row.")
+                raise ValueError(f"groups has {n_groups} entries and X has {n} rows; pass one group per row.")
             groups = np.asarray(groups)
         labelled = np.zeros(n, dtype=bool)
         labelled[rows] = True
         for fold, (train, test) in enumerate(self._inner_splits(X, labels, groups, rows, is_classes)):
             test = test[labelled[test]]
             if not len(test):
-                raise ValueError(f"No row of test set {fold} has a label. Pass test sets that have some.")
+                raise ValueError(
+                    f"No row of test set {fold} has a label. Pass a cv with labels in each test set."
+                )
             in_train = ~labelled
             in_train[train] = True
             if groups is not None:
@@ -138,7 +140,7 @@ class SemiSupervisedKFold(BaseCrossValidator):
     def _inner_splits(
         self, X: Any, labels: np.ndarray, groups: np.ndarray | None, rows: np.ndarray, is_classes: bool
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pairs of rows of X, as `cv` would have them if there were labelled rows only."""
+        """Return pairs of training and test rows of X, as `cv` splits the labelled rows alone."""
         cv = self._inner_cv(labels, is_classes)
         if self._speaks_of_all_rows():
             for train, test in cv.split():
@@ -226,13 +228,13 @@ def is_continuous(y: Any) -> bool:
 
 
 def _positions(rows: ArrayLike) -> np.ndarray:
-    """Rows given as numbers or as a mask, as numbers."""
+    """Return the numbers of rows that are given as numbers or as a mask."""
     rows = np.asarray(rows)
     return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp, copy=False)
 
 
 def _light_rows(X: Any, rows: np.ndarray) -> Any:
-    """The rows for a splitter to look at; of a dataset only their number, since to read them takes long."""
+    """Return rows for a splitter; zeros stand for the rows of a dataset, which take long to read."""
     if hasattr(X, "shape") or isinstance(X, (list, tuple)):
         return X if len(rows) == indexable(X)[1] else take(X, rows)
     return np.zeros((len(rows), 1))

@@ -288,10 +288,10 @@ def _linear(
 
 
 def _of_whole_images(estimator: SimCLRTransformer) -> SimCLRTransformer:
-    """Return a transformer whose network sees the square as large as the shorter side, not a part of it.
+    """Return a transformer whose network sees all of the square on the shorter side of an image.
 
-    V1 appendix B.8 cuts 224 pixels out of 256 to test a network that was fine-tuned, and nothing off before a
-    linear classifier.
+    V1 appendix B.8 cuts 224 of 256 pixels out to test a network that was fine-tuned, but cuts nothing off for
+    a linear classifier.
     """
     encoder = estimator.encoder_
     if not isinstance(encoder, PreprocessedNetwork) or encoder.preprocessing.crop_fraction == 1:
@@ -305,7 +305,7 @@ def _of_whole_images(estimator: SimCLRTransformer) -> SimCLRTransformer:
 def _tuned(
     task: _Task, grid: Iterable[tuple[float, float]], classifier: Callable[..., SimCLRClassifier]
 ) -> tuple[list[dict[str, Any]], Any, np.ndarray]:
-    """Return the same for a network that is trained whole, made by `_classifier`."""
+    """Return the same as `_linear` for a network that is trained as a whole, made by `_classifier`."""
     X_train, X_held = take(task.X, task.training), take(task.X, task.held)
     y_train, y_held = task.y[task.training], task.y[task.held]
     candidates: list[dict[str, Any]] = []
@@ -315,7 +315,7 @@ def _tuned(
         model = classifier(y_train, rate, decay)
         value = math.nan
         try:
-            # Candidates that do not converge are a part of a search.
+            # Some candidates of a search never converge.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.fit(X_train, y_train)
@@ -335,7 +335,8 @@ def _tuned(
             print(f"learning rate {rate:.3g}, weight decay {decay:.3g}: {value:.4f}")
     if all(math.isnan(candidate["validation_score"]) for candidate in candidates):
         raise ValueError(
-            "There is no score for any pair of grid; pass others, or other validation rows."
+            "There is no score for any pair of grid, because every training failed or no score is a number. "
+            "Pass other pairs (learning rate, weight decay), or other validation rows."
         ) from failure
     best = max(candidates, key=_rank)
     model = classifier(task.y, best["learning_rate"], best["weight_decay"]).fit(task.X, task.y)
@@ -372,9 +373,9 @@ def _outputs(model: Any, X: Any, y: np.ndarray) -> np.ndarray:
 
 
 def _rank(candidate: dict[str, Any]) -> tuple[float, ...]:
-    """Order by score; equally good ones by the strongest penalty, or the smallest rate and largest decay."""
+    """Order by score; ties by the strongest penalty, or by the smallest rate and the largest decay."""
     score = candidate["validation_score"]
-    # Up to rounding: means of the same numbers in another order.
+    # Equal scores may differ by rounding, averaged in another order.
     first = round(score, 12) if np.isfinite(score) else -np.inf
     if "penalty" in candidate:
         return first, candidate["penalty"]
@@ -382,14 +383,15 @@ def _rank(candidate: dict[str, Any]) -> tuple[float, ...]:
 
 
 def _with_random_weights(estimator: SimCLRTransformer, X: Images, seed: int) -> SimCLRTransformer:
-    """A transformer that reads images as a fitted one does, its encoder the same with random weights."""
+    """Return a transformer that reads images as the given one does; its encoder has random weights."""
     source = estimator._read_images(X, reset=False).without_bad()
     begin = copy.copy(estimator)
     try:
         begin.encoder_ = untrained_modules(estimator, source, seed)[0]
     except ValueError as error:
         raise ValueError(
-            f"random_init: {str(error).rstrip('.')}. Leave 'random_init' out of protocols, or define it."
+            f"random_init: {str(error).rstrip('.')}. Leave 'random_init' out of protocols, or define "
+            "reset_parameters."
         ) from None
     return begin
 
@@ -399,7 +401,7 @@ def _scorer(metric: str) -> Callable[[np.ndarray, np.ndarray], Any]:
         return accuracy_score
     if metric == "mean_average_precision":
         return mean_average_precision_11point
-    # balanced_accuracy_score would warn of a prediction of a class that the rows lack.
+    # balanced_accuracy_score would warn if a class is predicted that the rows lack.
     return lambda y, codes: float(recall_score(y, codes, labels=np.unique(y), average="macro"))
 
 
@@ -408,8 +410,8 @@ def _fitted_transformer(estimator: Any) -> SimCLRTransformer:
         estimator = estimator.estimator
     if not isinstance(estimator, SimCLRTransformer):
         raise TypeError(
-            f"estimator must be a fitted SimCLRTransformer, got {type(estimator).__name__}. If it is a "
-            "step of a pipeline, pass the step."
+            f"estimator must be a fitted SimCLRTransformer, got {type(estimator).__name__}. If a Pipeline "
+            "holds one, pass this step alone."
         )
     check_is_fitted(estimator, "encoder_")
     return estimator

@@ -102,7 +102,7 @@ def compare_transfers(
         signs, difference = np.ones(len(y_test)), _difference_of_rankings(one, other, y_test)
     else:
         signs, difference = _difference_of_accuracies(one == y_test, other == y_test, y_test, metric)
-    # Exchanging two predictions for an image changes the sign of what belongs to the image.
+    # Exchanging two predictions for an image changes the sign of the image's share.
     with np.errstate(over="ignore"):  # scipy before 1.17 counts the 2^n exchanges in float64
         return stats.permutation_test(
             (signs,),
@@ -124,13 +124,16 @@ def _predictions(
     for which, result, name in zip(("first", "second"), (first, second), names, strict=True):
         if name not in result["predictions"]:
             raise ValueError(
-                f"{which} has no protocol {name!r}, but {', '.join(result['predictions'])}. Pass one of "
-                "these."
+                f"{which} has no protocol {name!r}, only {', '.join(result['predictions'])}. Pass one of "
+                "these names as protocol."
             )
     if first["metric"] != second["metric"]:
-        raise ValueError(f"first is of {first['metric']}, second of {second['metric']}; pass one metric.")
+        raise ValueError(
+            f"first was scored by {first['metric']} and second by {second['metric']}; pass results with the "
+            "same metric."
+        )
     if not np.array_equal(first["y_test"], second["y_test"]):
-        raise ValueError("first and second are of other test rows; pass results on the same.")
+        raise ValueError("first and second differ in y_test; pass results on the same test rows.")
     return first["predictions"][names[0]], second["predictions"][names[1]]
 
 
@@ -142,7 +145,7 @@ def _difference_of_accuracies(
     shares = one.astype(np.float64) - other
     if metric == "mean_per_class":
         shares *= compute_sample_weight("balanced", y_test)
-    # Where both are right or both are wrong nothing is exchanged; scipy asks for two images all the same.
+    # Images on which both are right or both wrong do not matter, but scipy asks for two images at least.
     kept = np.argsort(shares == 0, kind="stable")[: max(2, int(np.count_nonzero(shares)))]
     return shares[kept], lambda shares, axis: shares.sum(axis) / n
 

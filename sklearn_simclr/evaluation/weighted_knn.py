@@ -177,7 +177,7 @@ class WeightedKNNClassifier(LabelledScoreMixin, VersionedPickles, BaseEstimator)
 
 
 def _unit_rows(X: np.ndarray) -> np.ndarray:
-    """Rows scaled to unit length, of any magnitude without overflow; zeros stay zeros."""
+    """Return rows scaled to unit length, without overflow at any magnitude; zeros stay zeros."""
     largest = np.abs(X).max(axis=1, keepdims=True)
     unit = X / np.where(largest > 0, largest, 1)
     norms = np.sqrt(np.einsum("ij,ij->i", unit, unit, dtype=np.float64))[:, None]
@@ -186,7 +186,7 @@ def _unit_rows(X: np.ndarray) -> np.ndarray:
 
 
 def _nearest(similarities: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k largest of each row and their columns; of equal ones at the k-th place the first columns."""
+    """Return the k largest of each row and their columns; ties at the k-th place go to the first columns."""
     values, columns = similarities.topk(k, dim=1)
     last = values[:, -1:]
     ambiguous = (similarities == last).sum(1) > (values == last).sum(1)

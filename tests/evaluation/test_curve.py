@@ -674,7 +674,7 @@ class TestMemory:
     def test_what_cannot_be_pickled(self, iris, tmp_path):
         pipe = make_pipeline(FunctionTransformer(lambda X: X), GaussianNB())
         with pytest.raises(
-            ValueError, match=r"memory needs what can be pickled, but estimators\['x'\] holds"
+            ValueError, match=r"memory needs estimators that can be pickled, but estimators\['x'\] holds"
         ):
             self.run(iris, str(tmp_path), [1.0], {"x": pipe})
 
@@ -765,7 +765,7 @@ class TestFailures:
         [
             ({"fractions": [0.01]}, ValueError, r"fractions=0.01 draws 1 of 80 labelled.*fractions=0.0375"),
             ({"fractions": [2]}, ValueError, r"fractions=2 draws 2 of 80 labelled.*Pass fractions=3 or"),
-            ({"fractions": [81]}, ValueError, r"must be in \[1, 80\].*found 81"),
+            ({"fractions": [81]}, ValueError, r"has 81.*must be in \[1, 80\]"),
             ({"fractions": [1.5]}, ValueError, r"fractions must be in \(0, 1\]"),
             ({"fractions": ["a"]}, TypeError, "fractions must be a number"),
             ({"fractions": []}, ValueError, "at least one"),
@@ -774,7 +774,11 @@ class TestFailures:
             ({"error_score": "nan"}, ValueError, "error_score must be 'raise' or a number"),
             ({"estimators": {}}, ValueError, "estimators is empty"),
             ({"estimators": GaussianNB}, TypeError, "is the class GaussianNB"),
-            ({"estimators": ["svm"]}, ValueError, "estimators has 'svm'; a name is \"imagenet\""),
+            (
+                {"estimators": ["svm"]},
+                ValueError,
+                "estimators has 'svm', which names no method. Pass \"imagenet\"",
+            ),
             ({"estimators": {1: GaussianNB()}}, TypeError, "names of estimators must be strings"),
             ({"estimators": [("a", GaussianNB()), ("a", GaussianNB())]}, ValueError, "a name twice"),
             ({"estimators": [GaussianNB(), Ridge()]}, ValueError, "mixes classifiers and regressors"),

@@ -75,7 +75,7 @@ def test_names_in_a_list(data):
     assert set(display.results.estimator) == {SMALL, "dummyclassifier"}
     assert named_method("imagenet")[0].weights == "torchvision:resnet50"
     assert named_method("timm:resnet18")[0].weights == "timm:resnet18"
-    with pytest.raises(ValueError, match='\'resnet50\'; a name is "imagenet", "torchvision:NAME"'):
+    with pytest.raises(ValueError, match="'resnet50', which names no method. Pass \"imagenet\""):
         label_fraction_curve(["resnet50"], X, y, **options)
 
 
