@@ -34,7 +34,7 @@ _TRUSTED = [
 
 
 def split(estimator: BaseEstimator, is_inner: Callable[[Any], bool]) -> tuple[np.ndarray, list[Any]]:
-    """Return what is around some estimators as bytes, and these estimators.
+    """Take some estimators out of another one; return the rest as bytes, and these estimators.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def split(estimator: BaseEstimator, is_inner: Callable[[Any], bool]) -> tuple[np
         data = io_.dumps(shell)
         unknown = sorted(set(io_.get_untrusted_types(data=data)) - set(_TRUSTED))
     except Exception as error:
-        raise TypeError(f"estimator holds what skops cannot write: {error}. {_ADVICE}") from error
+        raise TypeError(f"estimator holds an object that skops cannot write: {error}. {_ADVICE}") from error
     if unknown:
         raise TypeError(
             f"estimator holds {', '.join(unknown)}, which a file without code cannot hold. {_ADVICE}"
@@ -120,24 +120,24 @@ def join(around: np.ndarray, inner: list[Any]) -> tuple[Any, Any]:
             elif getattr(part, "memory", None) is not None:
                 memory, part.memory = part.memory, None
         if {id(part) for part in places.values()} != {id(part) for part in inner}:
-            raise ValueError("some of its estimators have no place")
+            raise ValueError("some estimators of this package have no place in it")
         return copy.deepcopy(shell, dict(places)), memory
     except Exception as error:
-        raise ValueError(f"what is around its estimators cannot be read: {error}") from error
+        raise ValueError(f"the part of the file that skops has written cannot be read: {error}") from error
 
 
 def _check(data: bytes) -> None:
-    """Refuse archives that are larger than they look, and sparse matrices, which skops compresses."""
+    """Raise for archives that are larger than they look, and for sparse matrices, which skops compresses."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
     if sum(entry.file_size for entry in entries) > len(data):
-        raise ValueError("it is larger than its file")
+        raise ValueError("its content is larger than its file")
     if any(not entry.filename.endswith((".json", ".npy", ".bin")) for entry in entries):
-        raise TypeError(f"estimator holds a sparse matrix, which is not written. {_ADVICE}")
+        raise TypeError(f"estimator holds a sparse matrix, which cannot be saved. {_ADVICE}")
 
 
 def _parts(value: Any, stop: Callable[[Any], bool] = lambda part: False) -> Iterator[Any]:
-    """Yield the objects that a value is made of, itself first; nothing of those at which to stop."""
+    """Yield a value and the objects that it is made of; do not look into those at which to stop."""
     pending, seen = [value], dict[int, Any]()
     while pending:
         part = pending.pop()
@@ -161,7 +161,7 @@ def _skops() -> Any:
         import skops.io
     except ImportError as error:
         raise ImportError(
-            "Pipelines and other estimators of scikit-learn are kept by skops. Install it with: "
-            "pip install 'sklearn-simclr[skops]'"
+            "Pipelines and other estimators of scikit-learn are saved with skops, which is not installed. "
+            "Install it with: pip install 'sklearn-simclr[skops]'"
         ) from error
     return skops.io

@@ -86,15 +86,15 @@ _ATTRIBUTES: dict[str, Any] = {
     "_sklearn_output_config": dict,
 }
 
-# A student does without its teacher.
+# A student that is fitted does not need its teacher.
 _NOT_KEPT = ("teacher_",)
 
 _NEEDED = ("_format", "image_shape_", "pixel_range_", "n_features_in_")
 _NEEDED_OF_NETWORKS = ("encoder_", "_architecture")
 _NEEDED_OF_FEATURES = ("_n_features_out",)
 
-# Transformers without a network, and bins for the 180 degrees of an edge: a file cannot ask for more.
 _FEATURES = (HOGTransformer, PixelTransformer)
+# One bin per degree of an edge: a file cannot ask for more.
 _MOST_ORIENTATIONS = 180
 
 _TIMM = "timm:"
@@ -216,7 +216,7 @@ class _Writer:
             return {"scalar": self.array(np.asarray(value), where)}
         if isinstance(value, torch.Tensor):
             return {"tensor": self.keep(value)}
-        # As a text they name the same weights.
+        # As text, a path names the same weights.
         if isinstance(value, os.PathLike):
             return os.fspath(value)
         if isinstance(value, enum.Enum) and type(value).__module__.startswith("torchvision."):
@@ -247,7 +247,7 @@ class _Writer:
             codes = text.reshape(-1).view(np.int32).reshape(*value.shape, value.dtype.itemsize // 4)
             return {"strings": self.keep(codes)}
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
-            raise TypeError(f"{where} is an array of {value.dtype}, which is not written. {_ADVICE}")
+            raise TypeError(f"{where} is an array of {value.dtype}, which cannot be saved. {_ADVICE}")
         return {"array": self.keep(value)}
 
     def keep(self, value: torch.Tensor | np.ndarray) -> str:
@@ -278,8 +278,8 @@ class _Writer:
         if isinstance(loss, nn.Module):
             raise TypeError(
                 f"{where}.loss is a {type(loss).__name__}, a module, which a file without code cannot "
-                "build again. Pass set_params(loss='nt_xent'): transform does without it. Its numbers, in "
-                "loss_, are then left out."
+                "build again. Call set_params(loss='nt_xent') before saving: transform does not need the "
+                "loss, and the file leaves its weights in loss_ out."
             )
         return {
             name: None if name in _PLACES else self.value(value, f"{where}.{name}")
@@ -292,18 +292,18 @@ class _Writer:
         # The estimator itself is kept too: its id must not be taken by another object meanwhile.
         if id(estimator) in self.places:
             return self.places[id(estimator)][0]
-        # A file that could not be read is not written.
+        # Parameters that are not valid would give a file that cannot be read.
         estimator._validate_params()
         record = {"class": type(estimator).__name__, "params": self.params(estimator, where)}
         fitted = vars(estimator).keys() - estimator.get_params(deep=False).keys() - {*_NOT_KEPT}
         if "loss_" in fitted:
-            # Of a module that is no longer the loss: another loss trains without its numbers.
+            # loss_ is of a module that is no longer the loss: another loss trains without its weights.
             fitted -= {"loss_", "_optimizer_state"}
         unknown = sorted(fitted - _ATTRIBUTES.keys())
         if unknown:
             raise TypeError(
-                f"{where} has the attribute {unknown[0]!r}, which is none of {type(estimator).__name__}: it "
-                "would be lost. Delete it first."
+                f"{where} has the attribute {unknown[0]!r}, which {type(estimator).__name__} does not have: "
+                "the file would lose it. Delete the attribute before saving."
             )
         record["attributes"] = {
             name: self.attribute(estimator, name, f"{where}.{name}") for name in sorted(fitted)
@@ -345,7 +345,7 @@ class _Reader:
         for record in self.records:
             self.estimators.append(self.estimator(record))
         if self.arrays:
-            raise ValueError(f"{len(self.arrays)} of its arrays belong to nothing")
+            raise ValueError(f"{len(self.arrays)} of its arrays belong to no estimator")
 
     def last(self) -> Any:
         self.read()
@@ -382,10 +382,10 @@ class _Reader:
     def strings(self, name: str) -> np.ndarray:
         codes = np.ascontiguousarray(self.array(name))
         if codes.dtype != np.int32 or codes.shape[-1] == 0:
-            raise ValueError("it has an array of strings that is none")
+            raise ValueError("one of its arrays of strings is not valid")
         if codes.size and not 0 <= codes.min() <= codes.max() <= sys.maxunicode:
-            raise ValueError("it has an array of strings with characters that do not exist")
-        # Strings of an empty array have a length too, which nothing in the file pays for.
+            raise ValueError("one of its arrays of strings has characters that do not exist")
+        # The strings of an empty array have a length, too, however small the file is.
         length = codes.shape[-1] if codes.size else 1
         return codes.reshape(-1).view(f"=U{length}").reshape(codes.shape[:-1])
 
@@ -400,7 +400,7 @@ class _Reader:
         return self.value(content)[()]
 
     def tensor(self, name: str) -> torch.Tensor:
-        # Each is used once: a small file cannot make a large estimator of one array.
+        # Each array is used once: a small file cannot make a large estimator of one array.
         return self.arrays.pop(name)
 
     def format(self, content: Any) -> ImageFormat:
@@ -426,9 +426,9 @@ class _Reader:
     def random_state(self, content: Any) -> np.random.RandomState:
         random_state = np.random.RandomState()
         state = self.value(content)
-        # NumPy reads its numbers from there on, also where there are none.
+        # NumPy reads on from this place, even beyond the end of the numbers.
         if type(state[2]) is not int or not 0 <= state[2] <= len(state[1]):
-            raise ValueError(f"its random_state is at the place {state[2]!r}, where it has no numbers")
+            raise ValueError(f"its random_state is at the place {state[2]!r} of {len(state[1])} numbers")
         random_state.set_state(state)
         return random_state
 
@@ -438,12 +438,12 @@ class _Reader:
     def frozen(self, content: Any) -> FrozenEstimator:
         value = self.value(content)
         if type(value) not in ESTIMATORS.values():
-            raise ValueError("something that is no estimator is frozen")
+            raise ValueError("one of its FrozenEstimators holds no estimator")
         return FrozenEstimator(value)
 
     def place(self, content: Any) -> Any:
         if type(content) is not int or not 0 <= content < len(self.estimators):
-            raise ValueError(f"there is no estimator {content!r} before the one that refers to it")
+            raise ValueError(f"there is no estimator {content!r} before the reference to it")
         return self.estimators[content]
 
     def network(self, content: Any) -> nn.Module:
@@ -472,7 +472,7 @@ class _Reader:
         # Without memory at first: a name and a number may stand for any size.
         with torch.device("meta"):
             fill_network(make_encoder(name, channels, size)[0], state)
-        # On the CPU: not all that its networks compute when they are built is in their state.
+        # Then on the CPU: networks of timm compute more than their state when they are built.
         with torch.random.fork_rng(devices=[]):
             return make_encoder(name, channels, size)[0]
 
@@ -481,7 +481,7 @@ class _Reader:
 
         columns = self.value(content)
         if any(type(column) is not np.ndarray or column.ndim != 1 for column in columns.values()):
-            raise ValueError("it has a table with something else than columns")
+            raise ValueError("one of its tables holds something other than columns")
         return pd.DataFrame(columns)
 
     def estimator(self, record: Any) -> Any:
@@ -507,11 +507,11 @@ class _Reader:
         needed = _NEEDED + (_NEEDED_OF_FEATURES if cls in _FEATURES else _NEEDED_OF_NETWORKS)
         missing = [key for key in needed if key not in attributes]
         if attributes and missing:
-            raise ValueError(f"{name} is without {missing[0]!r}")
+            raise ValueError(f"{name} lacks {missing[0]!r}")
         if not 0 <= attributes.get("_n_features_out", 0) <= MOST_RESIZED * _MOST_CHANNELS:
             raise ValueError(f"{name} gives {attributes['_n_features_out']} features, which is too many")
         if getattr(estimator, "n_orientations", 1) > _MOST_ORIENTATIONS:
-            raise ValueError(f"{name} tells {estimator.n_orientations} directions of edges apart")
+            raise ValueError(f"{name} has n_orientations={estimator.n_orientations}, which is too many")
         vars(estimator).update(attributes)
         return estimator
 

@@ -39,12 +39,12 @@ _TOLERANCE = 1e-4
 
 _INPUT = "images"
 
-# What the network answers, where later steps take it.
+# The output of the network if later steps take it as their input.
 _ENCODED = "encoded"
 
 
 class ServedNetwork(nn.Module):
-    """Images as the user has them to what the estimator answers.
+    """Map images as the user has them to the answer of the estimator.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class _PaddedAvgPool(nn.Module):
 
 
 def _exportable(module: nn.Module) -> nn.Module:
-    """Replace the pools that ONNX has no operator for: with a divisor that is not the number of pixels."""
+    """Replace pools that divide by another number than that of their pixels: ONNX has no such operator."""
     if isinstance(module, nn.AvgPool2d) and module.divisor_override == 4 and module.ceil_mode:
         sizes = {str(size) for size in (module.kernel_size, module.stride)}
         return _PaddedAvgPool() if sizes <= {"2", "(2, 2)"} and module.padding in (0, (0, 0)) else module
@@ -232,7 +232,8 @@ def write_onnx(
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if size > _LARGEST:
         raise ValueError(
-            f"The network has {size / 2**30:.1f} GiB, and an ONNX file at most 2. Pass format='safetensors'."
+            f"The network takes {size / 2**30:.1f} GiB, but an ONNX file holds at most 2 GiB. Pass "
+            "format='safetensors'."
         )
     images = network.example(2)
     options = {
@@ -245,7 +246,7 @@ def write_onnx(
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            # What they warn of changes from version to version; the file is compared with the network.
+            # The warnings change with the version of torch; the file is compared with the network anyway.
             warnings.simplefilter("ignore")
             torch.onnx.export(network, (images,), path, **options)
     except OSError:
@@ -267,7 +268,7 @@ def write_onnx(
 
 
 def _options() -> dict[str, Any]:
-    """Return how the batch axis is left open, for the exporter that this torch prefers."""
+    """Return options that leave the batch axis open, for the exporter that this torch prefers."""
     options = {"opset_version": OPSET}
     if _uses_onnxscript():
         batch = {0: torch.export.Dim("n")}
@@ -305,22 +306,23 @@ def check_onnx(network: ServedNetwork, path: str, later: Sequence[Step] = ()) ->
             expected = answers(list(later), expected["network"])
         found = session.run(None, {_INPUT: images.numpy()})
         for (name, right), answer in zip(expected.items(), found, strict=True):
-            reason = "" if answer.shape == right.shape else f"shape {answer.shape} and not {right.shape}"
+            reason = "" if answer.shape == right.shape else f"shape {answer.shape} instead of {right.shape}"
             if name == "labels" and not reason:
                 wrong = (answer != right) & _decided(expected)
-                reason = f"{answer[wrong][0]!r} and not {right[wrong][0]!r}" if wrong.any() else ""
+                reason = f"{answer[wrong][0]!r} instead of {right[wrong][0]!r}" if wrong.any() else ""
             elif not reason:
                 scale, deviation = max(1.0, np.abs(right).max()), np.abs(answer - right).max()
-                reason = "" if deviation <= _TOLERANCE * scale else f"by {deviation:.2g} of {scale:.2g}"
+                small = deviation <= _TOLERANCE * scale
+                reason = "" if small else f"by {deviation:.2g}, with values up to {scale:.2g}"
             if reason:
                 raise ValueError(
-                    f"The ONNX graph answers otherwise than the estimator itself: {name}, {reason}. Nothing "
-                    "was written; pass format='safetensors' or 'torch'."
+                    f"The output {name!r} of the ONNX graph differs from that of the estimator: {reason}. "
+                    "Nothing was written; pass format='safetensors' or 'torch'."
                 )
 
 
 def _decided(expected: dict[str, Any]) -> Any:
-    """Return which labels rounding cannot change."""
+    """Return a mask of the labels that rounding cannot change."""
     scores = expected.get("probabilities", expected.get("scores"))
     if scores is None:
         return True

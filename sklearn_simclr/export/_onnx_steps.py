@@ -20,7 +20,7 @@ __all__ = ["OPSET", "Step", "answers", "later_steps", "put_behind", "steps_graph
 # For older opsets, onnxruntime averages the last row and column of a pool with ceil_mode wrongly.
 OPSET = 20
 
-# Of the operators for machine learning; onnxruntime has had these since its version 1.11.
+# Operators for machine learning, in a version that onnxruntime has known since its own version 1.11.
 _ML = "ai.onnx.ml"
 _ML_OPSET = 3
 
@@ -28,7 +28,7 @@ _PREFIX = "later_"
 
 
 class Step(NamedTuple):
-    """A fitted estimator that takes what the one before it gives.
+    """A fitted estimator that takes the output of the one before it.
 
     Parameters
     ----------
@@ -71,15 +71,15 @@ def later_steps(found: ImageStep) -> list[Step]:
     before = [type(step).__name__ for step in found.before if hasattr(step, "get_params")]
     if before:
         warn(
-            f"X goes through {', '.join(before)} before {found.path}: the ONNX graph begins after that. Give "
-            f"it what {before[-1]} returns."
+            f"X goes through {', '.join(before)} before {found.path}, with which the ONNX graph begins. Give "
+            f"the graph the output of {before[-1]}."
         )
     for path, later in found.after:
         if any(one.step is found.step for one in image_steps(later)):
             raise ValueError(
-                f"{path}, a {type(later).__name__}, answers with something else than the estimators that it "
-                f"holds, which an ONNX graph from images cannot. Pass {found.path}, and apply the rest in "
-                "scikit-learn to what the graph answers."
+                f"{path}, a {type(later).__name__}, changes the answers of the estimators that it holds, "
+                f"which cannot be written as an ONNX graph from images. Pass {found.path}, and apply the "
+                "rest in scikit-learn to the output of the graph."
             )
     return [step for path, later in found.after for step in _taken_apart(path, later)]
 
@@ -128,7 +128,7 @@ def answers(steps: list[Step], rows: NDArray[np.float32]) -> dict[str, NDArray]:
         "representations" of a transformer.
     """
     with warnings.catch_warnings():
-        # Of columns without names, and of the labels of a classifier that is scored.
+        # The warnings are about columns without names, and labels of a classifier that is scored.
         warnings.simplefilter("ignore")
         for step in steps[:-1]:
             rows = np.asarray(step.estimator.transform(rows))
@@ -274,13 +274,13 @@ def _import_skl2onnx() -> Any:
         import skl2onnx
     except ImportError as error:
         raise ImportError(
-            "The steps of a Pipeline after its encoder are written by skl2onnx. Install it with: "
+            "Writing the steps of a Pipeline after its encoder needs skl2onnx. Install it with: "
             "pip install 'sklearn-simclr[onnx]'; or pass the encoder alone."
         ) from error
     return skl2onnx
 
 
 _ADVICE = (
-    "Export the encoder alone, or the Pipeline up to that step, and apply the rest in scikit-learn to what "
-    "the graph answers."
+    "Export the encoder alone, or the Pipeline up to that step, and apply the rest in scikit-learn to the "
+    "output of the graph."
 )

@@ -196,8 +196,9 @@ def _export_safetensors(estimator: Any, path: PathLike) -> str:
         return f"from sklearn_simclr.export import load_encoder\npretrained = load_encoder({str(path)!r})"
     if estimator._architecture["encoder"] is None:
         warn(
-            f"The encoder is a {about['encoder']}, which is not of this package: {path} has its weights, "
-            "under names that begin with 'encoder.', but no description it could be built from."
+            f"The encoder is a {about['encoder']}, which is not of this package: {path} holds its weights, "
+            "with names that begin with 'encoder.', but no description to build it from. Keep the code that "
+            "builds the encoder."
         )
     return _how_to_fill(
         estimator,
@@ -251,7 +252,7 @@ def _export_torch(estimator: Any, path: PathLike) -> str:
     with replacing(path) as unfinished:
         try:
             torch.save(state, unfinished)
-        except RuntimeError as error:  # its own error for a full disk
+        except RuntimeError as error:  # torch raises this for a full disk
             raise OSError(errno.EIO, str(error)) from error
     return how
 

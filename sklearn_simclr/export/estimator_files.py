@@ -76,7 +76,7 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     if not steps:
         raise TypeError(
             f"estimator must be one of {', '.join(ESTIMATORS)}, or a Pipeline or another estimator of "
-            f"scikit-learn with one; got {type(estimator).__name__}."
+            f"scikit-learn that holds one; got {type(estimator).__name__}."
         )
     for found in steps:
         if type(found.step) not in ESTIMATORS.values():
@@ -152,6 +152,7 @@ def load_estimator(path: str | os.PathLike) -> Any:
         named = ", ".join(f"{name}={shortened(repr(value))}" for name, value in sorted(places.items()))
         warn(
             f"{path} has {named}, which is not taken from a file: such a place may hold pickles, which run "
-            "code, or files of yours. It is None in the estimator; set_params gives it a place of your own."
+            "code, or files of yours. The loaded estimator has None instead; set a place of your own with "
+            "set_params."
         )
     return estimator

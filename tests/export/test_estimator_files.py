@@ -363,20 +363,23 @@ FORGERIES = {
     "class attribute": (lambda c, e, t: e["attributes"].update(__class__=1), "'__class__'"),
     "attribute of another type": (lambda c, e, t: e["attributes"].update(encoder_=1), "'encoder_'"),
     "missing attribute": (lambda c, e, t: e["attributes"].pop("_format"), "'_format'"),
-    "not fitted": (lambda c, e, t: e.update(attributes={}), "not fitted|belong to nothing"),
+    "not fitted": (lambda c, e, t: e.update(attributes={}), "not fitted|belong to no estimator"),
     "unknown kind": (lambda c, e, t: e["params"].update(loss={"call": "os.system"}), "kind 'call'"),
     "two kinds": (lambda c, e, t: e["params"].update(loss={"list": [], "dict": []}), "valid"),
-    "no estimator": (lambda c, e, t: c.clear(), "belong to nothing"),
+    "no estimator": (lambda c, e, t: c.clear(), "belong to no estimator"),
     "no list": (lambda c, e, t: c.__setitem__(0, "estimator"), "valid"),
     "refers to itself": (lambda c, e, t: e["params"].update(loss={"estimator": 0}), "no estimator 0"),
     "array that is described": (
         lambda c, e, t: e["params"].update(loss={"array": ["<U200000000", [1], ["a"]]}),
         "unhashable",
     ),
-    "strings of numbers": (lambda c, e, t: add_strings(e, t, torch.zeros(3, 5)), "strings that is none"),
+    "strings of numbers": (
+        lambda c, e, t: add_strings(e, t, torch.zeros(3, 5)),
+        "arrays of strings is not valid",
+    ),
     "strings without length": (
         lambda c, e, t: add_strings(e, t, torch.zeros(3, 0, dtype=torch.int32)),
-        "strings that is none",
+        "arrays of strings is not valid",
     ),
     "characters that do not exist": (
         lambda c, e, t: add_strings(e, t, torch.full((3, 5), 0x110000, dtype=torch.int32)),
@@ -388,7 +391,7 @@ FORGERIES = {
     ),
     "table of one number": (
         lambda c, e, t: e["attributes"].update(history_={"frame": {"dict": [["a", 1]]}}),
-        "else than columns",
+        "other than columns",
     ),
     "unknown network": (
         lambda c, e, t: e["attributes"]["encoder_"]["network"]["of"].update(kind="mine"),
@@ -402,7 +405,7 @@ FORGERIES = {
         lambda c, e, t: e["attributes"]["encoder_"]["network"]["of"].update(width=33),
         "instead of",
     ),
-    "superfluous tensor": (lambda c, e, t: t.update(more=torch.zeros(3)), "belong to nothing"),
+    "superfluous tensor": (lambda c, e, t: t.update(more=torch.zeros(3)), "belong to no estimator"),
     "missing tensor": (lambda c, e, t: t.pop("0"), "'0' is missing"),
     "deep nesting": (lambda c, e, t: e["attributes"].update(history_=nested(400)), "recursion"),
     "images without pixels": (
@@ -431,9 +434,9 @@ def test_a_file_that_was_not_changed_passes_the_forge(saved, simclr, digits, tmp
 @pytest.mark.parametrize(
     "change, reason",
     [
-        (lambda e: e["params"].update(n_orientations=10**6), "directions"),
+        (lambda e: e["params"].update(n_orientations=10**6), "n_orientations"),
         (lambda e: e["attributes"].update(_n_features_out=2**40), "too many"),
-        (lambda e: e["attributes"].pop("_n_features_out"), "is without"),
+        (lambda e: e["attributes"].pop("_n_features_out"), "lacks"),
     ],
 )
 def test_a_file_cannot_ask_for_any_number_of_features(change, reason, digits, tmp_path):

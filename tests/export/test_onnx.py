@@ -152,7 +152,7 @@ def test_onnx_of_a_network_that_the_exporter_gets_wrong_is_refused(
         write_onnx(other, *where)
 
     monkeypatch.setattr("sklearn_simclr.export._onnx.write_onnx", wrong)
-    with pytest.raises(ValueError, match="answers otherwise"):
+    with pytest.raises(ValueError, match="differs from that of the estimator"):
         export_encoder(model, path, format="onnx")
     assert path.read_bytes() == b"older" and only_file(tmp_path) == "net.onnx"
 
