@@ -40,7 +40,7 @@ from .inference import Inference, infer
 __all__ = ["BaseImageEstimator", "BaseImageTransformer", "ReadImages"]
 
 
-# Within a fit_transform, what was read from X, so that it is read but once.
+# What fit_transform has read from X, so that its transform does not read X again.
 _READ: ContextVar[dict[Any, tuple[ImageSource, Any]] | None] = ContextVar("read", default=None)
 
 
@@ -124,7 +124,7 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
     ) -> ImageSource:
         """Return the images of X, checked; with ``reset`` X decides what images look like.
 
-        A y of another length is refused before files are read.
+        A y of another length raises an error before files are read.
         """
         if isinstance(X, ReadImages):
             self._take_format(X.reader)
@@ -160,7 +160,7 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
         max_time: float | None = None,
         y: object = None,
     ) -> ImageSource:
-        """Return the images of X that can be read, at least two where nothing is known yet."""
+        """Return the images of X that can be read, at least two."""
         smallest = smallest if reset else 1
         return self._readable(self._read_images(X, reset=reset, smallest=smallest, max_time=max_time, y=y))
 
@@ -168,7 +168,10 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
         """Return the images that can be read, at least two."""
         images = images.without_bad()
         if len(images) < 2:
-            raise ValueError("Training needs at least 2 images to tell apart, got n_samples=1.")
+            raise ValueError(
+                f"Training needs at least 2 images that can be read, got n_samples={len(images)}. Pass more "
+                "images."
+            )
         return images
 
     def _read_rows(
@@ -176,9 +179,7 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
     ) -> ImageSource:
         """Return the images of files, Pillow images and the like."""
         if len(rows) < smallest:
-            raise ValueError(
-                f"Found {len(rows)} images (n_samples={len(rows)}), at least {smallest} are needed."
-            )
+            raise ValueError(f"X has too few images (n_samples={len(rows)}); pass at least {smallest}.")
         how = self._reading()
         fmt = None if reset else self._format
         decoded = read_rows(
@@ -196,10 +197,10 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
         if reset:
             if good < smallest:
                 raise ValueError(
-                    f"Of {len(rows)} images {good} can be read (n_samples={good}), at least {smallest} are "
-                    "needed."
+                    f"Only {good} of {len(rows)} images can be read (n_samples={good}); pass at least "
+                    f"{smallest} images that can be read."
                 )
-            # No names, even of a table: they would be those of columns, not of pixels.
+            # The names of a table of files are of columns, not of pixels: none are kept.
             check_feature_names(self, np.empty((0, 0)), reset=True)
             self._take(
                 decoded_format(
@@ -224,7 +225,7 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
             image_shape = layout if len(layout) == 3 and isinstance(image_shape, str) else image_shape
         array = self._read_array(X, reset=reset, smallest=smallest)
         n_columns = array.shape[1] if array.ndim == 2 else None
-        # With "auto", an array has the size that is meant, unless fit has seen files.
+        # With "auto", an array keeps its size, unless fit has seen files.
         resized = how.image_size != "auto" or listed is not None or (not reset and self._format.decoded_dtype)
         if isinstance(target, Target) and resized:
             array, image_shape = self._to_size(array, target, image_shape, reset=reset)
@@ -237,7 +238,7 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
     def _to_size(
         self, array: np.ndarray, target: Target, image_shape: ImageShape, *, reset: bool
     ) -> tuple[np.ndarray, Any]:
-        """Return an array of images in another size, and what is then to be said about their shape."""
+        """Return an array of images in another size, and the ``image_shape`` to read the array with."""
         if reset or array.ndim == 2:
             layout, shape = array_layout(array.shape, image_shape)
         else:
@@ -252,7 +253,7 @@ class BaseImageEstimator(VersionedPickles, BaseEstimator):
         return images, layout if len(layout) == 3 else images.shape[1:]
 
     def _target(self, *, reset: bool) -> Target | Literal["auto"] | None:
-        """Return the size that images are brought to: once it is chosen, that of fit."""
+        """Return the size that images are brought to; after fit, the size that fit has chosen."""
         target = check_image_size(self._reading().image_size)
         return Target(*self._format.shape[1:], crop=True) if target == "auto" and not reset else target
 
@@ -350,6 +351,6 @@ def _check_length(y: Any, n: int) -> None:
     found = shape[0] if shape else len(y) if hasattr(y, "__len__") else n
     if found != n:
         raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: {[n, found]}. Pass one label an "
-            "image, -1 or None where there is none."
+            f"Found input variables with inconsistent numbers of samples: {[n, found]}. Pass one label per "
+            "image, with -1 or None for images without a label."
         )

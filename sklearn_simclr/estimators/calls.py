@@ -1,4 +1,4 @@
-"""Public calls of estimators: each works on what the estimator was when it was called."""
+"""Public calls of estimators: each works on the estimator as it was at the time of the call."""
 
 import functools
 from collections.abc import Callable

@@ -71,7 +71,10 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         rows, labels, n = labelled_rows(y)
         readable = ~np.isin(rows, source.bad)
         if not readable.any():
-            raise ValueError(f"Of {len(rows)} labelled images none can be read (n_samples={n}).")
+            raise ValueError(
+                f"None of the {len(rows)} labelled images can be read (n_samples={n}). Repair these files, "
+                "or label images that can be read."
+            )
         self.classes_, codes = np.unique(labels[readable], return_inverse=True)
         _warn_of_lost_classes(rows[~readable], labels[~readable], self.classes_)
         rows, labels = rows[readable], labels[readable]
@@ -85,28 +88,29 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
             by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
             weights[rows] *= by_class[codes].astype(np.float32)
         if sample_weight is not None and not weights.any():
-            raise ValueError("The sample_weight of every labelled row is zero; pass some that are positive.")
+            raise ValueError("The sample_weight of every labelled row is zero; pass some positive weights.")
         if (weights > 0).sum() < 2:
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 labelled images with a positive weight, found "
                 f"{int((weights > 0).sum())} (n_samples={n}"
                 + (f", of which {len(source.bad)} cannot be read" if len(source.bad) else "")
-                + "). Label more."
+                + "). Label more images."
             )
         return numbers, weights
 
     def _split_validation(
         self, rows: np.ndarray, numbers: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows to train on and those to stop by; classes keep their shares where they can."""
+        """Return the rows to train on and the rows to stop by; classes keep their shares if possible."""
         if not self.early_stopping:
             return rows, rows[:0]
         counts = np.bincount(numbers[rows], minlength=len(self.classes_))
         n_held = round(self.validation_fraction * len(rows))
         if not 0 < n_held < len(rows) - 1:
             raise ValueError(
-                f"validation_fraction={self.validation_fraction} of {len(rows)} labelled rows is {n_held}. "
-                "Pass another fraction, or early_stopping=False."
+                f"validation_fraction={self.validation_fraction} of {len(rows)} labelled rows is {n_held}, "
+                "but at least 1 row is needed to stop by, and 2 to train on. Pass another fraction, or "
+                "early_stopping=False."
             )
         if counts.min() >= 2 and n_held >= len(counts) and len(rows) - n_held >= len(counts):
             split = StratifiedShuffleSplit(1, test_size=n_held, random_state=seed)
@@ -120,7 +124,7 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         return Targets(torch.from_numpy(numbers[rows]), torch.from_numpy(weights[rows]))
 
     def _held_out(self, images: ImageSource, targets: Targets) -> Validation | None:
-        """Return what early stopping looks at, if it is on."""
+        """Return the images and labels by which early stopping decides; None without early stopping."""
         return Validation(images, targets, self.n_iter_no_change) if self.early_stopping else None
 
     def _network(self) -> tuple[nn.Module, ...]:
@@ -128,7 +132,7 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
         return self.encoder_, self.classifier_
 
     def _served(self) -> tuple[nn.Module, ...]:
-        """Return the modules that predictions are made by: the same, perhaps for mirror images as well."""
+        """Return the modules for predictions: those of `_network`, perhaps for mirror images as well."""
         encoder, *rest = self._network()
         return (MirroredNetwork(encoder) if getattr(self, "mirror_", False) else encoder, *rest)
 
@@ -222,15 +226,15 @@ class TrainedImageClassifier(LabelledScoreMixin, TrainedImageEstimator, BaseImag
             more = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
             grey = self._reading_setting.format("on_error='grey'")
             raise ValueError(
-                f"{len(bad)} of {len(logits)} images cannot be read and have no class: rows "
-                f"{bad[:_LISTED].tolist()}{more}. Leave them out, or pass {grey} to have them taken for grey "
-                "images; predict_proba gives rows of NaN for them."
+                f"{len(bad)} of {len(logits)} images cannot be read, so that their class cannot be "
+                f"predicted: rows {bad[:_LISTED].tolist()}{more}. Leave these rows out, or pass {grey} to "
+                "predict grey images in their place; predict_proba returns NaN for these rows."
             )
         return self.classes_[logits.argmax(axis=1)]
 
 
 def through(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
-    """Return what modules make of images, one after the other."""
+    """Apply modules to images, one after the other."""
     for module in modules:
         images = module(images)
     return images
@@ -274,7 +278,7 @@ def is_fitted(estimator: BaseEstimator | None) -> bool:
 
 
 def _warn_of_lost_classes(rows: NDArray, labels: NDArray, known: NDArray) -> None:
-    """Say which classes have no image that could be read, by the rows and labels of those that could not."""
+    """Warn of classes without a readable image, given rows and labels of the images that cannot be read."""
     learnt = set(known.tolist())
     lost = [label for label in np.unique(labels).tolist() if label not in learnt]
     if lost:
@@ -283,9 +287,10 @@ def _warn_of_lost_classes(rows: NDArray, labels: NDArray, known: NDArray) -> Non
             at = rows[labels == label]
             named.append(f"{label!r} (row {at[0]}" + (f" and {len(at) - 1} others)" if len(at) > 1 else ")"))
         more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
+        classes = "this class" if len(lost) == 1 else "these classes"
         warn(
             f"None of the labelled images of {', '.join(named)}{more} can be read: the classifier will not "
-            "know that class. Repair these files, or add other images of it."
+            f"know {classes}. Repair these files, or add other images of {classes}."
         )
 
 
@@ -294,7 +299,9 @@ def _check_weights(sample_weight: ArrayLike, n: int) -> np.ndarray:
     if weights.ndim == 0:
         weights = np.full(n, weights, dtype=np.float32)
     if weights.shape != (n,):
-        raise ValueError(f"sample_weight.shape == {weights.shape}, expected {(n,)}: one weight an image.")
+        raise ValueError(
+            f"sample_weight.shape == {weights.shape}, expected {(n,)}: pass one weight per image."
+        )
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
         row = int(np.argmax(bad))

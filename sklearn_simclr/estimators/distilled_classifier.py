@@ -32,7 +32,7 @@ from .simclr_transformer import SimCLRTransformer
 
 __all__ = ["DistilledClassifier"]
 
-# Probabilities that a teacher rounds to zero; the logarithm needs more.
+# A teacher may round probabilities to zero, whose logarithm would be infinite.
 _PROBABILITY_FLOOR = 1e-12
 
 
@@ -164,7 +164,7 @@ class DistilledClassifier(TrainedImageClassifier):
     array([0, 1, 2])
     """
 
-    # For label_fraction_curve: it also learns from the rows whose labels were not drawn.
+    # label_fraction_curve reads that this estimator also learns from rows whose labels were not drawn.
     learns_from_unlabelled = True
 
     _reading_setting = "student=SimCLRTransformer(..., {})"
@@ -274,7 +274,10 @@ class DistilledClassifier(TrainedImageClassifier):
                 labels, weights = self._read_labels(y, sample_weight, images)
             readable = np.setdiff1d(np.arange(n), images.bad)
             if len(readable) < 2:
-                raise ValueError(f"Of {n} images {len(readable)} can be read, at least 2 are needed.")
+                raise ValueError(
+                    f"Only {len(readable)} of {n} images can be read; pass at least 2 images that can be "
+                    "read."
+                )
             self.teacher_ = self._fit_teacher(X, y, None if len(readable) == n else readable)
             self._take_classes(y is not None, labels)
             seed = draw_seed(self.random_state)
@@ -312,8 +315,8 @@ class DistilledClassifier(TrainedImageClassifier):
             )
         if student is not None and not is_fitted(student) and student.weights is not None:
             raise ValueError(
-                f"student has weights={str(student.weights)!r} but is not fitted, and would begin with "
-                "random ones. Pass a fitted one: SimCLRTransformer(weights=..., max_epochs=0).fit(X)."
+                f"student has weights={str(student.weights)!r} but is not fitted, so it would begin with "
+                "random weights. Pass a fitted student: SimCLRTransformer(weights=..., max_epochs=0).fit(X)."
             )
         if y is None:
             needs = [
@@ -326,8 +329,10 @@ class DistilledClassifier(TrainedImageClassifier):
                 if needed
             ]
             if needs:
-                more = "" if is_fitted(teacher) else " Or pass a fitted teacher."
-                raise ValueError(f"{needs[0]} requires y to be passed, but the target y is None.{more}")
+                more = "" if is_fitted(teacher) else ", or a fitted teacher"
+                raise ValueError(
+                    f"{needs[0]} requires y to be passed, but the target y is None. Pass y{more}."
+                )
 
     def _fit_teacher(self, X: Images, y: Labels | None, rows: np.ndarray | None) -> Any:
         """Return the teacher, fitted on some rows (None: on all) if it was not."""
@@ -346,12 +351,16 @@ class DistilledClassifier(TrainedImageClassifier):
             own = self.classes_.tolist()
             new = [label for label in own if label not in place]
             if new:
-                raise ValueError(f"y has the labels {new}, but the teacher knows only {list(place)}.")
+                raise ValueError(
+                    f"y has the labels {new}, but the teacher knows only {list(place)}. Pass labels that the "
+                    "teacher knows, or a teacher fitted on all of them."
+                )
             spare = [label for label in place if label not in own]
             if spare and not is_fitted(unwrap_frozen(self.teacher)):
                 raise ValueError(
-                    f"The teacher took {spare} in y for classes, which mark rows without a label. Wrap its "
-                    "last step in LabelFractionClassifier, or fit it on the labelled rows first."
+                    f"The teacher took {spare} in y for classes, but these values mark rows without a label. "
+                    "Wrap the last step of the teacher in LabelFractionClassifier, or fit the teacher on the "
+                    "labelled rows first."
                 )
             renumbered = np.array([place[label] for label in own])
             numbers[numbers >= 0] = renumbered[numbers[numbers >= 0]]
@@ -372,9 +381,9 @@ class DistilledClassifier(TrainedImageClassifier):
         unknown = rows[~np.isfinite(odds).all(axis=1)]
         if len(unknown):
             raise ValueError(
-                f"The teacher gives row {unknown[0]} of X"
+                f"The probabilities that the teacher gives row {unknown[0]} of X"
                 + (f" and {len(unknown) - 1} others" if len(unknown) > 1 else "")
-                + " probabilities that are no numbers. Leave these rows out of X."
+                + " are not finite. Leave these rows out of X."
             )
         return torch.from_numpy(np.log(np.maximum(odds, _PROBABILITY_FLOOR)).astype(np.float32))
 

@@ -20,7 +20,7 @@ __all__ = ["HOGTransformer", "PixelTransformer"]
 
 
 class _FixedFeatures(BaseImageTransformer):
-    """Base of transformers whose fit only looks at what images are like."""
+    """Base of transformers whose fit only learns the size and the pixel range of images."""
 
     _parameter_constraints = BaseImageTransformer._reading_constraints
     device = "cpu"
@@ -215,5 +215,5 @@ class HOGTransformer(_FixedFeatures):
         height, width = images.shape[2:]
         cell = max(2, min(height, width) // 8) if isinstance(self.cell_size, str) else self.cell_size
         cell = min(cell, height, width)
-        # What does not fill a cell at the border is left out.
+        # The pooling leaves out pixels at the border that do not fill a cell.
         return normalized_blocks(F.avg_pool2d(edge_votes(images, self.n_orientations), cell), self.block_size)

@@ -38,7 +38,7 @@ from ..training.part import part_of
 
 __all__ = ["Inference", "images_a_forward", "infer"]
 
-# What modules make of float images (n, C, H, W): n rows.
+# A function of modules and float images (n, C, H, W) that returns n rows.
 Inference: TypeAlias = Callable[[Sequence[nn.Module], torch.Tensor], torch.Tensor]
 
 # Pixels of a forward in inference, on a CPU and elsewhere: few enough for a single row to be answered quickly
@@ -46,23 +46,23 @@ Inference: TypeAlias = Callable[[Sequence[nn.Module], torch.Tensor], torch.Tenso
 _PIXELS = 64 * 32 * 32
 _PIXELS_ELSEWHERE = 4 * 1024 * 32 * 32
 
-# Bytes that a pixel of a forward may take on an accelerator, and the part of its memory that may be taken.
+# Bytes that a pixel of a forward may take on an accelerator, and the share of its memory that may be taken.
 _BYTES_A_PIXEL = 1024
 _MEMORY_PART = 0.25
 
-# As many images as that are better, as long as they have no more pixels than that: a network may hold 1 KB
-# for each.
+# Batches of at least so many images are faster, as long as they have no more pixels than that: a network may
+# hold 1 KB per pixel.
 _IMAGES = 16
 _MOST_PIXELS = 4 * 224 * 224
 _MOST_PIXELS_ELSEWHERE = 16 * 1024 * 1024
 
-# Above so many channels, what a pixel takes grows with them.
+# With more channels, the memory of a pixel grows with their number.
 _CHANNELS = 8
 
-# Numbers of the images of a forward: they count where a network shrinks the images.
+# Largest size of the images of a forward, in numbers: the limit if a network shrinks large images at once.
 _NUMBERS = 2**23
 
-# Fewer images are transformed before ranks have agreed on who transforms which.
+# Fewer images are transformed sooner than ranks can agree on who transforms which.
 _SHARED_FROM = 1024
 
 
@@ -136,15 +136,15 @@ def _infer_here(
             if not out_of_memory(error):
                 raise
             said = str(error).partition("\n")[0]
-        # Out here nothing holds the tensors of the batch any longer. All rows are computed anew: they
-        # must not differ by the batch they were in.
+        # Outside of the except block nothing holds the tensors of the batch any longer. All rows are computed
+        # anew, since a row must not depend on the size of its batch.
         _ON_DEVICES.clear()
         empty_cache(device)
         if size == 1:
             raise MemoryError(
                 f"The memory of device {str(device)!r} is exhausted by a single image of shape "
-                f"{tuple(source.shape)}: {said} Pass another device, or smaller images (image_size). "
-                "In fit, micro_batch_size and batch_size decide about memory."
+                f"{tuple(source.shape)}: {said} Pass another device, or a smaller image_size. In fit, also "
+                "lower micro_batch_size or batch_size."
             )
         size //= 2
 
@@ -252,19 +252,20 @@ def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _state_of(module: nn.Module) -> tuple:
-    """Return what differs where a module computes something else: its parts, its hooks and its numbers."""
+    """Return values that change whenever a module may compute something else: parts, hooks and numbers."""
     parts = [
         (id(part), repr(part) if not list(part.children()) else "", len(part._forward_hooks))
         for part in module.modules()
     ]
-    # Numbers and not versions of tensors: who writes to .data or to a view of numpy leaves no trace in these.
+    # Numbers, not the versions of tensors: writing to .data or to a view of numpy leaves the version as it
+    # is.
     tensors = [tensor.detach() for tensor in itertools.chain(module.parameters(), module.buffers())]
     held = [(tensor.data_ptr(), tensor.dtype, tensor.shape) for tensor in tensors]
     return (*parts, *held, *(_checksum(tensor) for tensor in tensors))
 
 
 def _checksum(tensor: torch.Tensor) -> int:
-    """Return what bytes of a tensor that were changed have not in common, all but one in 4 billion times."""
+    """Return a checksum of the bytes of a tensor; one change in 4 billion goes unnoticed."""
     array = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
     array.setflags(write=False)
     return google_crc32c.value(array)

@@ -13,7 +13,7 @@ from .trained_base import TrainedImageEstimator
 
 __all__ = ["ImageStep", "image_steps", "trained_step"]
 
-# Where other estimators hold the one that they have fitted, or else are to fit.
+# Attributes in which other estimators hold the estimator that they have fitted, or else are to fit.
 _HELD = ("best_estimator_", "estimator_", "classifier_", "regressor_", "estimator", "classifier", "regressor")
 
 
@@ -118,13 +118,13 @@ def trained_step(estimator: Any, caller: str) -> ImageStep:
     if not found:
         raise TypeError(
             f"{caller} needs an estimator of images with an encoder, such as SimCLRTransformer, or a "
-            f"Pipeline or the like with one; found {type(estimator).__name__}."
+            f"Pipeline or other estimator that holds one; found {type(estimator).__name__}."
         )
     if len(found) > 1:
         paths = ", ".join(f"{one.path} ({type(one.step).__name__})" for one in found)
         raise ValueError(
             f"The {type(estimator).__name__} has {len(found)} encoders: {paths}. Pass one of "
-            "them, with the images that it takes."
+            "these estimators, with the images for it."
         )
     return found[0]
 

@@ -61,23 +61,25 @@ def published_modules(
     name = encoder_name(network)
     if not isinstance(encoder, str) or encoder not in ("auto", name):
         given = repr(encoder) if isinstance(encoder, str) else type(encoder).__name__
-        raise ValueError(f"{where} is a {name}, but encoder is {given}. Pass encoder='auto', or no weights.")
+        raise ValueError(
+            f"{where} is a {name}, but encoder is {given}. Pass encoder='auto', or weights=None."
+        )
     channels = input_channels(network)
     if shape[0] not in (1, channels):
         try:
             network = with_channels(network, shape[0], preprocessing.sides)
         except ValueError as error:
             raise ValueError(
-                f"{where} takes images of {channels} channels (or grey ones), and those of X have "
-                f"{shape[0]}. Convert them: {error}."
+                f"{where} takes images of {channels} channels (or grey images), but those of X have "
+                f"{shape[0]}. Convert the images, since {error}."
             ) from None
         channels = shape[0]
         preprocessing = preprocessing.with_channels(channels)
         if not trained:
             warn(
-                f"{where} takes images of another number of channels than X has, {channels}. Its first "
-                "layer was changed to see their mean, and without training it sees nothing else of them. "
-                "Pass max_epochs of at least 1, or choose or mix the channels."
+                f"The images of X have {channels} channels, but {where} takes another number. The first "
+                "layer was changed to see the mean of the channels; without training it sees nothing else. "
+                "Pass max_epochs of at least 1, or choose or mix channels of X."
             )
     if not _changes_nothing(preprocessing, shape, channels):
         network = PreprocessedNetwork(network, preprocessing)

@@ -46,7 +46,7 @@ _FINE_TUNING_RATE = 0.05
 # V1 appendix B.6, linear evaluation: twice that rate, and 90 epochs.
 _FROZEN_RATE, _FROZEN_EPOCHS = 0.1, 90
 
-# From a linear classifier on, small steps of Muon gain more than SGD with the rate of V1.
+# If training begins with a linear classifier, small steps of Muon gain more than SGD with the rate of V1.
 _MUON_RATE = 0.01
 
 # "auto" epochs: none with fewer labelled images per class, with which training lost more on some images than
@@ -54,7 +54,7 @@ _MUON_RATE = 0.01
 # compares.
 _LABELS_PER_CLASS, _STEPS, _PASSES = 500, 200, 20
 
-# What fine-tuning takes over from the views of pretraining.
+# Parameters that fine-tuning takes over from the views of pretraining.
 _GEOMETRY = (
     "size",
     "crop_scale",
@@ -206,7 +206,7 @@ class SimCLRClassifier(TrainedImageClassifier):
     array([0, 1, 2])
     """
 
-    # For label_fraction_curve: it also learns from the rows whose labels were not drawn.
+    # label_fraction_curve reads that this estimator also learns from rows whose labels were not drawn.
     learns_from_unlabelled = True
 
     _reading_setting = "pretrained=SimCLRTransformer(..., {})"
@@ -315,8 +315,8 @@ class SimCLRClassifier(TrainedImageClassifier):
             layers = self.pretrained_.projector_.n_layers
             if self.head_layer > layers:
                 raise ValueError(
-                    f"head_layer={self.head_layer}, but the projection head has {layers} layers. Pass 0 to "
-                    f"{layers}."
+                    f"head_layer={self.head_layer}, but the projection head has {layers} layers. Pass an int "
+                    f"from 0 to {layers}."
                 )
             self._take_format(self.pretrained_)
             self.mirror_ = isinstance(self.pretrained_._served_encoder(), MirroredNetwork)
@@ -343,7 +343,8 @@ class SimCLRClassifier(TrainedImageClassifier):
             return given, True
         if given is not self.pretrained:
             raise ValueError(
-                "pretrained is a FrozenEstimator of a transformer that is not fitted; fit it first."
+                "pretrained is a FrozenEstimator of a transformer that is not fitted; fit the transformer "
+                "first."
             )
         given = clone(given)
         given._validate_params()
@@ -384,7 +385,7 @@ class SimCLRClassifier(TrainedImageClassifier):
         return name, float(rate), 0.0 if decay == "auto" else float(decay)
 
     def _evaluates_linearly(self) -> bool:
-        """Return whether a linear layer is all that is trained, from zero."""
+        """Return whether only a linear layer is trained, from zero."""
         none = isinstance(self.trainable, Integral) and self.trainable == 0
         return self.start == "zero" and none and self.head_layer == 0
 

@@ -461,11 +461,11 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             If there is no such file of ``weights``, or those of torchvision or timm cannot be fetched.
         """
         started = time.perf_counter()
-        self._learns_from_labels(y)  # an error of it comes before files are read
+        self._learns_from_labels(y)  # raises, if at all, before files are read
         if self.online_probe and y is None:
             raise ValueError(
-                "online_probe=True watches labels, but the target y is None. Pass y, -1 where there is no "
-                "label, or online_probe=False."
+                "online_probe=True watches labels, but the target y is None. Pass y, with -1 for images "
+                "without a label, or online_probe=False."
             )
         warm = self.warm_start and hasattr(self, "encoder_")
         with together():
@@ -570,7 +570,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         check_is_fitted(self, "encoder_")
         source = self._read_images(X, reset=False).without_bad()
         if len(source) < 2:
-            raise ValueError("score needs at least 2 images to tell apart, got 1.")
+            raise ValueError(f"score compares images; pass at least 2 images, got {len(source)} readable.")
 
         def project(modules: Sequence[nn.Module], images: torch.Tensor) -> torch.Tensor:
             encoder, projector = modules
@@ -616,7 +616,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if self._lacks_head(self.projector_) and self.output not in ("encoder", "means", 0):
             raise ValueError(
                 f"output={self.output!r}, but weights={str(self.weights)!r} has no projection head, and none "
-                "was trained. Pass output='encoder', or train one: max_epochs of at least 1."
+                "was trained. Pass output='encoder', or max_epochs of at least 1 to train one."
             )
         if self.output in ("encoder", "means"):
             return 0
@@ -647,7 +647,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             encoder, projector, given = self._build_modules(images)
         if plan.max_epochs > 0 and self._lacks_head(projector):
             projector = self._make_head(encoder, projector.in_dim)
-        # Views that are neither trained on nor decide about mirror images need no look at the images.
+        # Without training, and if mirror images are out of the question, the views need not see the images.
         look = plan.max_epochs > 0 or traits(encoder).mirror_pays
         views = self._views(images, encoder, self.augmentation_ if warm and self.n_iter_ else None, look=look)
         loss = self._make_loss(trained=warm)
@@ -683,7 +683,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
             return self.mirror_
         given = Augmentation() if self.augmentation is None else self.augmentation
         if given.recipe == "no_up" or is_open(given):
-            return True  # where the views had to find out, they have
+            return True  # if the views had to find out, they have done so
         with setting_up("mirror images", bool(self.verbose)):
             return mirror_images_fit_in(images)
 
@@ -696,7 +696,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         return round(max(preprocessing.sides) / preprocessing.crop_fraction)
 
     def _build_modules(self, images: ImageSource) -> tuple[nn.Module, ProjectionHead, tuple[str, ...]]:
-        """Return encoder, head, and the names of those that begin with weights that somebody chose."""
+        """Return encoder, head, and the names of those that begin with weights that the user chose."""
         if self.weights is not None:
             trained = self.max_epochs > 0
             encoder, head = published_modules(self.weights, self.encoder, images.shape, trained=trained)
@@ -723,11 +723,11 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         }
 
     def _make_loss(self, *, trained: bool = False) -> Callable[..., torch.Tensor]:
-        """Return the loss; of one with parameters a copy, on request of the trained one."""
+        """Return the loss; of a module, a copy, which is that of the trained module on request."""
         if self.queue_size and self.loss != "nt_xent":
             raise ValueError(
-                f"queue_size={self.queue_size} needs loss='nt_xent', which alone takes negatives of earlier "
-                f"batches; got loss={self.loss!r}. Pass queue_size=0."
+                f"queue_size={self.queue_size} needs loss='nt_xent', the only loss that takes negatives of "
+                f"earlier batches; got loss={self.loss!r}. Pass loss='nt_xent', or queue_size=0."
             )
         if isinstance(self.loss, str):
             return named_loss(self.loss, self.temperature)
@@ -743,7 +743,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         if y is None:
             name = repr(self.loss) if isinstance(self.loss, str) else type(self.loss).__name__
             raise ValueError(
-                f"loss={name} learns from labels, but y is None. Pass y to fit, with -1 where there is no "
+                f"loss={name} learns from labels, but y is None. Pass y to fit, with -1 for images without a "
                 "label, or loss='nt_xent'."
             )
         return True
@@ -753,7 +753,7 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
         return None if y is None or not self._learns_from_labels(y) else _class_numbers(y, images)
 
     def _make_probe(self, y: Any, images: ImageSource) -> OnlineProbe | None:
-        """Return what watches labels of the readable images, if it is asked for."""
+        """Return the online probe of the labels of the readable images; None unless asked for."""
         return OnlineProbe(_class_numbers(y, images)) if self.online_probe else None
 
 

@@ -39,7 +39,7 @@ __all__ = ["TrainedImageEstimator", "TrainedImageTransformer", "check_callbacks"
 # Weight decay by optimizer: V1 section 2.3 for LARS; the others by experiment.
 _WEIGHT_DECAY = {"lars": 1e-6, "sgd": 5e-4, "adamw": 0.05, "muon": 0.0}
 
-# What an accelerator trains a residual network on, to know how long a training of some seconds is.
+# Speed of an accelerator with a residual network, to estimate how many images fit into some seconds.
 _IMAGES_PER_SECOND = 5000
 
 # Images of which a trained encoder has to give finite representations.
@@ -121,7 +121,7 @@ class TrainedImageEstimator(BaseImageEstimator):
         if nested and augmentation is not None and not isinstance(augmentation, BaseEstimator):
             raise ValueError(
                 f"augmentation is a {type(augmentation).__name__}, which has no parameters to be set. Pass "
-                "another one, or Augmentation()."
+                "another augmentation, or Augmentation(), whose parameters can be set."
             )
         if nested and self.augmentation is None and params.get("augmentation") is None:
             params = {**params, "augmentation": self._default_augmentation() or Augmentation()}
@@ -166,11 +166,11 @@ class TrainedImageEstimator(BaseImageEstimator):
         return Augmentation()
 
     def _make_objective(self, *known: Any, **more: Any) -> Objective:
-        """Return what is learnt from images: their source and the plan come first."""
+        """Return the objective of a training; its images and the plan are the first arguments."""
         raise NotImplementedError
 
     def _new_objective(self, images: ImageSource, plan: Plan, **known: Any) -> Objective:
-        """Return what is learnt from images; the seed of the plan decides about new weights."""
+        """Return the objective of a training; the seed of the plan decides about new weights."""
         if self.memory is None and self.checkpoint_dir is None:  # else there may be a trained network
             plan.check_time()
         with setting_up("network and views", bool(plan.verbose)), plan.building():
@@ -217,7 +217,7 @@ class TrainedImageEstimator(BaseImageEstimator):
 
     def _takes_channels_last(self, encoder: nn.Module, images: ImageSource) -> bool:
         """Return whether an encoder takes images in the memory format in which convolutions are faster."""
-        # Networks that are given by name do, and a trial takes a copy.
+        # Networks that are given by name do; for others, a trial needs a copy of the network.
         named = isinstance(self._encoder_setting(), str)
         of_a_library = any(isinstance(part, LibraryNetwork) for part in encoder.modules())
         return (named and not of_a_library) or _same_in_channels_last(encoder, images.shape)
@@ -268,11 +268,11 @@ class TrainedImageEstimator(BaseImageEstimator):
     def _adopt(
         self, objective: Objective, history: History, plan: Plan, images: ImageSource | None = None
     ) -> None:
-        """Make what was learnt fitted attributes; of some of the images it must make finite numbers."""
+        """Set fitted attributes; raise if the representations of some of the images are not finite."""
         import pandas as pd
 
         for name, module in objective.modules.items():
-            # Plain, where the user had a network compiled: it can be pickled and saved.
+            # Without the wrapper of torch.compile, a network can be pickled and saved.
             setattr(self, f"{name}_", plain(module))
         self.augmentation_ = cast("Augmentation | ExternalViews | None", objective.augmentation)
         self._architecture = self._describe_architecture()
@@ -289,7 +289,7 @@ class TrainedImageEstimator(BaseImageEstimator):
             some = images.select(np.arange(min(len(images), _TRIED)))
             if not np.isfinite(self._infer(lambda modules, x: modules[0](x), (self.encoder_,), some)).all():
                 raise ValueError(
-                    "The training diverged: representations of its images are not finite. "
+                    "The training diverged: representations of the training images are not finite. "
                     f"Pass a smaller learning_rate than {plan.learning_rate:g}, or a longer warmup."
                 )
 
@@ -305,12 +305,12 @@ class TrainedImageEstimator(BaseImageEstimator):
             if value != built:
                 raise ValueError(
                     f"{name} changed from {built!r} to {value!r}, but training goes on with the network that "
-                    "was built for the first. Set it back, or fit a clone (or with warm_start=False)."
+                    f"was built for {built!r}. Set {name} back, or fit a clone, or pass warm_start=False."
                 )
 
 
 class TrainedImageTransformer(TrainedImageEstimator, BaseImageTransformer):
-    """Base of the transformers that give what their trained encoder makes of images."""
+    """Base of the transformers that return the output of their trained encoder."""
 
     def transform(self, X: Images) -> NDArray[np.float32]:
         """Return the representations of images.
@@ -336,7 +336,7 @@ class TrainedImageTransformer(TrainedImageEstimator, BaseImageTransformer):
 
 @torch.no_grad()
 def _same_in_channels_last(encoder: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Return whether an encoder gives the same in that memory format, in which some ``view`` fail."""
+    """Return whether an encoder gives the same result in channels_last, in which some ``view`` fail."""
     trial = copy.deepcopy(encoder).cpu().eval()
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     try:
@@ -357,5 +357,7 @@ def check_callbacks(callbacks: Any) -> tuple:
         if not (
             isinstance(callback, Callback) or isinstance(callback, type) and issubclass(callback, Callback)
         ):
-            raise ValueError(f"callbacks must hold callbacks of skorch, or (name, callback), got {item!r}.")
+            raise ValueError(
+                f"callbacks must hold callbacks of skorch, or pairs (name, callback), got {item!r}."
+            )
     return tuple(callbacks or ())

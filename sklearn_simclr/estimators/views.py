@@ -1,4 +1,4 @@
-"""Decide which views a training draws, where the augmentation leaves it to the images."""
+"""Decide which views a training draws if the augmentation leaves this to the images."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = ["drawn_views", "given_size", "is_open", "resolve_views", "smaller_vie
 
 
 def is_open(augmentation: Any) -> bool:
-    """Return whether an augmentation leaves it to the images whether views are mirrored."""
+    """Return whether an augmentation lets the images decide about mirrored views."""
     return (
         isinstance(augmentation, Augmentation)
         and augmentation.recipe == "auto"
@@ -76,7 +76,7 @@ def resolve_views(
         views.set_params(size=wanted)
     elif network is not None and isinstance(augmentation.size, str):
         if views.size != source.shape[1:] and not takes_size(network, source.shape[0], views.size):
-            views.set_params(size=source.shape[1:])  # it is made for images of one size
+            views.set_params(size=source.shape[1:])  # the network is made for images of one size
     elif network is not None:
         _check_size(network, source.shape, views.size, "Augmentation(size={})")
     if is_open(augmentation) and views.flip_probability > 0:
@@ -106,13 +106,13 @@ def smaller_views(views: Any, network: nn.Module, shape: tuple[int, int, int]) -
     """
     if not isinstance(views, Augmentation):
         raise ValueError(
-            "small_views are made by the built-in Augmentation, and augmentation is a "
+            "small_views are made by the built-in Augmentation, but augmentation is of type "
             f"{type(views).__name__}. Pass small_views=0, or an Augmentation."
         )
     height, width = (max(1, side // 2) for side in views.size)
     if not takes_size(network, shape[0], (height, width)):
         raise ValueError(
-            f"small_views of {height} x {width} pixels are not taken by encoder: {type(network).__name__}. "
+            f"encoder ({type(network).__name__}) does not take small_views of {height} x {width} pixels. "
             "Pass small_views=0, or another encoder."
         )
     low = views.crop_scale[0]
@@ -124,7 +124,7 @@ def _check_size(network: nn.Module, shape: tuple[int, int, int], size: tuple[int
     if tuple(size) != tuple(image_size) and not takes_size(network, channels, size):
         side = tuple(image_size)
         raise ValueError(
-            f"encoder: {type(network).__name__} takes images of {side[0]} x {side[1]} pixels, but not views "
+            f"encoder ({type(network).__name__}) takes images of {side[0]} x {side[1]} pixels, but not views "
             f"of {size[0]} x {size[1]}. Pass {advice.format(side)}."
         )
 

@@ -155,7 +155,7 @@ def test_a_network_with_further_classifiers(cache):
     # The first layer is not given the image.
     X = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 5), dtype=np.uint8)
     with pytest.raises(
-        ValueError, match="takes images of 3 channels.*have 5. Convert them: GoogLeNet does not"
+        ValueError, match="takes images of 3 channels.*have 5. Convert the images, since GoogLeNet does not"
     ):
         frozen("torchvision:googlenet", image_shape="HWC").fit(X)
 
@@ -296,7 +296,7 @@ def test_other_channels_share_the_weights_of_the_first_layer(hub, cache, tmp_pat
         put_torchvision(cache, weights.partition(":")[2])
     rgb = frozen(weights).fit(images).encoder_
     X = np.random.default_rng(0).integers(0, 256, (4, 20, 20, channels), dtype=np.uint8)
-    with pytest.warns(UserWarning, match=f"than X has, {channels}.*see their mean.*max_epochs"):
+    with pytest.warns(UserWarning, match=f"X have {channels} channels.*see the mean.*max_epochs"):
         simclr = frozen(weights, image_shape="HWC").fit(X)
     first, other = (
         next(part for part in net.modules() if isinstance(part, nn.Conv2d)) for net in (rgb, simclr.encoder_)

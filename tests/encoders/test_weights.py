@@ -531,7 +531,7 @@ def test_bad_weights_leave_the_estimator_as_it_was(tmp_path, file, images, case)
 def test_images_of_other_channels(file, tmp_path, digits):
     """The mean of the first layer's weights sees each channel; a layer made from images is left as it is."""
     X = np.random.default_rng(0).random((8, 16, 16, 4))
-    with pytest.warns(UserWarning, match="than X has, 4"):
+    with pytest.warns(UserWarning, match="images of X have 4 channels"):
         simclr = as_it_is(file, image_shape="HWC").fit(X)
     weight = load_pretrained(file).encoder.conv1.weight
     found = simclr.encoder_.network.conv1.weight
@@ -540,7 +540,9 @@ def test_images_of_other_channels(file, tmp_path, digits):
     save_estimator(simclr, tmp_path / "four")
     assert np.array_equal(load_estimator(tmp_path / "four").transform(X), simclr.transform(X))
     export_encoder(SimCLRTransformer(max_epochs=0).fit(digits[0][:50]), tmp_path / "grey")
-    with pytest.raises(ValueError, match="takes images of 1 channels.*have 3. Convert them: .*CompactNet"):
+    with pytest.raises(
+        ValueError, match="takes images of 1 channels.*have 3. Convert the images, since .*CompactNet"
+    ):
         as_it_is(tmp_path / "grey").fit(np.random.default_rng(0).random((8, 16, 16, 3)))
 
 

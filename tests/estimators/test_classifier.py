@@ -155,7 +155,7 @@ def test_a_mistake_in_labels_costs_no_pretraining(digits, monkeypatch):
     ("given", "error", "message"),
     [
         (LogisticRegression(), TypeError, "pretrained must be a SimCLRTransformer"),
-        (FrozenEstimator(SimCLRTransformer()), ValueError, "not fitted; fit it first"),
+        (FrozenEstimator(SimCLRTransformer()), ValueError, "not fitted; fit the transformer first"),
         ("simclr", TypeError, "pretrained must be a SimCLRTransformer"),
     ],
 )
