@@ -81,7 +81,7 @@ def train_once(
             return lock.acquire(_WAIT)
         except TimeoutError as error:
             # Two trainings for one cost time, not correctness: the file is replaced as a whole.
-            warn(f"{error} Training without it.")
+            warn(f"{error} This fit trains the encoder as well, without the lock.")
             return None
 
     try:
@@ -106,7 +106,7 @@ def train_once(
 
 def _read(path: Path, modules: nn.Module, columns: Collection[str]) -> History:
     """Give modules the weights of a file, and return the history in it."""
-    advice = "Remove it, and fit trains anew."
+    advice = "Remove the file, and fit trains anew."
     arrays, rows = current().first(lambda: container.read(path, _KIND, advice=advice))
     try:
         _take(modules.cpu(), arrays)
@@ -115,7 +115,7 @@ def _read(path: Path, modules: nn.Module, columns: Collection[str]) -> History:
         return History([{str(name): float(value) for name, value in row.items()} for row in rows])
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         reason = shortened(str(error))
-        raise ValueError(f"{str(path)!r} is no training of these networks: {reason} {advice}") from None
+        raise ValueError(f"{str(path)!r} holds no training of these networks: {reason} {advice}") from None
 
 
 @torch.no_grad()
@@ -123,7 +123,8 @@ def _take(module: nn.Module, arrays: dict[str, torch.Tensor]) -> None:
     """Give a module its whole state."""
     own = module.state_dict()
     if own.keys() != arrays.keys():
-        raise ValueError(f"The state is of another network: {sorted(own.keys() ^ arrays.keys())[:5]}.")
+        odd = sorted(own.keys() ^ arrays.keys())[:5]
+        raise ValueError(f"The file is of another network: only one of the two has {odd}.")
     odd = [name for name, tensor in own.items() if tensor.shape != arrays[name].shape]
     if odd or not_finite(arrays):
         raise ValueError(f"{odd[0] if odd else not_finite(arrays)!r} is of another shape or not finite.")

@@ -79,15 +79,15 @@ class Checkpoint:
         return self
 
     def _open(self) -> None:
-        """Take the folder; of several ranks the first one does, for all."""
+        """Lock the folder; the first of several ranks does so for all."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock.acquire()
             remove_unfinished(self.folder)
         except TimeoutError as error:
             raise ValueError(
-                f"checkpoint_dir={str(self.folder)!r} is in use by another fit: {error} Wait for it to end, "
-                "or give every fit a folder of its own."
+                f"checkpoint_dir={str(self.folder)!r} is in use by another fit: {error} Wait until that fit "
+                "has ended, or pass each fit a folder of its own."
             ) from None
         except OSError as error:
             raise self._unusable(error) from error
@@ -117,7 +117,7 @@ class Checkpoint:
         with self.refusing():
             parts = dict(meta["parts"])
             if not all(isinstance(part, str) for part in parts.values()):
-                raise TypeError("its parts are no texts")
+                raise TypeError("its parts are not texts")
             state = _unflatten(meta["state"], tensors)
         extended = _is_shorter(parts, self.parts)
         if parts != self.parts and not extended:
@@ -180,7 +180,7 @@ class Checkpoint:
 
 
 def _is_shorter(there: Mapping[str, str], here: Mapping[str, str]) -> bool:
-    """Return whether two trainings differ in nothing but in the second one being longer."""
+    """Return whether the second of two trainings is longer and otherwise equal."""
     names = [name for name in there.keys() | here.keys() if there.get(name) != here.get(name)]
     if names not in (["max_epochs"], ["max_time"]):
         return False
@@ -191,12 +191,12 @@ def _is_shorter(there: Mapping[str, str], here: Mapping[str, str]) -> bool:
 
 
 def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """Return which parts of two trainings differ, and what to do about some."""
+    """Return which parts of two trainings differ, with advice on some of them."""
     names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
     pairs = {name: (there.get(name), here.get(name)) for name in names}
     texts = {}
     for name, (one, other) in pairs.items():
-        # Digests say nothing to anybody.
+        # A digest would tell the reader nothing.
         is_digest = any(len(part or "") == 40 for part in (one, other))
         shown = "" if is_digest else f" ({shortened(str(one))} in the file, {other} here)"
         texts[_NAMES.get(name, name)] = f"{_NAMES.get(name, name)}{shown}"

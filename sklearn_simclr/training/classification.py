@@ -1,4 +1,4 @@
-"""The objectives of classifiers: cross-entropy with labels, with what a teacher says, with several labels."""
+"""The objectives of classifiers: cross-entropy with labels, with a teacher's answers, with several labels."""
 
 import copy
 import math
@@ -18,7 +18,7 @@ from .plan import Plan
 
 __all__ = ["ClassificationObjective", "MultiLabelObjective", "Targets", "Validation"]
 
-# Images a forward when the loss on the validation images is computed.
+# Images per forward when the loss on the validation images is computed.
 _VALIDATION_ROWS = 256
 
 
@@ -132,7 +132,7 @@ class ClassificationObjective(Objective):
         """Return the cross-entropy of a view of each image, with the labels and with the teacher."""
         views = batch.lay_out(batch.views(self.augmentation))
         for module in self.frozen:
-            module.training = False  # not of the modules within, which may be trained
+            module.training = False  # eval() would also change the modules within, which may be trained
         with batch.precision():
             logits = self.predict(views)
         logits = logits.float()
@@ -154,9 +154,12 @@ class ClassificationObjective(Objective):
 
     @torch.no_grad()
     def teach(self, index: Tensor, views: Tensor) -> Tensor:
-        """Return what the teacher says about views of the images of some rows: logits (m, n_classes)."""
+        """Return the teacher's logits (m, n_classes) for views of the images of some rows."""
         if self.teacher is None:
-            raise ValueError(f"alpha={self.alpha} weighs what a teacher says, but teacher is None. Pass one.")
+            raise ValueError(
+                f"alpha={self.alpha} weighs the answers of a teacher, but teacher is None. Pass a teacher, "
+                "or alpha=0."
+            )
         return self.teacher(views).float() if isinstance(self.teacher, nn.Module) else self.teacher[index]
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -254,7 +257,7 @@ class MultiLabelObjective(ClassificationObjective):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.chance_level = math.log(2)  # what an even guess loses
+        self.chance_level = math.log(2)  # the loss of an even guess
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over the labels of each row."""

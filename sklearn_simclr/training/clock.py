@@ -139,7 +139,7 @@ class Clock:
         self.step_time = step if self.steps == 1 or not self.step_time else 0.8 * self.step_time + 0.2 * step
         self.last = now
         if self.bar is not None:
-            self.undrawn = loss  # the last step is drawn at the end, since none knows that it is the last
+            self.undrawn = loss  # the last step is drawn at the end: no step knows that it is the last
             if now - self.shown > _REFRESH:
                 self._draw(loss)
 

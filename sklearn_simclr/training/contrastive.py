@@ -110,7 +110,7 @@ class ContrastiveObjective(Objective):
         probe: OnlineProbe | None = None,
     ) -> None:
         modules = {"encoder": encoder, "projector": projector}
-        # Kinds of views, with how many there are of each image.
+        # Kinds of views, each with its number of views per image.
         self.kinds = [(augmentation, 2)]
         if small is not None and n_small:
             self.kinds.append((small, n_small))
@@ -127,7 +127,7 @@ class ContrastiveObjective(Objective):
             average = copy.deepcopy(nn.ModuleDict(modules)).requires_grad_(False)
             modules["averaged"] = average
         if isinstance(loss, nn.Module) and loss.state_dict():
-            modules["loss"] = loss  # its numbers are trained with the others
+            modules["loss"] = loss  # its parameters are trained with the others
             given = (*given, "loss")
         super().__init__(modules, augmentation, given=given, initialize=initialize)
         self.loss = loss
@@ -215,10 +215,10 @@ class ContrastiveObjective(Objective):
         with batch.precision():
             h = self.modules["encoder"](views) if self.read is None else self.read(views)
             z = self.modules["projector"](h)
-        return h, z if z.dtype == torch.float64 else z.float()  # bfloat16 holds no logits
+        return h, z if z.dtype == torch.float64 else z.float()  # bfloat16 is too coarse for logits
 
     def earlier(self) -> dict[str, Tensor]:
-        """Return what the loss is called with beside the projections: negatives of earlier batches."""
+        """Return the keyword arguments of the loss: negatives of earlier batches."""
         negatives = None if self.queue is None else self.queue.rows()
         return {} if negatives is None else {"negatives": negatives}
 
@@ -268,7 +268,7 @@ class ContrastiveObjective(Objective):
             part.load_state({k: v.to(device) if isinstance(v, Tensor) else v for k, v in values})
 
     def _beside(self) -> dict[str, ProjectionQueue | OnlineProbe]:
-        """Return what moves with each step beside the modules."""
+        """Return the parts besides the modules that change with each step."""
         parts = {"queue": self.queue, "probe": self.probe}
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -278,7 +278,7 @@ class ContrastiveObjective(Objective):
         found["kinds of views"] = self.kinds[1:]
         if self.queue is not None:
             found |= {"queue_size": self.queue.size, "queue_momentum": self.queue_momentum}
-        if self.probe is not None:  # of what is recorded
+        if self.probe is not None:  # the labels decide what is recorded
             found["probe"] = self.probe.labels
         return found
 
@@ -293,8 +293,8 @@ class ContrastiveObjective(Objective):
                 module.load_state_dict(self.modules[name].state_dict())
             if self.queue.size > len(images) and plan.max_epochs > 0:
                 warn(
-                    f"queue_size={self.queue.size} is more than there are images, {len(images)}: views of "
-                    "the same image stand among the negatives again and again. Pass a smaller one."
+                    f"queue_size={self.queue.size} is larger than the number of images, {len(images)}, so "
+                    "that the negatives hold earlier views of the same images. Pass a smaller queue_size."
                 )
         self.adapt(plan, len(images))
         if plan.max_epochs > 0 and "encoder" not in self.given:

@@ -92,7 +92,7 @@ def ended_by_callback() -> Iterator[list[bool]]:
 
 @contextlib.contextmanager
 def _handled(handle: Callable[[Handler, int, FrameType | None], object]) -> Iterator[None]:
-    """Have Ctrl-C handled, given the handler that was there before.
+    """Let a function handle Ctrl-C, which also gets the handler that was there before.
 
     Python handles signals in the main thread only: elsewhere nothing changes.
     """

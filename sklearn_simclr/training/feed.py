@@ -28,7 +28,7 @@ class Feed(Protocol):
 
 
 def make_feed(source: ImageSource, device: torch.device) -> Feed:
-    """Return what hands out batches of a source on a device.
+    """Return a feed that hands out batches of a source on a device.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class _Stream:
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (index, images) for each index of order."""
-        # One copy of all rows: each would wait for the device.
+        # All rows are copied at once: each copy would wait for the device.
         rows = torch.cat(list(order)).to(self.source.device).split([len(index) for index in order])
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as pool:
             waiting: deque[Future[tuple[Tensor, Any]]] = deque()

@@ -12,7 +12,7 @@ __all__ = ["add_scaled", "alike", "buffers_of", "check_ranges", "unless_overflow
 
 
 def alike(parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:
-    """Return those that have a gradient, in lists of one device and type, as the foreach operations want."""
+    """Return parameters that have a gradient, in lists of one device and type, as foreach operations want."""
     alike: defaultdict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
     for parameter in parameters:
         if parameter.grad is not None:
@@ -21,7 +21,7 @@ def alike(parameters: Iterable[Tensor]) -> Iterable[list[Tensor]]:
 
 
 def buffers_of(optimizer: torch.optim.Optimizer, parameters: list[Tensor], name: str) -> list[Tensor]:
-    """Return what an optimizer keeps for parameters under a name, at first zeros."""
+    """Return the buffers that an optimizer keeps for parameters under a name, at first zeros."""
     for parameter in parameters:
         if name not in optimizer.state[parameter]:
             optimizer.state[parameter][name] = torch.zeros_like(parameter)
@@ -59,7 +59,7 @@ def unless_overflown(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     skip = found > 0
     for tensor, before in kept:
         tensor.copy_(torch.where(skip, before, tensor))
-    # What a first step has made begins at zero.
+    # Buffers that a first step has made are zero again.
     for p in parameters:
         for name, value in optimizer.state[p].items():
             if name not in known[p]:

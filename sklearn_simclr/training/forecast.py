@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LossPrediction", "predict_loss"]
 
-# A loss curve tells less than its three coefficients need from fewer epochs.
+# Fewer epochs do not determine the three coefficients of the curve.
 _FEWEST_EPOCHS = 6
 
-# The start of a training, of which a power of the time says nothing: as a share of the summed learning rates.
+# The start of a training, which no power of the time describes, as a share of the summed learning rates.
 _START = 0.2
 
-# Exponents of the time that are tried, and how probable it is that the interval holds the right one.
+# Exponents of the time that are tried, and the probability that the interval holds the right one.
 _EXPONENTS = np.geomspace(0.1, 2.0, 60)
 
 _CONFIDENCE = 0.99
@@ -153,7 +153,7 @@ def predict_loss(history: ArrayLike | pd.DataFrame, factor: float = 2.0) -> Loss
     falling = np.arange(len(rates)) > np.argmax(rates)
     to_anneal = np.where(falling, rates, 1.0) - (rates[-1] if falling[-1] else 1.0)
     kept = clock >= _START * clock[-1]
-    # An epoch's loss is the mean over its steps: that of its middle.
+    # The mean loss over the steps of an epoch stands for the loss in the middle of the epoch.
     middle, seen = (clock - rates / 2)[kept], losses[kept]
     floor = 0.0 if losses.min() >= 0 else 2 * losses.min() - losses.max()
     tried = []
@@ -182,7 +182,10 @@ def _loss_curve(history: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     rates = None
     if hasattr(history, "columns"):
         if "loss" not in history.columns:
-            raise ValueError(f"history has the columns {list(history.columns)}; 'loss' is not among them.")
+            raise ValueError(
+                f"history has the columns {list(history.columns)}, but no 'loss'. Pass the history_ of a "
+                "fitted estimator."
+            )
         if "learning_rate" in history.columns:
             rates = np.asarray(history["learning_rate"], dtype=np.float64)
         history = history["loss"]
@@ -190,23 +193,23 @@ def _loss_curve(history: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]
         losses = np.asarray(history, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"history is of type {type(history).__name__} or holds something else than numbers; pass the "
-            "history_ of a fitted estimator, or a loss an epoch."
+            f"history, of type {type(history).__name__}, cannot be read as numbers; pass the history_ of a "
+            "fitted estimator, or one loss per epoch."
         ) from error
     if losses.ndim != 1:
-        raise ValueError(f"history has shape {losses.shape}; pass a DataFrame, or a loss an epoch.")
+        raise ValueError(f"history has shape {losses.shape}; pass a DataFrame, or one loss per epoch.")
     if len(losses) < _FEWEST_EPOCHS:
         raise ValueError(
-            f"history has {len(losses)} epochs; a curve can be seen from {_FEWEST_EPOCHS} on. Train for more."
+            f"history has {len(losses)} epochs; a prediction needs at least {_FEWEST_EPOCHS}. Train longer."
         )
     if not np.isfinite(losses).all():
         raise ValueError(f"history contains {losses[~np.isfinite(losses)][0]} as a loss; pass finite losses.")
     if rates is None or not (np.isfinite(rates).all() and rates.min() >= 0 and rates.max() > 0):
         rates = np.ones(len(losses))
-    # The rate that a row has is that of the epoch's last step, 0 at the end.
+    # A row has the learning rate of the last step of an epoch; the mean with the row before is the epoch's.
     return losses, (rates + np.concatenate([[rates[0] / 2], rates[:-1]])) / 2
 
 
 def _decimals(value: float) -> int:
-    """Return how many decimals show three digits of a number, two at least."""
+    """Return the number of decimals that show three digits of a number, at least two."""
     return 2 if not 0 < abs(value) < 1 else min(8, 2 - math.floor(math.log10(abs(value))))

@@ -32,10 +32,10 @@ __all__ = ["RepeatedStep", "can_be_recorded", "without_graphs"]
 _STEPS_BEFORE = 3
 
 # A repeated step may differ from a computed one by this share of the largest change of a tensor, and of the
-# loss: sums in another order do, and what did not follow the batch differs by more.
+# loss: sums in another order differ by less, and numbers that did not follow the batch by more.
 _TOLERANCE, _TOLERANCE_OF_LOSS = 0.05, 1e-3
 
-# Where these come from, a step does the same whatever the numbers are, and waits for none of them.
+# A step of code from these packages does the same whatever the numbers are, and waits for none of them.
 _KNOWN = ("sklearn_simclr", "torch")
 
 # These do not wait for a learning rate that is a tensor; the second ones only in their fused form.
@@ -114,7 +114,7 @@ def can_be_recorded(objective: Objective, plan: Plan) -> bool:
 
 
 def _all_known(value: object) -> bool:
-    """Return whether what an objective holds, as far as it computes something, is of known classes."""
+    """Return whether all parts of an objective that compute something are of known classes."""
     if isinstance(value, nn.Module):
         return all(map(_is_plain, value.modules()))
     return _is_known(value) if callable(value) else True
@@ -209,7 +209,7 @@ class RepeatedStep:
         return self._computed() if self.found is None else self._verify(self.recording)
 
     def _fill(self, index: Tensor, images: Tensor) -> None:
-        """Bring what is new in a step to where the device expects it."""
+        """Copy the new inputs of a step to the places where the device expects them."""
         if self.images is None:
             self.index, self.images = index.clone(), images.clone()
         else:
@@ -223,7 +223,7 @@ class RepeatedStep:
         _bring([rates], self.rates.view(torch.uint8))
 
     def _drawn(self, augmentation: Views, n_views: int) -> Any:
-        """Return the views of this step, which the device finds where those of the last one were."""
+        """Return the views of this step, in the same memory as the views of the last step."""
         assert isinstance(augmentation, Augmentation) and self.images is not None
         if self.taken == len(self.views):
             self.views.append(_StaticViews(augmentation, n_views, self.images))
@@ -247,7 +247,7 @@ class RepeatedStep:
                 group["lr"] = number
 
     def _prepared(self, recording: Recording) -> Found:
-        """Take one of the first steps; by the last of them it shows whether the host waits for the device."""
+        """Take one of the first steps; the last of them shows whether the host waits for the device."""
         if self.steps < _STEPS_BEFORE:
             with recording.aside():
                 return self._computed()
@@ -288,7 +288,7 @@ class RepeatedStep:
             # The recording holds as much memory as the step takes.
             if not out_of_memory(error):
                 raise
-        # Out here nothing holds the tensors of the step any longer.
+        # Outside of the except block nothing holds the tensors of the step any longer.
         self._give_up()
         if before:
             _copy(before, tensors)

@@ -37,23 +37,23 @@ __all__ = ["architecture", "content_by_part", "content_of", "describe"]
 # not be taken by another object meanwhile.
 _Known = dict[int, tuple[int, object]]
 
-# What torch keeps in each module beside the user's attributes. Hooks are counted in each process anew.
+# Attributes that torch keeps in each module. Hooks are numbered anew in each process.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _OF_WEIGHTS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _OF_TORCH = vars(nn.Module()).keys()
 _OF_VIEWS = vars(ExternalViews(len)).keys()
 
-# By these a function reads what its code does not name.
+# With these, a function reads values that its code does not name.
 _READS_ALL = {"eval", "exec", "globals"}
 _READS_MODULES = {"__dict__", "getattr", "vars"}
 
-# What a class has beside its methods and the attributes that its author gave it.
+# Members of a class that are neither methods nor attributes given by its author.
 _SLOTS = (GetSetDescriptorType, MemberDescriptorType)
 _OF_CLASSES = {"__dict__", "__doc__", "__firstlineno__", "__module__", "__static_attributes__", "__weakref__"}
 
 
 def content_by_part(images: ImageSource, description: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is equal for equal images and descriptions only, part by part.
+    """Return digests, part by part, that are equal for equal images and descriptions only.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def content_of(value: Any) -> str:
 
 
 def describe(value: Any, within: tuple[int, ...] = (), known: _Known | None = None) -> Any:
-    """Return what json can write of a value: equal for equal content, in any process.
+    """Return a description of a value that json can write: equal for equal content, in any process.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def describe(value: Any, within: tuple[int, ...] = (), known: _Known | None = No
     if type(value) in (list, tuple, np.ndarray):
         return [type(value).__name__, *(describe(item, within, known) for item in value)]
     if type(value) in (set, frozenset):
-        # Each on its own: their order differs from process to process.
+        # Items are described alone and sorted: their order differs from process to process.
         return ["set", *sorted((describe(item, within) for item in value), key=repr)]
     if isinstance(value, ModuleType):
         library = _library(value.__name__)
@@ -191,7 +191,7 @@ def architecture(module: nn.Module, within: tuple[int, ...] = (), known: _Known 
             ]
             for key, weight in part.named_parameters(recurse=False)
         }
-        # What is computed beforehand, such as a table of positions, may be left out of the state.
+        # Buffers that are computed beforehand, such as a table of positions, may be left out of the state.
         fixed = {key: part._buffers[key] for key in sorted(part._non_persistent_buffers_set)}
         content = [describe(item, above, known) for item in (type(part), own, hooks, trained, fixed)]
         parts.append([name, *content])
@@ -200,9 +200,9 @@ def architecture(module: nn.Module, within: tuple[int, ...] = (), known: _Known 
 
 def _unknowable(value: object) -> TypeError:
     return TypeError(
-        f"{reprlib.repr(value)} cannot be told from another {type(value).__name__}, so nothing that depends "
-        "on it can be kept. Pass a function, a dense tensor, an object with attributes that pickle can "
-        "write, or neither memory nor checkpoint_dir."
+        f"{reprlib.repr(value)} cannot be told from another {type(value).__name__}, so results that depend "
+        "on it cannot be stored. Pass a function, a dense tensor or an object whose attributes pickle can "
+        "write instead, or pass neither memory nor checkpoint_dir."
     )
 
 
@@ -225,7 +225,7 @@ def _more_than_numbers(value: Any, within: tuple[int, ...], known: _Known) -> li
 
 
 def _describe_object(value: object, within: tuple[int, ...], known: _Known) -> list:
-    """Return the class of an object and what pickle keeps of it."""
+    """Return the class of an object and the content that pickle would write."""
     reduce = copyreg.dispatch_table.get(type(value))
     try:
         kept = reduce(value) if reduce else value.__reduce_ex__(4)
@@ -241,14 +241,14 @@ def _describe_object(value: object, within: tuple[int, ...], known: _Known) -> l
 
 
 def _describe_class(cls: type, known: _Known) -> list:
-    """Return what a class has from outside of libraries, and the names of what is from libraries."""
+    """Return the members of a class from outside of libraries, and the names of those from libraries."""
     found: list = ["class", cls.__qualname__]
     if type(cls) is not type:
         found.append(describe(type(cls), (), known))
     for base in cls.__mro__:
         library = _library(base.__module__)
         functions = [member for member in vars(base).values() if isinstance(member, FunctionType)]
-        # Also what names a library for its module, or a class of one, can have methods of the user's.
+        # A class that names a library as its module, or is of a library, may have methods of the user.
         if library and not any(_is_users(function) for function in functions):
             found.append([base.__qualname__, library])
             continue
@@ -278,7 +278,7 @@ def _describe_function(function: FunctionType, known: _Known) -> list:
         except ValueError:  # it gets its value later
             found.append("empty")
     found += [describe(part, (), known) for part in (function.__defaults__, function.__kwdefaults__)]
-    # What is set on a function: the function that it wraps, or a number that it reads.
+    # Attributes set on a function: the function that it wraps, or a number that it reads.
     found.append(describe(vars(function), (), known))
     if not library:
         found.append([[name, item] for name, item in _describe_globals(function, known)])
@@ -286,7 +286,7 @@ def _describe_function(function: FunctionType, known: _Known) -> list:
 
 
 def _home(function: FunctionType) -> str:
-    """Return the module that a function was written in; one that wraps another claims the module of that."""
+    """Return the module that a function was written in; a wrapper claims that of the wrapped function."""
     return function.__globals__.get("__name__") or ""
 
 
@@ -296,7 +296,7 @@ def _is_users(function: FunctionType) -> bool:
 
 
 def _describe_globals(function: FunctionType, known: _Known) -> Iterator[tuple[str, Any]]:
-    """Yield what a function reads by name: globals, and attributes of modules that are no libraries."""
+    """Yield the values that a function reads by name: globals, and attributes of modules of the user."""
     names: set[str] = set()
     attributes: set[str] = set()
     imported: dict[str, Any] = {}
@@ -336,7 +336,7 @@ def _imported(function: FunctionType, name: str, level: int, wanted: tuple[str, 
 
 
 def _library(module: object) -> list[str] | None:
-    """Return name and version of the library that a module is of, or None for the user's own."""
+    """Return name and version of the library that a module belongs to, None for the user's own."""
     if not isinstance(module, str | None):  # of a class written in C
         module = "builtins"
     top = (module or "").partition(".")[0]
@@ -355,7 +355,7 @@ def _library(module: object) -> list[str] | None:
 
 
 def _describe_code(code: CodeType) -> list:
-    """Return the code of a function without the places at which it is in memory."""
+    """Return the code of a function without its addresses in memory."""
     constants = [
         # The order of a set differs from process to process.
         _describe_code(c)

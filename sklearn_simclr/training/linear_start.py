@@ -15,13 +15,13 @@ __all__ = ["LinearStart", "linear_start"]
 # Candidates of the penalty, on standardised features.
 _PENALTIES = np.logspace(4, -1, 11)
 
-# Folds that the penalty is chosen on. Of many rows one fold says enough.
+# Folds on which the penalty is chosen. With many rows one fold is enough.
 _FOLDS = 5
 _MANY_ROWS = 1000
 
-# Spread that a feature counts for at least, as a part of the root mean square of all. What hardly varies over
-# a few labelled images may vary far more over views of them and over other images: divided by
-# its own spread, it would outweigh all others there.
+# The least that a feature is divided by, as a part of the root mean square spread of all. A feature that
+# hardly varies over a few labelled images may vary far more over their views and over other images: divided
+# by its own spread, it would outweigh all others there.
 _LEAST_SCALE = 0.03
 
 _MAX_ITER = 300
@@ -97,7 +97,7 @@ def linear_start(
             logits, truth = X[held].double() @ coef.T + intercept, renumbered[y[held]]
             hits[k] += float(s[held] @ (logits.argmax(1) == truth).double())
             losses[k] += float(s[held] @ F.cross_entropy(logits, truth, reduction="none"))
-    # Few rows are often all right for several penalties: of these, the one that is surest of it.
+    # Several penalties often get all of a few rows right: of these, the one with the smallest loss is taken.
     best = hits >= hits.max() - 1e-9
     chosen = int(np.flatnonzero(best)[np.argmin(losses[best])])
     path = _path(X, y, s, len(known))
@@ -108,7 +108,7 @@ def linear_start(
     weight[rows], bias[rows] = coef.float(), intercept.float()
     missing = np.setdiff1d(np.arange(n_classes), known)
     if len(missing):
-        # As rare as a class of less than one row in ten times as many.
+        # A missing class counts as rarer than one row in ten times as many.
         bias[torch.from_numpy(missing)] = float(intercept.min()) - np.log(10.0 * len(X))
     return LinearStart(weight, bias, float(_PENALTIES[chosen]))
 
@@ -127,7 +127,7 @@ def _path(X: Tensor, codes: Tensor, weights: Tensor, n_classes: int) -> Logistic
 
 
 def _folds(codes: np.ndarray, seed: int) -> np.ndarray:
-    """Return the fold of each row: those of a class are shared out evenly."""
+    """Return the fold of each row: the rows of a class are shared out evenly."""
     order = np.random.default_rng(seed).permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]
     folds = np.empty(len(codes), dtype=np.int64)

@@ -39,7 +39,7 @@ _Pair: TypeAlias = tuple[
 _ARMIJO = 1e-4
 _SHORTEST = 1e-6
 
-# For what is only on the way to a penalty.
+# Tolerance for penalties that are only on the way to the wanted one.
 _COARSE_TOL = 1e-3
 
 
@@ -130,14 +130,14 @@ class LogisticPath:
             return first, torch.ones_like(first)
         for block in self._blocks(X):
             second += self.weights[block] @ (X[block].double() - first).square()
-        # What rounding leaves of a constant feature is no spread.
+        # Rounding gives a constant feature a variance that is no spread.
         rounding = max(10 * torch.finfo(X.dtype).eps, len(X) * torch.finfo(torch.float64).eps)
         constant = second.sqrt() <= rounding * first.abs()
         least = least_scale * float(second.mean().sqrt())
         return first, second.sqrt().masked_fill(constant, 1.0).clamp(min=least)
 
     def _linear(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The coefficients and intercepts that apply to the rows as they are."""
+        """Return the coefficients and intercepts that apply to the rows as they are."""
         coef = theta[:, :-1] if self._scale is None else theta[:, :-1] / self._scale
         return coef, theta[:, -1] - coef @ self._offset
 
@@ -149,7 +149,7 @@ class LogisticPath:
         return coef, theta[:, -1] - coef @ self.mean
 
     def _evaluate(self, theta: torch.Tensor, alpha: float) -> tuple[float, torch.Tensor]:
-        """The objective and its gradient."""
+        """Return the objective and its gradient."""
         self.n_evaluations += 1
         coef, intercept = (part.to(self.X.dtype) for part in self._linear(theta))
         value = 0.0
@@ -204,7 +204,7 @@ class LogisticPath:
         self._gram_age, self._pairs = 0, []
 
     def _factor(self, alpha: float) -> torch.Tensor:
-        """The Cholesky factor of the preconditioner."""
+        """Return the Cholesky factor of the preconditioner."""
         matrix = self._gram.clone()
         diagonal = matrix.diagonal()
         diagonal[:-1] += alpha
@@ -219,7 +219,7 @@ class LogisticPath:
         return torch.diag(diagonal.clamp(min=jitter).sqrt())
 
     def _start(self, alpha: float) -> tuple[torch.Tensor, float, torch.Tensor]:
-        """The point to begin at, with the objective and gradient there."""
+        """Return the point to begin at, with the objective and gradient there."""
         if self._previous is None or self._alpha is None or self._previous[1] == self._alpha:
             return self.theta, *self._evaluate(self.theta, alpha)
         before, alpha_before = self._previous
@@ -245,8 +245,9 @@ class LogisticPath:
         """
         alpha = penalty / self.total
         if self._alpha is None:
-            # From a penalty that outweighs all curvature, where one Newton step does, by factors of ten: far
-            # from the optimum of a weak penalty the curvature at hand says little about the curvature there.
+            # The path begins at a penalty that outweighs all curvature, where one Newton step is enough, and
+            # goes on by factors of ten: far from the optimum of a weak penalty the curvature at hand says
+            # little about the curvature there.
             self._renew(self.theta)
             strong = float(self._gram.trace())
             for decade in range(int(math.log10(max(strong / alpha, 1))), 0, -1):
@@ -301,7 +302,7 @@ class LogisticPath:
         return converged
 
     def _direction(self, gradient: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        """Minus the approximate inverse Hessian times the gradient, by the two loops of L-BFGS."""
+        """Return minus the approximate inverse Hessian times the gradient, by the two loops of L-BFGS."""
         q, projections = gradient.clone(), []
         for s, y, rho in reversed(self._pairs):
             projections.append(rho * (s * q).sum())
@@ -334,7 +335,7 @@ def _without_intercept(theta: torch.Tensor) -> torch.Tensor:
 
 
 def _pair(s: torch.Tensor, y: torch.Tensor) -> _Pair | None:
-    """A step, the change of the gradient over it, and 1 / s'y; None if rounding hides the curvature."""
+    """Return a step, the change of the gradient, and 1 / s'y; None if rounding hides the curvature."""
     curvature = float((s * y).sum())
     if not curvature > 1e-10 * math.sqrt(float(s.square().sum()) * float(y.square().sum())):
         return None

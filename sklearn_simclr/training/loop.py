@@ -45,7 +45,7 @@ _PER_STEP = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
 class _Loss(nn.Module):
-    """Stands where skorch wants a loss: the objective computes it."""
+    """Fill the place where skorch wants a loss: the objective computes the loss."""
 
 
 class Loop(NeuralNet):
@@ -88,7 +88,7 @@ class Loop(NeuralNet):
             [self.module_],
             lr=plan.learning_rate,
             weight_decay=plan.weight_decay,
-            # Half the exponents of bfloat16 are not enough for products of small numbers.
+            # The range of float16 is too small for products of small numbers.
             dtype=None if plan.precision is torch.float16 else plan.precision,
         )
         return self
@@ -102,7 +102,7 @@ class Loop(NeuralNet):
             odd = not_finite(self.module.state_dict())
             if odd:
                 raise ValueError(
-                    f"The network begins with weights that are not finite: {odd!r}. Pass others."
+                    f"The network begins with weights that are not finite: {odd!r}. Pass other weights."
                 )
             if self.plan.max_epochs == 0:
                 return History([])
@@ -136,7 +136,7 @@ class Loop(NeuralNet):
         return History(rows, self.optimizer_.state_dict(), not (extended or self.pressed_))
 
     def _describe_callbacks(self) -> str:
-        """Return a digest of the callbacks before the training, nothing where it is not needed or known."""
+        """Return a digest of the callbacks before the training, nothing if it is not needed or not known."""
         if self.checkpoint is None:
             return ""
         try:
@@ -149,7 +149,7 @@ class Loop(NeuralNet):
         size = min(self.plan.batch_size, n_images)
         with as_it_was(self):
             (left,) = self.ranks.lead((self.plan.time_left(),))
-            # Of several ranks, one that fails alone would leave the others waiting: no trial may fail.
+            # A rank that fails alone would leave the others waiting, so no trial of several ranks may fail.
             least = None if self.ranks.size == 1 else min(size, _TRIAL_OF_A_RANK * self.ranks.size)
             return measure_pace(partial(self._try_step, n_images), size, left, least)
 
@@ -202,9 +202,9 @@ class Loop(NeuralNet):
                 position = restore(self, state)
             if state["callbacks"] != self.known_callbacks_ and self.clock_.over():
                 warn(
-                    f"The training in checkpoint_dir={str(self.checkpoint.folder)!r} is over. It had other "
+                    f"The training in checkpoint_dir={str(self.checkpoint.folder)!r} is over, and had other "
                     "callbacks than this fit, whose callbacks have no effect now. Pass another "
-                    "checkpoint_dir."
+                    "checkpoint_dir to train with them."
                 )
         self.keeps_ = any(isinstance(callback, KeepOnCtrlC) for _, callback in self.callbacks_)
         with self.clock_ as clock, noted_ctrl_c(self.keeps_) as pressed, self._repeating():
@@ -217,15 +217,15 @@ class Loop(NeuralNet):
                     self.notify("on_epoch_end", dataset_train=X, dataset_valid=None)
                 if self._agreed(bool(ended)):
                     break
-                # What Ctrl-C has ended within an epoch is no state from which the same training goes on.
+                # An epoch that Ctrl-C has cut short is no state from which the same training can go on.
                 if self.checkpoint is not None and self.ranks.rank == 0 and not pressed:
                     last = clock.over() or objective.enough(len(self.history))
                     self.checkpoint.save(state_of(self), last=last)
         if pressed and self.history:
             warn(
-                f"Ctrl-C ended the training in epoch {len(self.history)} of {self.plan.max_epochs}; what was "
-                "learnt is kept. The learning rate had not come down: a training planned to be as short "
-                "would have learnt more."
+                f"Ctrl-C ended the training in epoch {len(self.history)} of {self.plan.max_epochs}; the "
+                "weights learnt so far are kept. The learning rate had not yet come down: a training that is "
+                "planned with fewer epochs learns more in the same time."
             )
         if self.plan.verbose:
             self._print_prediction()
@@ -236,7 +236,8 @@ class Loop(NeuralNet):
         return bool(self.ranks.lead((float(over),))[0])
 
     def _print_prediction(self) -> None:
-        """Print what the loss curve says about a longer training, where it is long enough to say anything."""
+        """Print what the loss curve predicts for a longer training, if it is long enough to predict "
+        "anything."""
         import pandas as pd
 
         curve = {"loss": self.history[:, "train_loss"], "learning_rate": self.history[:, "lr"]}
@@ -277,7 +278,7 @@ class Loop(NeuralNet):
                 y_pred = list(outputs.values())[-1] if outputs else None
                 self.notify("on_batch_end", batch=(index, None), training=True, loss=loss, y_pred=y_pred)
             clock.tick(loss)
-            # Steps are counted alike; on accelerators ranks hear here, and in time, of one that is gone.
+            # All ranks count the same steps; on accelerators they learn here in time if another one is gone.
             over = clock.over() or bool(self.pressed_)
             asks = timed or self.keeps_ or not is_cpu(self.plan.device)
             if self._agreed(over) if asks else over:
@@ -319,8 +320,8 @@ class Loop(NeuralNet):
         loss, outputs = self._gradient(index, images, part, drawn)
         if not self.clock_.steps and not any(p.grad is not None for p in self.module_.parameters()):
             raise ValueError(
-                "The loss gives no parameter of the modules a gradient: nothing would be learnt. Compute it "
-                "from what the modules return, and set requires_grad of what is to be learnt."
+                "The loss gives no parameter of the modules a gradient, so nothing would be learnt. Compute "
+                "the loss from the outputs of the modules, and set requires_grad of the parameters to learn."
             )
         if per_step:
             self.scaler.unscale_(self.optimizer_)
@@ -356,7 +357,7 @@ class Loop(NeuralNet):
             isinstance(loss, torch.Tensor) and loss.ndim == 0 and loss.requires_grad
         ):
             raise ValueError(
-                "loss must return a scalar tensor computed from what the modules return, got "
+                "loss must return a scalar tensor computed from the outputs of the modules, got "
                 f"{_shown(loss)}. Take the mean of a vector, and leave out .item() and .detach()."
             )
         loss = loss if part.whole else loss * part.weight
@@ -366,8 +367,9 @@ class Loop(NeuralNet):
             loss.backward()
         elif self.scaler.is_enabled() and not scaled:
             raise ValueError(
-                f"step of {type(self.objective).__name__} computes gradients by itself, of a loss that is "
-                "not scaled for float16. Let it take those of batch.scale(loss), or pass another precision."
+                f"step of {type(self.objective).__name__} computes gradients by itself, from a loss that is "
+                "not scaled for float16. Compute the gradients of batch.scale(loss), or pass another "
+                "precision."
             )
         return part.add_up(value, self.module_.parameters()), step.outputs
 
@@ -411,13 +413,13 @@ class Loop(NeuralNet):
         if wrong:
             raise ValueError(
                 f"measure of {name} returns {wrong[0]!r}, which is recorded already or is not in columns. "
-                "Give it another name, and add that to columns."
+                "Return the value under another name, and add this name to columns."
             )
         missing = sorted(set(columns) - set(own) - set(measured))
         if missing or "epoch" in columns.values():
             raise ValueError(
-                f"columns of {name} must name what is recorded: {sorted(own)} and what measure returns; no "
-                f"column can be called 'epoch'. Found {dict(columns)}."
+                f"columns of {name} must name values that are recorded, {sorted(own)} or those that measure "
+                f"returns, and no column can be called 'epoch'; found {dict(columns)}."
             )
 
 
@@ -428,7 +430,7 @@ def _now(device: torch.device) -> float:
 
 
 def _shown(value: object) -> str:
-    """Return what a value is, in a line."""
+    """Describe a value in one line."""
     if isinstance(value, torch.Tensor):
         grad = "with" if value.requires_grad else "without"
         return f"a tensor of shape {tuple(value.shape)} and {value.dtype}, {grad} a gradient"
@@ -447,6 +449,6 @@ def _known_columns(net: Loop) -> Iterator[None]:
     except KeyError as error:
         known = sorted(name for name in net.history[-1] if name != "batches")
         raise ValueError(
-            f"One of callbacks looked for something that training does not record: {error}. "
+            f"One of the callbacks looks for {error}, which the training does not record. "
             f"Monitor one of {known}, for instance EarlyStopping(monitor='train_loss')."
         ) from error

@@ -108,7 +108,7 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         counted = [p for p, known in self.state.items() if "step" in known]
-        if getattr(self, "found_inf", None) is not None:  # none knows yet whether this step counts
+        if getattr(self, "found_inf", None) is not None:  # it is not known yet whether this step counts
             self.counts_on_device = True
             if counted:
                 self._place_counters(counted)
@@ -173,7 +173,7 @@ class Muon(torch.optim.Optimizer):
         rows = defaultdict(list)
         for k, parameter in enumerate(parameters):
             step = self.state[parameter]["step"]
-            # Of the CPU: no wait for the device.
+            # On the CPU, a counter needs no wait for the device.
             rows[step if self.counts_on_device else float(step)].append(k)
         return rows
 

@@ -1,4 +1,4 @@
-"""Say what is learnt: the modules, a step of their training, what is recorded, what the weights depend on."""
+"""Define what is learnt: modules, a step of their training, recorded values, what the weights depend on."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -108,7 +108,7 @@ class History(NamedTuple):
     repeatable: bool = True
 
 
-# What an estimator keeps beside the modules, under the same kind of name.
+# Modules become attributes of an estimator, which has other attributes under these names.
 _RESERVED = {
     *(
         "augmentation",
@@ -134,7 +134,8 @@ def _named_modules(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
             raise TypeError(f"modules[{name!r}] must be a torch.nn.Module, got {module!r}.")
         if not name.isidentifier() or name in _RESERVED or hasattr(nn.ModuleDict, name) or name == "training":
             raise ValueError(
-                f"A module cannot have the name {name!r}, which means something else. Rename it."
+                f"A module cannot have the name {name!r}, which is in use or no identifier. Rename the "
+                "module."
             )
     return nn.ModuleDict(modules)
 

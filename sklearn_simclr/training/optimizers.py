@@ -62,7 +62,7 @@ def parameter_groups(modules: nn.Module | Iterable[nn.Module], weight_decay: flo
     # A dict and not a set: the order decides how an optimizer's state_dict is numbered.
     parameters = dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad)
     if not parameters:
-        raise ValueError("modules has no parameter that requires a gradient; pass one that can be trained.")
+        raise ValueError("modules has no parameter that requires a gradient; pass modules to be trained.")
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "adapt": True},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "adapt": False},

@@ -90,13 +90,13 @@ def measure_pace(
             n = min(size, _GROWTH * n)
             continue
         seconds -= gradient + update
-        # What all sizes have in common is no image's time; it cannot be told from one size.
+        # The time that all sizes have in common is not that of the images; one size cannot tell them apart.
         slope = (gradient - before[1]) / (n - before[0]) if n > before[0] > 0 else gradient / n
         slope = min(max(slope, _LEAST_SLOPE * gradient / n), gradient / n)
         pace = Pace(slope, update + gradient - slope * n)
         if not repeated:
-            # The first trial also pays for what is done but once: another one of its size says more, even
-            # where no time is left, since the message says how long a step takes.
+            # The first trial also pays for work that is done only once. Another trial of its size says more,
+            # even if no time is left, since the message says how long a step takes.
             if pace.step(n) > max(seconds, _SECONDS_OF_A_COLD_TRIAL):
                 return pace
             repeated = True
@@ -161,7 +161,7 @@ def fit_into_time(plan: Plan, n_images: int, pace: Pace, seconds: float, smaller
     )
     if size < asked:
         long = in_words(pace.step(asked))
-        found += f" A step of {asked} would take {long}: the batch_size is {size} instead."
+        found += f" A step of {asked} images would take {long}, so batch_size is {size} instead."
     warn(f"{found} {advice}", ConvergenceWarning)
     return plan if size == asked else plan.resized(size)
 

@@ -1,4 +1,4 @@
-"""The objective of an autoencoder: give back the images, in the mean squared error."""
+"""The objective of an autoencoder: reproduce the images, with the mean squared error as loss."""
 
 from collections.abc import Iterable
 
@@ -56,7 +56,7 @@ class ReconstructionObjective(Objective):
         return Step(F.mse_loss(again.float(), images))
 
     def _images(self, batch: Batch) -> Tensor:
-        """Return what goes into the encoder and is given back; large images as the encoder shrinks them."""
+        """Return the images to be encoded and reproduced; large ones in the size that the encoder uses."""
         side = traits(self.modules["encoder"]).shrinks_to
         if self.augmentation is not None:
             images = batch.views(self.augmentation)

@@ -112,13 +112,13 @@ def state_of(loop: Loop, position: Position | None = None) -> dict[str, Any]:
 def check_state(state: Any) -> None:
     """Raise unless a state has the entries that `state_of` gives it, of their types."""
     if not isinstance(state, dict):
-        raise TypeError("its state is no dict")
+        raise TypeError("its state is not a dict")
     for name, kind in _KINDS.items():
         if name not in state or not isinstance(state[name], kind) or isinstance(state[name], bool):
-            raise ValueError(f"its {name!r} is {type(state.get(name)).__name__}")
+            raise ValueError(f"its {name!r} is missing or of a wrong type, {type(state.get(name)).__name__}")
     for row in state["history"]:
         if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
-            raise ValueError("its 'history' has a row of something else than numbers")
+            raise ValueError("its 'history' has a row that holds something other than numbers")
 
 
 def restore(loop: Loop, state: dict[str, Any]) -> Position | None:
@@ -160,7 +160,7 @@ def restore(loop: Loop, state: dict[str, Any]) -> Position | None:
         return None
     order, total, done = (state["position"][name] for name in ("order", "total", "done"))
     if order.dtype != torch.int64:
-        raise TypeError("its order is of no rows")
+        raise TypeError("its order does not hold row numbers")
     return Position(order.to(device), total.to(device), done)
 
 

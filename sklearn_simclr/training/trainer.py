@@ -111,7 +111,7 @@ def train(
             kept = None
             if checkpoint is not None and plan.max_epochs > 0:
                 kept = stack.enter_context(Checkpoint(checkpoint, parts()))
-            # What a checkpoint is known by does not depend on the number of ranks.
+            # After parts(), since the identity of a checkpoint must not depend on the number of ranks.
             stack.enter_context(norms_over(current(), objective.modules))
             return Loop(objective, plan, kept).run(images, optimizer_state)
 
@@ -134,7 +134,7 @@ def train(
         if not out_of_memory(error):
             raise
         exhausted = str(error).partition("\n")[0]
-    # Raised out here, where nothing holds the tensors of the step any longer.
+    # Raised outside of the except block, where nothing holds the tensors of the step any longer.
     if exhausted is not None:
         empty_cache(plan.device)
         raise MemoryError(
@@ -149,7 +149,7 @@ def train(
 
 
 def _compare(ranks: Ranks, objective: Objective, images: ImageSource, plan: Plan) -> None:
-    """Raise on all ranks where one of them would train something else."""
+    """Raise on all ranks if one of them would train something else."""
     if ranks.size == 1:
         return
     weights = {name: module.state_dict() for name, module in objective.modules.items()}
@@ -170,12 +170,13 @@ def _compare(ranks: Ranks, objective: Objective, images: ImageSource, plan: Plan
     if part_of(size, plan.micro_batch_size, ranks).whole:
         raise ValueError(
             f"batch_size={size} with micro_batch_size={plan.micro_batch_size} leaves a micro-batch of fewer "
-            f"images than the {ranks.size} ranks. Pass larger ones, so that none is left, or use fewer ranks."
+            f"images than the {ranks.size} ranks. Pass sizes that leave no such micro-batch, or use fewer "
+            "ranks."
         )
 
 
 def _described(value: Any) -> str:
-    """Return a digest of a value, or nothing where equal values cannot be told."""
+    """Return a digest of a value; nothing if equal values cannot be recognised."""
     try:
         return content_of(value)
     except TypeError:
@@ -187,6 +188,6 @@ def _check_parameters(objective: Objective) -> None:
     for name, value in vars(objective).items():
         if isinstance(value, nn.Parameter):
             raise ValueError(
-                f"{type(objective).__name__}.{name} is a parameter outside of modules: it would not be "
-                "trained. Make it part of one of the modules."
+                f"{type(objective).__name__}.{name} is a parameter outside of modules, so it would not be "
+                "trained. Move the parameter into one of the modules."
             )

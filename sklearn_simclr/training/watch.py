@@ -13,7 +13,7 @@ from ..views.interface import Views
 
 __all__ = ["TrainingWatch", "ViewsWatch", "spread"]
 
-# From this part of a training on, and from so many seconds, slow views are worth a word.
+# Views that take at least this share of a training and so many seconds are worth a warning.
 _SLOW_VIEWS = 0.3
 _SLOW_SECONDS = 1.0
 
@@ -38,12 +38,12 @@ _MANY_FOUND = 0.5
 # Fewer images teach next to nothing: an encoder tells them apart by whatever comes first.
 _FEW_IMAGES = 100
 
-# So much of what was gained may be lost again, where that was something.
+# The share of the gain that may be lost again; the rule holds for gains that are large enough.
 _LOST = 0.5
 _LEAST_GAIN = 0.2
 
-# Rows of such a spread are one point, in bfloat16 those of the larger one; with the larger one the other view
-# must also be found at most so many times as often as by chance.
+# Rows with less spread than the first number are one point. Up to the second one, as in bfloat16, they are if
+# the other view is also found at most so many times as often as by chance.
 _ONE_POINT = 1e-6
 _NEARLY_ONE_POINT = 1e-3
 _BY_CHANCE = 2.0
@@ -117,7 +117,7 @@ class TrainingWatch:
             self._say(
                 "images",
                 f"X has {n_images} images: from fewer than {_FEW_IMAGES} an encoder learns little that holds "
-                "for others. Pass more images, which need no labels, or start from weights.",
+                "for other images. Pass more images, which need no labels, or start from pretrained weights.",
             )
 
     def see_loss(self, loss: float, steps: int, fraction: float) -> None:
@@ -169,8 +169,8 @@ class TrainingWatch:
                 "The encoder has collapsed: it maps every view to one point, and will hardly recover. Pass a "
                 f"smaller learning_rate than {self.learning_rate:g}"
                 + (f", a smaller weight_decay than {self.weight_decay:g}" if self.weight_decay else "")
-                + ", a longer warmup or projection_layers=2; a loss of your own must push the views of "
-                "different images apart.",
+                + ", a longer warmup or projection_layers=2. If you pass a loss of your own, make sure that "
+                "it pushes the views of different images apart.",
             )
 
     def see_end(self) -> None:
@@ -186,9 +186,9 @@ class TrainingWatch:
             return
         self._say(
             "end",
-            f"The encoder has learnt next to nothing: after {self.steps} steps the loss is {loss:.3g}, and "
-            f"that of an encoder that tells nothing apart {chance:.3g}. Pass a longer max_time or more "
-            "max_epochs; smaller images or a smaller encoder, with which more steps fit into the time; more "
+            f"The encoder has learnt next to nothing: after {self.steps} steps the loss is {loss:.3g}; that "
+            f"of an encoder that cannot tell images apart is {chance:.3g}. Pass a longer max_time or more "
+            "max_epochs; smaller images or a smaller encoder, so that more steps fit into the time; more "
             f"images; or a larger learning_rate than {self.learning_rate:g}.",
         )
 
@@ -201,22 +201,22 @@ class TrainingWatch:
             return None
         return (
             f"The training is diverging or gets nowhere: the loss of epoch {len(self.losses)} is {loss:.3g}, "
-            f"above the {self.chance_level:.3g} of an encoder that tells nothing apart."
+            f"above the {self.chance_level:.3g} of an encoder that cannot tell images apart."
         )
 
     def _lost(self) -> str | None:
         """Return what is wrong if the loss has gone up again."""
         if len(self.losses) < 2 * _LOOKED_AT:
             return None
-        # Of means of several epochs: with few images a single one may be low by chance.
+        # Means of several epochs are compared: with few images a single loss may be low by chance.
         means = np.convolve(self.losses, np.full(_LOOKED_AT, 1 / _LOOKED_AT), mode="valid")
         loss, first, best = self.losses[-1], self.losses[0], means.min()
         gained = first - best
         if gained <= _LEAST_GAIN * abs(first) or min(self.losses[-_LOOKED_AT:]) - best <= _LOST * gained:
             return None
         return (
-            f"The training is diverging: the loss of epoch {len(self.losses)} is {loss:.3g}, after it had "
-            f"been {best:.3g}."
+            f"The training is diverging: the loss of epoch {len(self.losses)} is {loss:.3g}, but was "
+            f"{best:.3g} before."
         )
 
     def _say(self, what: str, message: str) -> None:
@@ -226,7 +226,7 @@ class TrainingWatch:
 
 
 class ViewsWatch:
-    """Says once that views take much of the time of a training, and how fast the built-in ones are.
+    """Warns once if views take much of the time of a training, and says how fast the built-in ones are.
 
     Parameters
     ----------
@@ -265,9 +265,9 @@ class ViewsWatch:
 
 
 def _seconds_a_view(images: torch.Tensor) -> float:
-    """Return what a view of some images takes by the built-in augmentation."""
+    """Return the seconds that the built-in augmentation takes for a view of an image."""
     generator = torch.Generator().manual_seed(0)
-    for _ in range(2):  # the first call also takes what is taken once
+    for _ in range(2):  # the first call also pays for work that is done only once
         started = time.perf_counter()
         float(Augmentation()(images, generator, n_views=2).sum())  # waits for the device
     return (time.perf_counter() - started) / (2 * len(images))

@@ -404,7 +404,7 @@ def test_predictions_of_curves_that_do_not_fall():
 @pytest.mark.parametrize(
     "history, factor, message",
     [
-        (np.ones(5), 2, "history has 5 epochs; a curve can be seen from 6 on"),
+        (np.ones(5), 2, "history has 5 epochs; a prediction needs at least 6"),
         (np.ones((6, 2)), 2, r"history has shape \(6, 2\)"),
         ([1, 1, 1, 1, 1, np.nan], 2, "history contains nan as a loss"),
         (np.ones(9), 1.0, "factor=1.0 is out of range"),
@@ -453,7 +453,7 @@ def test_losses_that_are_watched():
     (high,) = losses_warn([6, 6.2, 6.1, 6.4, 6.0, 6.1])
     assert "gets nowhere" in high and "above the 5 of" in high and "weight_decay" not in high
     (lost,) = losses_warn([5, 3, 2, 2, 2, 4, 4, 4.5, 4.5])
-    assert "after it had been 2." in lost
+    assert "but was 2." in lost
     # A bad beginning is forgiven, and so is a loss that comes down; a few steps are no training.
     assert losses_warn([6, 6, 6, 6, 4.5, 4, 3.8, 3.7, 3.6, 3.5, 3.4, 3.3]) == []
     assert losses_warn([8, 7.7, 7.4, 7.1, 6.8, 6.5, 6.2]) == []

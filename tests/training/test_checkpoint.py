@@ -123,7 +123,7 @@ def test_a_fit_that_had_ended_is_not_repeated(images, uninterrupted, tmp_path):
         def on_epoch_begin(self, net, **kwargs):
             Count.epochs += 1
 
-    with pytest.warns(UserWarning, match="is over. It had other callbacks"):
+    with pytest.warns(UserWarning, match="is over, and had other callbacks"):
         again = simclr(checkpoint_dir=tmp_path, callbacks=[Count]).fit(images)
     assert Count.epochs == 0
     assert same_weights(again, uninterrupted)
@@ -417,7 +417,7 @@ def test_a_second_fit_in_the_same_folder_is_refused_while_the_first_goes_on(imag
         def on_epoch_begin(self, net, **kwargs):
             if len(net.history) == 2:
                 with pytest.raises(
-                    ValueError, match="is in use by another fit: process .* Wait for it to end"
+                    ValueError, match="is in use by another fit: process .* Wait until that fit"
                 ):
                     simclr(checkpoint_dir=tmp_path, max_epochs=1).fit(images)
 

@@ -157,7 +157,7 @@ def test_a_weight_of_the_teacher_without_a_teacher_is_refused(images):
     views = Augmentation(size=4).resolve((1, 4, 4))
     modules = {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(16, 2))}
     targets = Targets(torch.zeros(10, dtype=torch.int64), torch.ones(10))
-    with pytest.raises(ValueError, match=r"alpha=0.5 weighs what a teacher says, but teacher is None"):
+    with pytest.raises(ValueError, match=r"alpha=0.5 weighs the answers of a teacher, but teacher is None"):
         train(ClassificationObjective(modules, views, targets, alpha=0.5), images, plan())
 
 
@@ -230,7 +230,7 @@ def test_a_loss_that_no_module_has_a_part_in_is_refused(images):
     [
         ({"train_loss": "loss"}, {"extra": 1.0}, "'extra', which is recorded already or is not in columns"),
         ({"train_loss": "loss"}, {"lr": 1.0}, "'lr', which is recorded already"),
-        ({"train_loss": "loss", "extra": "extra"}, {}, "must name what is recorded"),
+        ({"train_loss": "loss", "extra": "extra"}, {}, "must name values that are recorded"),
         ({"train_loss": "epoch"}, {}, "no column can be called 'epoch'"),
     ],
 )
@@ -306,7 +306,7 @@ def test_a_cached_training_is_checked_before_it_is_taken(images, tmp_path, chang
     container.write(file, "training", arrays, rows)
     objective = Regression()
     before = {key: tensor.clone() for key, tensor in objective.modules.state_dict().items()}
-    with pytest.raises(ValueError, match="no training of these networks: .*Remove it, and fit trains anew"):
+    with pytest.raises(ValueError, match="no training of these networks: .*Remove the file, and fit trains"):
         train(objective, images, plan(), cache=str(tmp_path))
     assert all(torch.equal(tensor, before[key]) for key, tensor in objective.modules.state_dict().items())
 
@@ -320,7 +320,7 @@ def test_nobody_waits_for_a_training_that_has_stopped(images, tmp_path, monkeypa
     with (
         FileLock(file.with_suffix(".lock")),
         pytest.warns(
-            UserWarning, match="another process trains the same encoder for memory=.* Training without"
+            UserWarning, match="another process trains the same encoder for memory=.* This fit trains"
         ),
     ):
         train(Regression(), images, plan(), cache=str(tmp_path))
@@ -374,7 +374,7 @@ class PressCtrlC(Callback):
 
 def test_ctrl_c_keeps_what_was_learnt_if_asked(images, interruptible, tmp_path):
     settings = {"cache": str(tmp_path / "cache"), "checkpoint": tmp_path}
-    with pytest.warns(UserWarning, match="ended the training in epoch 1 of 3; what was learnt is kept"):
+    with pytest.warns(UserWarning, match="ended the training in epoch 1 of 3; the weights learnt so far"):
         history = train(Regression(), images, plan(callbacks=[KeepOnCtrlC(), PressCtrlC()]), **settings)
     assert len(history.rows) == 1 and not history.repeatable
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -96,7 +96,7 @@ def test_where_few_steps_fit_the_batch_becomes_smaller(image, size, steps):
     assert found.batch_size == size
     if size < 256:
         assert (found.optimizer, found.learning_rate, found.weight_decay) == ("muon", size / 1000, 0.25)
-        assert f"A step of 256 would take {in_words(256 * image + 0.1)}" in str(said[0].message)
+        assert f"A step of 256 images would take {in_words(256 * image + 0.1)}" in str(said[0].message)
     else:
         assert found is given
 

@@ -131,7 +131,7 @@ def test_a_fit_with_a_queue_is_resumed_bit_by_bit(tmp_path, monkeypatch):
 def test_what_does_not_go_with_a_queue():
     with pytest.raises(ValueError, match="queue_size=20 needs loss='nt_xent'"):
         simclr(loss="nt_logistic").fit(IMAGES)
-    with pytest.warns(UserWarning, match="queue_size=50 is more than there are images, 24"):
+    with pytest.warns(UserWarning, match="queue_size=50 is larger than the number of images, 24"):
         simclr(queue_size=50, max_epochs=1).fit(IMAGES)
 
 
