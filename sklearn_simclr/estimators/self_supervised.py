@@ -230,7 +230,9 @@ class SelfSupervisedTransformer(TrainedImageTransformer):
         Objective
             With new modules. torch's generators are seeded while they are built.
         """
-        raise NotImplementedError(f"{type(self).__name__} has to say in make_objective what is learnt.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define make_objective, which returns the objective to be trained."
+        )
 
     def build_encoder(self, images: ImageSource) -> tuple[nn.Module, int]:
         """Return a new encoder, as the parameter ``encoder`` says.

@@ -170,7 +170,7 @@ def check_results(results: "pd.DataFrame") -> "pd.DataFrame":
             )
     results = results[results["score"].notna()]
     if not len(results):
-        raise ValueError("results has no row with a score; pass results of which some fits succeeded.")
+        raise ValueError("results has no row with a score; pass results of fits that succeeded.")
     return results
 
 

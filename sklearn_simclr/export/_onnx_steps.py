@@ -180,8 +180,8 @@ def steps_graph(steps: list[Step], rows: NDArray[np.float32]) -> Any:
     found, expected = session.run(None, {graph.input[0].name: rows}), answers(steps, rows)
     if len(found) != len(expected):
         raise ValueError(
-            f"{steps[-1].path}, a {type(steps[-1].estimator).__name__}, is written with {len(found)} "
-            f"outputs, but answers with {', '.join(expected)}. {_ADVICE}"
+            f"The ONNX graph of {steps[-1].path}, a {type(steps[-1].estimator).__name__}, has {len(found)} "
+            f"outputs, but the estimator answers with {', '.join(expected)}. {_ADVICE}"
         )
     sources = [(output.name, output.type.tensor_type.elem_type) for output in graph.output]
     del graph.output[:]

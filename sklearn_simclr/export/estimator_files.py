@@ -82,8 +82,8 @@ def save_estimator(estimator: BaseEstimator, path: str | os.PathLike) -> None:
         if type(found.step) not in ESTIMATORS.values():
             raise TypeError(
                 f"{found.path} must be one of {', '.join(ESTIMATORS)}; got {type(found.step).__name__}, "
-                "which a file without code cannot hold. Pickle it for your own use, or write its encoder "
-                "alone with export_encoder(..., format='onnx')."
+                "which a file without code cannot hold. Pickle this step for your own use, or write its "
+                "encoder alone with export_encoder(..., format='onnx')."
             )
     check_is_fitted(estimator, "image_shape_" if type(estimator) in ESTIMATORS.values() else None)
     records, arrays = encode_estimator(estimator)

@@ -111,7 +111,7 @@ def _read(path: Path, modules: nn.Module, columns: Collection[str]) -> History:
     try:
         _take(modules.cpu(), arrays)
         if not all(row.keys() >= set(columns) for row in rows):
-            raise ValueError("Its history has other columns.")
+            raise ValueError("its history has other columns.")
         return History([{str(name): float(value) for name, value in row.items()} for row in rows])
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         reason = shortened(str(error))
@@ -123,8 +123,7 @@ def _take(module: nn.Module, arrays: dict[str, torch.Tensor]) -> None:
     """Give a module its whole state."""
     own = module.state_dict()
     if own.keys() != arrays.keys():
-        odd = sorted(own.keys() ^ arrays.keys())[:5]
-        raise ValueError(f"The file is of another network: only one of the two has {odd}.")
+        raise ValueError(f"only one of the two networks has {sorted(own.keys() ^ arrays.keys())[:5]}.")
     odd = [name for name, tensor in own.items() if tensor.shape != arrays[name].shape]
     if odd or not_finite(arrays):
         raise ValueError(f"{odd[0] if odd else not_finite(arrays)!r} is of another shape or not finite.")

@@ -260,7 +260,7 @@ def test_steps_that_a_file_cannot_hold_are_named(simclr, tmp_path):
         save_estimator(make_pipeline(simclr, LogisticRegression()), path)
     of_theory = FeatureUnion([("simclr", frozen), ("bound", PACBayesContrastiveTransformer())])
     with pytest.raises(
-        TypeError, match=r"\['bound'\] must be one of .* got PACBayes.*Pickle it.*export_encoder"
+        TypeError, match=r"\['bound'\] must be one of .* got PACBayes.*Pickle this step.*export_encoder"
     ):
         save_estimator(make_pipeline(of_theory, last), path)
     assert os.listdir(tmp_path) == []
