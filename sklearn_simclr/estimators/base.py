@@ -52,7 +52,7 @@ class ReadImages:
     source : ImageSource
         The images.
     reader : BaseImageEstimator
-        What has read them: it knows their form.
+        The estimator that has read the images, and knows their form.
     """
 
     def __init__(self, source: ImageSource, reader: BaseImageEstimator) -> None:

@@ -198,9 +198,9 @@ def images_a_forward(shape: tuple[int, int, int], device: torch.device, network:
     shape : (int, int, int)
         Channels, height and width of the images: the number depends on nothing else of them.
     device : torch.device
-        Where the network is, and how much memory there is in all.
+        The device of the network; its memory counts.
     network : Traits
-        Of the network.
+        Traits of the network.
 
     Returns
     -------

@@ -48,7 +48,7 @@ def image_steps(estimator: Any, path: str = "estimator") -> Iterator[ImageStep]:
         Itself, or a Pipeline, ColumnTransformer, FeatureUnion, search, FrozenEstimator, vote and the like
         around it; fitted or not.
     path : str, default="estimator"
-        What to call it.
+        Name of the estimator in paths.
 
     Yields
     ------

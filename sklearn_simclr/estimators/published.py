@@ -43,7 +43,7 @@ def published_modules(
     encoder : torch.nn.Module
         Takes images of that shape; begins with its preprocessing where that changes anything.
     head : ProjectionHead
-        Of no layers if the file has none.
+        The projection head, without layers if the file has no head.
 
     Raises
     ------

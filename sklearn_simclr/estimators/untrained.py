@@ -22,7 +22,7 @@ def untrained_modules(estimator: TrainedImageEstimator, images: ImageSource, see
     images : ImageSource
         Some of its images: the first layer of some encoders depends on them.
     seed : int
-        Of the weights.
+        Seed of the new weights.
 
     Returns
     -------

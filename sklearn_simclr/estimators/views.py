@@ -102,7 +102,7 @@ def smaller_views(views: Any, network: nn.Module, shape: tuple[int, int, int]) -
     Returns
     -------
     Augmentation
-        Of half the side, and crops of a third of the smallest area to the smallest area.
+        Makes views of half the side, from crops between a third of the smallest area and the smallest area.
     """
     if not isinstance(views, Augmentation):
         raise ValueError(

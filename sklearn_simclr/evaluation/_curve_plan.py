@@ -113,7 +113,7 @@ def make_plans(
     scoring : object
         As for ``cross_validate``.
     params : dict or None
-        What to pass on.
+        Parameters for the estimators and the splitter.
     groups : array-like or None
         For the splitter, without metadata routing.
     raise_error : bool
@@ -124,7 +124,7 @@ def make_plans(
     Returns
     -------
     plans : list of Plan
-        One an estimator.
+        One plan per estimator.
     split_params : dict
         For ``splitter.split``.
     """

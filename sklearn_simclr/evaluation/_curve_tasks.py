@@ -183,7 +183,7 @@ def run_fit(fit: Fit, fold: Fold, data: FoldData | None, memory: Any) -> Outcome
     fit : Fit
         What to fit.
     fold : Fold
-        Of which fold.
+        The fold of the draw.
     data : FoldData or None
         Outputs of the shared steps; None if the outcome is in the cache.
     memory : joblib.Memory
@@ -192,7 +192,7 @@ def run_fit(fit: Fit, fold: Fold, data: FoldData | None, memory: Any) -> Outcome
     Returns
     -------
     Outcome
-        What came out.
+        The result of the fit.
     """
     if data is not None and data.error is not None:
         return Outcome(fit_error=data.error)

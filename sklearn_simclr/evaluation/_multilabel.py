@@ -33,7 +33,7 @@ class MultiLabelProbe:
     Attributes
     ----------
     penalty_ : float
-        Of those with the largest mean average precision the largest.
+        The largest of the penalties with the best mean average precision.
     validation_scores_ : ndarray of shape (n_penalties,)
         Mean average precision on the validation rows.
     """

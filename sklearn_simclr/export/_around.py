@@ -39,7 +39,7 @@ def split(estimator: BaseEstimator, is_inner: Callable[[Any], bool]) -> tuple[np
     Parameters
     ----------
     estimator : estimator
-        Of scikit-learn.
+        An estimator of scikit-learn.
     is_inner : callable
         Returns whether an object is one of those that are taken out.
 
@@ -86,21 +86,21 @@ def join(around: np.ndarray, inner: list[Any]) -> tuple[Any, Any]:
     Parameters
     ----------
     around : uint8 ndarray
-        As it returned.
+        The bytes that `split` returned.
     inner : list
         The estimators to put in.
 
     Returns
     -------
     estimator : estimator
-        As it was.
+        The estimator that `split` was given.
     memory : object
         A place for a cache that the file names, and that was not taken from it; None if there is none.
 
     Raises
     ------
     ValueError
-        If `split` did not return that.
+        If `split` did not return these bytes.
     ImportError
         If skops is not installed.
     """

@@ -153,23 +153,23 @@ def decode_estimator(
     Parameters
     ----------
     records : list of dict, or dict
-        As it returned.
+        The records that `encode_estimator` returned.
     arrays : dict of str to tensor
-        As it returned; emptied.
+        The arrays that `encode_estimator` returned; emptied.
     origin : str
-        Where they are from, for messages.
+        Name of the file, for messages.
 
     Returns
     -------
     estimator : estimator
-        As it was given.
+        The estimator that `encode_estimator` was given.
     places : dict of str to object
         Parameters that name places on a machine, with the values that were not taken.
 
     Raises
     ------
     ValueError
-        If they were not written by `encode_estimator` of this or an earlier version.
+        If records and arrays were not written by `encode_estimator` of this or an earlier version.
     """
     try:
         if isinstance(records, list):

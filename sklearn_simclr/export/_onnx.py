@@ -51,7 +51,7 @@ class ServedNetwork(nn.Module):
     layers : iterable of torch.nn.Module
         Applied one after the other to images (n, C, H, W) in [0, 1]; they are copied.
     fmt : ImageFormat
-        What the user's images are like.
+        Form of the user's images.
     input_dtype : torch.dtype
         torch.uint8 or torch.float32.
     """
@@ -178,7 +178,7 @@ def how_to_run(estimator: Any, path: PathLike, outputs: Sequence[str], input_dty
     estimator : estimator
         Fitted, with what the graph begins with.
     path : str or path-like
-        Of the graph.
+        Path of the graph.
     outputs : sequence of str
         Names of the outputs.
     input_dtype : {"uint8", "float32"}
@@ -213,7 +213,7 @@ def write_onnx(
     network : ServedNetwork
         In evaluation mode, on the CPU.
     path : str
-        Where to.
+        Path of the new file.
     output : str
         Name of the output, if nothing is behind it.
     metadata : dict of str to str
@@ -282,7 +282,7 @@ def check_onnx(network: ServedNetwork, path: str, later: Sequence[Step] = ()) ->
     Parameters
     ----------
     network : ServedNetwork
-        What was written.
+        The network that was written.
     path : str
         The file.
     later : sequence of Step, default=()

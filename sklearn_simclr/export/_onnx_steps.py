@@ -35,7 +35,7 @@ class Step(NamedTuple):
     path : str
         How to get at it, as Python writes it.
     estimator : estimator
-        Of scikit-learn.
+        An estimator of scikit-learn.
     """
 
     path: str

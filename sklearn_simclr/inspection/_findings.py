@@ -102,9 +102,9 @@ def judge(
     Parameters
     ----------
     measures : Measures
-        Of it and of untrained ones.
+        Numbers of the encoder and of untrained ones.
     course : Course
-        Of its training.
+        Course of the training of the encoder.
     prediction : LossPrediction or None
         For twice the epochs.
     useless_labels : bool

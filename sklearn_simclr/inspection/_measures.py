@@ -106,16 +106,16 @@ def measure_views(
     step : estimator
         Fitted; whose views and loss.
     networks : list of list of nn.Module
-        Of each the encoder, and perhaps the projection head.
+        The encoder of each network, and its projection head if there is one.
     source : ImageSource
         At least two images.
     seed : int
-        Of the views.
+        Seed of the random views.
 
     Returns
     -------
     list of ViewMeasures
-        Of each.
+        One for each network.
     n_pairs : int
         Images compared at a time, at most.
     chance : float

@@ -37,11 +37,11 @@ def draw_report(
     Parameters
     ----------
     axes : sequence of six matplotlib Axes
-        Where to draw.
+        The Axes to draw in.
     measures : Measures
-        Of the encoder and its untrained twins.
+        Numbers of the encoder and its untrained twins.
     history : DataFrame or None
-        Of its training.
+        One row for each epoch of the training.
     prediction : LossPrediction or None
         For twice the epochs.
     """

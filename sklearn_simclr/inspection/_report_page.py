@@ -36,11 +36,11 @@ def report_text(title: str, findings: Sequence[Finding], rows: Sequence[tuple[st
     Parameters
     ----------
     title : str
-        Of the report.
+        Title of the report.
     findings : list of Finding
-        What it says.
+        Findings of the report, in order.
     rows : list of (str, str, str, str, str)
-        Of its table: measure, value, untrained, chance, meaning.
+        Rows of the table: measure, value, untrained, chance, meaning.
 
     Returns
     -------

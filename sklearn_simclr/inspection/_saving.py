@@ -77,7 +77,7 @@ def compare_savings(
     Parameters
     ----------
     results : DataFrame
-        Of a label-fraction study.
+        Results of a label-fraction study.
     estimator, reference : str or None
         As in `LabelFractionDisplay.plot`.
     at : float or None

@@ -15,7 +15,7 @@ def takes_labels(loss: Callable[..., Tensor]) -> bool:
     Parameters
     ----------
     loss : callable
-        Of projections.
+        A loss of projections.
 
     Returns
     -------
@@ -41,14 +41,14 @@ def without_labels(loss: Callable[..., Tensor], z: Tensor) -> Tensor:
     Parameters
     ----------
     loss : callable
-        Of projections, and perhaps labels.
+        A loss of projections, and perhaps of labels.
     z : tensor of shape (2N, d)
         Projections.
 
     Returns
     -------
     tensor of shape ()
-        What the loss returns.
+        The result of the loss.
     """
     if not takes_labels(loss):
         return loss(z)

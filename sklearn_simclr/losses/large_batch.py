@@ -59,7 +59,7 @@ def cached_backward(
     Notes
     -----
     What is computed is the gradient of the joint loss of a forward pass in the same chunks: BatchNorm
-    normalises within a chunk. Its running statistics move once a chunk. Whatever is drawn from the global
+    normalises within a chunk. Its running statistics move once per chunk. Whatever is drawn from the global
     generators (of the CPU, and of the devices of `module`) is drawn again in the second computation, and
     their states afterwards are those after one pass.
 

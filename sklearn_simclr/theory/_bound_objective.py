@@ -72,11 +72,11 @@ class BoundObjective(Objective):
     posterior : GaussianPosterior
         The distribution of the weights that is learnt.
     tuples : TupleImages
-        What is trained on.
+        The tuples to train on.
     loss : callable
         Margins (B, k) to losses (B,).
     lam : float
-        What the loss weighs against the divergence.
+        Weight of the loss against the divergence.
     delta : float
         The bound that is recorded fails with at most this probability.
     """

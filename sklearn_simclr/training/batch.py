@@ -31,7 +31,7 @@ class Batch:
     images : tensor of shape (n, C, H, W)
         Their pixels: uint8 in 0 to 255, or float32 in [0, 1].
     generator : torch.Generator
-        What views and noise are drawn from, of the CPU: all devices and all ranks draw the same.
+        Generator of views and noise, on the CPU: all devices and all ranks draw the same.
     plan : Plan
         Precision and the size of micro-batches.
     memory_format : torch.memory_format, default=torch.contiguous_format
@@ -163,7 +163,7 @@ class Batch:
         Parameters
         ----------
         tensor : tensor
-            Of one shape on all ranks.
+            Tensor of the same shape on all ranks.
 
         Returns
         -------

@@ -44,16 +44,16 @@ def train_once(
     run : callable
         Takes nothing; trains the modules and returns a History.
     modules : torch.nn.Module
-        What is trained; they take the weights of an earlier training.
+        Modules to train; they take the weights of an earlier training.
     cache : str, joblib.Memory or None
         Where results are kept; None, or a memory without a location, keeps none.
     columns : collection of str, default=()
-        What every row of the history has.
+        Names that every row of the history has.
 
     Returns
     -------
     History
-        Of this training, or of the earlier one.
+        History of this training, or of the earlier one.
 
     Raises
     ------

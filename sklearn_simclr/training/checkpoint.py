@@ -154,7 +154,7 @@ class Checkpoint:
         Parameters
         ----------
         state : dict
-            Of tensors, numbers, strings, None and of dicts, lists and tuples of them.
+            Holds tensors, numbers, strings, None, and dicts, lists and tuples of these.
         last : bool, default=False
             Whether it is written in any case.
         """

@@ -31,7 +31,7 @@ class Targets:
     labels : tensor of shape (n,), or of shape (n, n_labels)
         Numbers of the classes, int64, -1 where there is none; or 0 and 1 for several labels, float32.
     weights : float32 tensor of shape (n,)
-        Of the rows in the loss on labels; 0 where there is no label.
+        Weights of the rows in the loss on labels; 0 where there is no label.
     """
 
     labels: Tensor
@@ -71,7 +71,7 @@ class ClassificationObjective(Objective):
     augmentation : Augmentation or ExternalViews
         With concrete values.
     targets : Targets
-        Of the images.
+        Labels and weights of the images.
     teacher : Tensor, torch.nn.Module or None, default=None
         Log-probabilities (n_images, n_classes), or a network from views to logits.
     alpha : float, default=0
@@ -79,7 +79,7 @@ class ClassificationObjective(Objective):
     temperature : float, default=1
         Logits of student and teacher are divided by it in that part (V2, equation 2).
     validation : Validation or None, default=None
-        What stops the training early.
+        Images by which training is stopped early.
     n_classes : int, default=2
         For the chance level.
     given : iterable of str, default=()

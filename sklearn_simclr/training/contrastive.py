@@ -66,7 +66,7 @@ class ContrastiveObjective(Objective):
     queue_momentum : float, default=0.999
         Part of the average that stays in each step.
     probe : OnlineProbe or None, default=None
-        What watches the representations; the modules learn the same with and without.
+        Watches the representations; the modules learn the same without a probe.
 
     Notes
     -----

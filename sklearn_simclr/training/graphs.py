@@ -147,11 +147,11 @@ class RepeatedStep:
         Takes rows, images and what ``Batch.drawn`` is, computes gradients, moves the weights and returns
         loss and outputs.
     module : torch.nn.Module
-        What is trained.
+        The modules to train.
     optimizer : torch.optim.Optimizer
         What trains it; ``"lr"`` of its groups is the learning rate of the next step.
     generator : torch.Generator
-        What views are drawn from, of the CPU.
+        Generator of the views, on the CPU.
     device : torch.device
         Where.
     """
@@ -195,7 +195,7 @@ class RepeatedStep:
         loss : tensor of shape ()
             Valid until the next step, as the outputs are.
         outputs : dict of str to tensor
-            Of the objective's step.
+            Outputs of the step of the objective.
         """
         self._fill(index, images)
         self.steps += 1

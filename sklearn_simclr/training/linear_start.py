@@ -58,15 +58,15 @@ def linear_start(
     Parameters
     ----------
     features : ndarray of shape (n, d)
-        Of the labelled rows.
+        Features of the labelled rows.
     codes : ndarray of shape (n,)
         Their classes, 0 to n_classes - 1.
     weights : ndarray of shape (n,)
-        Of the rows, > 0.
+        Weights of the rows, > 0.
     n_classes : int
         At least 1; those that have no row are never predicted.
     seed : int
-        Of the folds.
+        Seed of the folds.
 
     Returns
     -------

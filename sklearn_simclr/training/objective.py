@@ -261,7 +261,7 @@ class Objective:
         plan : Plan
             The plan.
         generator : torch.Generator
-            Of the CPU; the order of the images and the views are drawn from it afterwards.
+            On the CPU; the order of the images and the views are drawn from this generator afterwards.
         """
         initialize = getattr(self.modules["encoder"], "initialize_from_images", None)
         if self.initialize and initialize is not None:
@@ -293,7 +293,7 @@ class Objective:
         Parameters
         ----------
         outputs : dict of str to tensor
-            Of the last step.
+            Outputs of the last step.
         epoch : Epoch
             How far the training is.
 
@@ -328,7 +328,7 @@ class Objective:
         Returns
         -------
         dict
-            Of tensors, numbers, strings, None and of dicts, lists and tuples of them.
+            Holds tensors, numbers, strings, None, and dicts, lists and tuples of these.
         """
         return {}
 

@@ -77,7 +77,7 @@ def measure_pace(
     Returns
     -------
     Pace
-        As the largest trials were.
+        The pace of the largest trials.
     """
     pace, before, n = Pace(0.0, 0.0), (0, 0.0), min(size, least or _FIRST_TRIAL)
     repeated = False
@@ -126,7 +126,7 @@ def fit_into_time(plan: Plan, n_images: int, pace: Pace, seconds: float, smaller
     seconds : float
         How much of `max_time` is left.
     smaller : str
-        What to pass so that a step takes less time, for the advice.
+        Advice on what to pass so that a step takes less time.
 
     Returns
     -------

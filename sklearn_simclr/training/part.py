@@ -96,7 +96,7 @@ class Part:
         Parameters
         ----------
         output : tensor
-            Of a whole number of rows for each image of this part, or something else.
+            Has a whole number of rows per image of this part, or another shape.
 
         Returns
         -------
@@ -116,7 +116,7 @@ class Part:
         Parameters
         ----------
         loss : tensor of shape ()
-            Of this part, times `weight`.
+            Loss of this part, times `weight`.
         parameters : iterable of torch.nn.Parameter
             With gradients of that loss.
 
@@ -212,9 +212,9 @@ def divide(
     ranks : Ranks
         The processes that need the tensors.
     like : sequence of tensor
-        Of the shapes, of one dtype and on one device.
+        Tensors of the shapes of the results, of one dtype and on one device.
     costs : sequence of float
-        What each takes, in any unit.
+        Cost of each result, in any unit.
     compute : callable
         Takes numbers of tensors and returns these tensors.
 

@@ -46,9 +46,9 @@ class Plan:
     started : float, optional
         When the training began, on the clock of ``time.perf_counter``; the default is now.
     precision : torch.dtype or None, default=None
-        Of the forward; None is float32.
+        Precision of the forward; None is float32.
     device : torch.device, default=cpu
-        Where to train.
+        Device to train on.
     callbacks : sequence, default=()
         Callbacks of skorch.
     verbose : int, default=0
@@ -144,7 +144,7 @@ class Plan:
         Returns
         -------
         int
-            Of all epochs together.
+            Number of steps in all epochs together.
         """
         size = min(self.batch_size, n_images)
         return self.max_epochs * (-(-n_images // size) if self.keep_last else n_images // size)

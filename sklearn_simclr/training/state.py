@@ -88,7 +88,7 @@ def state_of(loop: Loop, position: Position | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        Of tensors, numbers, strings, None and of dicts, lists and tuples of them.
+        Holds tensors, numbers, strings, None, and dicts, lists and tuples of these.
     """
     clock = loop.clock_
     return {

@@ -53,7 +53,7 @@ def train(
     Returns
     -------
     History
-        What happened, epoch by epoch.
+        History of the training, epoch by epoch.
 
     Raises
     ------

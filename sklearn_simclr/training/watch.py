@@ -231,7 +231,7 @@ class ViewsWatch:
     Parameters
     ----------
     augmentation : Augmentation, ExternalViews or None
-        Of the training.
+        Views of the training.
     """
 
     def __init__(self, augmentation: Views | None) -> None:
