@@ -122,7 +122,7 @@ longer = SimCLRTransformer(max_epochs=2 * prediction.epochs, **settings).fit(X)
 
 curves, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
 short, long = encoders["8 epochs"].loss_curve_, longer.loss_curve_
-ax.axhline(longer.history_["chance_level"].iloc[-1], color="0.4", ls="--", lw=1, label="tells nothing apart")
+ax.axhline(longer.history_["chance_level"].iloc[-1], color="0.4", ls="--", lw=1, label="chance level")
 ax.plot(range(1, len(long) + 1), long, color="0.6", label="training for twice the epochs")
 ax.plot(range(1, len(short) + 1), short, "o-", color="C0", label="training that is known")
 ax.errorbar(
