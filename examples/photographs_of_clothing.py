@@ -38,6 +38,8 @@ from sklearn_simclr import (
 )
 
 folder = Path("clothing-dataset-small")
+if not folder.is_dir():
+    raise SystemExit("First run: git clone https://github.com/alexeygrigorev/clothing-dataset-small")
 train, test = (load_image_paths(folder / part) for part in ("train", "validation"))
 X = np.concatenate([train.data, test.data])
 y = np.concatenate([train.target, test.target])
