@@ -74,7 +74,6 @@ results = label_fraction_curve(
     n_draws=10,
     random_state=0,
     return_estimator=True,
-    verbose=1,
 )
 accuracy = 100 * results.groupby(["estimator", "fraction"], sort=False)["score"].agg(["mean", "std"])
 table = accuracy.apply(lambda row: f"{row['mean']:.1f} ± {row['std']:.1f}", axis=1).unstack("fraction")

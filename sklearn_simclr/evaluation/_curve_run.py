@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import joblib
 from sklearn.utils.parallel import Parallel, delayed
-from tqdm.auto import tqdm
 
+from .._utils.progress import progress_bar
 from ._curve_plan import Plan
 from ._curve_tasks import Fit, Fold, FoldData, Outcome, SharedStep, is_cached, run_fit, run_shared
 
@@ -72,7 +72,7 @@ def run_fits(study: Study, fits: dict[FitId, Fit], *, verbose: int) -> dict[FitI
     units = _units(plans, needs_data)
     outcomes = {}
     n_together = max(1, joblib.effective_n_jobs(study.n_jobs))
-    with tqdm(total=len(units) + len(fits), disable=not verbose, desc="label fractions", unit="fit") as bar:
+    with progress_bar("label fractions", len(units) + len(fits), "fits", shown=bool(verbose)) as bar:
         for start in range(0, len(folds), n_together):
             batch = range(start, min(start + n_together, len(folds)))
             data = _run_units(study, {u: chains for u, chains in units.items() if u[0] in batch}, bar)

@@ -559,7 +559,7 @@ class TestParallel:
         label_fraction_curve(GaussianNB(), *iris, fractions=[1.0], cv=2)
         assert capsys.readouterr().err == ""
         label_fraction_curve(make_pipeline(PCA(2), GaussianNB()), *iris, fractions=[1.0], cv=2, verbose=1)
-        assert "4/4" in capsys.readouterr().err
+        assert "label fractions: 100%, 4 of 4 fits" in capsys.readouterr().err
 
 
 class TestMemory:
