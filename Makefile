@@ -54,14 +54,14 @@ CLOTHING ?=
 SOURCES_IN_TRAIN = $(patsubst %,cifar10=%/train,$(CIFAR10)) $(patsubst %,clothing=%/train,$(CLOTHING))
 SOURCES = cifar10$(addprefix =,$(CIFAR10)) $(addprefix clothing=,$(CLOTHING))
 
-bench: $(BENCH_VENV)/.installed ## Measure beside other libraries, about 15 minutes; write docs/benchmarks/
+bench: $(BENCH_VENV)/.installed ## Compare speed and memory with other libraries, about 15 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/run.py --out docs/benchmarks $(BENCH_OPTIONS)
 
-bench-accuracy: $(BENCH_VENV)/.installed ## Accuracy in equal steps and equal time beside lightly, 30 minutes; write docs/benchmarks/
+bench-accuracy: $(BENCH_VENV)/.installed ## Compare accuracy with lightly in equal steps and equal time, 30 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py $(addprefix --folder ,$(CIFAR10)) --settings paper sthalles \
 	  --out docs/benchmarks $(BENCH_OPTIONS)
 
-numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and docs anew on this machine, about 3 hours
+numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and docs anew on this machine, about 5 hours
 	$(BIN)/python examples/benchmarks/digits.py
 	$(BIN)/python examples/benchmarks/rivals.py $(SOURCES) --out docs/benchmarks --readme README.md
 	$(if $(CLOTHING),$(BIN)/python examples/benchmarks/rivals.py clothing_200s=$(CLOTHING) --seconds 200 \

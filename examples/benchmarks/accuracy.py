@@ -1,4 +1,4 @@
-"""Accuracy beside lightly's: in equal steps of the same network, and in equal time with its configuration.
+"""Compare accuracy with lightly: in equal steps of one network, and in equal time with its configuration.
 
 Equal steps: a ResNet of 8 layers for images of 32 pixels, trained for the same epochs with the same batch,
 optimizer, schedule, temperature and views by ``SimCLRTransformer`` and by a loop as lightly's examples have

@@ -86,7 +86,7 @@ def main(arguments=None):
     parser.add_argument("--epochs", type=int, default=2, help="of the default (2)")
     parser.add_argument(
         "--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS)[:3], metavar="NAME",
-        help=f"beside the default, without the last two unless asked for: {', '.join(SETTINGS)}",
+        help=f"what is compared with the default (the first three): {', '.join(SETTINGS)}",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
     parser.add_argument("--out", type=Path, default=Path("additions"), help="folder for the results")

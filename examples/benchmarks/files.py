@@ -1,4 +1,4 @@
-"""Files: images decoded a second beside torchvision and Pillow; epochs on files beside epochs on arrays.
+"""Files: images decoded per second, compared with torchvision and Pillow; epochs on files and on arrays.
 
 ImageFolder and ours decode the same JPEGs, which lie in the page cache, each in a new process that has
 imported what it needs: what a process does once, such as starting workers, counts. ImageFolder goes through

@@ -3,8 +3,8 @@
 All take turns with the same encoder, projection head, batch size and SGD in float32. The bare step works
 on one pair of views that lies ready, in the memory format that is faster: what remains of a training when
 nothing is fed, augmented, scheduled or recorded. lightly's loop is that of its documentation, with two
-workers. Where ``precision="auto"`` means bfloat16 the training runs once more as it comes, beside the bare
-step in bfloat16 and lightly's loop as before.
+workers. Where ``precision="auto"`` means bfloat16, the training runs once more with it, compared with the
+bare step in bfloat16 and with lightly's loop as before.
 """
 
 import copy
@@ -123,7 +123,7 @@ def lightly_loop(simclr, images, batch_size, device):
 
 
 def compare(name, encoder, batch_size, steps, rounds, device, precision="float32"):
-    """Return the rows of one encoder: images per second beside the bare step and beside lightly."""
+    """Return the rows of one encoder: images per second, compared with the bare step and with lightly."""
     images = crops(batch_size * steps, SIZE)
     simclr = untrained(encoder, images)
     autocast = resolve_precision(precision, torch.device(device))

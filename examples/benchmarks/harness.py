@@ -22,7 +22,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: ours beside a peer, and the ratio that has a target.
+    """A line of the table: ours, a peer, and the ratio that has a target.
 
     Ratios are of what was measured in the same round. ours, theirs and ratio are those of the round with the
     median ratio; low and high are quartiles over all rounds. ``unit`` is that of ours and theirs.

@@ -1,4 +1,4 @@
-"""Large batches: 4,096 images per step in chunks of 256, beside 256 images per step.
+"""Large batches: 4,096 images per step in chunks of 256, compared with 256 images per step.
 
 Each training runs in a process of its own; memory is the peak above what the process holds before fit.
 """

@@ -1,4 +1,4 @@
-"""Representations: SimCLRTransformer.transform beside the bare forward of its encoder.
+"""Representations: SimCLRTransformer.transform, compared with the bare forward pass of its encoder.
 
 The bare forward gets floats that lie ready on the device, in the batch size and memory format, of those
 tried, at which it is fastest. Both take each image once, without its mirror image; how long it takes with it,
