@@ -456,7 +456,7 @@ def test_auto_is_the_freest_device_or_the_one_of_the_rank(monkeypatch):
     assert devices.resolve_device("auto") == DEVICE
     monkeypatch.setattr(devices, "in_worker", lambda: False)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="found 2 devices .* LOCAL_RANK=2"):
+    with pytest.raises(ValueError, match="found only 2 devices .* LOCAL_RANK=2"):
         devices.resolve_device("auto")
     SETTINGS.float64 = False
     assert devices.resolve_device("auto") == torch.device("cpu")
