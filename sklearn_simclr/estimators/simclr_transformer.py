@@ -209,9 +209,9 @@ class SimCLRTransformer(TrainedImageEstimator, BaseImageTransformer):
     output : {"encoder", "means", "projection"} or int, default="encoder"
         Output of transform: the representation h, the part of h that the projection head reads
         (``"means"``), the projection z, or the output of the k-th layer of the projection head. For the
-        compact encoder, ``"means"`` leaves out the numbers that say where in the image something is: with
-        few labels it is better if objects lie anywhere, as cells do. For other encoders it is h. Can be
-        changed after fit.
+        compact encoder, ``"means"`` leaves out the numbers that say where in the image something is:
+        compare both if labels are few and objects lie anywhere, as cells do. For other encoders it is h.
+        Can be changed after fit.
     mirror : "auto" or bool, default="auto"
         Whether transform averages the representations of an image and of its mirror image, before the
         projection head. This takes twice the time, and with many labels a classifier errs less. True and
