@@ -76,8 +76,9 @@ numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and d
 	$(BIN)/python examples/benchmarks/fine_tuning.py digits $(SOURCES_IN_TRAIN) --no-student --draws 1 \
 	  --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/thresholds.py $(if $(CIFAR10),--folder $(CIFAR10)/train) --out docs/benchmarks
-	$(BIN)/python examples/benchmarks/recipe_search.py $(if $(CIFAR10),--folder $(CIFAR10)/train) --seconds 2 \
-	  --sources $(if $(CIFAR10),cifar grey) digits places --variants default "optimizer: AdamW" \
+	OMP_NUM_THREADS=1 $(BIN)/python examples/benchmarks/recipe_search.py --seconds 2 \
+	  $(if $(CIFAR10),--folder $(CIFAR10)/train) $(if $(CLOTHING),--photographs $(CLOTHING)/train) \
+	  --sources $(if $(CLOTHING),"photographs 160") $(if $(CIFAR10),cifar grey) digits places --variants default "optimizer: AdamW" \
 	  "learning rate doubled" "batch 128" "temperature 0.1" "loss: decoupled" "crops from 40%" \
 	  "encoder half as wide again" --out docs/benchmarks
 	$(if $(CIFAR10),$(BIN)/python examples/benchmarks/additions.py --folder $(CIFAR10)/train --out docs/benchmarks)
