@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .._utils.devices import send
-from .colors import LUMA, apply_in_turn, color_matrices
+from .colors import apply_in_turn, color_matrices
 from .draws import Draws
 from .filters import blur_matrix, gauss_kernels, resize_matrices
 from .google_form import is_googles
+from .hsv import LUMA
 
 __all__ = ["Maps", "compute_maps", "views_by_matrices"]
 

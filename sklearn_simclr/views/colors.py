@@ -7,12 +7,9 @@ from torch import Tensor
 
 from .draws import Draws
 from .google_form import google_colors, is_googles
-from .hsv import change_chosen, from_hue, to_hue
+from .hsv import LUMA, change_chosen, from_hue, in_grey, luma, to_hue
 
-__all__ = ["LUMA", "apply_contrast", "apply_in_turn", "color_matrices"]
-
-# ITU-R 601 luma, as used by torchvision's and Pillow's greyscale conversion.
-LUMA = (0.2989, 0.587, 0.114)
+__all__ = ["apply_contrast", "apply_in_turn", "color_matrices"]
 
 # The YIQ axes: hue is the angle and saturation the radius in the (I, Q) plane, luma stays as it is.
 _YIQ = torch.tensor(
@@ -39,18 +36,10 @@ def color_matrices(draws: Draws) -> Tensor:
 
 def apply_contrast(views: Tensor, contrast: Tensor) -> Tensor:
     """Blend every view with its mean grey level."""
-    grey = _luma(views.mean(dim=(2, 3), keepdim=True))
+    grey = luma(views.mean(dim=(2, 3), keepdim=True))
     contrast = contrast.view(-1, 1, 1, 1)
     # Not addcmul: with a factor for each view it is slower than two operations.
     return views.mul_(contrast).add_((1 - contrast) * grey)
-
-
-def _luma(views: Tensor) -> Tensor:
-    """Return the grey level of every pixel: the luma of three channels, the mean of any other number."""
-    if views.shape[1] != 3:
-        return views.mean(dim=1, keepdim=True)
-    red, green, blue = (views[:, c : c + 1] for c in range(3))
-    return torch.add(red * LUMA[0], green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 def apply_in_turn(views: Tensor, draws: Draws, implementation: str) -> Tensor:
@@ -67,18 +56,19 @@ def _torchvision_colors(views: Tensor, draws: Draws) -> Tensor:
     factors = torch.stack([draws.brightness, draws.contrast, draws.saturation], dim=1)
     for position in range(4):
         turn = draws.order[:, position].view(-1, 1, 1, 1)
-        # Three of the operations blend the view with black, its mean grey level and its grey levels.
         blends = turn < 3 if channels == 3 else turn < 2
         factor = factors.gather(1, turn.view(-1, 1).clamp(max=2)).view(-1, 1, 1, 1)
         factor = torch.where(blends, factor, 1.0)
-        luma = _luma(views)
-        other = torch.where(turn == 1, luma.mean(dim=(2, 3), keepdim=True), luma)
-        other = torch.where(turn == 0, 0.0, other)
-        views = (views * factor).add_((1 - factor) * other).clamp_(0, 1)
+        # Brightness blends a view with black, contrast with its mean grey level, saturation with its grey
+        # levels. Factors of 0 choose among them.
+        levels = luma(views)
+        grey = levels.mean(dim=(2, 3), keepdim=True).mul_((1 - factor) * (turn == 1))
+        other = levels.mul_((1 - factor) * (turn == 2)).add_(grey)
+        views = (views * factor).add_(other).clamp_(0, 1)
         if channels == 3:
             views = change_chosen(views, turn.flatten() == 3, _turned, draws.hue)
     if channels == 3:
-        views = torch.where(draws.grayscale.view(-1, 1, 1, 1), _luma(views), views)
+        views = change_chosen(views, draws.grayscale, in_grey)
     return views
 
 

@@ -1,11 +1,12 @@
 """The operations on views as google-research/simclr computes them on TensorFlow 1, for both papers."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .hsv import change_chosen, from_hue, to_hue
+from .hsv import TINY, change_chosen, from_hue, in_grey, to_hue
 
 if TYPE_CHECKING:
     from .draws import Draws
@@ -124,35 +125,47 @@ def google_colors(views: Tensor, draws: "Draws", *, additive: bool) -> Tensor:
     lies within [0, 1]. With ``additive``, brightness - 1 is added, as for V1, instead of multiplying by
     brightness, as for V2.
     """
-    channels = views.shape[1]
-    brightness, contrast = draws.brightness, draws.contrast
-    jittered = (brightness != 1) | (contrast != 1) | (draws.saturation != 1) | (draws.hue != 0)
-    jittered = jittered.view(-1, 1, 1, 1)
-    one = torch.ones_like(brightness)
-    for position in range(4):
-        turn = draws.order[:, position]
-        factor = torch.where(turn == 1, contrast, one)
-        factor = factor if additive else torch.where(turn == 0, brightness, factor)
-        offset = (1 - factor).view(-1, 1, 1, 1) * views.mean(dim=(2, 3), keepdim=True)
-        offset = torch.where((turn == 1).view(-1, 1, 1, 1), offset, 0.0)
-        if additive:
-            offset = offset + torch.where(turn == 0, brightness - 1, 0.0).view(-1, 1, 1, 1)
-        changed = views * factor.view(-1, 1, 1, 1) + offset
-        if channels == 3:
-            changed = change_chosen(changed, turn >= 2, _in_hsv, turn, draws.saturation, draws.hue)
-        views = torch.where(jittered, changed.clamp(0, 1), views)
-    if channels == 3:
-        red, green, blue = views.unbind(dim=1)
-        grey = (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None]
-        views = torch.where(draws.grayscale.view(-1, 1, 1, 1), grey, views)
+    brightness, contrast, saturation, hue = draws.brightness, draws.contrast, draws.saturation, draws.hue
+    jittered = (brightness != 1) | (contrast != 1) | (saturation != 1) | (hue != 0)
+    numbers = draws.order, brightness, contrast, saturation, hue
+    views = change_chosen(views.clone(), jittered, partial(_jittered, additive=additive), *numbers)
+    if views.shape[1] == 3:
+        views = change_chosen(views, draws.grayscale, in_grey)
     return views.clamp(0, 1)
+
+
+def _jittered(
+    views: Tensor,
+    order: Tensor,
+    brightness: Tensor,
+    contrast: Tensor,
+    saturation: Tensor,
+    hue: Tensor,
+    *,
+    additive: bool,
+) -> Tensor:
+    """Apply the four operations in their order."""
+    for position in range(4):
+        turn = order[:, position]
+        factor = torch.where(turn == 1, contrast, 1.0)
+        offset = (1 - factor).view(-1, 1, 1, 1) * views.mean(dim=(2, 3), keepdim=True)
+        if additive:
+            offset += torch.where(turn == 0, brightness - 1, 0.0).view(-1, 1, 1, 1)
+        else:
+            factor = torch.where(turn == 0, brightness, factor)
+        views = views * factor.view(-1, 1, 1, 1) + offset
+        if views.shape[1] == 3:
+            views = change_chosen(views, turn >= 2, _in_hsv, turn, saturation, hue)
+        views = views.clamp(0, 1)
+    return views
 
 
 def _in_hsv(views: Tensor, turn: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     """Multiply the saturation of views whose turn is 2, and turn the hue of those whose turn is 3."""
     value, chroma, sector = to_hue(views)
     saturates = (turn == 2).view(-1, 1, 1)
-    part = torch.where(value > 0, chroma / torch.where(value > 0, value, 1.0), 0.0)
-    chroma = torch.where(saturates, value * (part * saturation.view(-1, 1, 1)).clamp(0, 1), chroma)
+    # Black has no chroma, so any divisor will do.
+    part = (chroma / value.clamp(min=TINY) * saturation.view(-1, 1, 1)).clamp_(0, 1)
+    chroma = chroma.lerp(value * part, saturates.to(chroma.dtype))
     angle = sector + torch.where(saturates, 0.0, 6 * hue.view(-1, 1, 1))
     return from_hue(value, chroma, angle)
