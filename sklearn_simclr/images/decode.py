@@ -9,18 +9,17 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from functools import cache
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from PIL import Image, ImageFile
 
 from .._utils.forks import in_each_process
 from .resizing import resize_array, resize_pillow
 from .sizes import Target
 from .tiff import TiffError, over_white, read_tiff, tiff_size
-
-if TYPE_CHECKING:
-    import PIL.Image
 
 __all__ = ["ImageError", "convert", "decode", "from_array", "from_pillow", "pillow_size"]
 __all__ += ["plugin_formats", "size_of", "strict_decoders", "truncated_are_read"]
@@ -67,8 +66,6 @@ def strict_decoders() -> Iterator[list[str]]:
         Gets a line for each image of which something is left out.
     """
     global _notes
-    from PIL import Image
-
     log = logging.getLogger("tifffile")
     with _STRICT, warnings.catch_warnings():
         Image.init()
@@ -86,8 +83,6 @@ def strict_decoders() -> Iterator[list[str]]:
 
 def truncated_are_read() -> bool:
     """Return whether the user, or a library, has told Pillow to read truncated files."""
-    from PIL import ImageFile
-
     return ImageFile.LOAD_TRUNCATED_IMAGES
 
 
@@ -130,7 +125,7 @@ def decode(file: bytes | BinaryIO, target: Target | None = None) -> NDArray:
         raise ImageError(_reason(error)) from error
 
 
-def from_pillow(image: PIL.Image.Image, target: Target | None = None) -> NDArray:
+def from_pillow(image: Image.Image, target: Target | None = None) -> NDArray:
     """Return a Pillow image as an array.
 
     Parameters
@@ -165,7 +160,7 @@ def from_pillow(image: PIL.Image.Image, target: Target | None = None) -> NDArray
         raise ImageError(_reason(error)) from error
 
 
-def _pages_of(image: PIL.Image.Image) -> int:
+def _pages_of(image: Image.Image) -> int:
     """Return how many pages the TIFF of a Pillow image has, as far as Pillow can read them."""
     shown = image.tell()
     try:
@@ -303,24 +298,19 @@ def _decode_by_pillow(file: BinaryIO, target: Target | None) -> NDArray:
         return _pixels(_upright(image), target)
 
 
-def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    from PIL import Image
-
+def _upright(image: Image.Image) -> Image.Image:
     turn = _TURNS.get(_orientation(image))
     # Not exif_transpose: it also writes an EXIF block without the orientation, which can fail.
     return image if turn is None else image.transpose(Image.Transpose[turn])
 
 
-def _open(file: BinaryIO) -> PIL.Image.Image:
+def _open(file: BinaryIO) -> Image.Image:
     """Return the image of a file, of which only the head has been read."""
-    from PIL import Image
-
     _check_head(file)
     file.seek(0)
     Image.init()
-    formats = [name for name in _FORMATS if name in Image.OPEN] + plugin_formats()
     try:
-        return Image.open(file, formats=formats)
+        return Image.open(file, formats=_known_formats(tuple(Image.OPEN)))
     except Image.UnidentifiedImageError:
         file.seek(0)
         start = file.read(8)
@@ -336,10 +326,14 @@ def _open(file: BinaryIO) -> PIL.Image.Image:
         ) from None
 
 
+@cache
+def _known_formats(registered: tuple[str, ...]) -> list[str]:
+    """Return the formats that are read, of those that Pillow knows now."""
+    return [name for name in _FORMATS if name in registered] + plugin_formats()
+
+
 def plugin_formats() -> list[str]:
     """Return the formats that plugins of other packages have registered with Pillow, such as HEIF."""
-    from PIL import Image
-
     return [name for name, (opener, _) in Image.OPEN.items() if not opener.__module__.startswith("PIL.")]
 
 
@@ -363,7 +357,7 @@ def _check_head(file: BinaryIO) -> None:
             _check_size(int.from_bytes(size[:4], "big"), int.from_bytes(size[4:], "big"))
 
 
-def pillow_size(image: PIL.Image.Image) -> tuple[int, int]:
+def pillow_size(image: Image.Image) -> tuple[int, int]:
     """Return height and width that a Pillow image has once it is turned as its orientation says."""
     # Sizes of TIFFs are turned when they are opened. The orientation of a PNG may be at its end; to find it
     # there, Pillow would decode everything before.
@@ -372,7 +366,7 @@ def pillow_size(image: PIL.Image.Image) -> tuple[int, int]:
     return image.size if turned else image.size[::-1]
 
 
-def _orientation(image: PIL.Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
     # If the EXIF block is damaged, only the orientation is lost.
@@ -387,10 +381,8 @@ def _draft_size(width: int, height: int, target: Target) -> tuple[int, int]:
     return int(np.ceil(width * scale)), int(np.ceil(height * scale))
 
 
-def _pixels(image: PIL.Image.Image, target: Target | None) -> NDArray:
+def _pixels(image: Image.Image, target: Target | None) -> NDArray:
     """Return the pixels of a Pillow image, in the size asked for."""
-    from PIL import Image
-
     mode = image.mode
     if mode.startswith("I"):
         array = np.asarray(image)
@@ -430,8 +422,6 @@ def _resized(array: NDArray, target: Target | None) -> NDArray:
 
 
 def _most_pixels() -> int | None:
-    from PIL import Image
-
     return Image.MAX_IMAGE_PIXELS
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.utils import Bunch, check_random_state
 
 from .._utils.places import local_path
@@ -251,8 +252,6 @@ def _images_in(folder: Path, endings: tuple[str, ...], left_out: Counter[str], *
 
 
 def _plugin_extensions() -> Iterable[str]:
-    from PIL import Image
-
     formats = plugin_formats()
     return [extension for extension, name in Image.registered_extensions().items() if name in formats]
 

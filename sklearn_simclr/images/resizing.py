@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
+from PIL import Image
 
 from .mapped import mapped_rows
 from .sizes import Target
 from .store import scratch_rows
-
-if TYPE_CHECKING:
-    import PIL.Image
 
 __all__ = ["resize_array", "resize_images", "resize_pillow"]
 
@@ -23,7 +20,7 @@ __all__ = ["resize_array", "resize_images", "resize_pillow"]
 _ROWS_AT_A_TIME = 64
 
 
-def resize_pillow(image: PIL.Image.Image, target: Target) -> PIL.Image.Image:
+def resize_pillow(image: Image.Image, target: Target) -> Image.Image:
     """Return a Pillow image in another size.
 
     Parameters
@@ -38,8 +35,6 @@ def resize_pillow(image: PIL.Image.Image, target: Target) -> PIL.Image.Image:
     PIL.Image.Image
         `image` itself if it has that size.
     """
-    from PIL import Image
-
     size = (target.width, target.height)
     if image.size == size:
         return image
@@ -62,8 +57,6 @@ def resize_array(array: NDArray, target: Target) -> NDArray:
         The same dtype, but float64 for whole numbers of 64 bits. Whole numbers are rounded. No value lies
         outside those of ``array``.
     """
-    from PIL import Image
-
     if array.shape[:2] == target[:2]:
         return array
     channels = array.shape[2]
@@ -88,8 +81,6 @@ def resize_array(array: NDArray, target: Target) -> NDArray:
 
 
 def _resize_floats(array: NDArray, target: Target) -> NDArray[np.float32]:
-    from PIL import Image
-
     planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(array, -1, 0)]
     return np.stack([np.asarray(resize_pillow(plane, target)) for plane in planes], axis=-1)
 

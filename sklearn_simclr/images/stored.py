@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from .._version import __version__
@@ -166,6 +167,4 @@ def _digest(*parts: object) -> str:
 
 
 def _decoder_version() -> str:
-    import PIL
-
     return f"{__version__}/{PIL.__version__}" + ("/truncated" if truncated_are_read() else "")
