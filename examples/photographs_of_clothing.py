@@ -93,8 +93,8 @@ display.figure_.set_label("curve")
 
 # %%
 # The stored results answer the same question for the same photographs, with more methods. Each network was
-# trained for 40 seconds, and each method has its own ``C``. With five labels per class, HOG, the untrained
-# network and the autoencoder are ahead of SimCLR. From 20 labels per class on, SimCLR is ahead of all others.
+# trained for 40 seconds. With five labels per class, the untrained network and the autoencoder are ahead of
+# SimCLR, and HOG is level with it. With 100 labels per class, SimCLR is ahead of all others.
 # :doc:`/reference/benchmarks` has the machine and the command.
 #
 # .. image:: /images/hero_light.png

@@ -409,20 +409,32 @@ def test_rivals_write_the_tables_of_the_readme(photographs, tmp_path, monkeypatc
 def test_savings_are_quoted_at_counts_that_were_measured():
     from rivals import conclusions
 
-    found = {"SimCLR": {5: 40.0, 20: 50.0, None: 60.0}, "supervised network": {5: 30.0, 20: 39.0, None: 70.0}}
+    found = {
+        "SimCLR": {5: (40.0, 42.0), 20: (49.0, 51.0), None: (60.0, 60.0)},
+        "supervised network": {5: (30.0, 31.0), 20: (40.0, 40.5), None: (70.0, 70.5)},
+        "HOG": {5: (41.0, 42.0), 20: (55.0, 58.0), None: (61.0,)},
+        "untrained network": {5: (39.0, 43.5)},
+    }
     rows = [
-        {"method": method, "seconds": 40, "labels": count, "accuracy": value}
+        {"method": method, "seconds": 40, "labels": count, "seed": seed, "draw": 0, "accuracy": value}
         for method, cells in found.items()
-        for count, value in cells.items()
+        for count, values in cells.items()
+        for seed, value in enumerate(values)
     ]
     text = conclusions(rows, 40, 1000)
     assert (
-        "The supervised network reaches 39.0% with 20 labels per class, SimCLR 40.0% with 5 per class."
+        "The supervised network reaches 40.2% with 20 labels per class, SimCLR 41.0% with 5 per class."
         in text
     )
     assert text.count("The supervised network reaches") == 1
-    assert "With 5 labels per class, no method is ahead of SimCLR (40.0%)." in text
-    assert "With all 1,000 labels, supervised network (70.0%) is ahead of SimCLR (60.0%)." in text
+    # Differences of 1 and 0, and of -1 and 1.5, are less than two standard errors.
+    assert (
+        "With 5 labels per class, no method is ahead of SimCLR (41.0%), and HOG (41.5%) and the untrained "
+        "network (41.2%) are level with it." in text
+    )
+    assert "With 20 labels per class, HOG (56.5%) is ahead of SimCLR (50.0%)." in text
+    # All labels are the same for every seed.
+    assert "HOG (61.0%) and the supervised network (70.2%) are ahead of SimCLR (60.0%)." in text
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 Equal steps: a ResNet of 8 layers for images of 32 pixels, trained for the same epochs with the same batch,
 optimizer, schedule, temperature and views by ``SimCLRTransformer`` and by a loop as lightly's examples have
 it, with lightly's transform, projection head and loss. If our method is SimCLR the accuracies agree within
-the noise of the seeds; the seconds may differ. Settings: "paper" (views and temperature of the SimCLR paper
-for CIFAR-10, SGD with warm-up and cosine), "sthalles" (the optimizer, rate and temperature that
-github.com/sthalles/SimCLR has by default).
+the noise of the seeds; the seconds may differ. The same network with random weights shows how much there is
+to learn. Settings: "paper" (views and temperature of the SimCLR paper for CIFAR-10, SGD with warm-up and
+cosine), "sthalles" (the optimizer, rate and temperature that github.com/sthalles/SimCLR has by default).
 
 Equal time: ``SimCLRTransformer(max_time=...)`` with nothing else set, and what lightly's benchmark of
 CIFAR-10 configures (docs/source/getting_started/benchmarks/cifar10_benchmark.py): ResNet-18 with a stem for
@@ -35,16 +35,16 @@ from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_simclr import Augmentation, SimCLRTransformer
-from sklearn_simclr.training import warmup_cosine
+from sklearn_simclr.training import make_optimizer, warmup_cosine
 
-OURS, LIGHTLY = "sklearn-simclr", "lightly"
+OURS, LIGHTLY, UNTRAINED = "sklearn-simclr", "lightly", "random weights"
 WARMUP = 0.1
 
 # Of equal steps. The rate of the paper's CIFAR-10 runs (B.9) grows with the root of the batch, from 1.0 at
 # 1,024 with LARS; with SGD that is too much for a small network, so the rate is lightly's for its batch.
 SETTINGS = {
     "paper": {"temperature": 0.5, "optimizer": "sgd", "learning_rate": 0.12, "weight_decay": 1e-4},
-    "sthalles": {"temperature": 0.07, "optimizer": "adamw", "learning_rate": 3e-4, "weight_decay": 1e-4},
+    "sthalles": {"temperature": 0.07, "optimizer": "adam", "learning_rate": 3e-4, "weight_decay": 1e-4},
 }
 
 
@@ -85,12 +85,13 @@ class Lightly:
             persistent_workers=options.workers > 0,
         )  # fmt: skip
         self.criterion = NTXentLoss(temperature=settings["temperature"])
-        parameters = [*self.network.parameters(), *self.head.parameters()]
         self.rate, decay = settings["learning_rate"], settings["weight_decay"]
-        if settings["optimizer"] == "sgd":
+        modules = [self.network, self.head]
+        if settings["optimizer"] == "lightly":
+            parameters = [p for module in modules for p in module.parameters()]
             self.optimizer = torch.optim.SGD(parameters, lr=self.rate, momentum=0.9, weight_decay=decay)
         else:
-            self.optimizer = torch.optim.AdamW(parameters, lr=self.rate, weight_decay=decay)
+            self.optimizer = make_optimizer(settings["optimizer"], modules, lr=self.rate, weight_decay=decay)
 
     def fit(self, multiplier, epochs=None, seconds=None):
         """Train for some epochs or seconds; the rate is multiplied by a function of the part that is done."""
@@ -161,15 +162,19 @@ def equal_steps(options, X, seed, settings):
         peer = Lightly(small_network, 64, 64, X, seed, options, options.batch_size, **known)
         return peer.fit(with_warmup, epochs=options.epochs)
 
+    def untrained():
+        return SimCLRTransformer(small_network, max_epochs=0, mirror=False, random_state=seed).fit(X)
+
     yield OURS, ours
     yield LIGHTLY, theirs
+    yield UNTRAINED, untrained
 
 
 def equal_time(options, X, seed, seconds):
     """Yield (library, a function that returns a trained model)."""
     yield OURS, lambda: SimCLRTransformer(max_time=seconds, random_state=seed).fit(X)
-    # lightly's benchmark: 0.06 for batches of 128, decay 5e-4, the default temperature.
-    known = {"temperature": 0.5, "optimizer": "sgd", "learning_rate": 0.06, "weight_decay": 5e-4}
+    # lightly's benchmark: plain SGD, 0.06 for batches of 128, decay 5e-4, the default temperature.
+    known = {"temperature": 0.5, "optimizer": "lightly", "learning_rate": 0.06, "weight_decay": 5e-4}
     yield (
         LIGHTLY,
         lambda: Lightly(resnet18_of_lightly, 512, 512, X, seed, options, 128, **known).fit(
@@ -202,7 +207,7 @@ class Results:
 
 def measure(options, results, X, y, X_new, y_new):
     """Measure what is not in the results yet."""
-    libraries = (OURS, LIGHTLY) if options.peers else (OURS,)
+    libraries = (OURS, LIGHTLY, UNTRAINED) if options.peers else (OURS,)
     for seed in options.seeds:
         parts = [("steps", name, equal_steps(options, X, seed, name)) for name in options.settings]
         parts += [("time", seconds, equal_time(options, X, seed, seconds)) for seconds in options.times]
@@ -226,7 +231,7 @@ def table(rows):
     ]
     for equal, case in dict.fromkeys((row["equal"], row["case"]) for row in rows):
         found = {}
-        for library in (OURS, LIGHTLY):
+        for library in (UNTRAINED, OURS, LIGHTLY):
             inside = [
                 row for row in rows if (row["equal"], row["case"], row["library"]) == (equal, case, library)
             ]
@@ -234,11 +239,10 @@ def table(rows):
                 continue
             values = found[library] = [row["accuracy"] for row in inside]
             spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            seconds = np.mean([row["seconds"] for row in inside])
+            seconds = "" if library == UNTRAINED else f"{np.mean([row['seconds'] for row in inside]):.0f}"
             name = f"equal steps, settings: {case}" if equal == "steps" else f"equal time, {case:g} s"
-            lines.append(
-                [name, library, len(values), f"{seconds:.0f}", f"{np.mean(values):.1f}{spread}", "", ""]
-            )
+            lines.append([name, library, len(values), seconds, f"{np.mean(values):.1f}{spread}", "", ""])
+        found.pop(UNTRAINED, None)
         if len(found) == 2 and min(map(len, found.values())) > 1:
             ours, theirs = found.values()
             error = math.sqrt(sum(np.var(values, ddof=1) / len(values) for values in (ours, theirs)))

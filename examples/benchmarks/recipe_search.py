@@ -1,10 +1,11 @@
 """What learns most per second: the default recipe with one thing changed at a time, on five kinds of images.
 
-Every variant trains for the same seconds of the clock, with several seeds; then a logistic regression on the
-standardised representation, with the C that is best on a fifth of its images, is scored on images that nothing
-has seen before, none of them test images of a published data set. Sources: photographs of CIFAR-10 in colour, and in grey at 16 pixels; photographs of any
-size in a folder, brought to 64 and to 160 pixels; scikit-learn's digits; places in its two photographs, told
-by crops. Results are kept after every training; a run that was interrupted goes on where it was.
+Every variant trains for the same seconds of the clock, with several seeds; then a logistic regression on
+the standardised representation, with the C that is best on a fifth of its images, is scored on images that
+nothing has seen before, none of them test images of a published data set. Sources: photographs of CIFAR-10
+in colour, and in grey at 16 pixels; photographs of any size in a folder, brought to 64 and to 160 pixels;
+scikit-learn's digits; places in its two photographs, told by crops. Results are kept after every training; a
+run that was interrupted goes on where it was.
 
     python examples/benchmarks/recipe_search.py --folder cifar10/train --photographs clothing/train
 """

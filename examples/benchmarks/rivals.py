@@ -65,7 +65,7 @@ CANDIDATES = {
 }
 # Fitted once, and scored on the labels that each seed draws.
 SEEDLESS = ("raw pixels", "PCA", "HOG", K_MEANS, "frozen ImageNet features")
-COMMAND = "make numbers"
+COMMAND = "make numbers CIFAR10=folder CLOTHING=folder"
 
 
 def images_of(source, options):
@@ -339,7 +339,7 @@ def wide(rows, n_train):
             values = cells.get(count, [])
             if values:
                 texts[place] = f"{np.mean(values):.1f}"
-                if len(values) > 1 and np.ptp(values) > 0:
+                if len(values) > 1:
                     texts[place] += f" ± {np.std(values, ddof=1):.1f}"
         lines.append([method, "" if seconds is None else f"{seconds:g}", *texts])
     return header, lines
@@ -364,16 +364,48 @@ def conclusions(rows, seconds, n_train):
                 f"SimCLR {ours[few]:.1f}% with {few} per class."
             )
     for count, value in ours.items():
-        better = [
-            f"{method} ({cells[count]:.1f}%)"
-            for method, cells in table.items()
-            if not method.startswith(OURS) and cells.get(count, 0) > value
-        ]
         known = f"all {n_train:,} labels" if count is None else f"{count} labels per class"
-        *most, last = better or ["no method"]
-        names = f"{', '.join(most)} and {last}" if most else last
-        text.append(f"With {known}, {names} {'are' if most else 'is'} ahead of SimCLR ({value:.1f}%).")
+        ahead, level = [], []
+        for method, cells in table.items():
+            if method.startswith(OURS) or count not in cells:
+                continue
+            difference, error = paired(rows, method, seconds, count)
+            article = "the " if method.endswith(("network", "encoder")) else ""
+            if abs(difference) <= 2 * error:
+                level.append(f"{article}{method} ({cells[count]:.1f}%)")
+            elif difference > 0:
+                ahead.append(f"{article}{method} ({cells[count]:.1f}%)")
+        found = f"{listed(ahead)} {'are' if len(ahead) > 1 else 'is'} ahead of SimCLR ({value:.1f}%)"
+        if level:
+            found += f", and {listed(level)} {'are' if len(level) > 1 else 'is'} level with it"
+        text.append(f"With {known}, {found}.")
+    text.append("Level means that the difference is less than two of its standard errors.")
     return " ".join(text)
+
+
+def paired(rows, method, seconds, count):
+    """Return by how much a method is ahead of SimCLR with equal labels, and the standard error of that."""
+    known = {
+        name: {
+            (row["seed"], row["draw"]): row["accuracy"]
+            for row in rows
+            if (row["method"], row["labels"]) == (name, count) and row["seconds"] in (None, seconds)
+        }
+        for name in (method, OURS)
+    }
+    theirs = known[method]
+    # With all labels, what depends on no random numbers is scored once.
+    once = next(iter(theirs.values())) if count is None and method in SEEDLESS else None
+    pairs = [(theirs.get(key, once), ours) for key, ours in known[OURS].items()]
+    differences = [value - ours for value, ours in pairs if value is not None]
+    error = np.std(differences, ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
+    return float(np.mean(differences)), float(error)
+
+
+def listed(names):
+    """Return names as a part of a sentence."""
+    *most, last = names or ["no method"]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def chosen_settings(rows):

@@ -1,13 +1,14 @@
 """Run all comparisons; write the table, the numbers behind it and the figures.
 
 ``results.csv`` is the table, ``results.json`` everything that was measured, ``machine.txt`` where. What is
-already in the folder from the same machine and of the same thoroughness stays for the comparisons that do
-not run.
+already in the folder from the same machine and code, and of the same thoroughness, stays for the comparisons
+that do not run.
 """
 
 import argparse
 import contextlib
 import csv
+import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -21,6 +22,8 @@ import torch
 from figure import draw
 from harness import Point, Row, add_options, describe, measure, settings_of
 
+import sklearn_simclr
+
 COMPARISONS = ("views", "loss", "fit", "transform", "large_batch", "import_time", "files", "kill", "growth")
 PACKAGES = (
     "sklearn-simclr", "torch", "torchvision", "scikit-learn", "lightly", "kornia", "pytorch-metric-learning"
@@ -28,7 +31,7 @@ PACKAGES = (
 
 
 def machine(device):
-    """Return what the numbers depend on: processor and its instructions, threads, versions."""
+    """Return what the numbers depend on: processor and its instructions, threads, versions, our own code."""
     processor = platform.machine()
     if Path("/proc/cpuinfo").exists():
         names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
@@ -46,7 +49,16 @@ def machine(device):
         "device": torch.cuda.get_device_name(device) if cuda else "CPU",
         "system": platform.system(),
         "versions": versions,
+        "code": code(),
     }
+
+
+def code():
+    """Return a digest of the package: numbers of other code are measured anew."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(sklearn_simclr.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def describe_machine(found):
