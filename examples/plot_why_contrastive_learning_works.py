@@ -85,7 +85,7 @@ for name, encoder in encoders.items():
 # The bound, and what blocks do to it
 # -----------------------------------
 # The *mean classifier* needs no training: it compares an image with the mean of each class. Its average loss
-# in telling two digits apart (dotted lines) lies below the bound that theorem 4.1 derives from the
+# in telling two digits apart (dotted lines) lies below the bound that lemma 4.3 derives from the
 # contrastive loss (leftmost points). If means of blocks of images replace the single positive and negative,
 # the bound falls towards the loss (proposition 6.2), because the mean of many images is close to the class
 # mean.
@@ -144,7 +144,7 @@ for n_classes in range(2, 11):
 mean, contrast, excess, bound = np.array(parts).T
 ax.fill_between(taus, 0, contrast, color="C0", alpha=0.25, lw=0, label="contrast between classes")
 ax.fill_between(taus, contrast, contrast + excess, color="C3", alpha=0.25, lw=0, label="cost of collisions")
-ax.plot(taus, bound, color="k", marker="o", label="bound (theorem 4.1)")
+ax.plot(taus, bound, color="k", marker="o", label="bound (lemma 4.3)")
 ax.plot(taus, mean, color="C0", ls=":", label="mean classifier")
 ax.set_xlim(min(taus), max(taus))
 ax.set_ylim(bottom=0)

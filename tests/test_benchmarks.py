@@ -708,19 +708,20 @@ def test_additions_are_compared_with_the_default_of_their_seed(photographs, tmp_
         def transform(self, X):
             return X
 
-    scores = iter(np.arange(14) / 100)
+    scores = iter(np.arange(22) / 100)
     monkeypatch.setattr(additions, "SimCLRTransformer", Trained)
+    monkeypatch.setattr(additions, "chosen_C", lambda *args: 0.01)
     monkeypatch.setattr(additions, "probe", lambda *args: next(scores))
     arguments = ["--folder", str(photographs / "train"), "--n-images", "40", "--seeds", "0", "1"]
     additions.main([*arguments, "--out", str(tmp_path)])
     # The first is not counted.
     assert [sorted(params)[0] for params in trained[1:]] == 2 * (
-        ["max_epochs"] + ["max_epochs", "max_time"] * 3
+        ["max_epochs"] + ["max_epochs", "max_time"] * 5
     )
     header, *lines = csv.reader((tmp_path / "additions.csv").read_text().splitlines())
-    assert [line[:3] for line in lines[::4]] == [["steps", "default", "2"], ["time", "default", "2"]]
-    assert [line[-1] for line in lines[1:4]] == ["+1.0 ± 0.0", "+3.0 ± 0.0", "+5.0 ± 0.0"]
-    assert [line[-1] for line in lines[5:]] == ["+2.0 ± 0.0", "+4.0 ± 0.0", "+6.0 ± 0.0"]
+    assert [line[:3] for line in lines[::6]] == [["steps", "default", "2"], ["time", "default", "2"]]
+    assert [line[-1] for line in lines[1:6]] == [f"+{gain}.0 ± 0.0" for gain in (1, 3, 5, 7, 9)]
+    assert [line[-1] for line in lines[7:]] == [f"+{gain}.0 ± 0.0" for gain in (2, 4, 6, 8, 10)]
     for params in additions.SETTINGS.values():
         SimCLRTransformer(**params).get_params()
 

@@ -66,7 +66,8 @@ class DistilledClassifier(TrainedImageClassifier):
     temperature : float, default=1
         Temperature of the teacher's and the student's logits, > 0. V2 uses 0.1 for a fine-tuned teacher, and
         1 otherwise (appendix F). The loss is that of V2, equation 3. Google's notebook multiplies that loss
-        by the square of the temperature, which changes the learning rate only.
+        by the square of the temperature. This has the effect of another learning rate and, if labels are used
+        too, of another weight of the teacher.
     teacher_views : {"auto", "same", "image"}, default="auto"
         The images that the teacher predicts. ``"same"``: in each step, the view that the student sees (V2);
         possible for :class:`SimCLRClassifier` and other networks of this package. ``"image"``: the whole

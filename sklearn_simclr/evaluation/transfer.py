@@ -49,8 +49,6 @@ __all__ = ["transfer_evaluation"]
 # V1 appendix B.8: 40,000 steps from random weights, 20,000 from pretrained ones.
 _LONGER = 2
 
-# Images that a layer of a random encoder is set from.
-
 
 def transfer_evaluation(
     estimator: BaseEstimator,

@@ -333,7 +333,7 @@ def _on_directions(measures: "Measures") -> Finding:
             "note",
             f"dimensional collapse: {used}",
             f"With random weights about {before:.0f} are used. A classifier has little to choose from. Use a "
-            "stronger augmentation or a lower temperature.",
+            "lower temperature.",
         )
     return Finding("good", used, f"With random weights about {before:.0f} are used.")
 
