@@ -5,7 +5,8 @@ optimizer, schedule, temperature and views by ``SimCLRTransformer`` and by a loo
 it, with lightly's transform, projection head and loss. If our method is SimCLR the accuracies agree within
 the noise of the seeds; the seconds may differ. The same network with random weights shows how much there is
 to learn. Settings: "paper" (views and temperature of the SimCLR paper for CIFAR-10, SGD with warm-up and
-cosine), "sthalles" (the optimizer, rate and temperature that github.com/sthalles/SimCLR has by default).
+cosine), "sthalles" (the rate and temperature that github.com/sthalles/SimCLR has by default, with AdamW for
+its Adam).
 
 Equal time: ``SimCLRTransformer(max_time=...)`` with nothing else set, and what lightly's benchmark of
 CIFAR-10 configures (docs/source/getting_started/benchmarks/cifar10_benchmark.py): ResNet-18 with a stem for
@@ -44,7 +45,7 @@ WARMUP = 0.1
 # 1,024 with LARS; with SGD that is too much for a small network, so the rate is lightly's for its batch.
 SETTINGS = {
     "paper": {"temperature": 0.5, "optimizer": "sgd", "learning_rate": 0.12, "weight_decay": 1e-4},
-    "sthalles": {"temperature": 0.07, "optimizer": "adam", "learning_rate": 3e-4, "weight_decay": 1e-4},
+    "sthalles": {"temperature": 0.07, "optimizer": "adamw", "learning_rate": 3e-4, "weight_decay": 1e-4},
 }
 
 
