@@ -320,9 +320,9 @@ def test_accuracy_is_measured_once_and_has_an_error(photographs, tmp_path, capsy
     assert found["rows"][0] == first and [row["seed"] for row in found["rows"]] == [0, 1]
     assert found["images"] == [60, 20, 12, 12, 3]
     _, line = csv.reader((out / "accuracy.csv").read_text().splitlines())
-    assert line[:3] == ["equal steps, settings: paper", "sklearn-simclr", "2"]
+    assert line[:3] == ["equal steps, settings: paper, 1 epochs", "sklearn-simclr", "2"]
 
-    key = {"equal": "steps", "case": "paper", "seconds": 1.0}
+    key = {"equal": "steps", "case": "paper", "epochs": 1, "seconds": 1.0}
     values = {"sklearn-simclr": (50.0, 52.0, 54.0), "lightly": (51.0, 52.0, 50.0)}
     rows = [{**key, "library": name, "accuracy": x} for name, found in values.items() for x in found]
     _, ours, theirs = accuracy.table(rows)

@@ -215,6 +215,8 @@ def measure(options, results, X, y, X_new, y_new):
         for equal, case, competitors in parts:
             for library, train in competitors:
                 key = {"equal": equal, "case": case, "library": library, "seed": seed}
+                if equal == "steps":
+                    key["epochs"] = options.epochs
                 if library not in libraries or results.has(**key):
                     continue
                 started = time.perf_counter()
@@ -230,18 +232,22 @@ def table(rows):
     lines = [
         ["comparison", "library", "seeds", "training (s)", "accuracy (%)", "ours - theirs (points)", "p"]
     ]
-    for equal, case in dict.fromkeys((row["equal"], row["case"]) for row in rows):
+    for equal, case, epochs in dict.fromkeys((row["equal"], row["case"], row.get("epochs")) for row in rows):
         found = {}
         for library in (UNTRAINED, OURS, LIGHTLY):
             inside = [
-                row for row in rows if (row["equal"], row["case"], row["library"]) == (equal, case, library)
+                row
+                for row in rows
+                if (row["equal"], row["case"], row["library"]) == (equal, case, library)
+                and row.get("epochs") == epochs
             ]
             if not inside:
                 continue
             values = found[library] = [row["accuracy"] for row in inside]
             spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
             seconds = "" if library == UNTRAINED else f"{np.mean([row['seconds'] for row in inside]):.0f}"
-            name = f"equal steps, settings: {case}" if equal == "steps" else f"equal time, {case:g} s"
+            length = f"settings: {case}, {epochs} epochs" if equal == "steps" else f"{case:g} s"
+            name = f"equal {equal}, {length}"
             lines.append([name, library, len(values), seconds, f"{np.mean(values):.1f}{spread}", "", ""])
         found.pop(UNTRAINED, None)
         if len(found) == 2 and min(map(len, found.values())) > 1:
@@ -277,7 +283,7 @@ def main(arguments=None):
     stamp = {
         "machine": machine("cpu"),
         "images": [len(X), len(X_new), *X.shape[1:]],
-        "equal_steps": [options.epochs, options.batch_size],
+        "batch_size": options.batch_size,
         "C": list(GRID),
     }
     results = Results(options.out, stamp)
