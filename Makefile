@@ -63,7 +63,7 @@ bench-accuracy: $(BENCH_VENV)/.installed ## Compare accuracy with lightly in equ
 	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py $(addprefix --folder ,$(CIFAR10)) --settings paper \
 	  --epochs 36 --times --out docs/benchmarks $(BENCH_OPTIONS)
 
-numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and docs anew on this machine, about 5 hours
+numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and docs anew on this machine, about 6 hours
 	$(BIN)/python examples/benchmarks/digits.py
 	$(BIN)/python examples/benchmarks/rivals.py $(SOURCES) --out docs/benchmarks --readme README.md
 	$(if $(CLOTHING),$(BIN)/python examples/benchmarks/rivals.py clothing_200s=$(CLOTHING) --seconds 200 \
