@@ -91,7 +91,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="images, one sub-folder per class")
     parser.add_argument("--n-images", type=int, default=10_000, help="a quarter of them to score on (10000)")
-    parser.add_argument("--epochs", type=int, default=2, help="of the default (2)")
+    parser.add_argument("--epochs", type=int, default=8, help="of the default (8)")
     parser.add_argument(
         "--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME",
         help=f"what is compared with the default (all): {', '.join(SETTINGS)}",
