@@ -26,7 +26,7 @@ from sklearn_simclr import Augmentation, SimCLRTransformer
 DEFAULT = "default"
 
 # Values of C that the logistic regression is chosen from.
-GRID = (0.001, 0.003, 0.01, 0.03)
+GRID = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
 SETTINGS = {
     "queue of 4,096, average of 0.9": {"queue_size": 4096, "queue_momentum": 0.9},
     "queue of 4,096, average of 0.999": {"queue_size": 4096, "queue_momentum": 0.999},
