@@ -70,6 +70,7 @@ numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and d
 	  --labels 5 all --methods raw HOG untrained SimCLR supervised --out docs/benchmarks)
 	$(if $(CIFAR10),$(BIN)/python examples/benchmarks/rivals.py cifar10_times=$(CIFAR10) --seconds 60 200 600 \
 	  --methods SimCLR --labels all --seeds 0 1 2 --out docs/benchmarks)
+	$(if $(CIFAR10)$(CLOTHING),$(BIN)/python examples/benchmarks/votes.py $(SOURCES) --out docs/benchmarks)
 	$(BIN)/python docs/draw_hero.py
 	$(BIN)/python examples/benchmarks/kernels.py --out docs/benchmarks
 	$(BIN)/python examples/benchmarks/forecast.py --out docs/benchmarks

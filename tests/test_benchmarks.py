@@ -691,6 +691,38 @@ def test_two_gpus_are_not_tried_where_there_is_one():
     assert passed and text == ["Not tried: torch finds 1 GPU."]
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_vote_is_the_mean_of_the_probabilities_of_its_members(photographs, tmp_path, monkeypatch):
+    import rivals
+    import votes
+
+    monkeypatch.setattr(rivals, "GRID", np.array([1e-2]))
+    probabilities = []
+
+    def recorded(*args, made=votes.answers):
+        probabilities.append(made(*args))
+        return probabilities[-1]
+
+    monkeypatch.setattr(votes, "answers", recorded)
+    votes.main([f"sea={photographs}", "--epochs", "1", "--labels", "2", "--seeds", "0", "--draws", "2",
+                "--n-images", "24", "--n-scored", "12", "--out", str(tmp_path)])  # fmt: skip
+    header, *lines = csv.reader((tmp_path / "votes.csv").read_text().splitlines())
+    assert header == ["images", "method", "2 per class"]
+    assert [line[1] for line in lines[:4]] == ["HOG", "untrained network", "SimCLR", votes.VOTE]
+    assert [line[1] for line in lines[4:]] == [
+        votes.JOINED,
+        "vote - SimCLR, with standard error",
+        "one classifier - SimCLR, with standard error",
+    ]
+    options = SimpleNamespace(test=False, n_images=24, n_scored=12)
+    y_new = rivals.images_of(f"sea={photographs}", options)[4]
+    names = np.unique(y_new)
+    found = [
+        100 * np.mean(names[np.add.reduce(probabilities[k : k + 3]).argmax(axis=1)] == y_new) for k in (0, 4)
+    ]
+    assert lines[3][2] == f"{np.mean(found):.1f} ± {np.std(found, ddof=1):.1f}"
+
+
 def test_additions_are_compared_with_the_default_of_their_seed(photographs, tmp_path, monkeypatch):
     import additions
 

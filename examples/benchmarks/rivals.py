@@ -159,8 +159,20 @@ def chosen(H, y, seed):
     return best, float(best_C)
 
 
-def evaluate(H, H_new, rows, y, y_new, seed):
-    """Return the accuracy on new images with the labels of some rows, and how C and scaling were chosen."""
+def settled(H, H_new, rows, y, seed):
+    """Return what a classifier of some rows is fitted on and answers for, scaled as is best, and its C.
+
+    Returns
+    -------
+    A, B : arrays
+        Numbers of the rows, and of the new images.
+    C : float
+        As cross-validation on the rows has chosen it.
+    validation : float
+        The accuracy in this cross-validation.
+    each : bool
+        Whether each number was divided by its own deviation.
+    """
 
     def prepared(each):
         A, B = scaled(H, H_new, each)
@@ -177,10 +189,16 @@ def evaluate(H, H_new, rows, y, y_new, seed):
     with threadpool_limits(1):
         found = workers(delayed(chosen)(A, y[rows], seed) for A, _ in choices)
     each = found[1][0] > found[0][0]
-    (A, B), (_, C) = choices[each], found[each]
+    validation, C = found[each]
+    return *choices[each], C, validation, each
+
+
+def evaluate(H, H_new, rows, y, y_new, seed):
+    """Return the accuracy on new images with the labels of some rows, and how C and scaling were chosen."""
+    A, B, C, validation, each = settled(H, H_new, rows, y, seed)
     *_, accuracy = accuracies(A, y[rows], B, y_new, GRID[GRID <= C][-3:])
     scaling = "each" if each else "one"
-    return {"accuracy": 100 * accuracy, "validation": 100 * found[each][0], "C": C, "scaling": scaling}
+    return {"accuracy": 100 * accuracy, "validation": 100 * validation, "C": C, "scaling": scaling}
 
 
 def fitted(model, candidates, X, y, count):
