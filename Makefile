@@ -57,10 +57,10 @@ SOURCES = cifar10$(addprefix =,$(CIFAR10)) $(addprefix clothing=,$(CLOTHING))
 bench: $(BENCH_VENV)/.installed ## Compare speed and memory with other libraries, about 15 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/run.py --out docs/benchmarks $(BENCH_OPTIONS)
 
-bench-accuracy: $(BENCH_VENV)/.installed ## Compare accuracy with lightly in equal steps and equal time, an hour; write docs/benchmarks/
+bench-accuracy: $(BENCH_VENV)/.installed ## Compare accuracy with lightly in equal steps and equal time, 90 minutes; write docs/benchmarks/
 	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py $(addprefix --folder ,$(CIFAR10)) --settings paper sthalles \
 	  --out docs/benchmarks $(BENCH_OPTIONS)
-	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py $(addprefix --folder ,$(CIFAR10)) --settings paper \
+	$(BENCH_VENV)/bin/python examples/benchmarks/accuracy.py $(addprefix --folder ,$(CIFAR10)) --settings paper sthalles \
 	  --epochs 36 --times --out docs/benchmarks $(BENCH_OPTIONS)
 
 numbers: $(STAMP)-plot bench bench-accuracy ## Write every table of README and docs anew on this machine, about 6 hours

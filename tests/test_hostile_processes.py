@@ -50,10 +50,18 @@ def forked(work, *args):
     return pid
 
 
-def ended(pid):
+def ended(pid, limit=120.0):
     """Return the status of a process once it has ended, minus the number of its signal."""
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+    end = time.monotonic() + limit
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pytest.fail(f"a process was not done after {limit:g} s")
+        time.sleep(0.001)
 
 
 @pytest.fixture

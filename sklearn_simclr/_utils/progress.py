@@ -13,6 +13,9 @@ __all__ = ["in_words", "progress_bar", "setting_up"]
 # Seconds between two updates of a bar that shows only that time passes.
 _REFRESH = 0.5
 
+# What the threads of this process draw under.
+_LOCK = threading.RLock()
+
 
 class _Lines:
     """Progress as lines of text, one for each tenth that is done: a file keeps all that is written to it."""
@@ -61,6 +64,13 @@ class _Lines:
         return int(100 * self.n / self.total + 1e-9) if self.total else 0
 
 
+class _Silent(_Lines):
+    """Progress that nobody watches."""
+
+    def _write_line(self) -> None:
+        pass
+
+
 def progress_bar(
     title: str, total: float, unit: str, *, layout: str | None = None, shown: bool = True
 ) -> Any:
@@ -84,14 +94,13 @@ def progress_bar(
     tqdm, or an object with its methods ``update``, ``set_postfix_str``, ``refresh``, ``write`` and ``close``
         A context manager.
     """
-    from tqdm import auto
-
     shown = shown and speaks()
-    if shown and not _on_a_screen():
-        return _Lines(title, total, layout or f"{{n_fmt}} of {{total_fmt}} {unit}{{postfix}}")
+    if not (shown and _on_a_screen()):
+        lines = _Lines if shown else _Silent
+        return lines(title, total, layout or f"{{n_fmt}} of {{total_fmt}} {unit}{{postfix}}")
     form = None if layout is None else f"{{l_bar}}{{bar}}| {layout}"
     options = {} if layout is None else {"mininterval": 0.0}
-    return auto.tqdm(total=total, unit=unit, desc=title, bar_format=form, disable=not shown, **options)
+    return _bar(total=total, unit=unit, desc=title, bar_format=form, **options)
 
 
 @contextlib.contextmanager
@@ -113,10 +122,8 @@ def setting_up(what: str, shown: bool) -> Iterator[None]:
         print(text, file=sys.stderr, flush=True)
         yield
         return
-    from tqdm import auto
-
     over = threading.Event()
-    with auto.tqdm(bar_format="{desc} [{elapsed}]", desc=text, leave=False) as bar:
+    with _bar(bar_format="{desc} [{elapsed}]", desc=text, leave=False) as bar:
 
         def move() -> None:
             while not over.wait(_REFRESH):
@@ -155,6 +162,22 @@ def in_words(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} minutes"
     return f"{seconds / 3600:.1f} hours" if seconds < 36_000 else f"{seconds / 3600:,.0f} hours"
+
+
+def _bar(**options: Any) -> Any:
+    """Return a bar of tqdm without what hinders other processes.
+
+    The lock of tqdm is one for all processes that are forked: one that is killed while it has the lock makes
+    the others wait for ever. The thread that tqdm starts takes this lock, too; a bar that looks at the clock
+    in every update needs no such thread.
+    """
+    from tqdm import auto
+
+    class Bar(auto.tqdm):
+        monitor_interval = 0
+        _lock = _LOCK
+
+    return Bar(miniters=1, **options)
 
 
 def _on_a_screen() -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import threading
 import time
 
 import pytest
@@ -67,6 +68,24 @@ def test_setting_up_moves_on_a_screen_and_is_a_line_in_a_file(monkeypatch, capsy
             time.sleep(0.01)
         raise KeyError
     assert screen.getvalue().count("setting up: views [") > 2
+
+
+def what_forked_processes_share():
+    """Return the threads that tqdm has started, and whether it has made a lock of all processes."""
+    sys.stderr = Screen()
+    with setting_up("views", True), progress_bar("SimCLR", 4, "s") as bar:
+        bar.update(2)
+    with progress_bar("SimCLR", 4, "s", shown=False) as bar:
+        bar.update(2)
+    seen = "SimCLR:  50%|" in sys.stderr.getvalue()
+    from tqdm.std import TqdmDefaultWriteLock
+
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("tqdm")]
+    return seen, threads, hasattr(TqdmDefaultWriteLock, "mp_lock")
+
+
+def test_a_killed_process_keeps_no_lock_that_others_wait_for(forked):
+    assert forked.run_alone(what_forked_processes_share) == (True, [], False)
 
 
 @pytest.mark.parametrize(
