@@ -82,7 +82,7 @@ def test_every_name_on_the_pages_exists(page):
             found = getattr(found, part)
     estimators = (SimCLRTransformer(), SimCLRClassifier(), Augmentation())
     parameters = {name for estimator in estimators for name in estimator.get_params()}
-    of_functions = {"among", "rate", "paper", "data", "metric", "semi_hard"}
+    of_functions = {"among", "rate", "paper", "data", "metric", "reducer", "semi_hard"}
     assert set(re.findall(r"``(\w+)=", text)) <= parameters | of_functions
     for script in re.findall(r"``(examples/[\w/]+\.py)``", text):
         assert (PAGES.parents[1] / script).is_file(), script
