@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from sklearn.utils.metadata_routing import (
 
 from .._utils.labels import check_fraction, check_n_drawn, class_codes, quantile_codes, turns
 from .._utils.types import Labels
-from ._curve_steps import key_of, marks_with_minus_one, shared_steps
+from .._utils.warn import warn
+from ._curve_steps import encoders_inside, key_of, marks_with_minus_one, shared_steps
 from ._curve_tasks import Fold, SharedStep
 from .label_fraction import LabelFractionClassifier, LabelFractionRegressor
 from .splitters import SemiSupervisedKFold, TargetKind
@@ -165,6 +166,14 @@ def make_plans(
                     chain.append(SharedStep(step_name, step, given[step_name], key))
             rest.set_params(**dict.fromkeys(shared, "passthrough"))
             rest_params = _consumed(rest, rest_params)
+        inside = [] if semi_supervised else encoders_inside(rest)
+        if inside:
+            warn(
+                f"estimators[{name!r}] has a {type(inside[0]).__name__} inside a {type(rest).__name__}, "
+                "which is fitted on the drawn labelled rows: the encoder learns from these rows instead of "
+                "from all images. Pass a fitted encoder in a FrozenEstimator, or make the encoder the first "
+                "step of a Pipeline."
+            )
         # The names of passthrough steps make no difference, so they stay out of the key.
         parts = rest.steps[n_shared:] if isinstance(rest, Pipeline) else rest
         key = key_of([parts, rest_params, semi_supervised, score_params[name]], label) + scoring_key
@@ -317,7 +326,8 @@ def numbers_of_labels(fractions: Any, folds: list[Fold], is_classes: bool) -> tu
     shares : list of float
         The fractions; of numbers of labels, the shares of the labels in the largest training set.
     """
-    fractions = np.atleast_1d(np.asarray(fractions)).tolist() if np.ndim(fractions) <= 1 else []
+    given = np.ndim(fractions) <= 1 and list(np.atleast_1d(np.asarray(fractions, dtype=object)))
+    fractions = [f.item() if isinstance(f, np.generic) else f for f in given or []]
     if not fractions:
         raise ValueError("fractions must be a list of at least one number.")
     if len(set(fractions)) < len(fractions):
@@ -334,6 +344,11 @@ def numbers_of_labels(fractions: Any, folds: list[Fold], is_classes: bool) -> tu
                     "or floats for shares."
                 )
             numbers[i] = fraction
+        elif isinstance(fraction, Real) and fraction > 1:
+            raise ValueError(
+                f"fractions has {fraction} among {fractions}. Pass ints only, for numbers of labels; or only "
+                "shares in (0, 1], with 1.0 for all labels."
+            )
         else:
             share = check_fraction(fraction, "fractions")
             numbers[i] = [round(share * size) for size in sizes]

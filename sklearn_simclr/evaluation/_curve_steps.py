@@ -18,6 +18,7 @@ from sklearn.utils import get_tags
 from ._curve_methods import named_method
 
 __all__ = [
+    "encoders_inside",
     "key_of",
     "learns_from_unlabelled",
     "marks_with_minus_one",
@@ -118,6 +119,30 @@ def shared_steps(estimator: Any, name: str) -> tuple[int, bool]:
                 "or neither does."
             )
     return n_shared, last
+
+
+def encoders_inside(estimator: Any) -> list[Any]:
+    """Return the parts of an estimator that learn an encoder from all images, if they get all images.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A voting classifier, for instance. Frozen parts have learnt already.
+
+    Returns
+    -------
+    list of estimator
+        Transformers that train for some epochs, and need no labels.
+    """
+    found = []
+    for part in _parts(estimator):
+        if not _may_learn(part) or isinstance(part, FrozenEstimator):
+            continue
+        if getattr(part, "max_epochs", 0) != 0 and not needs_labels(part):
+            found.append(part)
+        else:
+            found += encoders_inside(part)
+    return found
 
 
 def _is_idle(step: Any) -> bool:

@@ -766,7 +766,8 @@ class TestFailures:
             ({"fractions": [0.01]}, ValueError, r"fractions=0.01 draws 1 of 80 labelled.*fractions=0.0375"),
             ({"fractions": [2]}, ValueError, r"fractions=2 draws 2 of 80 labelled.*Pass fractions=3 or"),
             ({"fractions": [81]}, ValueError, r"has 81.*must be in \[1, 80\]"),
-            ({"fractions": [1.5]}, ValueError, r"fractions must be in \(0, 1\]"),
+            ({"fractions": [1.5]}, ValueError, r"fractions has 1.5 among \[1.5\]. Pass ints only"),
+            ({"fractions": [3, 0.5]}, ValueError, r"fractions has 3 among \[3, 0.5\]. Pass ints only"),
             ({"fractions": ["a"]}, TypeError, "fractions must be a number"),
             ({"fractions": []}, ValueError, "at least one"),
             ({"fractions": [0.5, 0.5]}, ValueError, "twice"),
@@ -901,3 +902,23 @@ def test_images_and_an_encoder():
     results = label_fraction_curve(pipe, X, y, fractions=[0.3, 1.0], cv=2, n_draws=2, random_state=0)
     assert results["score"].between(0, 1).all()
     assert results["shared_time"].nunique() == 2
+
+
+def test_an_encoder_that_a_vote_would_train_on_few_rows_warns():
+    from sklearn.ensemble import VotingClassifier
+
+    from sklearn_simclr import SimCLRTransformer
+
+    X, y = load_digits().images[:60], load_digits().target[:60] % 2
+    encoder = make_pipeline(SimCLRTransformer(max_epochs=1, random_state=0).fit(X), StandardScaler())
+
+    def vote(features):
+        return VotingClassifier([("member", make_pipeline(features, LogisticRegression()))], voting="soft")
+
+    with pytest.warns(UserWarning, match=r"'vote'\] has a SimCLRTransformer inside a VotingClassifier"):
+        label_fraction_curve({"vote": vote(encoder)}, X, y, fractions=[20], cv=2)
+    untrained = make_pipeline(SimCLRTransformer(max_epochs=0, random_state=0), StandardScaler())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named = {"frozen": vote(FrozenEstimator(encoder.fit(X))), "untrained": vote(untrained)}
+        label_fraction_curve(named, X, y, fractions=[20], cv=2)
