@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -344,7 +344,7 @@ def numbers_of_labels(fractions: Any, folds: list[Fold], is_classes: bool) -> tu
                     "or floats for shares."
                 )
             numbers[i] = fraction
-        elif isinstance(fraction, Real) and fraction > 1:
+        elif isinstance(fraction, (int, float)) and fraction > 1:
             raise ValueError(
                 f"fractions has {fraction} among {fractions}. Pass ints only, for numbers of labels; or only "
                 "shares in (0, 1], with 1.0 for all labels."
