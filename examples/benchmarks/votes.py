@@ -39,11 +39,10 @@ def measure(source, options):
             "untrained network": SimCLRTransformer(max_epochs=0, mirror=False, random_state=seed),
             rivals.OURS: SimCLRTransformer(mirror=False, **rivals.budget_of(options, options.seconds, seed)),
         }
-        known = {name: (model.fit(X), model)[1] for name, model in members.items()}
-        known = {
-            name: (rivals.both_sides(model, X), rivals.both_sides(model, X_new))
-            for name, model in known.items()
-        }
+        known = {}
+        for name, model in members.items():
+            model.fit(X)
+            known[name] = rivals.both_sides(model, X), rivals.both_sides(model, X_new)
         pairs = [rivals.scaled(H, H_new, each=True) for H, H_new in known.values()]
         joined = [np.hstack([pair[k] for pair in pairs]) for k in (0, 1)]
         for count in options.labels:

@@ -326,11 +326,11 @@ def numbers_of_labels(fractions: Any, folds: list[Fold], is_classes: bool) -> tu
     shares : list of float
         The fractions; of numbers of labels, the shares of the labels in the largest training set.
     """
-    given = np.ndim(fractions) <= 1 and list(np.atleast_1d(np.asarray(fractions, dtype=object)))
-    fractions = [f.item() if isinstance(f, np.generic) else f for f in given or []]
+    given = np.atleast_1d(np.asarray(fractions, dtype=object))  # as objects, ints stay ints beside floats
+    fractions = [f.item() if isinstance(f, np.generic) else f for f in given] if given.ndim == 1 else []
     if not fractions:
         raise ValueError("fractions must be a list of at least one number.")
-    if len(set(fractions)) < len(fractions):
+    if any(fractions.count(f) > 1 for f in fractions):
         raise ValueError(f"fractions has a number twice: {fractions}. Pass each number once.")
     sizes = [len(fold.labels) for fold in folds]
     absolute = all(isinstance(f, Integral) and not isinstance(f, bool) for f in fractions)
